@@ -1,0 +1,1 @@
+"""The hall: each command reads its options, makes one call and prints one result."""

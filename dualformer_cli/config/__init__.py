@@ -1,0 +1,1 @@
+"""The plans: a preset plus overrides becomes one frozen RunConfig."""

@@ -1,0 +1,236 @@
+"""Every configuration key with its type, default, unit and check. A RunConfig is one run, fully described.
+
+The dataclasses are the only home of a default. `config/load.py` turns presets and overrides into them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dualformer_cli.errors import ConfigError
+
+Size3 = tuple[int, int, int]
+"""Tokens or pixels along (time, height, width)."""
+
+
+def _at_least(name: str, value: float, low: float) -> None:
+    if value < low:
+        raise ConfigError(f"{name} must be at least {low}, got {value}")
+
+
+def _above(name: str, value: float, low: float) -> None:
+    if value <= low:
+        raise ConfigError(f"{name} must be greater than {low}, got {value}")
+
+
+def _fraction(name: str, value: float) -> None:
+    if not 0 <= value < 1:
+        raise ConfigError(f"{name} must be at least 0 and below 1, got {value}")
+
+
+def _one_of(name: str, value: object, allowed: Collection[object]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """The network. Its token grids follow from `data.clip.num_frames` and `data.crop_size`."""
+
+    embed_dims: tuple[int, ...] = (64, 128, 256, 512)
+    """Channels of a token in each stage."""
+    depths: tuple[int, ...] = (2, 2, 10, 4)
+    """Blocks in each stage; even blocks attend in local windows, odd ones to the global pyramid."""
+    num_heads: tuple[int, ...] = (2, 4, 8, 16)
+    """Attention heads in each stage."""
+    patch_sizes: tuple[Size3, ...] = ((2, 4, 4), (1, 2, 2), (1, 2, 2), (1, 2, 2))
+    """Pixels (stage 0) or tokens (later stages) that one token covers, as (time, height, width)."""
+    window_size: Size3 = (8, 7, 7)
+    """Tokens of a local window; a side longer than the stage's grid is cut to it."""
+    fine_grid: Size3 = (8, 7, 7)
+    """Pyramid tokens of the fine level; a stage whose grid is this small or smaller in space attends to all tokens."""
+    coarse_grid: Size3 = (4, 4, 4)
+    """Pyramid tokens of the coarse level, in stages whose grid is at least 4 fine grids high and wide."""
+    mlp_ratio: float = 4.0
+    """Width of a block's MLP over its embed_dim."""
+    num_classes: int = 400
+    """Outputs of the classifier."""
+    dropout: float = 0.5
+    """Dropout before the classifier, in training."""
+    drop_path: float = 0.1
+    """Stochastic depth of the last block; it rises linearly from 0."""
+    token_head: bool = False
+    """Whether the model has the second classifier of token labelling, one prediction per token."""
+    gradient_checkpointing: bool = False
+    """Recompute each block's activations in the backward pass instead of storing them."""
+
+    def __post_init__(self) -> None:
+        stages = len(self.embed_dims)
+        for name in ("embed_dims", "depths", "num_heads"):
+            values = getattr(self, name)
+            if len(values) != stages:
+                raise ConfigError(f"{name} must have one value per stage ({stages}), got {list(values)}")
+            if not values or min(values) < 1:
+                raise ConfigError(f"{name} must be positive in every stage, got {list(values)}")
+        if len(self.patch_sizes) != stages:
+            raise ConfigError(f"patch_sizes must have one size per stage ({stages}), got {len(self.patch_sizes)}")
+        for name in ("window_size", "fine_grid", "coarse_grid"):
+            if min(getattr(self, name)) < 1:
+                raise ConfigError(f"{name} must be positive, got {list(getattr(self, name))}")
+        for dim, heads in zip(self.embed_dims, self.num_heads, strict=True):
+            if dim % heads:
+                raise ConfigError(f"embed_dims must divide into num_heads, got {dim} channels and {heads} heads")
+        _above("mlp_ratio", self.mlp_ratio, 0)
+        _at_least("num_classes", self.num_classes, 1)
+        _fraction("dropout", self.dropout)
+        _fraction("drop_path", self.drop_path)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClipConfig:
+    """Which frames make a clip."""
+
+    num_frames: int = 32
+    """Frames in one clip."""
+    frame_interval: int = 2
+    """Step between sampled frames, in source frames; 2 takes every other frame."""
+    sampling: Literal["interval", "segments"] = "interval"
+    """interval: num_frames frames, one every frame_interval. segments: one frame from each of num_frames equal
+    parts of the video, as usual for Something-Something; frame_interval and num_clips are then ignored."""
+
+    def __post_init__(self) -> None:
+        _at_least("num_frames", self.num_frames, 1)
+        _at_least("frame_interval", self.frame_interval, 1)
+        _one_of("sampling", self.sampling, ("interval", "segments"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewsConfig:
+    """How a video is cut into views for scoring."""
+
+    num_clips: int = 4
+    """Clips, spread evenly over the video."""
+    num_crops: Literal[1, 3] = 1
+    """Crops of each clip: 1 is the centre; 3 are left or top, right or bottom, centre."""
+    short_side: int = 224
+    """Frames are resized to this short side before the crop, in pixels."""
+
+    def __post_init__(self) -> None:
+        _at_least("num_clips", self.num_clips, 1)
+        _one_of("num_crops", self.num_crops, (1, 3))
+        _at_least("short_side", self.short_side, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """From a file on disk to normalised clips."""
+
+    classes: str | None = None
+    """Class names: a list that the package ships (kinetics400), or a text file with one name a line."""
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    crop_size: int = 224
+    """Height and width of a crop, in pixels."""
+    antialias: bool = True
+    """Antialias when frames shrink by more than 1.5x; the published recipe does not."""
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    """Subtracted from red, green, blue, in grey levels."""
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    """Divides red, green, blue after the mean is subtracted, in grey levels."""
+    test: ViewsConfig = field(default_factory=ViewsConfig)
+    """Views of eval and predict."""
+    validation: ViewsConfig = field(default_factory=lambda: ViewsConfig(num_clips=1, short_side=256))
+    """Views of the validation during training."""
+    min_frames: int = 2
+    """A video with fewer frames is too short; a clip longer than the video wraps around."""
+    frame_rate: float | None = None
+    """Frames per second of a folder of frames, which does not say; None leaves its times unknown."""
+    decoder: Literal["auto", "pyav", "decord"] = "auto"
+    """Library that decodes; auto is PyAV, else decord."""
+    decode_timeout_seconds: float = 20.0
+    """A file on which the decoder makes no progress for so long is given up."""
+
+    def __post_init__(self) -> None:
+        _at_least("crop_size", self.crop_size, 1)
+        for views in (self.test, self.validation):
+            if views.short_side < self.crop_size:
+                raise ConfigError(f"short_side must be at least crop_size ({self.crop_size}), got {views.short_side}")
+        if min(self.std) <= 0:
+            raise ConfigError(f"std must be positive, got {list(self.std)}")
+        _at_least("min_frames", self.min_frames, 1)
+        if self.frame_rate is not None:
+            _above("frame_rate", self.frame_rate, 0)
+        _one_of("decoder", self.decoder, ("auto", "pyav", "decord"))
+        _above("decode_timeout_seconds", self.decode_timeout_seconds, 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """The recipe of a training run."""
+
+    epochs: int = 30
+    """Passes over the training list."""
+    warmup_epochs: float = 2.5
+    """Epochs during which the learning rate rises from a tenth of its curve."""
+    lr: float = 1e-3
+    """Peak learning rate, for global_batch_size clips per step."""
+    backbone_lr_scale: float = 0.1
+    """The backbone's learning rate over the classifier's."""
+    weight_decay: float = 0.02
+    """AdamW's decoupled weight decay."""
+    decay_norms: bool = True
+    """Whether norms and biases decay too, as they did in the published runs; false is what their configs meant."""
+    batch_size: int = 8
+    """Clips per process in one forward pass."""
+    global_batch_size: int = 64
+    """Clips per optimizer step over all processes and accumulated passes."""
+    init_from: str | None = None
+    """Preset whose published weights, or file whose weights, the run starts from."""
+    pretrained_2d: str | None = None
+    """Image weights to inflate: a file, or timm for Twins-SVT."""
+
+    def __post_init__(self) -> None:
+        _at_least("epochs", self.epochs, 1)
+        _at_least("warmup_epochs", self.warmup_epochs, 0)
+        _above("lr", self.lr, 0)
+        _at_least("backbone_lr_scale", self.backbone_lr_scale, 0)
+        _at_least("weight_decay", self.weight_decay, 0)
+        _at_least("batch_size", self.batch_size, 1)
+        _at_least("global_batch_size", self.global_batch_size, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeConfig:
+    """Where and how the run executes; nothing here changes what is computed beyond rounding."""
+
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:INDEX; auto takes a GPU when there is one."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto: bf16 on GPUs that have it, fp32 on CPU."""
+    compile: bool = False
+    """Compile the model with torch.compile: slower to start, faster for many videos."""
+    seed: int = 0
+    """Seed of every random choice."""
+    num_workers: int = 1
+    """Processes that decode videos."""
+
+    def __post_init__(self) -> None:
+        _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
+        base, _, index = self.device.partition(":")
+        if base not in ("auto", "cpu", "cuda") or (":" in self.device and (base != "cuda" or not index.isdigit())):
+            raise ConfigError(f"device must be auto, cpu, cuda or cuda:INDEX, got {self.device!r}")
+        _at_least("seed", self.seed, 0)
+        _at_least("num_workers", self.num_workers, 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """One run: model, data, recipe, machine."""
+
+    weights: str | None = None
+    """published (the preset's own, fetched once), random (untrained, to try things out), or a file."""
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)

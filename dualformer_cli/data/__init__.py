@@ -1,0 +1,1 @@
+"""The kitchen: files on disk become batches of clips."""

@@ -1,0 +1,1 @@
+"""The workshop: runs the model over the data."""

@@ -1,0 +1,47 @@
+"""The errors that a user can mend. `app.main` prints each as one line and exits with 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from os import PathLike, fspath
+
+
+class DualFormerError(Exception):
+    """The user can fix it: the message says what was wrong, the value, what is allowed and what to do."""
+
+
+class ConfigError(DualFormerError):
+    """A preset, a key or a value that the configuration does not allow."""
+
+
+class WeightsError(DualFormerError):
+    """Weights that cannot be read or do not fit the model."""
+
+
+class DownloadError(DualFormerError):
+    """A file that could not be fetched; the message gives the manual route."""
+
+
+class VideoError(DualFormerError):
+    """One input that cannot be used as a video.
+
+    Args:
+        path: the input as the user named it.
+        reason: what is wrong with it, in a few words, without the path.
+    """
+
+    def __init__(self, path: str | PathLike[str], reason: str) -> None:
+        super().__init__(f"{fspath(path)!r}: {reason}")
+        self.path = fspath(path)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
+        """Survive the trip from a worker process."""
+        return (VideoError, (self.path, self.reason))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" when a known name is close to `name`, else an empty string."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""

@@ -1,0 +1,1 @@
+"""The living room: a batch of clips becomes logits."""
