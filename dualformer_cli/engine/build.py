@@ -1,0 +1,49 @@
+"""Models from presets: the place where a RunConfig becomes plain arguments of the network."""
+
+from __future__ import annotations
+
+from dualformer_cli.config.load import load_config
+from dualformer_cli.config.schema import RunConfig
+from dualformer_cli.model.dualformer import DualFormer
+
+
+def build_model(config: RunConfig) -> DualFormer:
+    """Build the network that a config describes, with random weights.
+
+    Raises:
+        ConfigError: if the clip's size does not fit windows and pools.
+    """
+    model, data = config.model, config.data
+    return DualFormer(
+        input_size=(data.clip.num_frames, data.crop_size, data.crop_size),
+        num_classes=model.num_classes,
+        embed_dims=model.embed_dims,
+        depths=model.depths,
+        num_heads=model.num_heads,
+        patch_sizes=model.patch_sizes,
+        window_size=model.window_size,
+        fine_grid=model.fine_grid,
+        coarse_grid=model.coarse_grid,
+        mlp_ratio=model.mlp_ratio,
+        dropout=model.dropout,
+        drop_path=model.drop_path,
+        token_head=model.token_head,
+        gradient_checkpointing=model.gradient_checkpointing,
+    )
+
+
+def create_model(preset: str, *, num_classes: int | None = None) -> DualFormer:
+    """Create a model with random weights, ready for `load_weights`.
+
+    Args:
+        preset: a size (tiny, small, base), a preset name or a preset file.
+        num_classes: outputs of the classifier; the preset's when None.
+
+    Returns:
+        An nn.Module: clips (b, 3, T, H, W), normalised, to logits (b, num_classes); T, H, W are the preset's.
+
+    Raises:
+        ConfigError: if there is no such preset or the number of classes is below 1.
+    """
+    overrides = [] if num_classes is None else [f"model.num_classes={num_classes}", "data.classes=null"]
+    return build_model(load_config(preset, overrides=overrides).config)

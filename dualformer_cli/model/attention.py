@@ -1,0 +1,134 @@
+"""Local window attention (the paper's LW-MSA) and global pyramid attention (GP-MSA)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dualformer_cli.kernels.depthwise_conv3d import depthwise_conv3d
+from dualformer_cli.model.windows import Size3, merge_windows, split_windows
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention without a stored score matrix.
+
+    Args:
+        q: queries, shape (b, l, heads, d).
+        k: keys, shape (b, p, heads, d).
+        v: values, shape (b, p, heads, d).
+
+    Returns:
+        Shape (b, l, heads * d).
+    """
+    out = F.scaled_dot_product_attention(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
+    return out.transpose(1, 2).flatten(2)
+
+
+class DepthwiseConv3d(nn.Module):
+    """One kernel per channel on a channels-last token grid; PyTorch's default initialisation of Conv3d."""
+
+    def __init__(self, dim: int, kernel_size: Size3, *, stride: Size3, padding: Size3 = (0, 0, 0)) -> None:
+        super().__init__()
+        convolution = nn.Conv3d(dim, dim, kernel_size, groups=dim)
+        self.weight, self.bias = convolution.weight, convolution.bias
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, t, h, w, c) to (b, t', h', w', c)."""
+        return depthwise_conv3d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
+
+    def extra_repr(self) -> str:
+        """Show the kernel like nn.Conv3d does."""
+        return f"{self.weight.shape[0]}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
+
+
+class LocalWindowAttention(nn.Module):
+    """Self-attention among the tokens of each local window.
+
+    Args:
+        dim: channels of a token.
+        num_heads: attention heads.
+        window_size: tokens per window along (time, height, width).
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, window_size: Size3) -> None:
+        super().__init__()
+        self.num_heads, self.window_size = num_heads, window_size
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def attend_windows(self, windows: Tensor) -> Tensor:
+        """Attention inside each window, (n, l, c) to (n, l, c)."""
+        q, k, v = self.qkv(windows).unflatten(-1, (3, self.num_heads, -1)).unbind(2)
+        return self.proj(attend(q, k, v))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, t, h, w, c) to (b, t, h, w, c)."""
+        grid = (x.shape[1], x.shape[2], x.shape[3])
+        windows = self.attend_windows(split_windows(x, self.window_size))
+        return merge_windows(windows, self.window_size, grid)
+
+
+class PyramidPool(nn.Module):
+    """The pyramid of context tokens: a fine level, a coarse level where the grid is large, and their LayerNorm.
+
+    Args:
+        dim: channels of a token.
+        fine_kernel: tokens of the grid that one fine token covers.
+        coarse_kernels: kernels of the coarse level's two convolutions, or None without that level.
+    """
+
+    def __init__(self, dim: int, *, fine_kernel: Size3, coarse_kernels: tuple[Size3, Size3] | None) -> None:
+        super().__init__()
+        self.fine = DepthwiseConv3d(dim, fine_kernel, stride=fine_kernel)
+        self.has_coarse = coarse_kernels is not None
+        if coarse_kernels is not None:
+            first, second = coarse_kernels
+            self.coarse_conv = DepthwiseConv3d(dim, first, stride=first)
+            self.coarse_norm = nn.BatchNorm3d(dim)
+            self.coarse_pool = DepthwiseConv3d(dim, second, stride=second)
+        self.norm = nn.LayerNorm(dim, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, t, h, w, c) to context tokens (b, p, c), fine ones first."""
+        tokens = self.fine(x).flatten(1, 3)
+        if self.has_coarse:
+            y = self.coarse_conv(x)
+            y = F.relu(self.coarse_norm(y.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1))
+            tokens = torch.cat([tokens, self.coarse_pool(y).flatten(1, 3)], dim=1)
+        return self.norm(tokens)
+
+
+class GlobalPyramidAttention(nn.Module):
+    """Attention of every token to the pyramid of the whole clip, or to all tokens where the grid is small.
+
+    Args:
+        dim: channels of a token.
+        num_heads: attention heads.
+        pool: the pyramid, or None for plain attention among all tokens.
+    """
+
+    def __init__(self, dim: int, num_heads: int, *, pool: PyramidPool | None) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.pool = pool
+        self.q = nn.Linear(dim, dim)
+        self.kv = nn.Linear(dim, 2 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def context(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values (b, p, heads, d) that all tokens of the grid (b, t, h, w, c) attend to."""
+        tokens = x.flatten(1, 3) if self.pool is None else self.pool(x)
+        k, v = self.kv(tokens).unflatten(-1, (2, self.num_heads, -1)).unbind(2)
+        return k, v
+
+    def attend_context(self, tokens: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Queries of tokens (b, l, c) against a context, giving (b, l, c)."""
+        q = self.q(tokens).unflatten(-1, (self.num_heads, -1))
+        return self.proj(attend(q, k, v))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, t, h, w, c) to (b, t, h, w, c)."""
+        k, v = self.context(x)
+        return self.attend_context(x.flatten(1, 3), k, v).view(x.shape)

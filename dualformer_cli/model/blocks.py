@@ -1,0 +1,89 @@
+"""The parts that stages are made of: patch embedding, position convolution, MLP, block."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from einops import rearrange
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from dualformer_cli.model.attention import DepthwiseConv3d, GlobalPyramidAttention, LocalWindowAttention
+from dualformer_cli.model.windows import Size3
+
+
+class PatchEmbed(nn.Module):
+    """Non-overlapping patches to tokens: a convolution whose kernel is its stride, then LayerNorm.
+
+    Args:
+        in_dim: channels of the input.
+        dim: channels of a token.
+        patch_size: input positions per token along (time, height, width).
+    """
+
+    def __init__(self, in_dim: int, dim: int, *, patch_size: Size3) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+        self.proj = nn.Conv3d(in_dim, dim, patch_size, stride=patch_size)
+        self.norm = nn.LayerNorm(dim, eps=1e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, t, h, w, c) to (b, t', h', w', c')."""
+        pt, ph, pw = self.patch_size
+        patches = rearrange(x, "b (t pt) (h ph) (w pw) c -> b t h w (pt ph pw c)", pt=pt, ph=ph, pw=pw)
+        weight = rearrange(self.proj.weight, "o c pt ph pw -> o (pt ph pw c)")  # as a matrix product, copy-free output
+        return self.norm(F.linear(patches, weight, self.proj.bias))
+
+
+class PositionConv(DepthwiseConv3d):
+    """Position from the neighbourhood: x + depth-wise 3x3x3 convolution of x, zero-padded."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim, (3, 3, 3), stride=(1, 1, 1), padding=(1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, t, h, w, c) to the same shape."""
+        return x + super().forward(x)
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU (erf) between."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., c) to (..., c)."""
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class Block(nn.Module):
+    """Pre-norm residual block: attention, then MLP.
+
+    Args:
+        dim: channels of a token.
+        attention: local window or global pyramid attention on the grid.
+        mlp_ratio: hidden width of the MLP over dim.
+        drop_path: probability of leaving a branch out for a whole clip, in training.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        attention: LocalWindowAttention | GlobalPyramidAttention,
+        mlp_ratio: float,
+        drop_path: float,
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=1e-5)
+        self.attention = attention
+        self.norm2 = nn.LayerNorm(dim, eps=1e-5)
+        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, t, h, w, c) to the same shape."""
+        x = x + self.drop_path(self.attention(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
