@@ -5,11 +5,14 @@ The dataclasses are the only home of a default. `config/load.py` turns presets a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal
 
 from dualformer_cli.errors import ConfigError
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
 Size3 = tuple[int, int, int]
 """Tokens or pixels along (time, height, width)."""
@@ -153,9 +156,11 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _at_least("crop_size", self.crop_size, 1)
-        for views in (self.test, self.validation):
+        for name, views in (("test", self.test), ("validation", self.validation)):
             if views.short_side < self.crop_size:
-                raise ConfigError(f"short_side must be at least crop_size ({self.crop_size}), got {views.short_side}")
+                raise ConfigError(
+                    f"{name}.short_side must be at least crop_size ({self.crop_size}), got {views.short_side}"
+                )
         if min(self.std) <= 0:
             raise ConfigError(f"std must be positive, got {list(self.std)}")
         _at_least("min_frames", self.min_frames, 1)
@@ -198,6 +203,11 @@ class TrainConfig:
         _at_least("weight_decay", self.weight_decay, 0)
         _at_least("batch_size", self.batch_size, 1)
         _at_least("global_batch_size", self.global_batch_size, 1)
+        if self.init_from is not None and self.pretrained_2d is not None:
+            raise ConfigError(
+                f"init_from must be null when pretrained_2d is {self.pretrained_2d!r}, got {self.init_from!r};"
+                " set one of them to null"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,10 +227,10 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
-        base, _, index = self.device.partition(":")
-        if base not in ("auto", "cpu", "cuda") or (":" in self.device and (base != "cuda" or not index.isdigit())):
+        if not _DEVICE.fullmatch(self.device):
             raise ConfigError(f"device must be auto, cpu, cuda or cuda:INDEX, got {self.device!r}")
-        _at_least("seed", self.seed, 0)
+        if not 0 <= self.seed < 2**32:
+            raise ConfigError(f"seed must be at least 0 and below 2**32, which NumPy allows, got {self.seed}")
         _at_least("num_workers", self.num_workers, 1)
 
 

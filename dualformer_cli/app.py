@@ -1,0 +1,212 @@
+"""The `dualformer` command line: it registers the commands, and here alone errors become exit codes."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import platform
+import signal
+import sys
+from collections.abc import Callable
+from functools import wraps
+from importlib import import_module
+from importlib.util import find_spec
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+from dualformer_cli import __version__
+from dualformer_cli.commands.options import VerboseOption
+from dualformer_cli.errors import DualFormerError
+
+_LOGGER = logging.getLogger("dualformer_cli")
+
+app = typer.Typer(
+    name="dualformer",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # plain help: rich would double its time, and read the [:i] of cuda[:i] as markup
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def main() -> None:
+    """Run the command line and leave with its exit code.
+
+    0 done; 1 failed, with one line on stderr; 2 usage; 3 done but some inputs failed (a command raises typer.Exit(3));
+    130 interrupted; 141 nobody reads stdout any more; 143 stopped by SIGTERM. A bug keeps its traceback.
+    """
+    _log_to_stderr()
+    _unwind_on_sigterm()
+    sys.exit(_exit_code())
+
+
+def _exit_code() -> int:
+    try:
+        return _run_app()
+    except DualFormerError as error:
+        if _LOGGER.isEnabledFor(logging.DEBUG):
+            _LOGGER.debug("where it failed:", exc_info=error)
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted", 130)
+    except OSError as error:
+        if error.errno == errno.EPIPE and _stdout_is_abandoned():
+            _discard_stdout()
+            return 141
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            _discard_stdout()
+            return _fail(f"{error}; free some space", 1)
+        raise
+
+
+def _run_app() -> int:
+    code: Any = 0
+    try:
+        app(prog_name="dualformer")
+    except SystemExit as leave:  # how Typer ends, also after a usage error
+        code = leave.code or 0
+    except _PastTyperError as carrier:
+        raise carrier.error from None
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    return int(code)
+
+
+class _PastTyperError(Exception):
+    """Carries an exception past Typer, which has its own, silent exits for Ctrl-C, EOFError and EPIPE."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(repr(error))
+        self.error = error
+
+
+def _past_typer(command: Callable[..., None]) -> Callable[..., None]:
+    @wraps(command)
+    def run(*args: Any, **options: Any) -> None:
+        try:
+            command(*args, **options)
+        except (KeyboardInterrupt, EOFError, OSError) as error:
+            raise _PastTyperError(error) from error
+
+    return run
+
+
+def _one_line(text: str) -> str:
+    """Escape line breaks and all else that could move the cursor: file names are not to be trusted."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"dualformer: {_one_line(message)}", file=sys.stderr)
+    return code
+
+
+class _OneLineFormatter(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
+        return _one_line(super().formatMessage(record))
+
+
+def _log_to_stderr() -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLineFormatter("%(levelname)s: %(message)s"))
+    _LOGGER.addHandler(handler)
+    _LOGGER.propagate = False
+
+
+def _unwind_on_sigterm() -> None:
+    """Turn SIGTERM into an exit that runs `finally` blocks, so that no worker or temporary file stays behind."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, leave)
+        # A forked worker that hangs inside a decoder would never run a Python handler: it must die of the signal.
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
+
+
+def _stdout_is_abandoned() -> bool:
+    """Whether the program that read our stdout is gone, as with `dualformer predict ... | head -1`."""
+    import select
+
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))
+
+
+def _discard_stdout() -> None:
+    """Let the interpreter's last flush succeed."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        for line in _version_lines():
+            typer.echo(line)
+        raise typer.Exit()
+
+
+def _version_lines() -> list[str]:
+    """What a bug report needs: our version, Python, torch, devices, decoders, operating system."""
+    return [
+        f"dualformer {__version__}",
+        f"python {platform.python_version()}",
+        *_torch_lines(),
+        *(f"{name} {_version_of(name)}" for name in ("av", "decord", "triton", "timm", "numpy")),
+        platform.platform(),
+    ]
+
+
+def _torch_lines() -> list[str]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a missing shared library
+        return [f"torch {_version_of('torch')}, which does not import: {_one_line(str(error))}"]
+    lines = [
+        f"torch {torch.__version__}, CUDA {torch.version.cuda or 'none'}",
+        f"cpu {torch.get_num_threads()} threads",
+    ]
+    for index in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(index)
+        lines.append(f"cuda:{index} {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, compute {gpu.major}.{gpu.minor}")
+    return lines
+
+
+def _version_of(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+@app.callback()
+def start(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_print_version,
+            is_eager=True,
+            help="Print the versions and devices that matter for a bug report.",
+        ),
+    ] = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Classify videos with DualFormer, a local-global stratified video transformer."""
+    _LOGGER.setLevel(logging.DEBUG if verbose else logging.WARNING)
+
+
+def register(name: str, command: Callable[..., None]) -> None:
+    """Make a function of options a command of the app."""
+    app.command(name)(_past_typer(command))
+
+
+for _name in ("predict", "flops", "download"):
+    if find_spec(f"dualformer_cli.commands.{_name}"):
+        register(_name, getattr(import_module(f"dualformer_cli.commands.{_name}"), _name))

@@ -1,0 +1,109 @@
+"""Option types that several commands share, and the one call that turns them into a configuration."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from dualformer_cli.config.load import ResolvedConfig
+
+FLAG_KEYS = {
+    "weights": "weights",
+    "device": "runtime.device",
+    "precision": "runtime.precision",
+    "compile": "runtime.compile",
+    "seed": "runtime.seed",
+}
+"""Options of the command line that are another spelling of a configuration key."""
+
+
+def resolve(preset: str | None, overrides: Sequence[str] | None = None, **flags: object) -> ResolvedConfig:
+    """Load the preset with its overrides and with the options that were given.
+
+    Args:
+        preset: value of --preset.
+        overrides: values of --set.
+        flags: options by their names in FLAG_KEYS, or by a dotted key; None means that the option was not given.
+
+    Raises:
+        ConfigError: an unknown preset or key, or a value that is not allowed.
+    """
+    from dualformer_cli.config.load import load_config
+
+    given = {FLAG_KEYS.get(name, name): value for name, value in flags.items() if value is not None}
+    return load_config(preset, overrides=overrides or (), flags=given)
+
+
+def complete_preset(incomplete: str) -> list[str]:
+    """Return the shipped presets that start with `incomplete`."""
+    from dualformer_cli.config.load import known_presets
+
+    return [name for name in known_presets() if name.startswith(incomplete)]
+
+
+def set_verbose(verbose: bool) -> bool:
+    """Log details, and let `app.main` print tracebacks. It never resets: -v counts before and after the command."""
+    if verbose:
+        logging.getLogger("dualformer_cli").setLevel(logging.DEBUG)
+    return verbose
+
+
+PresetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--preset",
+        metavar="NAME|FILE.yaml",
+        autocompletion=complete_preset,
+        help="Recipe of model, data and training: a preset's name or a YAML file.",
+    ),
+]
+OverridesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one configuration key, as in --set data.clip.num_frames=16. Can be repeated.",
+    ),
+]
+PrintConfigOption = Annotated[
+    bool,
+    typer.Option("--print-config", help="Print the resolved configuration and where each value comes from, then stop."),
+]
+WeightsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="FILE|published|random",
+        help="Weights to use: a file, the preset's published ones, or random ones to try things out.",
+    ),
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to run; auto takes a GPU when there is one."),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        "--precision",
+        metavar="auto|fp32|bf16|fp16",
+        help="Number format of the model; auto is bf16 on GPUs that have it, else fp32.",
+    ),
+]
+CompileOption = Annotated[
+    bool | None,
+    typer.Option("--compile/--no-compile", help="Compile the model: a slower start, then faster. [default: preset's]"),
+]
+SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of every random choice.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
+OfflineOption = Annotated[
+    bool,
+    typer.Option("--offline", envvar="DUALFORMER_OFFLINE", help="Never use the network; say what is missing instead."),
+]
+VerboseOption = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", callback=set_verbose, help="Show details, and tracebacks of errors, on stderr."),
+]

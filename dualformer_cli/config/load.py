@@ -1,0 +1,520 @@
+"""Presets, `--set`, environment and flags become one RunConfig, and a RunConfig becomes YAML again.
+
+YAML is read as a tree of nodes and never constructed: each scalar is parsed by the type of its key in `schema.py`, so
+that YAML 1.1's own guesses (1e-3 is text, no is false, 010 is 8) do not apply.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from functools import cache
+from math import inf, isfinite
+from pathlib import Path
+from types import UnionType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from dualformer_cli.config.schema import RunConfig
+from dualformer_cli.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+    from yaml import Node
+
+Section = TypeVar("Section")
+
+ENVIRONMENT_PREFIX = "DUALFORMER_"
+"""DUALFORMER_RUNTIME__DEVICE sets runtime.device: upper case, two underscores for each dot."""
+RESERVED_VARIABLES = ("DUALFORMER_CACHE", "DUALFORMER_OFFLINE")
+"""Variables of the tool that are not keys."""
+MAX_PRESET_BYTES = 64 * 1024
+"""A larger file is refused unread; the shipped presets have about 1 KiB."""
+
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,99})")
+_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+_YAML_TAGS = {  # those that YAML gives by itself
+    f"tag:yaml.org,2002:{name}"
+    for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge", "seq", "map")
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedConfig:
+    """A RunConfig and where its values come from."""
+
+    config: RunConfig
+    preset: str
+    """Name or path of the preset as the user gave it; "default" when there was none."""
+    origins: Mapping[str, str]
+    """For every dotted key: flag, --set, environment VARIABLE, preset NAME or default."""
+
+
+def load_config(
+    preset: str | None,
+    *,
+    overrides: Sequence[str] = (),
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> ResolvedConfig:
+    """Resolve a run's configuration; a flag wins over `overrides`, then environment, preset, schema default.
+
+    Args:
+        preset: a shipped preset's name, or the path of a YAML file; None takes the schema's defaults.
+        overrides: the texts of `--set`, each "dotted.key=value"; of two for one key the last wins.
+        flags: dotted key to a value of the key's own type.
+        environ: environment variables; the process's own when None.
+
+    Raises:
+        ConfigError: an unknown preset or key, or a value that is not allowed.
+    """
+    settings = {} if preset is None else _preset_settings(preset)
+    settings |= _environment_settings(os.environ if environ is None else environ)
+    settings |= _override_settings(overrides)
+    settings |= {key: _setting(key, value, origin="flag") for key, value in (flags or {}).items()}
+    origins = {key: settings[key].origin if key in settings else "default" for key in _keys()}
+    config = _apply(RunConfig(), "", settings)
+    return ResolvedConfig(config=config, preset="default" if preset is None else preset, origins=origins)
+
+
+def known_presets() -> tuple[str, ...]:
+    """Return the names of the shipped presets, sorted."""
+    names = (entry.name for entry in _shipped_folder().iterdir())
+    return tuple(sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml") and name[0] != "."))
+
+
+def to_yaml(config: RunConfig, origins: Mapping[str, str] | None = None) -> str:
+    """Write every key as YAML that loads back, as a preset, to an equal config.
+
+    Args:
+        config: the config to write.
+        origins: dotted key to its origin, written as a comment behind each value; None writes no comments.
+    """
+    return "".join(f"{line}\n" for line in _yaml_lines(config, "", origins))
+
+
+@cache
+def _keys() -> dict[str, Any]:
+    """Every dotted key with its annotation, in the schema's order."""
+
+    def walk(section: type[Any], prefix: str) -> Iterator[tuple[str, Any]]:
+        for name, annotation in get_type_hints(section).items():
+            if is_dataclass(annotation):
+                yield from walk(annotation, f"{prefix}{name}.")  # type: ignore[arg-type]  # a class, not an instance
+            else:
+                yield prefix + name, annotation
+
+    return dict(walk(RunConfig, ""))
+
+
+def _keys_below(section: str) -> list[str]:
+    return [key for key in _keys() if key.startswith(f"{section}.")]
+
+
+def _nearest_key(key: str) -> str | None:
+    """The known key that `key` most resembles, whether it is spelled from the root or only by its end."""
+    spellings: dict[str, str] = {}
+    for known in _keys():
+        parts = known.split(".")
+        for start in range(len(parts)):
+            spellings.setdefault(".".join(parts[start:]), known)
+    parts = key.split(".")
+    ends = [".".join(parts[start:]) for start in range(len(parts))]
+    close = [end for end in ends if end in spellings] or get_close_matches(key, spellings, n=1, cutoff=0.4)
+    return spellings[close[0]] if close else None
+
+
+def _require_key(key: str, place: str) -> None:
+    if key in _keys():
+        return
+    if below := _keys_below(key):
+        raise ConfigError(f"{key} is a section, not a value; set one of its keys: {', '.join(below)} (from {place})")
+    known = _nearest_key(key)
+    hint = f"did you mean {known!r}?" if known else "--print-config lists every key"
+    raise ConfigError(f"{key}: unknown key; {hint} (from {place})")
+
+
+class _Plain(str):
+    """A scalar without quotes, whose type is its key's to decide."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self) if self.isprintable() and self else super().__repr__()
+
+
+class _MismatchError(Exception):
+    """A value that is not of its key's type."""
+
+
+def _parse(value: object, annotation: Any) -> Any:
+    """Return `value` as the annotated type. Text is parsed only when it is _Plain; quoted text stays text."""
+    kind, arguments = get_origin(annotation), get_args(annotation)
+    if kind in (Union, UnionType):
+        (inner,) = (argument for argument in arguments if argument is not type(None))
+        return None if _is_null(value) else _parse(value, inner)
+    if kind is Literal:
+        return _parse_literal(value, arguments)
+    if kind is tuple:
+        return _parse_tuple(value, arguments)
+    return {bool: _parse_bool, int: _parse_int, float: _parse_float, str: _parse_str}[annotation](value)
+
+
+def _is_null(value: object) -> bool:
+    return value is None or (isinstance(value, _Plain) and value.lower() in ("", "~", "null"))
+
+
+def _parse_literal(value: object, allowed: tuple[object, ...]) -> object:
+    for option in allowed:
+        if str(option) == value if isinstance(value, _Plain) else (type(option), option) == (type(value), value):
+            return option
+    raise _MismatchError
+
+
+def _parse_tuple(value: object, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise _MismatchError
+    inner = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+    if len(inner) != len(value):
+        raise _MismatchError
+    return tuple(_parse(item, annotation) for item, annotation in zip(value, inner, strict=True))
+
+
+def _parse_bool(value: object) -> bool:
+    if isinstance(value, _Plain) and value.lower() in _BOOLEANS:
+        return _BOOLEANS[value.lower()]
+    if isinstance(value, bool):
+        return value
+    raise _MismatchError
+
+
+def _parse_int(value: object) -> int:
+    if isinstance(value, _Plain) and _INTEGER.fullmatch(value):
+        return int(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise _MismatchError
+
+
+def _parse_float(value: object) -> float:
+    if isinstance(value, _Plain) or (isinstance(value, int | float) and not isinstance(value, bool)):
+        try:
+            number = float(value)
+        except (ValueError, OverflowError):
+            raise _MismatchError from None
+        if isfinite(number):
+            return number
+    raise _MismatchError
+
+
+def _parse_str(value: object) -> str:
+    if isinstance(value, str) and not _is_null(value):
+        return str(value)
+    raise _MismatchError
+
+
+def _allowed(annotation: Any, *, plural: bool = False) -> str:
+    """Describe a type in words: "a list of 3 numbers"."""
+    kind, arguments = get_origin(annotation), get_args(annotation)
+    if kind in (Union, UnionType):
+        (inner,) = (argument for argument in arguments if argument is not type(None))
+        return f"{_allowed(inner)} or null"
+    if kind is Literal:
+        return f"one of {', '.join(map(str, arguments))}"
+    if kind is tuple:
+        count = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
+        return f"{'lists' if plural else 'a list'} of {count}{_allowed(arguments[0], plural=True)}"
+    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[annotation]
+    return words.removeprefix("a ") + "s" if plural else words
+
+
+def _shown(value: object) -> str:
+    text = "nothing" if value == "" and isinstance(value, _Plain) else repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    value: object
+    origin: str
+    place: str
+
+
+def _setting(key: str, value: object, *, origin: str, place: str | None = None) -> _Setting:
+    """Check key and value at once, so that a mistake counts even where something else overrides it."""
+    place = place or origin
+    _require_key(key, place)
+    annotation = _keys()[key]
+    try:
+        return _Setting(_parse(value, annotation), origin, place)
+    except _MismatchError:
+        message = f"{key} must be {_allowed(annotation)}, got {_shown(value)} (from {place})"
+        raise ConfigError(message) from None
+
+
+def _override_settings(overrides: Sequence[str]) -> dict[str, _Setting]:
+    settings = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        key = key.strip()
+        if not equals:
+            raise ConfigError(f"--set {override!r} has no '='; write --set KEY=VALUE, as in data.clip.num_frames=16")
+        settings[key] = _setting(key, _value_of_text(key, text, "--set"), origin="--set")
+    return settings
+
+
+def _environment_settings(environ: Mapping[str, str]) -> dict[str, _Setting]:
+    """Read the variables that name keys. Empty ones count as unset; unknown ones without a `__` may be anybody's."""
+    settings = {}
+    for name, text in sorted(environ.items()):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in RESERVED_VARIABLES:
+            continue
+        key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
+        if key in _keys():
+            if text:
+                origin = f"environment {name}"
+                settings[key] = _setting(key, _value_of_text(key, text, origin), origin=origin)
+        elif "__" in name or any(known.endswith(f".{key}") for known in _keys()):
+            known = _nearest_key(key)
+            hint = f"did you mean {_variable(known)!r}?" if known else "--print-config lists every key"
+            raise ConfigError(f"environment variable {name} names no key; {hint}")
+    return settings
+
+
+def _variable(key: str) -> str:
+    return ENVIRONMENT_PREFIX + key.replace(".", "__").upper()
+
+
+def _value_of_text(key: str, text: str, place: str) -> object:
+    """Read a value from a command line or variable: YAML for lists, else the text itself, without outer quotes."""
+    text = text.strip()
+    if get_origin(_keys().get(key)) is tuple:
+        return _Document(text, f"{key} (from {place})").root_value()
+    if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
+    return _Plain(text)
+
+
+def _apply(section: Section, prefix: str, settings: Mapping[str, _Setting]) -> Section:
+    """Return `section` with the settings below `prefix`; put the dotted key in front of what the schema says."""
+    changes: dict[str, Any] = {}
+    for field in fields(section):  # type: ignore[arg-type]  # every Section is a dataclass
+        key, value = prefix + field.name, getattr(section, field.name)
+        if is_dataclass(value):
+            changes[field.name] = _apply(value, f"{key}.", settings)
+        elif key in settings:
+            changes[field.name] = settings[key].value
+    try:
+        return replace(section, **changes)  # type: ignore[type-var]
+    except ConfigError as error:
+        message = f"{prefix}{error}"
+        named = settings.get(message.split()[0])  # the schema's messages begin with the key
+        raise ConfigError(f"{message} (from {named.place})" if named else message) from None
+
+
+class _File(Protocol):
+    """What pathlib.Path and a resource of the package share."""
+
+    def open(self, mode: Literal["rb"]) -> BinaryIO: ...
+
+
+def _preset_settings(preset: str) -> dict[str, _Setting]:
+    """Read a preset and what it extends; the child's values win."""
+    settings: dict[str, _Setting] = {}
+    labels: list[str] = []
+    seen: list[str] = []
+    name: str | None = preset
+    folder: Path | None = None
+    while name is not None:
+        file, label, identity, folder = _locate(name, folder)
+        labels.append(label)
+        if identity in seen:
+            raise ConfigError(f"preset {preset!r} extends itself: {' -> '.join(labels)}; remove one `extends`")
+        seen.append(identity)
+        name, own = _Document(_read_text(file, label), label).preset()
+        settings = own | settings
+    return settings
+
+
+def _locate(name: str, folder: Path | None) -> tuple[_File, str, str, Path | None]:
+    """Find a preset: (file, label for messages, identity, folder of relative names)."""
+    if name.endswith((".yaml", ".yml")) or "/" in name or os.sep in name:
+        path = Path(name) if folder is None else folder / name
+        return path, str(path), os.path.realpath(path), path.parent
+    known = known_presets()
+    if name not in known:
+        hint = nearest(name, known) or "; a file's name must end in .yaml."
+        raise ConfigError(f"preset {name!r} not found{hint} Known presets: {', '.join(known)}")
+    return _shipped_folder().joinpath(f"{name}.yaml"), name, name, None
+
+
+def _shipped_folder() -> Any:
+    from importlib.resources import files  # here, because it costs a tenth of the time of --help
+
+    return files("dualformer_cli.presets")
+
+
+def _read_text(file: _File, label: str) -> str:
+    try:
+        with file.open("rb") as stream:
+            data = stream.read(MAX_PRESET_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a null character in the path
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        known = ", ".join(known_presets())
+        raise ConfigError(
+            f"preset {label!r} cannot be read: {reason}; name a YAML file or one of the presets {known}"
+        ) from None
+    if len(data) > MAX_PRESET_BYTES:
+        raise ConfigError(f"preset {label!r} is larger than {MAX_PRESET_BYTES} bytes; a preset is a short YAML file")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"preset {label!r} is not UTF-8 text: byte {error.start} is {data[error.start]:#04x}"
+        ) from None
+
+
+class _Document:
+    """One YAML document as text.
+
+    Args:
+        text: the YAML.
+        label: the file, option or variable that it comes from, for messages.
+    """
+
+    def __init__(self, text: str, label: str) -> None:
+        self._text = text
+        self._label = label
+        self._visited: set[int] = set()
+        self._names: set[str] = set()
+        self._settings: dict[str, _Setting] = {}
+        self._extends: str | None = None
+
+    def preset(self) -> tuple[str | None, dict[str, _Setting]]:
+        """Read a preset: the name that it extends, and its own settings."""
+        with self._bounded_depth():
+            root = self._compose()
+            if root is not None:
+                self._read_section(root, "")
+        return self._extends, self._settings
+
+    def root_value(self) -> object:
+        """Read a bare value, such as [1, 2]."""
+        with self._bounded_depth():
+            root = self._compose()
+            return _Plain("") if root is None else self._value(root)
+
+    @contextmanager
+    def _bounded_depth(self) -> Iterator[None]:
+        try:
+            yield
+        except RecursionError:
+            raise self._error(1, "not usable: nested too deeply") from None
+
+    def _error(self, line: int, problem: str) -> ConfigError:
+        return ConfigError(f"{self._label}, line {line}: {problem}")
+
+    def _compose(self) -> Node | None:
+        import yaml  # here, because commands that only show help never need it
+
+        try:
+            return yaml.compose(self._text, Loader=yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            problem = f"not valid YAML: {error.problem or error.context}"
+            raise self._error(mark.line + 1 if mark else 1, problem) from None
+        except yaml.reader.ReaderError as error:
+            line = self._text.count("\n", 0, error.position) + 1
+            raise self._error(line, f"not valid YAML: character {error.character!a} is not allowed") from None
+        except (ValueError, OverflowError):  # yaml passes an escape like "\UFFFFFFFF" on to chr()
+            raise self._error(1, "not valid YAML: an escape names no character") from None
+
+    def _visit(self, node: Node) -> None:
+        """Refuse tags and aliases: neither has a use here, and aliases can make a small file huge."""
+        if node.tag not in _YAML_TAGS:
+            raise self._error(node.start_mark.line + 1, f"the tag {node.tag!r} is not allowed in a preset")
+        if id(node) in self._visited:
+            raise self._error(node.start_mark.line + 1, "an alias (*name) is not allowed; write the value again")
+        self._visited.add(id(node))
+
+    def _value(self, node: Node) -> object:
+        import yaml
+
+        self._visit(node)
+        if isinstance(node, yaml.ScalarNode):
+            return node.value if node.style else _Plain(node.value)
+        if isinstance(node, yaml.SequenceNode):
+            return [self._value(item) for item in node.value]
+        raise self._error(node.start_mark.line + 1, "a mapping stands where a value is expected")
+
+    def _read_section(self, node: Node, prefix: str) -> None:
+        import yaml
+
+        self._visit(node)
+        if isinstance(node, yaml.ScalarNode) and not node.value and not node.style:
+            return  # "model:" with nothing below it
+        if not isinstance(node, yaml.MappingNode):
+            what = f"{prefix.removesuffix('.')} is a section and" if prefix else "a preset"
+            raise self._error(node.start_mark.line + 1, f"{what} must map keys to values")
+        for name, value in node.value:
+            self._read_entry(name, value, prefix)
+
+    def _read_entry(self, name: Node, value: Node, prefix: str) -> None:
+        line = name.start_mark.line + 1
+        text = self._value(name)
+        if not isinstance(text, str):
+            raise self._error(line, f"a key must be a name, got {_shown(text)}")
+        key = prefix + text
+        if key in self._names:
+            raise self._error(line, f"{key} is set twice")
+        self._names.add(key)
+        if key == "extends":
+            self._extends = self._parent(value)
+        elif key not in _keys() and _keys_below(key):
+            self._read_section(value, f"{key}.")
+        else:
+            place = f"{self._label}, line {line}"
+            _require_key(key, place)
+            raw = self._value(value)
+            self._settings[key] = _setting(key, raw, origin=f"preset {self._label}", place=place)
+
+    def _parent(self, node: Node) -> str:
+        value = self._value(node)
+        if not isinstance(value, str) or not value:
+            raise self._error(node.start_mark.line + 1, f"extends must name one preset or file, got {_shown(value)}")
+        return str(value)
+
+
+def _yaml_lines(section: object, prefix: str, origins: Mapping[str, str] | None) -> Iterator[str]:
+    indent = "  " * prefix.count(".")
+    for field in fields(section):  # type: ignore[arg-type]  # every section is a dataclass
+        key, value = prefix + field.name, getattr(section, field.name)
+        if is_dataclass(value):
+            yield f"{indent}{field.name}:"
+            yield from _yaml_lines(value, f"{key}.", origins)
+        else:
+            comment = f"  # from {_printable(origins[key])}" if origins is not None else ""
+            yield f"{indent}{field.name}: {_yaml_value(value)}{comment}"
+
+
+def _yaml_value(value: object) -> str:
+    """Write one value on one line, in the YAML that other readers understand too."""
+    import yaml
+
+    style = '"' if isinstance(value, str) and not value.isprintable() else None
+    text = yaml.safe_dump(
+        [_as_lists(value)], default_flow_style=True, default_style=style, width=inf, allow_unicode=True
+    )
+    return str(text).strip()[1:-1]
+
+
+def _as_lists(value: object) -> object:
+    return [_as_lists(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
