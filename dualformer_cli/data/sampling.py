@@ -17,6 +17,10 @@ MAX_SEGMENTS = 200_000
 """Segments of one timeline: beyond this the times in the file, or the segment length, are surely wrong."""
 
 
+class TimelineError(ValueError):
+    """A video that cannot be cut into segments; the caller knows which one it is."""
+
+
 def span(num_frames: int, frame_interval: int) -> int:
     """Return how many source frames a clip covers, from its first to its last."""
     return (num_frames - 1) * frame_interval + 1
@@ -63,19 +67,44 @@ def segment_clip(video_frames: int, *, num_frames: int, rng: np.random.Generator
         Frame numbers, shape (num_frames,), never decreasing.
     """
     _require_positive(video_frames=video_frames, num_frames=num_frames)
-    # Edges are multiples of (video_frames - 1) / num_frames, rounded half to even. Neighbouring parts share an edge.
-    whole, rest = np.divmod(np.arange(num_frames + 1, dtype=np.int64) * (video_frames - 1), num_frames)
-    edges = whole + ((2 * rest > num_frames) | ((2 * rest == num_frames) & (whole % 2 == 1)))
-    first, last = edges[:-1], edges[1:]
-    return np.asarray((first + last) // 2 if rng is None else rng.integers(first, last, endpoint=True))
+    first, last = _part_edges(np.array([video_frames]), num_frames)
+    return np.asarray((first + last)[0] // 2 if rng is None else rng.integers(first[0], last[0], endpoint=True))
+
+
+def timeline(times_seconds: Seconds, every_seconds: float) -> tuple[Seconds, Seconds]:
+    """Cut a video into segments of equal time; a remainder below half a segment joins the one before.
+
+    Args:
+        times_seconds: when each frame is shown, from 0.0, never decreasing, shape (video_frames,).
+        every_seconds: length of a segment.
+
+    Returns:
+        Starts and ends of the segments in seconds, shape (segments,). The last one ends where the last frame does.
+
+    Raises:
+        TimelineError: if there would be more than MAX_SEGMENTS segments.
+    """
+    _require_positive(video_frames=len(times_seconds))
+    if not every_seconds > 0:
+        raise ValueError(f"every_seconds must be positive, got {every_seconds}")
+    # The last frame is shown for as long as frames usually are: the file does not say.
+    last_frame_seconds = float(np.median(np.diff(times_seconds))) if len(times_seconds) > 1 else 0.0
+    duration_seconds = float(times_seconds[-1]) + last_frame_seconds
+    if not duration_seconds / every_seconds <= MAX_SEGMENTS:
+        raise TimelineError(
+            f"lasts {duration_seconds:g} seconds, more than {MAX_SEGMENTS} segments of {every_seconds:g} seconds; "
+            "take longer segments"
+        )
+    num_segments = max(1, math.floor(duration_seconds / every_seconds + 0.5))
+    starts = np.arange(num_segments, dtype=np.float64) * every_seconds
+    return starts, np.append(starts[1:], duration_seconds)
 
 
 def timeline_clips(
     times_seconds: Seconds, *, num_frames: int, frame_interval: int, every_seconds: float
 ) -> tuple[Seconds, Seconds, Indices]:
-    """Cut a video into segments of equal time and give each one clip, centred on the frame shown at its middle.
+    """Give each segment of a `timeline` one clip, centred on the frame shown at its middle.
 
-    The last segment ends where the last frame does; a remainder below half a segment joins the one before.
     A clip near either end is shifted to stay inside the video; only a video shorter than a clip wraps around.
 
     Args:
@@ -88,26 +117,39 @@ def timeline_clips(
         Starts and ends of the segments in seconds, shape (segments,), and frame numbers, shape (segments, num_frames).
 
     Raises:
-        ValueError: if the video would have more than MAX_SEGMENTS segments.
+        TimelineError: if there would be more than MAX_SEGMENTS segments.
     """
-    video_frames = len(times_seconds)
-    _require_positive(video_frames=video_frames, num_frames=num_frames, frame_interval=frame_interval)
-    if not every_seconds > 0:
-        raise ValueError(f"every_seconds must be positive, got {every_seconds}")
-    # The last frame is shown for as long as frames usually are: the file does not say.
-    duration = float(times_seconds[-1]) + (float(np.median(np.diff(times_seconds))) if video_frames > 1 else 0.0)
-    if not duration / every_seconds <= MAX_SEGMENTS:
-        raise ValueError(
-            f"{duration:g} seconds make more than {MAX_SEGMENTS} segments of {every_seconds:g} seconds; "
-            "take longer segments"
-        )
-    num_segments = max(1, math.floor(duration / every_seconds + 0.5))
-    starts = np.arange(num_segments, dtype=np.float64) * every_seconds
-    ends = np.append(starts[1:], duration)
+    _require_positive(num_frames=num_frames, frame_interval=frame_interval)
+    starts, ends = timeline(times_seconds, every_seconds)
+    video_frames, clip_span = len(times_seconds), span(num_frames, frame_interval)
     middles = np.searchsorted(times_seconds, (starts + ends) / 2, side="right") - 1
-    clip_span = span(num_frames, frame_interval)
     first = np.clip(middles - (clip_span - 1) // 2, 0, max(0, video_frames - clip_span))
     return starts, ends, _clips_at(first, video_frames, num_frames=num_frames, frame_interval=frame_interval)
+
+
+def timeline_segment_clips(
+    times_seconds: Seconds, *, num_frames: int, every_seconds: float
+) -> tuple[Seconds, Seconds, Indices]:
+    """Give each segment of a `timeline` one clip as `segment_clip` takes it, from the frames shown in that segment.
+
+    Args, results and errors are those of `timeline_clips`.
+    """
+    _require_positive(num_frames=num_frames)
+    starts, ends = timeline(times_seconds, every_seconds)
+    first = np.searchsorted(times_seconds, starts, side="right") - 1
+    last = np.maximum(first, np.searchsorted(times_seconds, ends, side="left") - 1)
+    low, high = _part_edges(last - first + 1, num_frames)
+    return starts, ends, first[:, None] + (low + high) // 2
+
+
+def _part_edges(video_frames: Indices, num_frames: int) -> tuple[Indices, Indices]:
+    """Return the first and last frame of num_frames equal parts of each video, both shape (videos, num_frames).
+
+    The edges are multiples of (video_frames - 1) / num_frames, rounded half to even; neighbouring parts share one.
+    """
+    whole, rest = np.divmod(np.arange(num_frames + 1, dtype=np.int64) * (video_frames[:, None] - 1), num_frames)
+    edges = whole + ((2 * rest > num_frames) | ((2 * rest == num_frames) & (whole % 2 == 1)))
+    return edges[:, :-1], edges[:, 1:]
 
 
 def _clips_at(starts: Indices, video_frames: int, *, num_frames: int, frame_interval: int) -> Indices:

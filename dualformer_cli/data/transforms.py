@@ -47,7 +47,7 @@ def resize_frame(frame: Frames, size: tuple[int, int], *, antialias: bool) -> Fr
     antialias = antialias and max(height / size[0], width / size[1]) > ANTIALIAS_ABOVE
     # The batch axis comes first: behind permute() its stride would hide from torch that this is channels-last,
     # and the resize would take three times as long (640x360 to 256: 0.6 instead of 0.2 ms, one thread).
-    pixels = torch.from_numpy(np.ascontiguousarray(frame))[None].permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(np.require(frame, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
     resized = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=antialias)
     return np.asarray(resized.permute(0, 2, 3, 1)[0].numpy())
 

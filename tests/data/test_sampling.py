@@ -147,9 +147,24 @@ def test_timeline_clips_shift_instead_of_wrapping_at_the_ends():
     assert clips[-1].tolist() == list(range(1, 20, 2))
 
 
+def test_segment_clips_of_a_timeline_spread_over_their_own_segment():
+    times = np.arange(100) / 10
+    starts, ends, clips = sampling.timeline_segment_clips(times, num_frames=4, every_seconds=4.0)
+    np.testing.assert_allclose(starts, [0, 4, 8])
+    np.testing.assert_allclose(ends, [4, 8, 10])
+    assert clips[0].tolist() == sampling.segment_clip(40, num_frames=4).tolist()
+    assert clips[1].tolist() == (40 + sampling.segment_clip(40, num_frames=4)).tolist()
+    assert clips[2].tolist() == (80 + sampling.segment_clip(20, num_frames=4)).tolist()
+
+
+def test_segment_clips_of_a_timeline_repeat_the_frame_on_screen():
+    _, _, clips = sampling.timeline_segment_clips(np.array([0.0, 10.0]), num_frames=2, every_seconds=4.0)
+    assert clips.tolist() == [[0, 0], [0, 0], [0, 0], [1, 1], [1, 1]]
+
+
 def test_a_timeline_of_absurd_length_is_refused():
     times = np.array([0.0, 0.04, 1e9])
-    with pytest.raises(ValueError, match=r"1.5e\+09 seconds make more than 200000 segments of 2 seconds"):
+    with pytest.raises(sampling.TimelineError, match=r"lasts 1.5e\+09 seconds, more than 200000 segments of 2 seconds"):
         sampling.timeline_clips(times, num_frames=4, frame_interval=1, every_seconds=2.0)
 
 
@@ -158,3 +173,9 @@ def test_counts_below_one_are_named(name):
     counts = {"video_frames": 9, "num_frames": 2, "frame_interval": 1, "num_clips": 1} | {name: 0}
     with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
         sampling.test_clips(counts.pop("video_frames"), **counts)
+
+
+@pytest.mark.parametrize("every_seconds", [0.0, -1.0, float("nan")])
+def test_a_segment_length_that_is_not_positive_is_named(every_seconds):
+    with pytest.raises(ValueError, match=f"every_seconds must be positive, got {every_seconds}"):
+        sampling.timeline(np.array([0.0, 1.0]), every_seconds)

@@ -140,6 +140,13 @@ def test_frames_that_are_views_in_memory_give_the_same_pixels():
     np.testing.assert_array_equal(cut(rotated), cut(np.ascontiguousarray(rotated)))
 
 
+def test_frames_that_may_not_be_written_are_resized_without_a_warning(recwarn):
+    frame = np.random.default_rng(5).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    frame.flags.writeable = False
+    assert transforms.resize_frame(frame, (8, 6), antialias=False).shape == (8, 6, 3)
+    assert not recwarn.list
+
+
 def test_crops_are_cut_in_order_and_own_their_memory():
     frame = np.zeros((16, 32, 3), dtype=np.uint8)
     frame[:, :, 0] = np.arange(32)
