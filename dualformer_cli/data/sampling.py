@@ -71,12 +71,15 @@ def segment_clip(video_frames: int, *, num_frames: int, rng: np.random.Generator
     return np.asarray((first + last)[0] // 2 if rng is None else rng.integers(first[0], last[0], endpoint=True))
 
 
-def timeline(times_seconds: Seconds, every_seconds: float) -> tuple[Seconds, Seconds]:
+def timeline(
+    times_seconds: Seconds, *, every_seconds: float, duration_seconds: float | None = None
+) -> tuple[Seconds, Seconds]:
     """Cut a video into segments of equal time; a remainder below half a segment joins the one before.
 
     Args:
         times_seconds: when each frame is shown, from 0.0, never decreasing, shape (video_frames,).
         every_seconds: length of a segment.
+        duration_seconds: when the last frame ends; None lets it last as long as frames of this video usually do.
 
     Returns:
         Starts and ends of the segments in seconds, shape (segments,). The last one ends where the last frame does.
@@ -87,9 +90,10 @@ def timeline(times_seconds: Seconds, every_seconds: float) -> tuple[Seconds, Sec
     _require_positive(video_frames=len(times_seconds))
     if not every_seconds > 0:
         raise ValueError(f"every_seconds must be positive, got {every_seconds}")
-    # The last frame is shown for as long as frames usually are: the file does not say.
-    last_frame_seconds = float(np.median(np.diff(times_seconds))) if len(times_seconds) > 1 else 0.0
-    duration_seconds = float(times_seconds[-1]) + last_frame_seconds
+    if duration_seconds is None:
+        last_frame_seconds = float(np.median(np.diff(times_seconds))) if len(times_seconds) > 1 else 0.0
+        duration_seconds = float(times_seconds[-1]) + last_frame_seconds
+    duration_seconds = max(duration_seconds, float(times_seconds[-1]))
     if not duration_seconds / every_seconds <= MAX_SEGMENTS:
         raise TimelineError(
             f"lasts {duration_seconds:g} seconds, more than {MAX_SEGMENTS} segments of {every_seconds:g} seconds; "
@@ -101,7 +105,12 @@ def timeline(times_seconds: Seconds, every_seconds: float) -> tuple[Seconds, Sec
 
 
 def timeline_clips(
-    times_seconds: Seconds, *, num_frames: int, frame_interval: int, every_seconds: float
+    times_seconds: Seconds,
+    *,
+    num_frames: int,
+    frame_interval: int,
+    every_seconds: float,
+    duration_seconds: float | None = None,
 ) -> tuple[Seconds, Seconds, Indices]:
     """Give each segment of a `timeline` one clip, centred on the frame shown at its middle.
 
@@ -112,6 +121,7 @@ def timeline_clips(
         num_frames: frames in one clip.
         frame_interval: step between a clip's frames, in source frames.
         every_seconds: length of a segment.
+        duration_seconds: when the last frame ends; None as for `timeline`.
 
     Returns:
         Starts and ends of the segments in seconds, shape (segments,), and frame numbers, shape (segments, num_frames).
@@ -120,7 +130,7 @@ def timeline_clips(
         TimelineError: if there would be more than MAX_SEGMENTS segments.
     """
     _require_positive(num_frames=num_frames, frame_interval=frame_interval)
-    starts, ends = timeline(times_seconds, every_seconds)
+    starts, ends = timeline(times_seconds, every_seconds=every_seconds, duration_seconds=duration_seconds)
     video_frames, clip_span = len(times_seconds), span(num_frames, frame_interval)
     middles = np.searchsorted(times_seconds, (starts + ends) / 2, side="right") - 1
     first = np.clip(middles - (clip_span - 1) // 2, 0, max(0, video_frames - clip_span))
@@ -128,14 +138,14 @@ def timeline_clips(
 
 
 def timeline_segment_clips(
-    times_seconds: Seconds, *, num_frames: int, every_seconds: float
+    times_seconds: Seconds, *, num_frames: int, every_seconds: float, duration_seconds: float | None = None
 ) -> tuple[Seconds, Seconds, Indices]:
     """Give each segment of a `timeline` one clip as `segment_clip` takes it, from the frames shown in that segment.
 
     Args, results and errors are those of `timeline_clips`.
     """
     _require_positive(num_frames=num_frames)
-    starts, ends = timeline(times_seconds, every_seconds)
+    starts, ends = timeline(times_seconds, every_seconds=every_seconds, duration_seconds=duration_seconds)
     first = np.searchsorted(times_seconds, starts, side="right") - 1
     last = np.maximum(first, np.searchsorted(times_seconds, ends, side="left") - 1)
     low, high = _part_edges(last - first + 1, num_frames)

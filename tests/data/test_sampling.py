@@ -147,6 +147,12 @@ def test_timeline_clips_shift_instead_of_wrapping_at_the_ends():
     assert clips[-1].tolist() == list(range(1, 20, 2))
 
 
+def test_a_timeline_ends_where_the_video_is_known_to_end_but_not_before_its_last_frame():
+    times = np.arange(50) / 10
+    assert sampling.timeline(times, every_seconds=2.0, duration_seconds=5.5)[1].tolist() == [2, 4, 5.5]
+    assert sampling.timeline(times, every_seconds=2.0, duration_seconds=1.0)[1].tolist() == [2, 4.9]
+
+
 def test_segment_clips_of_a_timeline_spread_over_their_own_segment():
     times = np.arange(100) / 10
     starts, ends, clips = sampling.timeline_segment_clips(times, num_frames=4, every_seconds=4.0)
@@ -178,4 +184,4 @@ def test_counts_below_one_are_named(name):
 @pytest.mark.parametrize("every_seconds", [0.0, -1.0, float("nan")])
 def test_a_segment_length_that_is_not_positive_is_named(every_seconds):
     with pytest.raises(ValueError, match=f"every_seconds must be positive, got {every_seconds}"):
-        sampling.timeline(np.array([0.0, 1.0]), every_seconds)
+        sampling.timeline(np.array([0.0, 1.0]), every_seconds=every_seconds)
