@@ -1,0 +1,188 @@
+"""One video becomes its views.
+
+`read_views` runs in a worker process: plan and result are plain picklable data, and every error is a VideoError.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+from einops import rearrange
+
+from dualformer_cli.data import sampling
+from dualformer_cli.data.decoding import VideoInfo, VideoReader, open_video
+from dualformer_cli.data.sampling import Indices, Seconds, TimelineError
+from dualformer_cli.data.transforms import Frames, FrameSizeError, FrameTransform
+from dualformer_cli.errors import VideoError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewPlan:
+    """How each video is opened and cut into views; the configuration's `data` section explains the values."""
+
+    num_frames: int
+    frame_interval: int
+    sampling: Literal["interval", "segments"]
+    num_clips: int
+    num_crops: int
+    short_side: int
+    crop_size: int
+    antialias: bool
+    min_frames: int
+    decoder: Literal["auto", "pyav", "decord"]
+    frame_rate: float | None
+    every_seconds: float | None = None
+    """Cut the video into segments of this length with one clip each, in place of num_clips over the whole of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoViews:
+    """The views of one video, or of some segments of its timeline."""
+
+    info: VideoInfo
+    clips: Frames
+    """uint8, shape (clips * num_crops, num_frames, crop_size, crop_size, 3); the crops of a clip are neighbours."""
+    indices: Indices
+    """Frame numbers of the clips, shape (clips, num_frames)."""
+    num_views: int
+    """Views that belong to one prediction: all of `clips`, or the crops of one segment."""
+    starts_seconds: Seconds | None
+    """Where the segments of `clips` start, shape (clips,); None without a timeline."""
+    ends_seconds: Seconds | None
+    """Where the segments of `clips` end, shape (clips,); None without a timeline."""
+    num_segments: int | None
+    """Segments of the whole timeline, whichever of them were read; None without a timeline."""
+    decode_seconds: float
+    """Time spent to open the video and decode its frames."""
+    preprocess_seconds: float
+    """Time spent to resize and crop the frames and to lay them out as views."""
+    warnings: tuple[str, ...]
+    """What was wrong with the video without making it unusable."""
+
+
+def read_views(path: str, plan: ViewPlan, segments: slice | None = None) -> VideoViews:
+    """Read the views of one video, each needed frame once.
+
+    Args:
+        path: a video file or a folder of numbered frames.
+        plan: how the video is cut into views.
+        segments: which segments of the timeline to read. A long video is read a few segments at a time, so that
+            its clips are never all in memory; the first result tells by num_segments how many there are.
+
+    Raises:
+        VideoError: if the video cannot be read, is too short, or does not fit the plan.
+        ValueError: if segments are asked for that do not exist.
+    """
+    started = perf_counter()
+    transform = _TimedTransform(plan)
+    with open_video(path, decoder=plan.decoder, frame_rate=plan.frame_rate) as reader:
+        _check(reader.info, plan, transform)
+        starts, ends, indices = _choose_frames(reader, plan)
+        num_segments = None if starts is None else len(starts)
+        if segments is not None:
+            if starts is None or ends is None or not len(starts[segments]):
+                raise ValueError(f"{segments} selects nothing from {num_segments} segments")
+            starts, ends, indices = starts[segments], ends[segments], indices[segments]
+        needed, positions = np.unique(indices, return_inverse=True)
+        try:
+            frames = reader.read(needed.tolist(), transform)
+        except FrameSizeError as error:  # frames may change size in the middle of a video
+            raise VideoError(path, str(error)) from error
+        warnings = tuple(dict.fromkeys((*reader.info.warnings, *reader.warnings)))
+        info = reader.info
+    arranged = perf_counter()
+    clips = rearrange(frames[positions.reshape(indices.shape)], "k t v h w c -> (k v) t h w c")
+    finished = perf_counter()
+    return VideoViews(
+        info=info,
+        clips=clips,
+        indices=indices,
+        num_views=len(clips) if starts is None else plan.num_crops,
+        starts_seconds=starts,
+        ends_seconds=ends,
+        num_segments=num_segments,
+        decode_seconds=arranged - started - transform.seconds,
+        preprocess_seconds=finished - arranged + transform.seconds,
+        warnings=warnings,
+    )
+
+
+class _TimedTransform:
+    """A plan's FrameTransform that adds up the time it takes."""
+
+    def __init__(self, plan: ViewPlan) -> None:
+        self.frame_transform = FrameTransform(
+            short_side=plan.short_side,
+            crop_size=plan.crop_size,
+            num_crops=plan.num_crops,
+            antialias=plan.antialias,
+        )
+        self.seconds = 0.0
+
+    def __call__(self, frame: Frames) -> Frames:
+        started = perf_counter()
+        crops = self.frame_transform(frame)
+        self.seconds += perf_counter() - started
+        return crops
+
+
+def _check(info: VideoInfo, plan: ViewPlan, transform: _TimedTransform) -> None:
+    """Refuse a video by what its header says, before any frame is decoded."""
+    if info.num_frames < plan.min_frames:
+        frames = "1 frame" if info.num_frames == 1 else f"{info.num_frames} frames"
+        raise VideoError(
+            info.path,
+            f"has {frames}; at least {plan.min_frames} are needed, or allow fewer with --set data.min_frames=1",
+        )
+    try:
+        transform.frame_transform.check(info.height, info.width)
+    except FrameSizeError as error:
+        raise VideoError(info.path, str(error)) from error
+
+
+def _choose_frames(reader: VideoReader, plan: ViewPlan) -> tuple[Seconds | None, Seconds | None, Indices]:
+    """Return the segments' starts and ends, if the plan has a timeline, and the frame numbers of the clips."""
+    if plan.every_seconds is not None:
+        try:
+            return _timeline(reader, plan, plan.every_seconds)
+        except TimelineError as error:
+            raise VideoError(reader.info.path, str(error)) from error
+    video_frames = reader.info.num_frames
+    if plan.sampling == "segments":
+        return None, None, sampling.segment_clip(video_frames, num_frames=plan.num_frames)[None]
+    indices = sampling.test_clips(
+        video_frames, num_frames=plan.num_frames, frame_interval=plan.frame_interval, num_clips=plan.num_clips
+    )
+    return None, None, indices
+
+
+def _timeline(reader: VideoReader, plan: ViewPlan, every_seconds: float) -> tuple[Seconds, Seconds, Indices]:
+    times, duration_seconds = _frame_times(reader, plan), reader.info.duration_seconds
+    if plan.sampling == "segments":
+        return sampling.timeline_segment_clips(
+            times, num_frames=plan.num_frames, every_seconds=every_seconds, duration_seconds=duration_seconds
+        )
+    return sampling.timeline_clips(
+        times,
+        num_frames=plan.num_frames,
+        frame_interval=plan.frame_interval,
+        every_seconds=every_seconds,
+        duration_seconds=duration_seconds,
+    )
+
+
+def _frame_times(reader: VideoReader, plan: ViewPlan) -> Seconds:
+    """Return when each frame is shown: what the file says, else even steps of its or the user's frame rate."""
+    if reader.times_seconds is not None:
+        return reader.times_seconds
+    fps = reader.info.fps or plan.frame_rate
+    if fps is None:
+        raise VideoError(
+            reader.info.path,
+            f"has no frame rate, so it cannot be cut every {plan.every_seconds:g} seconds; "
+            "give the one it was recorded at, for example --set data.frame_rate=25",
+        )
+    return np.arange(reader.info.num_frames) / fps
