@@ -124,7 +124,7 @@ def _nearest_key(key: str) -> str | None:
             spellings.setdefault(".".join(parts[start:]), known)
     parts = key.split(".")
     ends = [".".join(parts[start:]) for start in range(len(parts))]
-    close = [end for end in ends if end in spellings] or get_close_matches(key, spellings, n=1, cutoff=0.4)
+    close = [end for end in ends if end in spellings] or get_close_matches(key, spellings, n=1, cutoff=0.6)
     return spellings[close[0]] if close else None
 
 
@@ -344,7 +344,10 @@ def _locate(name: str, folder: Path | None) -> tuple[_File, str, str, Path | Non
     """Find a preset: (file, label for messages, identity, folder of relative names)."""
     if name.endswith((".yaml", ".yml")) or "/" in name or os.sep in name:
         path = Path(name) if folder is None else folder / name
-        return path, str(path), os.path.realpath(path), path.parent
+        try:
+            return path, str(path), os.path.realpath(path), path.parent
+        except ValueError as error:  # a null character, or one that no file name can have
+            raise _unreadable(str(path), str(error)) from None
     known = known_presets()
     if name not in known:
         hint = nearest(name, known) or "; a file's name must end in .yaml."
@@ -358,16 +361,19 @@ def _shipped_folder() -> Any:
     return files("dualformer_cli.presets")
 
 
+def _unreadable(label: str, reason: str) -> ConfigError:
+    known = ", ".join(known_presets())
+    return ConfigError(f"preset {label!r} cannot be read: {reason}; name a YAML file or one of the presets {known}")
+
+
 def _read_text(file: _File, label: str) -> str:
     try:
         with file.open("rb") as stream:
             data = stream.read(MAX_PRESET_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a null character in the path
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        known = ", ".join(known_presets())
-        raise ConfigError(
-            f"preset {label!r} cannot be read: {reason}; name a YAML file or one of the presets {known}"
-        ) from None
+    except OSError as error:
+        raise _unreadable(label, error.strerror or str(error)) from None
+    except ValueError as error:  # as in _locate; Python 3.13 notices only here
+        raise _unreadable(label, str(error)) from None
     if len(data) > MAX_PRESET_BYTES:
         raise ConfigError(f"preset {label!r} is larger than {MAX_PRESET_BYTES} bytes; a preset is a short YAML file")
     try:
@@ -429,7 +435,7 @@ class _Document:
             raise self._error(mark.line + 1 if mark else 1, problem) from None
         except yaml.reader.ReaderError as error:
             line = self._text.count("\n", 0, error.position) + 1
-            raise self._error(line, f"not valid YAML: character {error.character!a} is not allowed") from None
+            raise self._error(line, f"not valid YAML: character {chr(error.character)!a} is not allowed") from None
         except (ValueError, OverflowError):  # yaml passes an escape like "\UFFFFFFFF" on to chr()
             raise self._error(1, "not valid YAML: an escape names no character") from None
 

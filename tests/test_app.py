@@ -1,0 +1,222 @@
+"""The command line as a process: exit codes, one-line errors, a --help that loads nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from dualformer_cli import __version__
+from dualformer_cli.app import app
+
+COMMANDS = sorted(command.name or "" for command in app.registered_commands)
+
+ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith(("DUALFORMER_", "_DUALFORMER_"))}
+
+PROBE = """
+import errno, os, signal, sys
+from dualformer_cli.app import main, register
+from dualformer_cli.commands.options import PresetOption, VerboseOption
+from dualformer_cli.errors import DualFormerError
+
+def probe(preset: PresetOption = None, verbose: VerboseOption = False) -> None:
+    '''Do what the test wants.'''
+{body}
+
+register("probe", probe)
+main()
+"""
+
+
+def run(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    settings = {"capture_output": True, "text": True, "env": ENVIRON, "timeout": 120, **options}
+    return subprocess.run([sys.executable, *arguments], **settings)  # type: ignore[call-overload,no-any-return]
+
+
+def dualformer(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return run("-m", "dualformer_cli", *arguments, **options)
+
+
+def probe(body: str, *arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    """Run the app with one more command, whose body is given."""
+    indented = "\n".join(f"    {line}" for line in body.splitlines())
+    return run("-c", PROBE.format(body=indented), "probe", *arguments, **options)
+
+
+@pytest.mark.parametrize("arguments", [(), *[(name,) for name in COMMANDS]], ids=lambda names: "-".join(names) or "app")
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_never_imports_what_is_slow(arguments: tuple[str, ...], option: str) -> None:
+    code = (
+        "import sys\n"
+        "from dualformer_cli.app import main\n"
+        "try:\n"
+        "    main()\n"
+        "finally:\n"
+        "    print(*sys.modules, file=sys.stderr)\n"
+    )
+    result = run("-c", code, *arguments, option)
+    assert result.returncode == 0
+    assert result.stdout.startswith("Usage: dualformer ")
+    loaded = {name.partition(".")[0] for name in result.stderr.split()}
+    assert "dualformer_cli" in loaded
+    assert not loaded & {"torch", "numpy", "av", "decord", "yaml", "rich", "timm", "fvcore", "PIL", "triton"}
+
+
+def test_completion_of_commands_and_presets_loads_nothing_heavy() -> None:
+    def complete(words: str) -> list[str]:
+        code = "import atexit\natexit.register(lambda: print(*sys.modules, file=sys.stderr))\n" + PROBE.format(
+            body="    pass"
+        )
+        position = str(len(words.split(" ")) - 1)
+        completing = {"_DUALFORMER_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": position}
+        result = run("-c", code, env={**ENVIRON, **completing})
+        assert not {"torch", "numpy", "av", "yaml"} & set(result.stderr.split())
+        return result.stdout.split()
+
+    assert complete("dualformer pro") == ["probe"]
+    assert complete("dualformer probe --preset k400-t") == ["k400-tiny", "k400-tiny-tokenlabel"]
+    assert {"tiny", "base", "ucf101-tiny"} <= set(complete("dualformer probe --preset "))
+
+
+def test_an_error_of_the_user_is_one_line_and_exit_1() -> None:
+    result = probe(r"raise DualFormerError('no \x1b[2Jpreset \'a\nb\udcff\'; did you mean \'ä\'?')")
+    assert result.returncode == 1
+    assert result.stdout == ""
+    assert result.stderr == "dualformer: no \\x1b[2Jpreset 'a\\nb\\udcff'; did you mean 'ä'?\n"
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_verbose_shows_the_traceback_of_an_error_before_its_line(place: str) -> None:
+    body = "raise DualFormerError('broken: 3')"
+    if place == "after":
+        result = probe(body, "-v")
+    else:
+        indented = PROBE.format(body=f"    {body}")
+        result = run("-c", indented, "--verbose", "probe")
+    assert result.returncode == 1
+    assert "Traceback (most recent call last):" in result.stderr
+    assert result.stderr.endswith("\ndualformer: broken: 3\n")
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    result = probe("raise ZeroDivisionError('a bug')")
+    assert result.returncode == 1
+    assert result.stderr.startswith("Traceback (most recent call last):")
+    assert result.stderr.endswith("ZeroDivisionError: a bug\n")
+
+
+@pytest.mark.parametrize("error", ["EOFError('a bug')", "BrokenPipeError(errno.EPIPE, 'a bug')"])
+def test_a_bug_that_typer_would_swallow_keeps_its_traceback(error: str) -> None:
+    result = probe(f"raise {error}")
+    assert result.returncode == 1
+    assert f"{error.partition('(')[0]}: " in result.stderr.splitlines()[-1]
+    assert "a bug" in result.stderr
+
+
+@pytest.mark.parametrize("code", [0, 3, 75])
+def test_a_command_chooses_its_exit_code(code: int) -> None:
+    result = probe(f"import typer\nprint('done')\nraise typer.Exit({code})")
+    assert (result.returncode, result.stdout, result.stderr) == (code, "done\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("predcit",), "No such command 'predcit'"),
+        (("--nonsense",), "No such option: --nonsense"),
+        (("probe", "--preset"), "'--preset' requires an argument"),
+    ],
+)
+def test_wrong_usage_exits_2_and_says_what_is_wrong(arguments: tuple[str, ...], problem: str) -> None:
+    result = run("-c", PROBE.format(body="    pass"), *arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert problem in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_no_arguments_show_the_help_and_exit_2() -> None:
+    result = dualformer()
+    assert result.returncode == 2
+    assert "Usage: dualformer" in result.stdout + result.stderr
+
+
+def test_an_interrupt_exits_130_with_one_line() -> None:
+    result = probe("raise KeyboardInterrupt")
+    assert (result.returncode, result.stderr) == (130, "dualformer: interrupted\n")
+
+
+def test_sigterm_unwinds_and_exits_143() -> None:
+    result = probe("try:\n    os.kill(os.getpid(), signal.SIGTERM)\nfinally:\n    print('cleaned up')")
+    assert (result.returncode, result.stdout, result.stderr) == (143, "cleaned up\n", "")
+
+
+def test_a_forked_worker_still_dies_of_sigterm() -> None:
+    body = (
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    os._exit(0)\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    assert probe(body).stdout == "-15\n"
+
+
+@pytest.mark.parametrize("body", ["for _ in range(100_000):\n    print('line')", "print('x' * 1_000_000)"])
+def test_a_reader_that_leaves_ends_the_command_quietly(body: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        result = probe(body, capture_output=False, stdout=writer, stderr=subprocess.PIPE)
+    finally:
+        os.close(writer)
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device without space")
+def test_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        result = probe("print('x')", capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert result.returncode == 1
+    assert result.stderr == "dualformer: [Errno 28] No space left on device; free some space\n"
+
+
+def test_warnings_are_logged_on_stderr_in_one_line_and_details_only_with_verbose() -> None:
+    body = (
+        "import logging\nlog = logging.getLogger('dualformer_cli.x')\nlog.warning('odd %s', 'a\\nb')\nlog.debug('more')"
+    )
+    quiet, verbose = probe(body), probe(body, "--verbose")
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "WARNING: odd a\\nb\n")
+    assert verbose.stderr == "WARNING: odd a\\nb\nDEBUG: more\n"
+
+
+def test_the_version_names_what_matters_for_a_bug_report() -> None:
+    result = dualformer("--version")
+    assert result.returncode == 0
+    lines = result.stdout.splitlines()
+    assert lines[0] == f"dualformer {__version__}"
+    names = [line.split()[0] for line in lines]
+    for name in ("python", "torch", "cpu", "av", "decord", "triton"):
+        assert name in names
+    assert "CUDA" in result.stdout
+
+
+def test_every_command_has_help_text_and_every_option_says_what_it_does() -> None:
+    group = get_command(app)
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        assert command.help, f"{name} has no help text"
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{name}: {parameter.name} has no help text"
+
+
+def test_options_work_in_the_test_runner_too() -> None:
+    result = CliRunner().invoke(app, ["--help"])
+    assert result.exit_code == 0
+    assert "Usage: dualformer" in result.output
+    assert isinstance(app, typer.Typer)
