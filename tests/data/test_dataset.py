@@ -5,12 +5,14 @@ from __future__ import annotations
 import pickle
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 
 from dualformer_cli.data import dataset, sampling
 from dualformer_cli.data.dataset import ViewPlan, read_views
-from dualformer_cli.data.decoding import VideoInfo
+from dualformer_cli.data.decoding import VideoInfo, open_video
+from dualformer_cli.data.transforms import FrameTransform
 from dualformer_cli.errors import VideoError
 
 PLAN = ViewPlan(
@@ -77,6 +79,35 @@ def fake_video(monkeypatch):
         return reader
 
     return make
+
+
+@pytest.fixture
+def real_video(tmp_path):
+    """The path of an H.264 file: 30 frames of 64x48 at 10 frames per second."""
+    path = str(tmp_path / "clip.mp4")
+    with av.open(path, "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for index in range(30):
+            pixels = np.full((48, 64, 3), 8 * index, dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("every_seconds", [None, 1.0])
+def test_views_of_a_real_file_equal_its_frames_cut_one_by_one(real_video, every_seconds):
+    plan = replace(PLAN, num_crops=3, antialias=True, every_seconds=every_seconds)
+    views = read_views(real_video, plan)
+    cut = FrameTransform(short_side=16, crop_size=16, num_crops=3, antialias=True)
+    with open_video(real_video) as reader:
+        crops = np.stack([cut(frame) for frame in reader.frames()])
+    assert len(views.clips) == 3 * len(views.indices)
+    for clip, indices in enumerate(views.indices):
+        for crop in range(3):
+            np.testing.assert_array_equal(views.clips[3 * clip + crop], crops[indices, crop])
+    if every_seconds is not None:
+        np.testing.assert_allclose(views.ends_seconds, [1, 2, 3])
 
 
 def test_views_hold_the_sampled_frames_in_clip_order(fake_video):
