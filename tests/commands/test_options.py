@@ -1,0 +1,131 @@
+"""Options that commands share: how they reach the configuration, and what the shell completes."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from dualformer_cli.commands.options import (
+    FLAG_KEYS,
+    CompileOption,
+    DeviceOption,
+    JsonOption,
+    OfflineOption,
+    OverridesOption,
+    PrecisionOption,
+    PresetOption,
+    PrintConfigOption,
+    SeedOption,
+    VerboseOption,
+    WeightsOption,
+    complete_preset,
+    resolve,
+)
+from dualformer_cli.config.load import load_config
+from dualformer_cli.errors import ConfigError
+
+app = typer.Typer(rich_markup_mode=None)
+
+
+@app.command()
+def show(
+    preset: PresetOption = None,
+    overrides: OverridesOption = None,
+    weights: WeightsOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    compile_model: CompileOption = None,
+    seed: SeedOption = None,
+    as_json: JsonOption = False,
+    offline: OfflineOption = False,
+    print_config: PrintConfigOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Print what the options became."""
+    flags = {"weights": weights, "device": device, "precision": precision, "compile": compile_model, "seed": seed}
+    resolved = resolve(preset, overrides, **flags)
+    runtime = resolved.config.runtime
+    typer.echo(f"{resolved.preset} {resolved.config.weights} {resolved.config.data.crop_size}")
+    typer.echo(f"{runtime.device} {runtime.precision} {runtime.compile} {runtime.seed}")
+    typer.echo(f"{as_json} {offline} {print_config} {verbose}")
+
+
+@pytest.fixture(autouse=True)
+def _quiet_again(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("DUALFORMER_OFFLINE", raising=False)
+    logger = logging.getLogger("dualformer_cli")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
+def shown(*arguments: str, **environ: str) -> list[str]:
+    result = CliRunner().invoke(app, list(arguments), env=environ)
+    assert result.exit_code == 0, result.output
+    return result.stdout.splitlines()
+
+
+def test_options_that_are_not_given_change_nothing() -> None:
+    assert shown() == ["default None 224", "auto auto False 0", "False False False False"]
+
+
+def test_every_option_arrives_at_its_key() -> None:
+    arguments = (
+        "--preset small --set data.crop_size=112 --weights w.pth --device cpu --precision fp32 --compile --seed 3"
+    )
+    assert shown(*arguments.split(), "--json", "--offline", "--print-config", "-v") == [
+        "small w.pth 112",
+        "cpu fp32 True 3",
+        "True True True True",
+    ]
+
+
+def test_a_flag_can_switch_off_what_a_set_switched_on() -> None:
+    arguments = ("--set", "runtime.compile=true", "--set", "runtime.seed=1")
+    assert shown(*arguments)[1] == "auto auto True 1"
+    assert shown(*arguments, "--no-compile", "--seed", "0")[1] == "auto auto False 0"
+
+
+@pytest.mark.parametrize(("value", "expected"), [("1", "True"), ("true", "True"), ("0", "False"), ("", "False")])
+def test_offline_can_come_from_the_environment(value: str, expected: str) -> None:
+    assert shown(DUALFORMER_OFFLINE=value)[2].split()[1] == expected
+
+
+def test_every_flag_names_a_key_of_the_configuration() -> None:
+    assert set(FLAG_KEYS.values()) <= set(load_config(None, environ={}).origins)
+
+
+def test_resolve_takes_dotted_keys_and_leaves_out_what_is_none() -> None:
+    resolved = resolve("tiny", ["runtime.seed=1"], seed=None, weights="w.pth", **{"data.test.num_clips": 2})
+    assert (resolved.config.runtime.seed, resolved.config.weights, resolved.config.data.test.num_clips) == (
+        1,
+        "w.pth",
+        2,
+    )
+    assert resolved.origins["data.test.num_clips"] == "flag"
+    assert resolved.origins["runtime.seed"] == "--set"
+
+
+def test_a_wrong_flag_value_names_the_key_and_what_is_allowed() -> None:
+    with pytest.raises(ConfigError, match=r"^runtime.precision must be one of auto, fp32, bf16, fp16, got 'fp8'"):
+        resolve(None, precision="fp8")
+
+
+def test_presets_complete_by_their_beginning() -> None:
+    assert complete_preset("ucf") == ["ucf101-small", "ucf101-tiny"]
+    assert complete_preset("none") == []
+    assert "base" in complete_preset("")
+
+
+def test_verbose_lets_details_through_and_its_absence_does_not_take_them_back() -> None:
+    logger = logging.getLogger("dualformer_cli")
+    logger.setLevel(logging.WARNING)
+    shown()
+    assert not logger.isEnabledFor(logging.DEBUG)
+    shown("--verbose")
+    shown()
+    assert logger.isEnabledFor(logging.DEBUG)
