@@ -1,0 +1,413 @@
+"""Frames become an MP4 or a GIF, one at a time; captions are drawn onto frames."""
+
+from __future__ import annotations
+
+import math
+import os
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cache, lru_cache, partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+from av.video.reformatter import Colorspace, VideoReformatter
+from PIL import Image, ImageDraw, ImageFont
+
+from dualformer_cli.errors import DualFormerError
+from dualformer_cli.files import atomic_path
+from dualformer_cli.outputs.report import log, printable
+
+Frame = np.ndarray[Any, np.dtype[np.uint8]]
+"""Pixels, shape (H, W, 3), red, green, blue."""
+Captions = Sequence[tuple[str, float]]
+"""Labels with their scores, 0 to 1."""
+Convert = Callable[[av.VideoFrame | None], Iterable[av.VideoFrame]]
+"""Takes an RGB frame, or None at the end; gives the frames that are ready in the encoder's format."""
+
+SUFFIXES = (".mp4", ".gif")
+GIF_MAX_FPS = 12.5
+GIF_MAX_SIDE = 480
+_GIF_TICK = Fraction(1, 100)  # a GIF counts its delays in hundredths of a second
+_BT709 = 1  # FFmpeg's number for primaries, transfer and matrix of HD video
+
+_BOX_COLOUR = (0, 0, 0, 150)
+_BAR_COLOUR = (30, 110, 200, 220)
+_TEXT_COLOUR = (255, 255, 255, 255)
+
+
+def save_annotated(
+    frames: Iterable[Frame],
+    path: str | os.PathLike[str],
+    *,
+    fps: float,
+    captions: Callable[[float], Captions],
+    max_side: int = 1280,
+) -> None:
+    """Write a video or GIF of `frames` with what `captions` says drawn onto each.
+
+    Args:
+        frames: frames in order, shape (H, W, 3), uint8; taken one at a time.
+        path: the .mp4 or .gif to write; it appears only when complete.
+        fps: frames per second of `frames`. A GIF keeps every n-th frame, so that it shows at most 12.5 a second.
+        captions: labels and scores (0 to 1) at a time in seconds, best first.
+        max_side: longer sides are shrunk to this, in pixels; a GIF's to at most 480.
+
+    Raises:
+        DualFormerError: if the suffix is another one, there are no frames, or the file cannot be written.
+    """
+
+    def captioned(frame: Frame, *, seconds: float) -> Frame:
+        return draw_captions(frame, captions(seconds))
+
+    with VideoWriter(path, fps=fps, max_side=max_side) as writer:
+        for number, frame in enumerate(frames):
+            writer.write(frame, draw=partial(captioned, seconds=number / fps))
+
+
+class VideoWriter:
+    """Writes frames to an .mp4 (H.264) or a .gif as they come; leaves nothing behind when the body fails.
+
+    Every frame gets the size of the first: shrunk to `max_side` and, in an .mp4, padded by a pixel to even sides.
+
+    Args:
+        path: the file to write; its suffix decides the format.
+        fps: frames per second of what will be written.
+        max_side: longest side of the result in pixels, None for no limit; a GIF's is 480 at most.
+
+    Raises:
+        DualFormerError: if the suffix or the frame rate cannot be used, no frame came, or the file cannot be written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, fps: float, max_side: int | None = None) -> None:
+        self.path = Path(path)
+        suffix = self.path.suffix.lower()
+        if suffix not in SUFFIXES:
+            raise DualFormerError(
+                f"cannot write {str(self.path)!r}: {suffix!r} is not a format for video; use {' or '.join(SUFFIXES)}"
+            )
+        if not 0.01 <= fps <= 1000:
+            raise DualFormerError(f"cannot write {str(self.path)!r} at {fps} frames per second; use 0.01 to 1000")
+        self._is_gif = suffix == ".gif"
+        self._fps = fps
+        self._max_side = min(max_side or GIF_MAX_SIDE, GIF_MAX_SIDE) if self._is_gif else max_side
+        # 1e-3 spares 25.002 fps, a usual reading of 25, from losing two frames of three
+        self._keep_every = math.ceil(fps / GIF_MAX_FPS - 1e-3) if self._is_gif else 1
+        self._num_frames = 0
+        self._output: _Output | None = None
+
+    def __enter__(self) -> VideoWriter:
+        with ExitStack() as exits:
+            self._temporary = exits.enter_context(atomic_path(self.path))
+            exits.push(self._finish)
+            self._exits = exits.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._exits.__exit__(kind, error, trace)
+
+    def write(self, frame: Frame, *, draw: Callable[[Frame], Frame] | None = None) -> None:
+        """Add a frame.
+
+        Args:
+            frame: shape (H, W, 3), uint8.
+            draw: paints on the frame once it has its final size, which it keeps; not called for frames that a GIF
+                leaves out.
+
+        Raises:
+            ValueError: if the frame has another shape or type.
+        """
+        if frame.dtype != np.uint8 or frame.ndim != 3 or frame.shape[2] != 3 or not frame.size:
+            raise ValueError(f"a frame must be uint8 (H, W, 3), got {frame.dtype} {frame.shape}")
+        number = self._num_frames
+        self._num_frames += 1
+        if number % self._keep_every:
+            return
+        if self._output is None:
+            self._output = self._open(width=frame.shape[1], height=frame.shape[0])
+        fitted = _fit(frame, width=self._output.width, height=self._output.height)
+        shown = fitted if draw is None else draw(fitted)
+        with _naming(self.path):
+            self._output.write(shown, seconds=number / self._fps)
+
+    def _open(self, *, width: int, height: int) -> _Output:
+        width, height = _target_size(width, height, max_side=self._max_side, even=not self._is_gif)
+        with _naming(self.path):
+            if self._is_gif:
+                interval_seconds = self._keep_every / self._fps
+                return _open_gif(self._temporary, width=width, height=height, interval_seconds=interval_seconds)
+            return _open_mp4(self._temporary, width=width, height=height, fps=self._fps)
+
+    def _finish(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._output is None:
+            if kind is None:
+                raise DualFormerError(f"cannot write {str(self.path)!r}: there are no frames to write")
+        elif kind is None:
+            with _naming(self.path), self._output.container:
+                self._output.finish()
+        else:
+            with suppress(av.error.FFmpegError):  # the body's error is the one to hear of
+                self._output.container.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Output:
+    """An open file with its encoder."""
+
+    container: av.container.OutputContainer
+    stream: av.VideoStream
+    convert: Convert
+    tick: Fraction
+    """Seconds between two possible frame times."""
+
+    @property
+    def width(self) -> int:
+        return self.stream.width
+
+    @property
+    def height(self) -> int:
+        return self.stream.height
+
+    def write(self, frame: Frame, *, seconds: float) -> None:
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
+        picture.pts = round(seconds / self.tick)
+        picture.time_base = self.tick
+        self._encode(picture)
+
+    def finish(self) -> None:
+        self._encode(None)
+        self.container.mux(self.stream.encode(None))
+
+    def _encode(self, picture: av.VideoFrame | None) -> None:
+        for ready in self.convert(picture):
+            self.container.mux(self.stream.encode(ready))
+
+
+def _open_mp4(path: Path, *, width: int, height: int, fps: float) -> _Output:
+    # MPEG-4 holds the numerator of its rate in 16 bits; 1001 is the denominator of NTSC rates
+    rate = Fraction(fps).limit_denominator(min(1001, int(65535 / fps)))
+    codec, options = _mp4_codec()
+    container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
+    stream = _add_stream(container, codec, "yuv420p", width=width, height=height, rate=rate, options=options)
+    context = stream.codec_context
+    context.color_primaries = context.color_trc = context.colorspace = _BT709
+    return _Output(container=container, stream=stream, convert=_yuv_converter(), tick=1 / rate)
+
+
+def _add_stream(
+    container: av.container.OutputContainer,
+    codec: str,
+    pixel_format: str,
+    *,
+    width: int,
+    height: int,
+    rate: Fraction,
+    options: dict[str, str],
+) -> av.VideoStream:
+    stream = container.add_stream(codec, rate=rate, options=options)
+    assert isinstance(stream, av.VideoStream)
+    stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
+    return stream
+
+
+@cache
+def _mp4_codec() -> tuple[str, dict[str, str]]:
+    try:
+        av.codec.Codec("libx264", "w")
+    except av.codec.codec.UnknownCodecError:
+        log("this PyAV has no H.264 encoder (libx264): writing MPEG-4 Part 2, which web browsers do not play")
+        return "mpeg4", {"flags": "+qscale", "global_quality": "472"}  # quantiser 4 of 31, times FF_QP2LAMBDA, 118
+    return "libx264", {"crf": "20", "preset": "veryfast"}
+
+
+def _yuv_converter() -> Convert:
+    reformatter = VideoReformatter()
+
+    def convert(picture: av.VideoFrame | None) -> Iterable[av.VideoFrame]:
+        if picture is None:
+            return ()
+        yuv = reformatter.reformat(picture, format="yuv420p", dst_colorspace=Colorspace.ITU709, threads=1)
+        return (yuv,)
+
+    return convert
+
+
+def _open_gif(path: Path, *, width: int, height: int, interval_seconds: float) -> _Output:
+    # a delay follows from the next frame's time, so that the last frame's has to be told
+    options = {"loop": "0", "final_delay": str(round(interval_seconds / _GIF_TICK))}
+    container = av.open(f"file:{path}", "w", format="gif", options=options)
+    stream = _add_stream(container, "gif", "pal8", width=width, height=height, rate=1 / _GIF_TICK, options={})
+    return _Output(container=container, stream=stream, convert=_palette_converter(width, height), tick=_GIF_TICK)
+
+
+def _palette_converter(width: int, height: int) -> Convert:
+    """Give each frame a palette of its own: one for all would need every frame before the first is written."""
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=_GIF_TICK)
+    split, sink = graph.add("split"), graph.add("buffersink")
+    palette = graph.add("palettegen", "stats_mode=single")
+    painter = graph.add("paletteuse", "new=1:dither=sierra2_4a:diff_mode=rectangle")
+    source.link_to(split)
+    split.link_to(painter, 0, 0)
+    split.link_to(palette, 1, 0)
+    palette.link_to(painter, 0, 1)
+    painter.link_to(sink)
+    graph.configure()
+
+    def convert(picture: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
+        graph.vpush(picture)
+        while True:
+            try:
+                yield graph.vpull()
+            except (BlockingIOError, EOFError):
+                return
+
+    return convert
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn FFmpeg's complaints into one that names the file."""
+    try:
+        yield
+    except av.error.FFmpegError as error:
+        raise DualFormerError(f"cannot write {str(path)!r}: {error.strerror}") from error
+
+
+def _target_size(width: int, height: int, *, max_side: int | None, even: bool) -> tuple[int, int]:
+    """Return the (width, height) of the result: within `max_side`, and even sides if asked."""
+    step = 2 if even else 1
+    longest = max(width, height)
+    if max_side is None or longest <= max_side:
+        return width + width % step, height + height % step
+    width, height = (max(step, int(side * max_side / longest + 0.5) // step * step) for side in (width, height))
+    return width, height
+
+
+def _fit(frame: Frame, *, width: int, height: int) -> Frame:
+    right, below = width - frame.shape[1], height - frame.shape[0]
+    if (right, below) == (0, 0):
+        return frame
+    if right in (0, 1) and below in (0, 1):
+        return np.pad(frame, ((0, below), (0, right), (0, 0)), mode="edge")
+    return resize(frame, width=width, height=height)
+
+
+def resize(frame: Frame, *, width: int, height: int) -> Frame:
+    """Return the frame at another size. Area averaging by swscale takes a third of the time of Pillow's box filter."""
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
+    resized = VideoReformatter().reformat(picture, width, height, interpolation="AREA", threads=1)
+    return np.asarray(resized.to_ndarray(), dtype=np.uint8)
+
+
+def draw_captions(frame: Frame, captions: Captions) -> Frame:
+    """Return a copy of the frame with labels, percents and bars in a dark, translucent box at its top left.
+
+    Args:
+        frame: shape (H, W, 3), uint8; a frame too small for text is returned as it is.
+        captions: labels and scores (0 to 1), best first; those that do not fit in height are left out.
+    """
+    lines = tuple((label, round(100 * min(1.0, max(0.0, score)))) for label, score in captions)
+    box = _caption_box(lines, frame.shape[0], frame.shape[1])
+    if box is None:
+        return frame
+    shown = frame.copy()
+    height, width = box.paint.shape[:2]
+    place = shown[box.margin : box.margin + height, box.margin : box.margin + width]
+    place[:] = (place * box.keep + box.paint) >> 8
+    return shown
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Box:
+    """What to do to the pixels `margin` from the top and left: (pixel * keep + paint) / 256."""
+
+    margin: int
+    keep: np.ndarray[Any, np.dtype[np.uint16]]
+    """Shape (h, w, 1), 0 to 256."""
+    paint: np.ndarray[Any, np.dtype[np.uint16]]
+    """Shape (h, w, 3), 0 to 65280."""
+
+
+@lru_cache(maxsize=64)
+def _caption_box(lines: tuple[tuple[str, int], ...], height: int, width: int) -> _Box | None:
+    """Render (label, percent) lines for frames of this size; the same lines are asked for frame after frame."""
+    size = round(min(40.0, max(10.0, math.sqrt(width * height) / 36)))
+    margin, padding, row = size // 2, size // 3, round(size * 1.5)
+    box_width = min(20 * size, width - 2 * margin)
+    lines = lines[: max(1, (height * 3 // 5 - 2 * padding) // row)]
+    box_height = len(lines) * row + 2 * padding
+    if not lines or box_width < 6 * size or box_height + margin > height:
+        return None
+    image = Image.new("RGBA", (box_width, box_height), _BOX_COLOUR)
+    for number, (label, percent) in enumerate(lines):
+        _draw_line(image, label, percent, top=padding + number * row, padding=padding, size=size)
+    return _blend(image, margin=margin)
+
+
+def _draw_line(image: Image.Image, label: str, percent: int, *, top: int, padding: int, size: int) -> None:
+    draw, font = ImageDraw.Draw(image), _font(size)
+    left, right = padding, image.width - padding
+    bar_right = left + round((right - left) * percent / 100)
+    row = round(size * 1.5)
+    if bar_right > left:
+        draw.rectangle((left, top + 1, bar_right - 1, top + row - 2), fill=_BAR_COLOUR)
+    middle, inset = top + row // 2, max(2, size // 4)
+    number = f"{percent}%"
+    draw.text((right - inset, middle), number, fill=_TEXT_COLOUR, font=font, anchor="rm")
+    room = right - left - 2 * inset - font.getlength("100%") - inset
+    draw.text((left + inset, middle), _shorten(label, font, room), fill=_TEXT_COLOUR, font=font, anchor="lm")
+
+
+def _blend(image: Image.Image, *, margin: int) -> _Box:
+    pixels = np.asarray(image).astype(np.uint16)
+    share = pixels[..., 3:] + (pixels[..., 3:] >> 7)  # alpha 0 to 255 as 0 to 256
+    return _Box(margin=margin, keep=(256 - share).astype(np.uint16), paint=pixels[..., :3] * share)
+
+
+def _shorten(label: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+    """Return the label as the font can draw it, cut with an ellipsis to `room` pixels."""
+    text = _drawable(printable(label))
+    if font.getlength(text) <= room:
+        return text
+    fitting = 0
+    while fitting < len(text) and font.getlength(text[: fitting + 1] + "…") <= room:
+        fitting += 1
+    return text[:fitting].rstrip() + "…"
+
+
+def _drawable(text: str) -> str:
+    """Replace letters that the font lacks by their base letter; what has none is drawn as a box, which is said."""
+    shown = "".join(char if _has_glyph(char) else unicodedata.normalize("NFKD", char)[0] for char in text)
+    if not all(map(_has_glyph, shown)):
+        _say_boxes()
+    return shown
+
+
+@cache
+def _say_boxes() -> None:
+    log("captions: the built-in font has Latin letters only; other letters appear as boxes in the picture")
+
+
+@lru_cache(maxsize=4096)
+def _has_glyph(char: str) -> bool:
+    font = _font(16)
+    mask, missing = font.getmask(char), font.getmask("\uffff")
+    return (mask.size, bytes(mask)) != (missing.size, bytes(missing))
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise DualFormerError("this Pillow was built without FreeType and cannot draw captions; install another Pillow")
+    return font
