@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,6 +37,20 @@ def resolve(preset: str | None, overrides: Sequence[str] | None = None, **flags:
 
     given = {FLAG_KEYS.get(name, name): value for name, value in flags.items() if value is not None}
     return load_config(preset, overrides=overrides or (), flags=given)
+
+
+def views_keys(views: str | None) -> dict[str, int]:
+    """Turn the value of --views, such as "4x3", into the configuration keys that it stands for.
+
+    Raises:
+        typer.BadParameter: if it is not CLIPSxCROPS.
+    """
+    if views is None:
+        return {}
+    match = re.fullmatch(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", views)
+    if match is None:
+        raise typer.BadParameter(f"{views!r} is not CLIPSxCROPS, such as 4x3", param_hint="--views")
+    return {"data.test.num_clips": int(match[1]), "data.test.num_crops": int(match[2])}
 
 
 def complete_preset(incomplete: str) -> list[str]:
@@ -98,6 +113,10 @@ CompileOption = Annotated[
     typer.Option("--compile/--no-compile", help="Compile the model: a slower start, then faster. [default: preset's]"),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of every random choice.")]
+ViewsOption = Annotated[
+    str | None,
+    typer.Option("--views", metavar="CLIPSxCROPS", help="Views per video, such as 4x3. [default: the preset's]"),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 OfflineOption = Annotated[
     bool,

@@ -21,9 +21,11 @@ from dualformer_cli.commands.options import (
     PrintConfigOption,
     SeedOption,
     VerboseOption,
+    ViewsOption,
     WeightsOption,
     complete_preset,
     resolve,
+    views_keys,
 )
 from dualformer_cli.config.load import load_config
 from dualformer_cli.errors import ConfigError
@@ -40,6 +42,7 @@ def show(
     precision: PrecisionOption = None,
     compile_model: CompileOption = None,
     seed: SeedOption = None,
+    views: ViewsOption = None,
     as_json: JsonOption = False,
     offline: OfflineOption = False,
     print_config: PrintConfigOption = False,
@@ -47,10 +50,12 @@ def show(
 ) -> None:
     """Print what the options became."""
     flags = {"weights": weights, "device": device, "precision": precision, "compile": compile_model, "seed": seed}
-    resolved = resolve(preset, overrides, **flags)
+    resolved = resolve(preset, overrides, **flags, **views_keys(views))
+    test = resolved.config.data.test
     runtime = resolved.config.runtime
     typer.echo(f"{resolved.preset} {resolved.config.weights} {resolved.config.data.crop_size}")
     typer.echo(f"{runtime.device} {runtime.precision} {runtime.compile} {runtime.seed}")
+    typer.echo(f"{test.num_clips}x{test.num_crops}")
     typer.echo(f"{as_json} {offline} {print_config} {verbose}")
 
 
@@ -70,16 +75,17 @@ def shown(*arguments: str, **environ: str) -> list[str]:
 
 
 def test_options_that_are_not_given_change_nothing() -> None:
-    assert shown() == ["default None 224", "auto auto False 0", "False False False False"]
+    assert shown() == ["default None 224", "auto auto False 0", "4x1", "False False False False"]
 
 
 def test_every_option_arrives_at_its_key() -> None:
     arguments = (
         "--preset small --set data.crop_size=112 --weights w.pth --device cpu --precision fp32 --compile --seed 3"
     )
-    assert shown(*arguments.split(), "--json", "--offline", "--print-config", "-v") == [
+    assert shown(*arguments.split(), "--views", "2x3", "--json", "--offline", "--print-config", "-v") == [
         "small w.pth 112",
         "cpu fp32 True 3",
+        "2x3",
         "True True True True",
     ]
 
@@ -92,7 +98,7 @@ def test_a_flag_can_switch_off_what_a_set_switched_on() -> None:
 
 @pytest.mark.parametrize(("value", "expected"), [("1", "True"), ("true", "True"), ("0", "False"), ("", "False")])
 def test_offline_can_come_from_the_environment(value: str, expected: str) -> None:
-    assert shown(DUALFORMER_OFFLINE=value)[2].split()[1] == expected
+    assert shown(DUALFORMER_OFFLINE=value)[3].split()[1] == expected
 
 
 def test_every_flag_names_a_key_of_the_configuration() -> None:
@@ -113,6 +119,12 @@ def test_resolve_takes_dotted_keys_and_leaves_out_what_is_none() -> None:
 def test_a_wrong_flag_value_names_the_key_and_what_is_allowed() -> None:
     with pytest.raises(ConfigError, match=r"^runtime.precision must be one of auto, fp32, bf16, fp16, got 'fp8'"):
         resolve(None, precision="fp8")
+
+
+@pytest.mark.parametrize("views", ["", "4", "4x", "0x1", "4x3x2", "-1x1", "4 x 3", "4\u00b2x1", "99999x1"])
+def test_views_in_another_form_are_wrong_usage(views: str) -> None:
+    with pytest.raises(typer.BadParameter, match="is not CLIPSxCROPS, such as 4x3"):
+        views_keys(views)
 
 
 def test_presets_complete_by_their_beginning() -> None:
