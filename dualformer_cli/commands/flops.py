@@ -1,0 +1,74 @@
+"""`dualformer flops`: what a model costs to run."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import typer
+
+from dualformer_cli.commands.options import (
+    DeviceOption,
+    JsonOption,
+    OverridesOption,
+    PrecisionOption,
+    PresetOption,
+    PrintConfigOption,
+    VerboseOption,
+    complete_preset,
+    resolve,
+)
+
+
+def flops(
+    size: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="SIZE|PRESET",
+            autocompletion=complete_preset,
+            help="tiny, small or base, or a preset's name or YAML file.",
+        ),
+    ] = None,
+    preset: PresetOption = None,
+    views: Annotated[
+        str | None,
+        typer.Option(metavar="CLIPSxCROPS", help="Views per video, such as 4x3. [default: the preset's test views]"),
+    ] = None,
+    by_module: Annotated[bool, typer.Option("--by-module", help="List the cost of every stage and block.")] = False,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Also time forward passes of one random clip on the device.")
+    ] = False,
+    overrides: OverridesOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    as_json: JsonOption = False,
+    print_config: PrintConfigOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Count multiply-adds and parameters, per view and per video, as the published table does.
+
+    Multiply-adds are those of the network without its classifier, which adds less than 0.001 %.
+    """
+    if (size is None) == (preset is None):
+        raise typer.BadParameter("name one model: a size, or a preset", param_hint="SIZE|PRESET")
+    resolved = resolve(size or preset, overrides, device=device, precision=precision, **_views_keys(views))
+    if print_config:
+        from dualformer_cli.config.load import to_yaml
+
+        typer.echo(to_yaml(resolved.config, resolved.origins), nl=False)
+        return
+    from dualformer_cli.engine.complexity import describe  # here, so that --help does not load torch
+    from dualformer_cli.outputs.report import print_flops, print_json
+
+    document = describe(resolved.config, name=resolved.preset, with_modules=by_module, with_latency=latency)
+    (print_json if as_json else print_flops)(document)
+
+
+def _views_keys(views: str | None) -> dict[str, int]:
+    """Turn "4x3" into the configuration keys it stands for."""
+    if views is None:
+        return {}
+    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", views)
+    if match is None:
+        raise typer.BadParameter(f"{views!r} is not CLIPSxCROPS, such as 4x3", param_hint="--views")
+    return {"data.test.num_clips": int(match[1]), "data.test.num_crops": int(match[2])}

@@ -1,0 +1,281 @@
+"""What a model costs: multiply-adds and parameters counted, latency measured."""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dualformer_cli.config.schema import DataConfig, RunConfig, RuntimeConfig
+from dualformer_cli.engine.build import build_model
+from dualformer_cli.errors import DualFormerError
+
+with warnings.catch_warnings():  # fvcore still uses torch.jit; that it is deprecated is no news for our users
+    warnings.simplefilter("ignore", FutureWarning)
+    from fvcore.nn import FlopCountAnalysis
+    from fvcore.nn.jit_handles import get_shape
+
+InputSize = tuple[int, int, int, int]
+"""Channels, frames, height and width of one clip."""
+
+HEADS = ("classifier", "token_head")
+"""The modules that do not belong to the backbone."""
+
+ROWS = re.compile(r"stages\.\d+(\.(patch_embed|position|blocks\.\d+(\.(attention|mlp))?))?|norm|classifier|token_head")
+"""The modules that a table lists, each with everything inside it."""
+
+Handle = Callable[[list[Any], list[Any]], int]
+"""Multiply-adds of one traced call, from its inputs and outputs (torch._C.Value)."""
+
+
+def _attention(inputs: list[Any], outputs: list[Any]) -> int:
+    """Count q k^T and scores v of any shape (..., l, d), as fvcore counts the two matmuls."""
+    query, key, value = map(_shape, inputs[:3])
+    return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
+
+
+def _window_attention(inputs: list[Any], outputs: list[Any]) -> int:
+    """Count attention inside windows: arguments (qkv, window_size, ...), result (b, t, h, w, c)."""
+    tokens_per_window = prod(int(size.toIValue()) for size in inputs[1].node().inputs())
+    return 2 * prod(_shape(outputs[0])) * tokens_per_window
+
+
+def _depthwise_conv3d(inputs: list[Any], outputs: list[Any]) -> int:
+    """Count one kernel per result value: arguments (x, weight (c, 1, kt, kh, kw), ...), result (b, t, h, w, c)."""
+    return prod(_shape(outputs[0])) * prod(_shape(inputs[1])[1:])
+
+
+def _shape(tensor: Any) -> list[int]:
+    return list(get_shape(tensor))
+
+
+_ATTENTION_OPS = (
+    "aten::scaled_dot_product_attention",
+    "aten::_scaled_dot_product_attention_math",
+    "aten::_scaled_dot_product_flash_attention",
+    "aten::_scaled_dot_product_flash_attention_for_cpu",
+    "aten::_scaled_dot_product_efficient_attention",
+    "aten::_scaled_dot_product_cudnn_attention",
+    "aten::_scaled_dot_product_fused_attention_overrideable",
+)
+
+KERNEL_HANDLES: dict[str, Handle] = {
+    "dualformer::window_attention": _window_attention,
+    "dualformer::depthwise_conv3d": _depthwise_conv3d,
+}
+"""How to count our own operations. One without an entry here fails the count: it would silently add 0."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModuleComplexity:
+    """The cost of one module with everything inside it."""
+
+    module: str
+    """Its name in `model.named_modules()`."""
+    multiply_adds: int
+    """Per view."""
+    parameters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complexity:
+    """The cost of one view."""
+
+    input_size: InputSize
+    multiply_adds_per_view: int
+    """Of the backbone, which is what the published table counts."""
+    multiply_adds_with_classifier: int
+    parameters_backbone: int
+    parameters: int
+    by_module: tuple[ModuleComplexity, ...]
+    """Stages, their parts, and attention and MLP of every block, in the model's order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Times of repeated forward passes over a batch of random clips."""
+
+    device: str
+    precision: str
+    compiled: bool
+    num_threads: int
+    """CPU threads that torch uses."""
+    batch_size: int
+    num_runs: int
+    median_ms: float
+    p20_ms: float
+    p80_ms: float
+    clips_per_second: float
+    """At the median."""
+
+
+def describe(
+    config: RunConfig, *, name: str, with_modules: bool = False, with_latency: bool = False
+) -> dict[str, object]:
+    """Return the JSON document of `dualformer flops`.
+
+    Args:
+        config: the model, its clips and test views, and for the latency the runtime.
+        name: what to call the model.
+        with_modules: add `by_module`.
+        with_latency: add `latency`.
+
+    Raises:
+        DualFormerError: if the runtime's device is not on this machine.
+    """
+    model = build_model(config)
+    cost = count(model, (3, config.data.clip.num_frames, config.data.crop_size, config.data.crop_size))
+    views = _num_views(config.data)
+    document: dict[str, object] = {
+        "model": name,
+        "num_classes": config.model.num_classes,
+        "input": list(cost.input_size),
+        "views": views,
+        "multiply_adds_per_view": cost.multiply_adds_per_view,
+        "multiply_adds_per_video": cost.multiply_adds_per_view * views,
+        "parameters_backbone": cost.parameters_backbone,
+        "parameters": cost.parameters,
+    }
+    if with_modules:
+        document["by_module"] = [asdict(row) for row in cost.by_module]
+    if with_latency:
+        document["latency"] = asdict(measure_latency(model, cost.input_size, config.runtime))
+    return document
+
+
+def _num_views(data: DataConfig) -> int:
+    """Views of a test video; uniform segments make one clip, whatever `num_clips` says."""
+    return data.test.num_crops * (1 if data.clip.sampling == "segments" else data.test.num_clips)
+
+
+def count(model: nn.Module, input_size: InputSize) -> Complexity:
+    """Count multiply-adds and parameters as fvcore does.
+
+    One multiply-add of a convolution, linear layer or attention product is 1, LayerNorm is 5 and BatchNorm 2 per
+    value, everything else 0: the convention behind the published 60.088 G (tiny), 158.687 G and 267.965 G. fvcore
+    traces one real forward pass of a copy of the model, on its device; meta tensors do not pass through the tracer.
+
+    Args:
+        model: takes clips (b, 3, T, H, W).
+        input_size: (3, T, H, W) of a clip.
+
+    Raises:
+        ValueError: if an operation of ours, or a Python function, is not in `KERNEL_HANDLES`.
+    """
+    multiply_adds = _multiply_adds_by_name(model, input_size)
+    parameters = {name: sum(p.numel() for p in module.parameters()) for name, module in model.named_modules()}
+    return Complexity(
+        input_size=input_size,
+        multiply_adds_per_view=_without_heads(multiply_adds),
+        multiply_adds_with_classifier=multiply_adds[""],
+        parameters_backbone=_without_heads(parameters),
+        parameters=parameters[""],
+        by_module=tuple(
+            ModuleComplexity(module=name, multiply_adds=multiply_adds[name], parameters=parameters[name])
+            for name in parameters
+            if ROWS.fullmatch(name)
+        ),
+    )
+
+
+def _multiply_adds_by_name(model: nn.Module, input_size: InputSize) -> dict[str, int]:
+    """Multiply-adds of every module; "" is the whole model."""
+    model = deepcopy(model).eval().requires_grad_(False)
+    parameter = next(model.parameters())
+    clips = torch.zeros(1, *input_size, device=parameter.device, dtype=parameter.dtype)
+    analysis = FlopCountAnalysis(model, clips)
+    analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+    analysis.set_op_handle(**dict.fromkeys(_ATTENTION_OPS, _attention), **KERNEL_HANDLES)
+    with torch.enable_grad():  # without gradients a CPU takes tokens in pieces, past the modules' own calls
+        by_name = {name: int(value) for name, value in analysis.by_module().items()}
+    unknown = sorted(op for op in analysis.unsupported_ops() if op.startswith(("dualformer::", "prim::PythonOp")))
+    if unknown:
+        raise ValueError(f"no multiply-adds are known for {', '.join(unknown)}; add them to KERNEL_HANDLES")
+    return by_name
+
+
+def _without_heads(by_name: Mapping[str, int]) -> int:
+    return by_name[""] - sum(by_name.get(head, 0) for head in HEADS)
+
+
+def measure_latency(
+    model: nn.Module,
+    input_size: InputSize,
+    runtime: RuntimeConfig,
+    *,
+    batch_size: int = 1,
+    measure_seconds: float = 5.0,
+) -> Latency:
+    """Time forward passes over random clips, after warming up.
+
+    Args:
+        model: takes clips (b, 3, T, H, W); it is left on the runtime's device, in evaluation mode.
+        input_size: (3, T, H, W) of a clip.
+        runtime: where and how to run; bf16 and fp16 run under autocast.
+        batch_size: clips in one forward pass.
+        measure_seconds: repeat for so long, and at least 5 times.
+
+    Raises:
+        DualFormerError: if the device is not on this machine.
+    """
+    device = _device(runtime.device)
+    precision = _precision(runtime.precision, device)
+    clips = torch.randn(batch_size, *input_size, device=device)
+    model = model.to(device).eval()
+    forward = torch.compile(model) if runtime.compile else model
+    seconds: list[float] = []
+    with torch.inference_mode(), _autocast(precision, device):
+        for _ in range(3):
+            _seconds_of_run(forward, clips)
+        while len(seconds) < 5 or sum(seconds) < measure_seconds:
+            seconds.append(_seconds_of_run(forward, clips))
+    p20, median, p80 = torch.tensor(seconds).quantile(torch.tensor([0.2, 0.5, 0.8])).tolist()
+    return Latency(
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        precision=precision,
+        compiled=runtime.compile,
+        num_threads=torch.get_num_threads(),
+        batch_size=batch_size,
+        num_runs=len(seconds),
+        median_ms=1000 * median,
+        p20_ms=1000 * p20,
+        p80_ms=1000 * p80,
+        clips_per_second=batch_size / median,
+    )
+
+
+def _seconds_of_run(forward: Callable[[Tensor], Tensor], clips: Tensor) -> float:
+    start = time.perf_counter()
+    forward(clips)
+    if clips.is_cuda:
+        torch.cuda.synchronize(clips.device)
+    return time.perf_counter() - start
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise DualFormerError(f"device {name!r} not found: this machine has {torch.cuda.device_count()} GPUs; use cpu")
+    return device
+
+
+def _precision(name: str, device: torch.device) -> str:
+    if name != "auto":
+        return name
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def _autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
+    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(device.type, dtypes[precision]) if precision in dtypes else nullcontext()
