@@ -128,9 +128,6 @@ class _Expansion:
         return os.path.join(self._real_folders[folder], name)
 
 
-# ----------------------------------------------------------------------------------------------------------- lists
-
-
 def _read_stdin(stdin: TextIO) -> str:
     """Read names as the file system spells them: stdin's own decoding refuses names that are not UTF-8."""
     raw = getattr(stdin, "buffer", None)
@@ -149,9 +146,6 @@ def _list_entries(text: str, folder: str) -> Iterator[str]:
             yield entry
         elif entry.strip() and not entry.lstrip().startswith("#"):
             yield entry.strip()
-
-
-# --------------------------------------------------------------------------------------------- folders and patterns
 
 
 def _videos_below(top: str, complain: Complain) -> Iterator[str]:
