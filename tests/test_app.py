@@ -65,7 +65,19 @@ def test_help_never_imports_what_is_slow(arguments: tuple[str, ...], option: str
     assert result.stdout.startswith("Usage: dualformer ")
     loaded = {name.partition(".")[0] for name in result.stderr.split()}
     assert "dualformer_cli" in loaded
-    assert not loaded & {"torch", "numpy", "av", "decord", "yaml", "rich", "timm", "fvcore", "PIL", "triton"}
+    assert not loaded & {
+        "torch",
+        "numpy",
+        "av",
+        "decord",
+        "yaml",
+        "rich",
+        "timm",
+        "fvcore",
+        "PIL",
+        "triton",
+        "pydantic",
+    }
 
 
 def test_completion_of_commands_and_presets_loads_nothing_heavy() -> None:
@@ -82,6 +94,14 @@ def test_completion_of_commands_and_presets_loads_nothing_heavy() -> None:
     assert complete("dualformer pro") == ["probe"]
     assert complete("dualformer probe --preset k400-t") == ["k400-tiny", "k400-tiny-tokenlabel"]
     assert {"tiny", "base", "ucf101-tiny"} <= set(complete("dualformer probe --preset "))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_completion_script_can_be_shown(shell: str) -> None:
+    result = dualformer(env={**ENVIRON, "_DUALFORMER_COMPLETE": f"source_{shell}"})
+    assert result.returncode == 0
+    assert "_DUALFORMER_COMPLETE=complete_" in result.stdout
+    assert "--show-completion" in dualformer("--help").stdout
 
 
 def test_an_error_of_the_user_is_one_line_and_exit_1() -> None:
