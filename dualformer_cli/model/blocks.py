@@ -5,12 +5,11 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import DropPath
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from dualformer_cli.model.attention import DepthwiseConv3d, GlobalPyramidAttention, LocalWindowAttention
 from dualformer_cli.model.windows import Size3, merge_windows, split_windows
-
 
 _PIECE_NUMBERS = 2**17
 """Numbers (tokens x channels) that a CPU takes through a block at a time; measured flat from 2^16 to 2^18."""

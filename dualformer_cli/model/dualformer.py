@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import lcm
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -177,7 +178,7 @@ class DualFormer(nn.Module):
         )
         self.input_size, self.num_classes = input_size, num_classes
         self.size_multiples = _size_multiples(plans, patch_sizes)
-        rates = iter(torch.linspace(0, drop_path, sum(depths)).tolist())
+        rates = (drop_path * index / max(1, sum(depths) - 1) for index in range(sum(depths)))
         in_dims = [3, *embed_dims[:-1]]
         self.stages = nn.ModuleList(
             Stage(
@@ -202,7 +203,7 @@ class DualFormer(nn.Module):
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Trade time for memory in training: recompute each block in the backward pass."""
         for stage in self.stages:
-            stage.gradient_checkpointing = enabled
+            cast(Stage, stage).gradient_checkpointing = enabled
 
     def forward_stages(self, clips: Tensor) -> list[Tensor]:
         """Outputs of all stages, (b, t, h, w, c) each, before the final norm.

@@ -1,7 +1,7 @@
 """Weights from files and state dicts into our models: the published layout, our own, and image (2-D) weights.
 
-Published files are training checkpoints of the mmcv kind; ours hold the same tensors under names that say what they are.
-Nothing is loaded with pickle's full powers: files come from strangers.
+Published files are training checkpoints of the mmcv kind; ours hold the same tensors under plainer
+names. Nothing is loaded with pickle's full powers: files come from strangers.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -75,9 +77,7 @@ class LoadReport:
         return "; ".join([line, *parts])
 
 
-def load_weights(
-    model: DualFormer, source: str | Path | Mapping[str, Any], *, strict: bool = True
-) -> LoadReport:
+def load_weights(model: DualFormer, source: str | Path | Mapping[str, Any], *, strict: bool = True) -> LoadReport:
     """Load published or own weights into a model.
 
     Args:
@@ -175,12 +175,16 @@ def inflate_2d(model: DualFormer, image_weights: Mapping[str, Tensor]) -> dict[s
     Returns:
         Tensors in our names, for `load_weights(model, ..., strict=False)`.
     """
-    named = {key if key.startswith(("backbone.", "cls_head.")) else f"backbone.{key}": v for key, v in image_weights.items()}
+    named = {
+        key if key.startswith(("backbone.", "cls_head.")) else f"backbone.{key}": v for key, v in image_weights.items()
+    }
     tensors = {own_key(key): value for key, value in named.items()}
     inflated: dict[str, Tensor] = {}
     for key, own in model.state_dict().items():
         if ".coarse_pool." in key:
-            inflated[key] = torch.full_like(own, 1 / own[0].numel()) if key.endswith("weight") else torch.zeros_like(own)
+            inflated[key] = (
+                torch.full_like(own, 1 / own[0].numel()) if key.endswith("weight") else torch.zeros_like(own)
+            )
         elif key in tensors:
             value = tensors[key]
             if own.dim() == 5 and value.dim() == 4:
@@ -208,12 +212,12 @@ def _refuse_non_weights(path: Path, head: bytes) -> None:
 
 
 def _plain_globals() -> list[Any]:
-    """Harmless types that training checkpoints carry beside tensors: numpy scalars and arrays."""
-    import numpy as np
-
-    multiarray = np.core.multiarray if np.lib.NumpyVersion(np.__version__) < "2.0.0" else np._core.multiarray
+    """Harmless types that training checkpoints carry beside tensors: numpy scalars and arrays, under both names."""
+    multiarray = import_module("numpy._core.multiarray")
     dtypes = [type(np.dtype(name)) for name in ("float32", "float64", "int32", "int64", "bool", "uint8")]
-    return [multiarray.scalar, multiarray._reconstruct, np.ndarray, np.dtype, *dtypes]
+    functions = [multiarray.scalar, multiarray._reconstruct]
+    older = [(function, f"numpy.core.multiarray.{function.__name__}") for function in functions]
+    return [*functions, *older, np.ndarray, np.dtype, *dtypes]
 
 
 def _reason(error: Exception) -> str:
@@ -267,7 +271,8 @@ def _explain_misfit(
 
 def _size(tensors: Mapping[str, Tensor]) -> tuple[list[int], list[int]]:
     """Width and number of blocks of each stage, as far as the tensors tell."""
-    dims, depths = [], []
+    dims: list[int] = []
+    depths: list[int] = []
     while f"stages.{len(dims)}.patch_embed.proj.weight" in tensors:
         stage = len(dims)
         dims.append(tensors[f"stages.{stage}.patch_embed.proj.weight"].shape[0])

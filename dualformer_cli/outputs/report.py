@@ -75,6 +75,20 @@ def print_predictions(result: Mapping[str, Any], *, stream: TextIO | None = None
     screen.flush()
 
 
+def print_clip(clip: Mapping[str, Any], *, stream: TextIO | None = None, width: int | None = None) -> None:
+    """Print the best label of one clip of a live input as a line of a timeline, at once.
+
+    Args:
+        clip: {"start_seconds", "end_seconds", "predictions"}.
+        stream: where to print, stdout by default.
+        width: columns; the terminal's own by default.
+    """
+    best = clip["predictions"][0]
+    screen = _Screen(stream, width)
+    _print_timeline(screen, [{**best, "start_seconds": clip["start_seconds"], "end_seconds": clip["end_seconds"]}])
+    screen.flush()
+
+
 def print_flops(document: Mapping[str, Any], *, stream: TextIO | None = None, width: int | None = None) -> None:
     """Print multiply-adds and parameters, and, when the document holds them, the modules' shares and the latency."""
     screen = _Screen(stream, width)
@@ -151,6 +165,27 @@ def write_srt(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
     cues = _cues(result)
     with atomic_path(path) as temporary:
         temporary.write_text("\n".join(cues), encoding="utf-8", newline="\n")
+
+
+def write_features(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+    """Write pooled features as a NumPy archive with the arrays path, start_seconds, end_seconds and features.
+
+    Args:
+        rows: {"path", "start_seconds", "end_seconds", "features"} per video or segment; the times are None for a whole
+            video, and stored as NaN.
+        path: the .npz to write; it appears only when complete.
+    """
+    import numpy as np
+
+    listed = list(rows)
+    columns = {
+        "path": np.array([printable(row["path"]) for row in listed], dtype=str),
+        "start_seconds": np.array([row["start_seconds"] for row in listed], dtype=np.float64),
+        "end_seconds": np.array([row["end_seconds"] for row in listed], dtype=np.float64),
+        "features": np.stack([row["features"] for row in listed]) if listed else np.empty((0, 0), np.float32),
+    }
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **columns)
 
 
 class Progress:

@@ -1,0 +1,262 @@
+"""The engine: it builds the parts that a RunConfig describes and runs the model over videos."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dualformer_cli.config.load import ResolvedConfig
+from dualformer_cli.config.schema import RunConfig
+from dualformer_cli.data.archives import published_weights
+from dualformer_cli.data.dataset import VideoViews, ViewPlan, read_views
+from dualformer_cli.data.manifest import load_class_names
+from dualformer_cli.data.stream import LiveSource
+from dualformer_cli.data.transforms import FrameTransform, normalize
+from dualformer_cli.data.workers import WorkerPool
+from dualformer_cli.engine.build import build_model
+from dualformer_cli.engine.distributed import dtype_of, pick_device, pick_precision
+from dualformer_cli.engine.prediction import Features, LiveScores, Prediction, Scores, VideoScores, failure, top
+from dualformer_cli.errors import ConfigError, DualFormerError, VideoError
+from dualformer_cli.model.dualformer import DualFormer
+from dualformer_cli.model.weights import load_weights
+
+_LOGGER = logging.getLogger(__name__)
+
+SEGMENTS_PER_READ = 16
+"""Segments of a timeline that are in memory at a time: 16 clips of 32 frames at 224x224 are 77 MB."""
+
+
+class Engine:
+    """One model on one device, as a config describes it.
+
+    Args:
+        resolved: the configuration, and the preset's name for messages.
+        offline: whether the network may not be used to fetch weights.
+        progress: called with (bytes so far, bytes in all or None) while weights are fetched.
+
+    Raises:
+        DualFormerError: if weights, class names or the device do not fit.
+    """
+
+    def __init__(
+        self,
+        resolved: ResolvedConfig,
+        *,
+        offline: bool = False,
+        progress: Callable[[int, int | None], None] | None = None,
+    ) -> None:
+        self.config: RunConfig = resolved.config
+        self.preset = resolved.preset
+        self.device = pick_device(self.config.runtime.device)
+        self.precision = pick_precision(self.config.runtime.precision, self.device)
+        torch.manual_seed(self.config.runtime.seed)
+        self.class_names = self._class_names()
+        self.model, self.weights, self.weights_sha256 = self._load_model(offline, progress)
+        self.model.eval().to(self.device, dtype_of(self.precision))
+        self._forward: Callable[[Tensor], Tensor] = self.model.forward_tokens
+        if self.config.runtime.compile:
+            self._forward = torch.compile(self.model.forward_tokens)
+
+    def describe(self) -> dict[str, Any]:
+        """What every result can be traced to: preset, weights and their hash, device, precision, views."""
+        views = self.config.data.test
+        return {
+            "preset": self.preset,
+            "weights": self.weights,
+            "weights_sha256": self.weights_sha256,
+            "device": str(self.device),
+            "precision": self.precision,
+            "views": f"{1 if self._is_segments else views.num_clips}x{views.num_crops}",
+        }
+
+    def plan(self, *, every_seconds: float | None = None) -> ViewPlan:
+        """How each video is cut into views for scoring."""
+        data = self.config.data
+        return ViewPlan(
+            num_frames=data.clip.num_frames,
+            frame_interval=data.clip.frame_interval,
+            sampling=data.clip.sampling,
+            num_clips=data.test.num_clips,
+            num_crops=data.test.num_crops,
+            short_side=data.test.short_side,
+            crop_size=data.crop_size,
+            antialias=data.antialias,
+            min_frames=data.min_frames,
+            decoder=data.decoder,
+            frame_rate=data.frame_rate,
+            every_seconds=every_seconds,
+        )
+
+    def predict(
+        self,
+        paths: Iterable[str],
+        pool: WorkerPool,
+        *,
+        top_k: int = 5,
+        every_seconds: float | None = None,
+    ) -> Iterator[Prediction]:
+        """Classify videos, one after the other, while `pool` decodes the next ones.
+
+        Args:
+            paths: video files or folders of numbered frames.
+            pool: worker processes that open the files; a file that hangs or crashes one of them costs only itself.
+            top_k: predictions per video.
+            every_seconds: classify segments of this length and merge equal neighbours into a timeline.
+
+        Yields:
+            One prediction per path, in order; a file that cannot be used has status "error".
+        """
+        plan = self.plan(every_seconds=every_seconds)
+        read = partial(read_views, plan=plan)
+        if every_seconds is None:
+            outcomes: Iterable[tuple[str, Any]] = pool.imap(read, paths)
+            for path, outcome in outcomes:
+                yield self._finish(path, [outcome], top_k)
+        else:
+            for path in paths:
+                yield self._finish(path, _read_timeline(path, plan, pool), top_k)
+
+    def predict_live(
+        self,
+        name: str,
+        *,
+        every_seconds: float,
+        top_k: int = 5,
+        duration_seconds: float | None = None,
+        on_clip: Callable[[dict[str, Any]], None],
+    ) -> Prediction:
+        """Classify a camera or a network stream while it plays, until it ends or Ctrl-C.
+
+        Args:
+            name: camera:N or an address such as rtsp://...
+            every_seconds: classify the latest clip this often.
+            top_k: predictions per clip.
+            duration_seconds: stop after this many seconds of the stream.
+            on_clip: told about each clip at once: {"start_seconds", "end_seconds", "predictions"}.
+
+        Returns:
+            The result of what was seen; "interrupted" is true in it if Ctrl-C ended it.
+        """
+        data, seen = self.config.data, LiveScores()
+        transform = FrameTransform(
+            short_side=data.test.short_side, crop_size=data.crop_size, num_crops=1, antialias=data.antialias
+        )
+        try:
+            with LiveSource(name) as source:
+                clips = source.clips(data.clip.num_frames, data.clip.frame_interval, every_seconds, transform)
+                for start, end, clip in clips:
+                    scores, features = self._score(clip.reshape(1, *clip.shape[:1], *clip.shape[-3:]))
+                    seen.add(start, end, scores[0], features[0])
+                    best = top(scores[0], self.class_names, top_k)
+                    on_clip({"start_seconds": start, "end_seconds": end, "predictions": best})
+                    if duration_seconds is not None and end >= duration_seconds:
+                        break
+        except KeyboardInterrupt:
+            seen.interrupted = True
+        except VideoError as error:
+            if not seen.ends:
+                return failure(name, error.reason)
+            seen.warning = error.reason
+        return seen.prediction(name, self.class_names, top_k)
+
+    def _finish(self, path: str, parts: Iterable[Any], top_k: int) -> Prediction:
+        """Score the views of one video, which may come in several parts, into its result."""
+        video = VideoScores()
+        for part in parts:
+            if isinstance(part, DualFormerError):
+                return failure(path, part.reason if isinstance(part, VideoError) else str(part))
+            if isinstance(part, Exception):
+                raise part
+            started = perf_counter()
+            scores, features = self._score(part.clips)
+            if not np.isfinite(scores).all():
+                return failure(path, f"the scores are not numbers in {self.precision}; try --precision fp32")
+            video.add(part, scores, features, forward_seconds=perf_counter() - started)
+        return video.prediction(path, self.class_names, top_k)
+
+    def _score(self, clips: npt.NDArray[np.uint8]) -> tuple[Scores, Features]:
+        """Views (v, T, H, W, 3) to softmax scores (v, classes) and pooled features (v, c).
+
+        A CPU takes one view at a time, which its caches prefer; a GPU takes what fills it.
+        """
+        data = self.config.data
+        size = 16 if self.device.type == "cuda" else 1
+        scores, features = [], []
+        with torch.inference_mode():
+            for start in range(0, len(clips), size):
+                batch = torch.from_numpy(clips[start : start + size]).to(self.device, non_blocking=True)
+                tokens = self._forward(normalize(batch, data.mean, data.std, dtype_of(self.precision)))
+                scores.append(self.model.classify(tokens).float().softmax(-1).cpu())
+                features.append(tokens.float().mean(dim=(1, 2, 3)).cpu())
+        return torch.cat(scores).double().numpy(), torch.cat(features).numpy()
+
+    @property
+    def _is_segments(self) -> bool:
+        return self.config.data.clip.sampling == "segments"
+
+    def _class_names(self) -> list[str]:
+        num_classes, source = self.config.model.num_classes, self.config.data.classes
+        if source is None:
+            return [f"class {index}" for index in range(num_classes)]
+        names = load_class_names(source)
+        if len(names) != num_classes:
+            raise ConfigError(
+                f"data.classes {source!r} names {len(names)} classes, model.num_classes is {num_classes}; "
+                "they must be equal"
+            )
+        return names
+
+    def _load_model(
+        self, offline: bool, progress: Callable[[int, int | None], None] | None
+    ) -> tuple[DualFormer, str, str | None]:
+        """Build the model and fill it: (model, what its weights are, their sha256)."""
+        name = self.config.weights or "published"
+        if name == "random":
+            _LOGGER.warning("weights are random: labels and scores mean nothing")
+            return build_model(self.config), "random", None
+        is_published = name == "published"
+        path = published_weights(self.preset, offline=offline, progress=progress) if is_published else Path(name)
+        with torch.device("meta"):  # no time for initial values that the weights replace
+            model = build_model(self.config)
+        report = load_weights(model.to_empty(device="cpu"), path)
+        _LOGGER.debug("%s: %s", path, report)
+        return model, "published" if is_published else str(path), _sha256(path)
+
+
+def _read_timeline(path: str, plan: ViewPlan, pool: WorkerPool) -> Iterator[VideoViews | Exception]:
+    """Read a video's timeline a few segments at a time, the next ones while the caller scores."""
+    first: VideoViews | Exception
+    try:
+        first = pool.call(partial(_read_segments, path, plan), slice(0, SEGMENTS_PER_READ))
+    except DualFormerError as error:
+        yield error
+        return
+    yield first
+    num_segments = first.num_segments or 0
+    slices = [
+        slice(start, start + SEGMENTS_PER_READ) for start in range(SEGMENTS_PER_READ, num_segments, SEGMENTS_PER_READ)
+    ]
+    for _, outcome in pool.imap(partial(_read_segments, path, plan), slices):
+        yield outcome
+
+
+def _read_segments(path: str, plan: ViewPlan, segments: slice) -> VideoViews:
+    return read_views(path, plan, segments)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()

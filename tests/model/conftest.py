@@ -1,0 +1,50 @@
+"""Models with the golden files' weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dualformer_cli import create_model, load_weights
+from dualformer_cli.model.dualformer import DualFormer
+from dualformer_cli.model.weights import to_published
+
+
+@pytest.fixture(scope="session")
+def golden_state_dict(pattern: Callable[..., np.ndarray]) -> Callable[[DualFormer], dict[str, torch.Tensor]]:
+    """The published-layout float64 weights that golden_model.json was made with, for any model."""
+
+    def tensor(key: str, shape: tuple[int, ...]) -> torch.Tensor:
+        if key.endswith("num_batches_tracked"):
+            return torch.tensor(0)
+        p = torch.from_numpy(pattern(key, shape))
+        if key.endswith("running_var"):
+            return 1 + 0.5 * p
+        if key.endswith("running_mean"):
+            return 0.1 * p
+        if key.endswith("bias"):
+            return 0.05 * p
+        if len(shape) == 1:
+            return 1 + 0.1 * p
+        return p * (3 / (p.numel() / shape[0])) ** 0.5
+
+    def state_dict(model: DualFormer) -> dict[str, torch.Tensor]:
+        return {key: tensor(key, tuple(value.shape)) for key, value in to_published(model.state_dict()).items()}
+
+    return state_dict
+
+
+@pytest.fixture
+def golden_model(golden_state_dict: Any) -> Callable[..., DualFormer]:
+    """The function golden_model(size, num_classes, dtype) -> that model with the golden weights, in eval mode."""
+
+    def make(size: str, num_classes: int, dtype: torch.dtype = torch.float32) -> DualFormer:
+        model = create_model(size, num_classes=num_classes).to(dtype).eval()
+        load_weights(model, golden_state_dict(model))
+        return model
+
+    return make
