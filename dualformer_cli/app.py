@@ -10,15 +10,16 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
-from importlib import import_module
-from importlib.util import find_spec
 from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
 from dualformer_cli import __version__
+from dualformer_cli.commands.download import download
+from dualformer_cli.commands.flops import flops
 from dualformer_cli.commands.options import VerboseOption
+from dualformer_cli.commands.predict import predict
 from dualformer_cli.errors import DualFormerError
 
 _LOGGER = logging.getLogger("dualformer_cli")
@@ -28,7 +29,11 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help: rich would double its time, and read the [:i] of cuda[:i] as markup
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        # Typer's own flags default to None, and it loads pydantic, 0.1 s, to find out that None is no bool.
+        "default_map": dict.fromkeys(("help", "install_completion", "show_completion"), False),
+    },
 )
 
 
@@ -207,6 +212,6 @@ def register(name: str, command: Callable[..., None]) -> None:
     app.command(name)(_past_typer(command))
 
 
-for _name in ("predict", "flops", "download"):
-    if find_spec(f"dualformer_cli.commands.{_name}"):
-        register(_name, getattr(import_module(f"dualformer_cli.commands.{_name}"), _name))
+register("predict", predict)
+register("flops", flops)
+register("download", download)
