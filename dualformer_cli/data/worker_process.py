@@ -77,8 +77,8 @@ class Channel:
     """Messages over a stream socket.
 
     Large arrays are sent from where they lie and received where they stay: 33 MB reach the caller of a pool in 17 ms
-    (median of 40, 2 shared cores). The bare transfer took 6 to 12 ms, through a pipe 15 to 130, through a memfd 20 to 45;
-    larger socket buffers made it slower.
+    (median of 40, 2 shared cores). The bare transfer took 6 to 12 ms, through a pipe 15 to 130, through a memfd 20 to
+    45; larger socket buffers made it slower.
     """
 
     def __init__(self, stream: socket.socket) -> None:

@@ -197,8 +197,8 @@ def test_errors_of_workers_are_for_the_user_and_survive_pickling():
     assert str(WorkerTimeout("a.mp4", 20.0)) == "decoder made no progress for 20 s"
 
 
-def test_a_worker_that_was_killed_while_idle_costs_nothing(pool_of, jobs):
-    with pool_of(1) as pool:
+def test_a_worker_that_was_killed_while_idle_costs_nothing(jobs):
+    with WorkerPool(1) as pool:
         first = pool.call(jobs.surroundings, None)["pid"]
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: not pool._workers or not next(iter(pool._workers)).channel.is_open())
@@ -245,17 +245,17 @@ def test_workers_have_no_stdin_one_thread_and_a_stdout_that_is_stderr(pool_of, j
     assert written.out == ""
 
 
-def test_an_initializer_that_fails_is_no_items_fault(pool_of, jobs):
-    with pool_of(1, initializer=jobs.fail_to_initialize) as pool:
+def test_an_initializer_that_fails_is_no_items_fault(jobs):
+    with WorkerPool(1, initializer=jobs.fail_to_initialize) as pool:
         with pytest.raises(VideoError, match="'nowhere': no such decoder"):
             list(pool.imap(jobs.double, [1, 2]))
         with pytest.raises(VideoError, match="'nowhere': no such decoder"):
             pool.call(jobs.double, 1)
 
 
-def test_workers_that_die_while_starting_are_no_items_fault(pool_of, jobs):
+def test_workers_that_die_while_starting_are_no_items_fault(jobs):
     message = r"^cannot start a worker process: it crashed \(signal SIGSEGV\)$"
-    with pool_of(1, initializer=jobs.die_while_initializing) as pool, pytest.raises(WorkerStartError, match=message):
+    with WorkerPool(1, initializer=jobs.die_while_initializing) as pool, pytest.raises(WorkerStartError, match=message):
         list(pool.imap(jobs.double, [1, 2]))
 
 
@@ -267,8 +267,8 @@ def test_a_template_that_dies_while_starting_is_no_items_fault(jobs, tmp_path, m
         list(pool.imap(jobs.double, [1, 2]))
 
 
-def test_closing_early_stops_the_work_and_leaves_the_pool_usable(pool_of, jobs, tmp_path):
-    with pool_of(2) as pool:
+def test_closing_early_stops_the_work_and_leaves_the_pool_usable(jobs, tmp_path):
+    with WorkerPool(2) as pool:
         names = [str(tmp_path / name) for name in "ab"]
         work = iter([(jobs.double, 1), (jobs.note_and_sleep, names[0]), (jobs.note_and_sleep, names[1])])
         results = pool.imap(jobs.run, work)
