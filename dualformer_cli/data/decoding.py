@@ -303,11 +303,8 @@ class _PyAVFile:
             self.container = self.av.open(
                 f"file:{path}",
                 metadata_errors="ignore",  # a bad tag is no reason to refuse a video
-                options={
-                    "format_whitelist": _CONTAINERS,
-                    "protocol_whitelist": "file",
-                    "max_pixels": str(MAX_PIXELS),  # FFmpeg may decode a frame to learn its size
-                },
+                # Not `options`, which makes PyAV 17 crash on MPEG program streams.
+                container_options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"},
             )
         except (self.av.FFmpegError, OSError, ValueError) as error:
             raise VideoError(path, self._why_not_opened(error, head)) from None
@@ -364,6 +361,8 @@ class _PyAVFile:
             except self.av.FFmpegError:
                 self.num_failed += 1
                 self.ended_early = True
+                return
+            except IndexError:  # PyAV at the very end, when a damaged file made a stream turn up late
                 return
             if packet is None:
                 return

@@ -7,6 +7,7 @@ import random
 import shutil
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -652,6 +653,32 @@ def test_damaged_packets_of_containers_without_an_index_are_left_out(clips: Any,
     wipe_packets(clips.path("mjpeg.avi"), path, {3, 4, 5, 6, 7})
     with pytest.raises(VideoError, match="5 of its 40 packets cannot be decoded"):
         open_video(path, decoder="pyav")
+
+
+def test_a_stream_that_turns_up_late_ends_the_packets(clips: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class LateStream:
+        """A container as PyAV leaves it when packets of an unannounced stream came."""
+
+        def __init__(self, container: Any) -> None:
+            self.container = container
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.container, name)
+
+        def demux(self, stream: Any) -> Iterator[Any]:
+            yield from self.container.demux(stream)
+            raise IndexError("list index out of range")
+
+    configure = decoding._PyAVFile._configure
+
+    def configure_late(self: Any) -> None:
+        configure(self)
+        self.container = LateStream(self.container)
+
+    monkeypatch.setattr(decoding._PyAVFile, "_configure", configure_late)
+    with open_video(clips.path("h264.ts"), decoder="pyav") as reader:
+        assert (reader.info.num_frames, reader.warnings) == (40, [])
+        assert numbers_in(reader, clips, [39, 1]) == [39, 1]
 
 
 def test_a_video_without_a_decodable_frame_is_an_error(clips: Any, tmp_path: Path) -> None:
