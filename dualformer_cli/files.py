@@ -34,7 +34,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def cache_dir() -> Path:
-    """Return the folder of fetched files: DUALFORMER_CACHE, else XDG_CACHE_HOME/dualformer, else ~/.cache/dualformer."""
+    """Return the folder of fetched files: DUALFORMER_CACHE, else $XDG_CACHE_HOME/dualformer or ~/.cache/dualformer."""
     if explicit := os.environ.get("DUALFORMER_CACHE"):
         return Path(explicit)
     if xdg := os.environ.get("XDG_CACHE_HOME"):

@@ -60,7 +60,7 @@ def download(
     if list_ or dry_run:
         _show(list_weights(names or None, root=root), as_json=as_json, as_plan=dry_run)
         return
-    with _progress() as progress:
+    with fetch_progress() as progress:
         outcomes = fetch_weights(names or (), root=root, offline=offline, progress=progress)
     _report(outcomes, as_json=as_json)
 
@@ -123,7 +123,7 @@ def _report(outcomes: Sequence[FetchOutcome], *, as_json: bool) -> None:
 
 
 @contextmanager
-def _progress() -> Iterator[NamedProgress]:
+def fetch_progress() -> Iterator[NamedProgress]:
     """Show how far each file is: a bar for each on a terminal, else a plain line every few seconds; on stderr."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dualformer_cli.commands.download import fetch_progress
 from dualformer_cli.commands.options import (
     CompileOption,
     DeviceOption,
@@ -121,7 +123,8 @@ def predict(
     ) as pool:
         from dualformer_cli.engine.engine import Engine  # here, so that workers start while torch loads
 
-        engine = Engine(resolved, offline=offline, progress=_FetchLines())
+        with fetch_progress() as progress:
+            engine = Engine(resolved, offline=offline, progress=partial(progress, resolved.preset))
         session = _Session(engine, pool, outputs, total=len(found.paths), as_json=as_json, verbose=verbose)
         session.announce()
         session.problems(found.problems)
@@ -296,19 +299,3 @@ def _annotate(job: tuple[dict[str, Any], str, Any, float | None]) -> None:
 
     with open_video(result["path"], decoder=decoder, frame_rate=frame_rate) as reader:
         save_annotated(reader.frames(), target, fps=reader.info.fps or 25.0, captions=captions)
-
-
-class _FetchLines:
-    """Says every few seconds how far the download of the weights is."""
-
-    def __init__(self) -> None:
-        self.progress: Any = None
-
-    def __call__(self, done: int, total: int | None) -> None:
-        from dualformer_cli.outputs.report import Progress
-
-        if self.progress is None:
-            self.progress = Progress("fetch weights (bytes)", total=total).__enter__()
-        self.progress.advance(done - self.progress.done)
-        if done == total:
-            self.progress.__exit__(None, None, None)

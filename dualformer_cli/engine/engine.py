@@ -20,7 +20,7 @@ from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.data.archives import published_weights
 from dualformer_cli.data.dataset import VideoViews, ViewPlan, read_views
 from dualformer_cli.data.manifest import load_class_names
-from dualformer_cli.data.stream import LiveSource
+from dualformer_cli.data.stream import LiveSource, mask_credentials
 from dualformer_cli.data.transforms import FrameTransform, normalize
 from dualformer_cli.data.workers import WorkerPool
 from dualformer_cli.engine.build import build_model
@@ -147,7 +147,7 @@ class Engine:
         Returns:
             The result of what was seen; "interrupted" is true in it if Ctrl-C ended it.
         """
-        data, seen = self.config.data, LiveScores()
+        data, seen, shown = self.config.data, LiveScores(), mask_credentials(name)
         transform = FrameTransform(
             short_side=data.test.short_side, crop_size=data.crop_size, num_crops=1, antialias=data.antialias
         )
@@ -165,9 +165,9 @@ class Engine:
             seen.interrupted = True
         except VideoError as error:
             if not seen.ends:
-                return failure(name, error.reason)
+                return failure(shown, error.reason)
             seen.warning = error.reason
-        return seen.prediction(name, self.class_names, top_k)
+        return seen.prediction(shown, self.class_names, top_k)
 
     def _finish(self, path: str, parts: Iterable[Any], top_k: int) -> Prediction:
         """Score the views of one video, which may come in several parts, into its result."""

@@ -9,10 +9,8 @@ from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from dualformer_cli.model.attention import DepthwiseConv3d, GlobalPyramidAttention, LocalWindowAttention
+from dualformer_cli.model.pieces import PIECE_NUMBERS, can_work_in_pieces, for_each_piece
 from dualformer_cli.model.windows import Size3, merge_windows, split_windows
-
-_PIECE_NUMBERS = 2**17
-"""Numbers (tokens x channels) that a CPU takes through a block at a time; measured flat from 2^16 to 2^18."""
 
 
 class PatchEmbed(nn.Module):
@@ -89,34 +87,40 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, t, h, w, c) to the same shape."""
-        if x.device.type == "cpu" and not torch.is_grad_enabled() and not self.training:
+        if not self.training and can_work_in_pieces(x):
             return self._forward_in_pieces(x)
         x = x + self.drop_path(self.attention(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def _forward_in_pieces(self, x: Tensor) -> Tensor:
-        """The same computation, a few tokens at a time, so that a CPU's caches hold what is in between.
+        """The same computation, a few windows or tokens at a time (model/pieces.py)."""
+        if isinstance(self.attention, LocalWindowAttention):
+            return self._local_in_pieces(x, self.attention)
+        return self._global_in_pieces(x, self.attention)
 
-        Whole activations of the first stages are far larger than the caches, and every new one costs page faults: in
-        float32 a (50176, 64) x (64, 256) product then runs at a third of the rate of the same product in pieces.
-        """
-        attention = self.attention
-        if isinstance(attention, LocalWindowAttention):
-            grid = (x.shape[1], x.shape[2], x.shape[3])
-            windows = split_windows(x, attention.window_size)
-            for piece in windows.split(max(1, _PIECE_NUMBERS // windows[0].numel())):
-                piece += attention.attend_windows(self.norm1(piece))
-                piece += self.mlp(self.norm2(piece))
-            return merge_windows(windows, attention.window_size, grid)
+    def _local_in_pieces(self, x: Tensor, attention: LocalWindowAttention) -> Tensor:
+        def advance(piece: Tensor) -> None:
+            piece += attention.attend_windows(self.norm1(piece))
+            piece += self.mlp(self.norm2(piece))
+
+        windows = split_windows(x, attention.window_size)
+        if windows.data_ptr() == x.data_ptr():  # a single window: nothing was copied
+            windows = windows.clone()
+        for_each_piece(advance, windows.split(max(1, PIECE_NUMBERS // windows[0].numel())))
+        return merge_windows(windows, attention.window_size, (x.shape[1], x.shape[2], x.shape[3]))
+
+    def _global_in_pieces(self, x: Tensor, attention: GlobalPyramidAttention) -> Tensor:
         normed = self.norm1(x)
-        keys, values = attention.context(normed)
+        k, v = attention.context(normed)
         tokens, queries = x.flatten(1, 3), normed.flatten(1, 3)
         out = torch.empty_like(tokens)
-        size = max(1, _PIECE_NUMBERS // x.shape[-1])
-        for b in range(len(tokens)):
-            k, v = keys[b : b + 1], values[b : b + 1]
-            for start in range(0, tokens.shape[1], size):
-                piece = (slice(b, b + 1), slice(start, start + size))
-                y = tokens[piece] + attention.attend_context(queries[piece], k, v)
-                torch.add(y, self.mlp(self.norm2(y)), out=out[piece])
+
+        def advance(piece: tuple[slice, slice]) -> None:
+            clip = piece[0]
+            y = tokens[piece] + attention.attend_context(queries[piece], k[clip], v[clip])
+            torch.add(y, self.mlp(self.norm2(y)), out=out[piece])
+
+        size = max(1, PIECE_NUMBERS // x.shape[-1])
+        starts = range(0, tokens.shape[1], size)
+        for_each_piece(advance, [(slice(b, b + 1), slice(s, s + size)) for b in range(len(tokens)) for s in starts])
         return out.view(x.shape)

@@ -178,7 +178,7 @@ def write_features(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[st
     import numpy as np
 
     listed = list(rows)
-    columns = {
+    columns: dict[str, Any] = {
         "path": np.array([printable(row["path"]) for row in listed], dtype=str),
         "start_seconds": np.array([row["start_seconds"] for row in listed], dtype=np.float64),
         "end_seconds": np.array([row["end_seconds"] for row in listed], dtype=np.float64),
