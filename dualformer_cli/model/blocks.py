@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from dualformer_cli.model.attention import DepthwiseConv3d, GlobalPyramidAttention, LocalWindowAttention
@@ -47,6 +46,29 @@ class PositionConv(DepthwiseConv3d):
         return x + super().forward(x)
 
 
+class DropPath(nn.Module):
+    """Stochastic depth: in training, leave a branch out for a whole clip and scale the others up to keep the mean.
+
+    timm has the same layer, but importing it takes 2 seconds, more than torch itself.
+    """
+
+    def __init__(self, drop_prob: float) -> None:
+        super().__init__()
+        self.drop_prob = drop_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, ...) to the same shape."""
+        if not self.training or self.drop_prob == 0:
+            return x
+        keep = 1 - self.drop_prob
+        kept = x.new_empty((len(x),) + (1,) * (x.dim() - 1)).bernoulli_(keep)
+        return x * kept.div_(keep)
+
+    def extra_repr(self) -> str:
+        """Show the rate."""
+        return f"{self.drop_prob:.3f}"
+
+
 class Mlp(nn.Module):
     """Two linear layers with GELU (erf) between."""
 
@@ -83,7 +105,7 @@ class Block(nn.Module):
         self.attention = attention
         self.norm2 = nn.LayerNorm(dim, eps=1e-5)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+        self.drop_path = DropPath(drop_path)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, t, h, w, c) to the same shape."""

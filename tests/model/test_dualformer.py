@@ -11,6 +11,7 @@ from dualformer_cli import create_model
 from dualformer_cli.config.load import load_config
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.errors import ConfigError
+from dualformer_cli.model.blocks import DropPath
 from dualformer_cli.model.dualformer import DualFormer
 
 SMALL_WORLD: dict[str, Any] = {
@@ -64,7 +65,7 @@ def test_gradient_checkpointing_changes_no_gradient() -> None:
 
 def test_drop_path_rises_linearly_to_its_rate() -> None:
     model = small_world(drop_path=0.7)
-    rates = [getattr(block.drop_path, "drop_prob", 0.0) for stage in model.stages for block in stage.blocks]
+    rates = [block.drop_path.drop_prob for stage in model.stages for block in stage.blocks]
     assert rates == pytest.approx([0.1 * index for index in range(8)], abs=1e-6)
 
 
@@ -74,6 +75,15 @@ def test_drop_path_acts_in_training_only() -> None:
     assert not torch.equal(model.train()(clips), model(clips))
     model.eval()
     assert torch.equal(model(clips), model(clips))
+
+
+def test_drop_path_keeps_the_mean() -> None:
+    torch.manual_seed(0)
+    layer = DropPath(0.25).train()
+    kept = layer(torch.ones(20_000, 2, 3))
+    assert set(kept.unique().tolist()) == {0.0, pytest.approx(1 / 0.75)}
+    assert kept.mean().item() == pytest.approx(1, abs=0.02)
+    assert torch.equal(kept, kept[:, :1, :1].expand_as(kept))
 
 
 def test_features_are_channels_first_and_classify_to_the_logits() -> None:
