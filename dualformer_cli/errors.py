@@ -38,7 +38,11 @@ class VideoError(DualFormerError):
 
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
         """Survive the trip from a worker process."""
-        return (VideoError, (self.path, self.reason))
+        return (type(self), (self.path, self.reason))
+
+
+class TooShortError(VideoError):
+    """A video with fewer frames than the configuration asks for."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from dualformer_cli.data import sampling
 from dualformer_cli.data.decoding import VideoInfo, VideoReader, open_video
 from dualformer_cli.data.sampling import Indices, Seconds, TimelineError
 from dualformer_cli.data.transforms import Frames, FrameSizeError, FrameTransform
-from dualformer_cli.errors import VideoError
+from dualformer_cli.errors import TooShortError, VideoError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +133,7 @@ def _check(info: VideoInfo, plan: ViewPlan, transform: _TimedTransform) -> None:
     """Refuse a video by what its header says, before any frame is decoded."""
     if info.num_frames < plan.min_frames:
         frames = "1 frame" if info.num_frames == 1 else f"{info.num_frames} frames"
-        raise VideoError(
+        raise TooShortError(
             info.path,
             f"has {frames}; at least {plan.min_frames} are needed, or allow fewer with --set data.min_frames=1",
         )

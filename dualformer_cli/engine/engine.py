@@ -11,9 +11,7 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from dualformer_cli.config.load import ResolvedConfig
 from dualformer_cli.config.schema import RunConfig
@@ -21,11 +19,12 @@ from dualformer_cli.data.archives import published_weights
 from dualformer_cli.data.dataset import VideoViews, ViewPlan, read_views
 from dualformer_cli.data.manifest import load_class_names
 from dualformer_cli.data.stream import LiveSource, mask_credentials
-from dualformer_cli.data.transforms import FrameTransform, normalize
+from dualformer_cli.data.transforms import FrameTransform
 from dualformer_cli.data.workers import WorkerPool
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.distributed import dtype_of, pick_device, pick_precision
-from dualformer_cli.engine.prediction import Features, LiveScores, Prediction, Scores, VideoScores, failure, top
+from dualformer_cli.engine.prediction import LiveScores, Prediction, VideoScores, failure, top
+from dualformer_cli.engine.scoring import Scorer
 from dualformer_cli.errors import ConfigError, DualFormerError, VideoError
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import load_weights
@@ -63,9 +62,13 @@ class Engine:
         self.class_names = self._class_names()
         self.model, self.weights, self.weights_sha256 = self._load_model(offline, progress)
         self.model.eval().to(self.device, dtype_of(self.precision))
-        self._forward: Callable[[Tensor], Tensor] = self.model.forward_tokens
-        if self.config.runtime.compile:
-            self._forward = torch.compile(self.model.forward_tokens)
+        self.scorer = Scorer(
+            self.model,
+            mean=self.config.data.mean,
+            std=self.config.data.std,
+            multi_label=self.config.data.multi_label,
+            compile=self.config.runtime.compile,
+        )
 
     def describe(self) -> dict[str, Any]:
         """What every result can be traced to: preset, weights and their hash, device, precision, views."""
@@ -155,7 +158,7 @@ class Engine:
             with LiveSource(name) as source:
                 clips = source.clips(data.clip.num_frames, data.clip.frame_interval, every_seconds, transform)
                 for start, end, clip in clips:
-                    scores, features = self._score(clip.reshape(1, *clip.shape[:1], *clip.shape[-3:]))
+                    scores, features = self.scorer.score(clip.reshape(1, *clip.shape[:1], *clip.shape[-3:]))
                     seen.add(start, end, scores[0], features[0])
                     best = top(scores[0], self.class_names, top_k)
                     on_clip({"start_seconds": start, "end_seconds": end, "predictions": best})
@@ -178,27 +181,11 @@ class Engine:
             if isinstance(part, Exception):
                 raise part
             started = perf_counter()
-            scores, features = self._score(part.clips)
+            scores, features = self.scorer.score(part.clips)
             if not np.isfinite(scores).all():
                 return failure(path, f"the scores are not numbers in {self.precision}; try --precision fp32")
             video.add(part, scores, features, forward_seconds=perf_counter() - started)
         return video.prediction(path, self.class_names, top_k)
-
-    def _score(self, clips: npt.NDArray[np.uint8]) -> tuple[Scores, Features]:
-        """Views (v, T, H, W, 3) to softmax scores (v, classes) and pooled features (v, c).
-
-        A CPU takes one view at a time, which its caches prefer; a GPU takes what fills it.
-        """
-        data = self.config.data
-        size = 16 if self.device.type == "cuda" else 1
-        scores, features = [], []
-        with torch.inference_mode():
-            for start in range(0, len(clips), size):
-                batch = torch.from_numpy(clips[start : start + size]).to(self.device, non_blocking=True)
-                tokens = self._forward(normalize(batch, data.mean, data.std, dtype_of(self.precision)))
-                scores.append(self.model.classify(tokens).float().softmax(-1).cpu())
-                features.append(tokens.float().mean(dim=(1, 2, 3)).cpu())
-        return torch.cat(scores).double().numpy(), torch.cat(features).numpy()
 
     @property
     def _is_segments(self) -> bool:

@@ -1,0 +1,74 @@
+"""Views to scores: the one place where the model runs over clips of a video."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from dualformer_cli.data.transforms import normalize
+from dualformer_cli.engine.prediction import Features, Scores
+from dualformer_cli.model.dualformer import DualFormer
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class Scorer:
+    """Runs a model over the views of one video at a time, so that a score never depends on other videos.
+
+    A CPU takes one view at a time, which its caches prefer; a GPU takes 16, or what its memory holds.
+
+    Args:
+        model: on its device, in the mode and precision that it is to run in.
+        mean, std: of red, green, blue, in grey levels.
+        multi_label: scores are sigmoids, not a softmax.
+        compile: compile the forward pass.
+        autocast: run in this lower precision over float32 weights, as training does.
+    """
+
+    def __init__(
+        self,
+        model: DualFormer,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        multi_label: bool = False,
+        compile: bool = False,
+        autocast: torch.dtype | None = None,
+    ) -> None:
+        self.model, self.mean, self.std, self.multi_label = model, mean, std, multi_label
+        self.parameter = next(model.parameters())
+        self.autocast = autocast
+        self.batch_size = 16 if self.parameter.device.type == "cuda" else 1
+        self._tokens: Callable[[Tensor], Tensor] = (
+            torch.compile(model.forward_tokens) if compile else model.forward_tokens
+        )
+
+    def score(self, clips: npt.NDArray[np.uint8]) -> tuple[Scores, Features]:
+        """Views (v, T, H, W, 3) to scores (v, classes), which sum to 1 unless multi-label, and features (v, c)."""
+        parts, start = [], 0
+        while start < len(clips):
+            try:
+                parts.append(self._score_batch(clips[start : start + self.batch_size]))
+                start += self.batch_size
+            except torch.OutOfMemoryError:
+                if self.batch_size == 1:
+                    raise
+                self.batch_size //= 2
+                torch.cuda.empty_cache()
+                _LOGGER.warning("GPU memory is full: scoring %d views at a time", self.batch_size)
+        scores, features = zip(*parts, strict=True)
+        return np.concatenate(scores), np.concatenate(features)
+
+    def _score_batch(self, clips: npt.NDArray[np.uint8]) -> tuple[Scores, Features]:
+        device, dtype = self.parameter.device, self.parameter.dtype
+        with torch.inference_mode(), torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
+            batch = torch.from_numpy(clips).to(device, non_blocking=True)
+            tokens = self._tokens(normalize(batch, self.mean, self.std, dtype))
+            logits = self.model.classify(tokens).double()
+            scores = logits.sigmoid() if self.multi_label else logits.softmax(-1)
+            return scores.cpu().numpy(), tokens.float().mean(dim=(1, 2, 3)).cpu().numpy()
