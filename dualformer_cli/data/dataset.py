@@ -63,7 +63,9 @@ class VideoViews:
     """What was wrong with the video without making it unusable."""
 
 
-def read_views(path: str, plan: ViewPlan, segments: slice | None = None) -> VideoViews:
+def read_views(
+    path: str, plan: ViewPlan, segments: slice | None = None, *, start: int = 0, num_frames: int | None = None
+) -> VideoViews:
     """Read the views of one video, each needed frame once.
 
     Args:
@@ -71,6 +73,8 @@ def read_views(path: str, plan: ViewPlan, segments: slice | None = None) -> Vide
         plan: how the video is cut into views.
         segments: which segments of the timeline to read. A long video is read a few segments at a time, so that
             its clips are never all in memory; the first result tells by num_segments how many there are.
+        start: first frame of the part of the video that counts; a timeline always takes the whole.
+        num_frames: frames of that part; None is the rest of the video.
 
     Raises:
         VideoError: if the video cannot be read, is too short, or does not fit the plan.
@@ -79,8 +83,9 @@ def read_views(path: str, plan: ViewPlan, segments: slice | None = None) -> Vide
     started = perf_counter()
     transform = _TimedTransform(plan)
     with open_video(path, decoder=plan.decoder, frame_rate=plan.frame_rate) as reader:
-        _check(reader.info, plan, transform)
-        starts, ends, indices = _choose_frames(reader, plan)
+        available = part_length(reader.info, start, num_frames)
+        _check(reader.info, available, plan, transform)
+        starts, ends, indices = _choose_frames(reader, plan, start, available)
         num_segments = None if starts is None else len(starts)
         if segments is not None:
             if starts is None or ends is None or not len(starts[segments]):
@@ -129,10 +134,16 @@ class _TimedTransform:
         return crops
 
 
-def _check(info: VideoInfo, plan: ViewPlan, transform: _TimedTransform) -> None:
+def part_length(info: VideoInfo, start: int, num_frames: int | None) -> int:
+    """How many frames there are from `start` on, at most `num_frames`."""
+    rest = max(0, info.num_frames - start)
+    return rest if num_frames is None else min(rest, num_frames)
+
+
+def _check(info: VideoInfo, available: int, plan: ViewPlan, transform: _TimedTransform) -> None:
     """Refuse a video by what its header says, before any frame is decoded."""
-    if info.num_frames < plan.min_frames:
-        frames = "1 frame" if info.num_frames == 1 else f"{info.num_frames} frames"
+    if available < plan.min_frames:
+        frames = "1 frame" if available == 1 else f"{available} frames"
         raise TooShortError(
             info.path,
             f"has {frames}; at least {plan.min_frames} are needed, or allow fewer with --set data.min_frames=1",
@@ -143,20 +154,21 @@ def _check(info: VideoInfo, plan: ViewPlan, transform: _TimedTransform) -> None:
         raise VideoError(info.path, str(error)) from error
 
 
-def _choose_frames(reader: VideoReader, plan: ViewPlan) -> tuple[Seconds | None, Seconds | None, Indices]:
+def _choose_frames(
+    reader: VideoReader, plan: ViewPlan, start: int, available: int
+) -> tuple[Seconds | None, Seconds | None, Indices]:
     """Return the segments' starts and ends, if the plan has a timeline, and the frame numbers of the clips."""
     if plan.every_seconds is not None:
         try:
             return _timeline(reader, plan, plan.every_seconds)
         except TimelineError as error:
             raise VideoError(reader.info.path, str(error)) from error
-    video_frames = reader.info.num_frames
     if plan.sampling == "segments":
-        return None, None, sampling.segment_clip(video_frames, num_frames=plan.num_frames)[None]
+        return None, None, start + sampling.segment_clip(available, num_frames=plan.num_frames)[None]
     indices = sampling.test_clips(
-        video_frames, num_frames=plan.num_frames, frame_interval=plan.frame_interval, num_clips=plan.num_clips
+        available, num_frames=plan.num_frames, frame_interval=plan.frame_interval, num_clips=plan.num_clips
     )
-    return None, None, indices
+    return None, None, start + indices
 
 
 def _timeline(reader: VideoReader, plan: ViewPlan, every_seconds: float) -> tuple[Seconds, Seconds, Indices]:
