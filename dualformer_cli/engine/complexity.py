@@ -6,8 +6,6 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from math import prod
 from typing import Any
@@ -17,7 +15,7 @@ from torch import Tensor, nn
 
 from dualformer_cli.config.schema import DataConfig, RunConfig, RuntimeConfig
 from dualformer_cli.engine.build import build_model
-from dualformer_cli.errors import DualFormerError
+from dualformer_cli.engine.distributed import dtype_of, pick_device, pick_precision
 
 with warnings.catch_warnings():  # fvcore still uses torch.jit; that it is deprecated is no news for our users
     warnings.simplefilter("ignore", FutureWarning)
@@ -132,6 +130,8 @@ def describe(
     Raises:
         DualFormerError: if the runtime's device is not on this machine.
     """
+    if with_latency:
+        pick_device(config.runtime.device)  # fail before the slow part
     model = build_model(config)
     cost = count(model, (3, config.data.clip.num_frames, config.data.crop_size, config.data.crop_size))
     views = _num_views(config.data)
@@ -162,7 +162,7 @@ def count(model: nn.Module, input_size: InputSize) -> Complexity:
 
     One multiply-add of a convolution, linear layer or attention product is 1, LayerNorm is 5 and BatchNorm 2 per
     value, everything else 0: the convention behind the published 60.088 G (tiny), 158.687 G and 267.965 G. fvcore
-    traces one real forward pass of a copy of the model, on its device; meta tensors do not pass through the tracer.
+    traces one real forward pass, on the model's device; meta tensors do not pass through the tracer.
 
     Args:
         model: takes clips (b, 3, T, H, W).
@@ -189,14 +189,18 @@ def count(model: nn.Module, input_size: InputSize) -> Complexity:
 
 def _multiply_adds_by_name(model: nn.Module, input_size: InputSize) -> dict[str, int]:
     """Multiply-adds of every module; "" is the whole model."""
-    model = deepcopy(model).eval().requires_grad_(False)
     parameter = next(model.parameters())
     clips = torch.zeros(1, *input_size, device=parameter.device, dtype=parameter.dtype)
     analysis = FlopCountAnalysis(model, clips)
     analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
     analysis.set_op_handle(**dict.fromkeys(_ATTENTION_OPS, _attention), **KERNEL_HANDLES)
-    with torch.enable_grad():  # without gradients a CPU takes tokens in pieces, past the modules' own calls
-        by_name = {name: int(value) for name, value in analysis.by_module().items()}
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            by_name = {name: int(value) for name, value in analysis.by_module().items()}
+    finally:
+        model.train(was_training)
     unknown = sorted(op for op in analysis.unsupported_ops() if op.startswith(("dualformer::", "prim::PythonOp")))
     if unknown:
         raise ValueError(f"no multiply-adds are known for {', '.join(unknown)}; add them to KERNEL_HANDLES")
@@ -218,22 +222,22 @@ def measure_latency(
     """Time forward passes over random clips, after warming up.
 
     Args:
-        model: takes clips (b, 3, T, H, W); it is left on the runtime's device, in evaluation mode.
+        model: takes clips (b, 3, T, H, W); it is moved to the runtime's device, precision and to evaluation mode.
         input_size: (3, T, H, W) of a clip.
-        runtime: where and how to run; bf16 and fp16 run under autocast.
+        runtime: where and how to run.
         batch_size: clips in one forward pass.
         measure_seconds: repeat for so long, and at least 5 times.
 
     Raises:
         DualFormerError: if the device is not on this machine.
     """
-    device = _device(runtime.device)
-    precision = _precision(runtime.precision, device)
-    clips = torch.randn(batch_size, *input_size, device=device)
-    model = model.to(device).eval()
+    device = pick_device(runtime.device)
+    precision = pick_precision(runtime.precision, device)
+    model = model.to(device, dtype_of(precision)).eval()
+    clips = torch.randn(batch_size, *input_size, device=device, dtype=dtype_of(precision))
     forward = torch.compile(model) if runtime.compile else model
     seconds: list[float] = []
-    with torch.inference_mode(), _autocast(precision, device):
+    with torch.inference_mode():
         for _ in range(3):
             _seconds_of_run(forward, clips)
         while len(seconds) < 5 or sum(seconds) < measure_seconds:
@@ -259,23 +263,3 @@ def _seconds_of_run(forward: Callable[[Tensor], Tensor], clips: Tensor) -> float
     if clips.is_cuda:
         torch.cuda.synchronize(clips.device)
     return time.perf_counter() - start
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise DualFormerError(f"device {name!r} not found: this machine has {torch.cuda.device_count()} GPUs; use cpu")
-    return device
-
-
-def _precision(name: str, device: torch.device) -> str:
-    if name != "auto":
-        return name
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-
-
-def _autocast(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    dtypes = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    return torch.autocast(device.type, dtypes[precision]) if precision in dtypes else nullcontext()
