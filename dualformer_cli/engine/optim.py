@@ -1,0 +1,224 @@
+"""What an update does: which parameters at which rate, the learning-rate curve, and the moving average of the weights.
+
+Groups and curve are those of the published runs as they resolved; `tests/golden/golden_recipe.json` holds their values.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from dualformer_cli.model.blocks import PositionConv
+from dualformer_cli.model.dualformer import DualFormer, Stage
+
+ParameterGroup = dict[str, Any]
+"""{"params", "names", "lr", "lr_scale", "weight_decay"}; lr is the run's learning rate times lr_scale."""
+
+
+def parameter_groups(
+    model: DualFormer,
+    *,
+    lr: float,
+    backbone_lr_scale: float,
+    weight_decay: float,
+    decay_norms: bool,
+    layer_decay: float = 1.0,
+    frozen_stages: int = 0,
+) -> list[ParameterGroup]:
+    """Sort all parameters that train into groups of one learning rate and one weight decay.
+
+    The backbone learns at `backbone_lr_scale`, the classifier and the token head at the full rate. Position
+    convolutions have the full rate too and never decay: so the published runs resolved their settings.
+
+    Args:
+        model: frozen stages lose their gradients here and are in no group.
+        lr: the run's learning rate, for the start; `set_learning_rate` follows the curve.
+        backbone_lr_scale: the backbone's learning rate over the classifier's.
+        weight_decay: AdamW's decoupled weight decay.
+        decay_norms: whether norms and biases decay like other weights, as they did in the published runs.
+        layer_decay: learning rate of a block over that of the next. Each patch embedding and position convolution
+            counts with the block it belongs to, except the first embedding, which is one layer below; the final norm
+            and the heads are the top.
+        frozen_stages: the first stages, which keep their weights.
+
+    Returns:
+        Groups in the order in which the model first names one of their parameters.
+
+    Raises:
+        ValueError: if the model has fewer stages than are to be frozen.
+    """
+    freeze_stages(model, frozen_stages)
+    unscaled = {id(parameter) for parameter in _position_parameters(model)}
+    layers, top = _layers(model)
+    groups: dict[tuple[float, float], ParameterGroup] = {}
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        is_position, is_head = id(parameter) in unscaled, name.startswith(("classifier.", "token_head."))
+        lr_scale = 1.0 if is_position or is_head else backbone_lr_scale
+        lr_scale *= layer_decay ** (top - layers.get(id(parameter), top))
+        decays = not is_position and (decay_norms or parameter.dim() > 1)
+        key = (lr_scale, weight_decay if decays else 0.0)
+        group = groups.setdefault(
+            key, {"params": [], "names": [], "lr": lr * lr_scale, "lr_scale": lr_scale, "weight_decay": key[1]}
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return list(groups.values())
+
+
+def _position_parameters(model: DualFormer) -> Iterator[nn.Parameter]:
+    for module in model.modules():
+        if isinstance(module, PositionConv):
+            yield from module.parameters()
+
+
+def _layers(model: DualFormer) -> tuple[dict[int, int], int]:
+    """Return the depth of the parameters of all stages, by their id, and that of everything above the stages."""
+    layers: dict[int, int] = {}
+    depth = 0
+    for stage in _stages(model):
+        first = depth + 1
+        for block in stage.blocks:
+            depth += 1
+            layers.update((id(parameter), depth) for parameter in block.parameters())
+        layers.update((id(parameter), first) for parameter in stage.position.parameters())
+        embed_depth = 0 if first == 1 else first
+        layers.update((id(parameter), embed_depth) for parameter in stage.patch_embed.parameters())
+    return layers, depth + 1
+
+
+def _stages(model: DualFormer) -> Sequence[Stage]:
+    return [cast(Stage, stage) for stage in model.stages]
+
+
+def freeze_stages(model: DualFormer, frozen_stages: int) -> None:
+    """Switch off the gradients of the first stages; `train_mode` keeps their BatchNorm and drop path still.
+
+    Raises:
+        ValueError: if the model has fewer stages.
+    """
+    if not 0 <= frozen_stages <= len(model.stages):
+        raise ValueError(f"frozen_stages must be 0 to {len(model.stages)}, the model's stages, got {frozen_stages}")
+    for stage in _stages(model)[:frozen_stages]:
+        stage.requires_grad_(False)
+
+
+def train_mode(model: DualFormer, *, frozen_stages: int = 0) -> None:
+    """Set the model to training, except for the first `frozen_stages`, which run as in evaluation."""
+    model.train()
+    for stage in _stages(model)[:frozen_stages]:
+        stage.eval()
+
+
+def lr_at(
+    iteration: int,
+    *,
+    base_lr: float,
+    epochs: int,
+    iterations_per_epoch: int,
+    warmup_epochs: float,
+    warmup_ratio: float = 0.1,
+) -> float:
+    """The published learning-rate curve: one cosine value per epoch, with a linear warm-up per iteration.
+
+    An epoch e has base_lr / 2 * (1 + cos(pi * e / epochs)). Iteration i of the n = warmup_epochs *
+    iterations_per_epoch of the warm-up multiplies it by warmup_ratio + (1 - warmup_ratio) * i / n.
+
+    The published runs counted micro-iterations: forward passes, several of which accumulate into an update. A trainer
+    of `accumulation` passes per step asks for `iteration=step * accumulation`, the first of the step, with
+    `iterations_per_epoch=steps_per_epoch * accumulation`. Then only step / steps_per_epoch matters, and the curve is
+    the same however the global batch is cut (counting steps alone, with accumulation 1, gives the same value).
+
+    Args:
+        iteration: counted from 0 over the whole run.
+        base_lr: the peak, of a parameter group or of the run.
+        epochs: of the whole run; the curve reaches 0 where it ends.
+        iterations_per_epoch: in the unit of `iteration`.
+        warmup_epochs: need not be whole.
+        warmup_ratio: the factor at the first iteration.
+    """
+    epoch = iteration // iterations_per_epoch
+    lr = base_lr / 2 * (1 + math.cos(math.pi * epoch / epochs))
+    warmup_iterations = warmup_epochs * iterations_per_epoch
+    if iteration < warmup_iterations:
+        lr *= 1 - (1 - iteration / warmup_iterations) * (1 - warmup_ratio)
+    return lr
+
+
+def build_optimizer(groups: Iterable[ParameterGroup], *, device: torch.device) -> torch.optim.AdamW:
+    """AdamW with betas (0.9, 0.999) over `parameter_groups`; on CUDA one fused kernel updates many tensors."""
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), fused=device.type == "cuda")
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Give every group the run's learning rate `lr` times its own lr_scale."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_scale"]
+
+
+class WeightAverage:
+    """Exponential moving average of a model's weights, and of the statistics of its norms.
+
+    Bias-corrected: after n updates, weights w_1 .. w_n count as decay^(n - k), normalised to sum 1. So the starting
+    weights have no part in it, the first update copies the model, and a run shorter than 1 / (1 - decay) updates has
+    nearly the plain mean of its own weights rather than mostly its start. Whole-number buffers are copied.
+
+    Args:
+        model: whose weights are averaged; the average lives on the same device, in the same precision.
+        decay: weight of the past against one update, 0 to below 1; 0.9999 averages over about 10,000 updates.
+    """
+
+    def __init__(self, model: nn.Module, *, decay: float) -> None:
+        if not 0 <= decay < 1:
+            raise ValueError(f"decay must be at least 0 and below 1, got {decay}")
+        self.decay = decay
+        self.num_updates = 0
+        self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module) -> None:
+        """Take in the model's weights after an optimizer step."""
+        self.num_updates += 1
+        share = (1 - self.decay) / (1 - self.decay**self.num_updates)  # of the new weights
+        current = model.state_dict()
+        averaged = [name for name, tensor in self.weights.items() if tensor.is_floating_point()]
+        torch._foreach_lerp_([self.weights[name] for name in averaged], [current[name] for name in averaged], share)
+        for name, tensor in self.weights.items():
+            if not tensor.is_floating_point():
+                tensor.copy_(current[name])
+
+    @contextmanager
+    def applied(self, model: nn.Module) -> Iterator[None]:
+        """Let the model have the averaged weights inside the `with` block, and its own again after it."""
+        own = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+        model.load_state_dict(self.weights)
+        try:
+            yield
+        finally:
+            model.load_state_dict(own)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What `load_state_dict` needs to go on; the tensors are the average's own."""
+        return {"decay": self.decay, "num_updates": self.num_updates, "weights": self.weights}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a saved average, with this object's decay.
+
+        Raises:
+            ValueError: if it is the average of another model.
+        """
+        saved: Mapping[str, Tensor] = state["weights"]
+        if differing := sorted(set(self.weights) ^ set(saved)):
+            raise ValueError(f"the saved average is of another model: {differing[0]!r} is in only one of them")
+        for name, tensor in self.weights.items():
+            if tensor.shape != saved[name].shape:
+                shapes = f"{tuple(saved[name].shape)}, not {tuple(tensor.shape)}"
+                raise ValueError(f"the saved average is of another model: {name!r} has shape {shapes}")
+            tensor.copy_(saved[name])
+        self.num_updates = int(state["num_updates"])
