@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dualformer_cli.config.load import load_config
-from dualformer_cli.config.schema import RunConfig
+from dualformer_cli.config.schema import DataConfig, RunConfig, ViewsConfig
+from dualformer_cli.data.dataset import ViewPlan
 from dualformer_cli.model.dualformer import DualFormer
 
 
@@ -29,6 +30,24 @@ def build_model(config: RunConfig) -> DualFormer:
         drop_path=model.drop_path,
         token_head=model.token_head,
         gradient_checkpointing=model.gradient_checkpointing,
+    )
+
+
+def view_plan(data: DataConfig, views: ViewsConfig, *, every_seconds: float | None = None) -> ViewPlan:
+    """How videos are cut into views for scoring; with `every_seconds`, into segments of a timeline."""
+    return ViewPlan(
+        num_frames=data.clip.num_frames,
+        frame_interval=data.clip.frame_interval,
+        sampling=data.clip.sampling,
+        num_clips=views.num_clips,
+        num_crops=views.num_crops,
+        short_side=views.short_side,
+        crop_size=data.crop_size,
+        antialias=data.antialias,
+        min_frames=data.min_frames,
+        decoder=data.decoder,
+        frame_rate=data.frame_rate,
+        every_seconds=every_seconds,
     )
 
 

@@ -21,7 +21,7 @@ from dualformer_cli.data.manifest import load_class_names
 from dualformer_cli.data.stream import LiveSource, mask_credentials
 from dualformer_cli.data.transforms import FrameTransform
 from dualformer_cli.data.workers import WorkerPool
-from dualformer_cli.engine.build import build_model
+from dualformer_cli.engine.build import build_model, view_plan
 from dualformer_cli.engine.distributed import dtype_of, pick_device, pick_precision
 from dualformer_cli.engine.prediction import LiveScores, Prediction, VideoScores, failure, top
 from dualformer_cli.engine.scoring import Scorer
@@ -82,24 +82,6 @@ class Engine:
             "views": f"{1 if self._is_segments else views.num_clips}x{views.num_crops}",
         }
 
-    def plan(self, *, every_seconds: float | None = None) -> ViewPlan:
-        """How each video is cut into views for scoring."""
-        data = self.config.data
-        return ViewPlan(
-            num_frames=data.clip.num_frames,
-            frame_interval=data.clip.frame_interval,
-            sampling=data.clip.sampling,
-            num_clips=data.test.num_clips,
-            num_crops=data.test.num_crops,
-            short_side=data.test.short_side,
-            crop_size=data.crop_size,
-            antialias=data.antialias,
-            min_frames=data.min_frames,
-            decoder=data.decoder,
-            frame_rate=data.frame_rate,
-            every_seconds=every_seconds,
-        )
-
     def predict(
         self,
         paths: Iterable[str],
@@ -119,7 +101,7 @@ class Engine:
         Yields:
             One prediction per path, in order; a file that cannot be used has status "error".
         """
-        plan = self.plan(every_seconds=every_seconds)
+        plan = view_plan(self.config.data, self.config.data.test, every_seconds=every_seconds)
         read = partial(read_views, plan=plan)
         if every_seconds is None:
             outcomes: Iterable[tuple[str, Any]] = pool.imap(read, paths)
