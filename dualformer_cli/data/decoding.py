@@ -59,6 +59,8 @@ _SEEKABLE_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm"})
 """Containers that state when each frame is shown and find a timestamp again; others are decoded from the start."""
 _FRAME_PER_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "mjpeg", "prores"})
 """Codecs of which, in those containers, each packet is one frame; others may hold hidden or uncoded frames."""
+_STATING_DURATION = frozenset({"matroska", "webm", "flv"})
+"""Containers whose header says how long the file is and whose frames can be read up to where it was cut off."""
 _CONTAINERS = (
     "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,mxf,nut,dv,rm,wtv,ivf,obu,h264,hevc,m4v,yuv4mpegpipe"
 )
@@ -513,6 +515,7 @@ class PyAVReader(VideoReader):
             self._rotation = round(first.rotation / 90) % 4 * 90
             self._file.size = (first.width, first.height)
             self.times_seconds, fps, duration = self._timeline()
+            self._compare_with_header(duration)
             width, height = self._file.size if self._rotation % 180 == 0 else self._file.size[::-1]
             self.info = VideoInfo(
                 path=path,
@@ -602,6 +605,14 @@ class PyAVReader(VideoReader):
         # Containers that count in milliseconds miss the true rate by their rounding.
         exact = rate is not None and abs(rate * duration / count - 1) < 1e-3
         return times, rate if exact else count / duration, duration
+
+    def _compare_with_header(self, duration_seconds: float | None) -> None:
+        """Warn when the header promises much more than there is, as after an unfinished download."""
+        stated = self._file.container.duration
+        if stated is None or duration_seconds is None or not self._file.containers & _STATING_DURATION:
+            return
+        if stated / 1e6 > 1.05 * duration_seconds + 1:
+            self._warn(f"its header says {stated / 1e6:.1f} s, its pictures end after {duration_seconds:.1f} s")
 
     def _decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         # All frames are decoded from the start: nothing to skip, and nothing to check.
@@ -904,6 +915,8 @@ class DecordReader(VideoReader):
 
     def _next(self, video: Any) -> Frame:
         frame: Frame = self._call(video.next).asnumpy()
+        if frame.shape[2:] != (3,):  # its rows' padding, as happens at widths of 2, 4, 6, 8, 12, 16, 24 and 48
+            raise _DecordError(f"decord garbles frames that are {frame.shape[1]} pixels wide")
         if hasattr(self, "info") and frame.shape[:2] != (self.info.height, self.info.width):
             raise _DecordError(f"decord makes frames of {frame.shape[1]}x{frame.shape[0]} pixels")
         return frame

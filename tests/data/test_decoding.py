@@ -832,3 +832,36 @@ def test_palettes_transparency_and_orientation_leave_plain_rgb(clips: Any, folde
     with open_video(folder) as reader:
         assert reader.read([0, 1, 2, 3]).shape == (4, 96, 128, 3)
         assert numbers_in(reader, clips, [0, 1, 2, 3]) == [5, 5, 5, 5]
+
+
+def render_plain(path: Path, *, width: int, num_frames: int, fps: int) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"g": "5"})
+        stream.width, stream.height, stream.pix_fmt = width, 64, "yuv420p"
+        for number in range(num_frames):
+            pixels = np.full((64, width, 3), 100 + number, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+@needs_decord
+@pytest.mark.parametrize("width", [2, 4, 6, 8, 10, 12, 14, 16, 24, 32, 48])
+def test_frames_so_narrow_that_decord_returns_its_padding_are_right(width: int, tmp_path: Path) -> None:
+    path = tmp_path / "narrow.mp4"
+    render_plain(path, width=width, num_frames=5, fps=25)
+    with open_video(path, decoder="decord") as reader, open_video(path, decoder="pyav") as truth:
+        np.testing.assert_array_equal(reader.read([0, 2, 4]), truth.read([0, 2, 4]))
+
+
+def test_a_file_that_ends_long_before_its_header_says_is_warned_of(tmp_path: Path) -> None:
+    whole, part = tmp_path / "whole.mkv", tmp_path / "part.mkv"
+    render_plain(whole, width=64, num_frames=40, fps=10)
+    data = whole.read_bytes()
+    part.write_bytes(data[: len(data) // 2])
+    with open_video(whole) as reader:
+        assert reader.info.warnings == ()
+    with open_video(part) as reader:
+        shown = reader.info.duration_seconds
+        assert reader.info.warnings == (f"its header says 4.0 s, its pictures end after {shown:.1f} s",)
+        assert shown is not None
+        assert shown < 3
