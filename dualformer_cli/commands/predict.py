@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -110,11 +114,14 @@ def predict(
             raise typer.BadParameter(f"{seconds:g} is not a positive number of seconds", param_hint=name)
 
     from dualformer_cli.data.inputs import expand_inputs
-    from dualformer_cli.data.stream import is_live
+    from dualformer_cli.data.stream import is_live, mask_credentials
     from dualformer_cli.data.workers import WorkerPool
 
     found = expand_inputs(inputs, stdin=sys.stdin)
     files = [path for path in found.paths if not is_live(path)]
+    live = [path for path in found.paths if is_live(path)]
+    if live and (srt or save):
+        raise DualFormerError(f"--srt and --save need files, but {mask_credentials(live[0])!r} is live; use --csv")
     outputs = _Outputs(files, csv=csv, srt=srt, save=save, features=features, overwrite=overwrite)
     with WorkerPool(
         resolved.config.runtime.num_workers,
@@ -125,12 +132,11 @@ def predict(
 
         with fetch_progress() as progress:
             engine = Engine(resolved, offline=offline, progress=partial(progress, resolved.preset))
-        session = _Session(engine, pool, outputs, total=len(found.paths), as_json=as_json, verbose=verbose)
+        session = _Session(engine, pool, outputs, as_json=as_json, verbose=verbose)
         session.announce()
         session.problems(found.problems)
         session.files(files, top_k=top_k, every_seconds=every)
-        for name in filter(is_live, found.paths):
-            session.live(name, top_k=top_k, every_seconds=every or LIVE_SECONDS, duration_seconds=duration)
+        session.live(live, top_k=top_k, every_seconds=every or LIVE_SECONDS, duration_seconds=duration)
         session.finish()
 
 
@@ -152,15 +158,42 @@ class _Outputs:
         self.save = _one_each(inputs, save, option="--save", suffixes=(".mp4", ".gif"))
         if features is not None and features.suffix != ".npz":
             raise DualFormerError(f"--features {str(features)!r} must end in .npz")
-        for path in filter(None, (csv, features, *self.srt.values(), *self.save.values())):
-            if not path.parent.is_dir():
-                raise DualFormerError(f"cannot write {str(path)!r}: folder {str(path.parent)!r} does not exist")
-            if path.is_dir():
-                raise DualFormerError(f"cannot write {str(path)!r}: it is a folder")
-            if path.exists() and not overwrite:
-                raise DualFormerError(f"{str(path)!r} exists; name another file or replace it with --overwrite")
-            if any(path.exists() and os.path.exists(name) and os.path.samefile(path, name) for name in inputs):
-                raise DualFormerError(f"cannot write {str(path)!r}: it is one of the inputs")
+        chosen = [path for path in (csv, features, *self.srt.values(), *self.save.values()) if path is not None]
+        if twice := [str(path) for path, count in Counter(chosen).items() if count > 1]:
+            raise DualFormerError(f"{twice[0]!r} is named for two outputs; name another file for one of them")
+        identities = {(status.st_dev, status.st_ino) for name in inputs if (status := _status(name)) is not None}
+        for path in chosen:
+            _check_output(path, identities, overwrite=overwrite)
+
+
+def _check_output(path: Path, inputs: set[tuple[int, int]], *, overwrite: bool) -> None:
+    """Refuse what could not be written when all is done, or should not be; `inputs` are devices and inodes."""
+    problem = f"cannot write {str(path)!r}"
+    if not os.path.isdir(path.parent):
+        raise DualFormerError(f"{problem}: folder {str(path.parent)!r} does not exist")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise DualFormerError(f"{problem}: no permission to write in {str(path.parent)!r}")
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DualFormerError(f"{problem}: {(error.strerror or str(error)).lower()}") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise DualFormerError(f"{problem}: it is a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise DualFormerError(f"{problem}: it is a device or a pipe; name a file")
+    if (status.st_dev, status.st_ino) in inputs:
+        raise DualFormerError(f"{problem}: it is one of the inputs")
+    if not overwrite:
+        raise DualFormerError(f"{str(path)!r} exists; name another file or replace it with --overwrite")
+
+
+def _status(name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name)
+    except (OSError, ValueError):  # reading it will say why
+        return None
 
 
 def _one_each(inputs: Sequence[str], target: Path | None, *, option: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -183,25 +216,21 @@ def _one_each(inputs: Sequence[str], target: Path | None, *, option: str, suffix
         raise DualFormerError(
             f"{option} {str(target)!r} must end in {' or '.join(suffixes)}, or be a folder that exists"
         )
-    if len(inputs) != 1:
+    if len(inputs) > 1:
         raise DualFormerError(
             f"{option} {str(target)!r} is one file, but there are {len(inputs)} videos; name a folder that exists"
         )
-    return {inputs[0]: target}
+    return dict.fromkeys(inputs, target)
 
 
 class _Session:
     """Prints results as they come, writes files, and remembers the document and the exit code."""
 
-    def __init__(
-        self, engine: Engine, pool: WorkerPool, outputs: _Outputs, *, total: int, as_json: bool, verbose: bool
-    ) -> None:
-        from dualformer_cli.outputs.report import Progress
-
+    def __init__(self, engine: Engine, pool: WorkerPool, outputs: _Outputs, *, as_json: bool, verbose: bool) -> None:
         self.engine, self.pool, self.outputs = engine, pool, outputs
         self.as_json, self.verbose = as_json, verbose
-        self.predictions: list[Prediction] = []
-        self.progress = Progress("predict", total=total, silent=total < 2)
+        self.results: list[dict[str, Any]] = []
+        self.features: list[dict[str, Any]] = []
 
     def announce(self) -> None:
         from dualformer_cli.outputs.report import log
@@ -219,67 +248,87 @@ class _Session:
             self._take(failure(name, reason))
 
     def files(self, files: Sequence[str], *, top_k: int, every_seconds: float | None) -> None:
-        with self.progress:
+        from dualformer_cli.outputs.report import Progress
+
+        with Progress("predict", total=len(files), silent=len(files) < 2) as progress:
             for prediction in self.engine.predict(files, self.pool, top_k=top_k, every_seconds=every_seconds):
                 self._write_beside(prediction.result)
-                self._take(prediction)
+                with progress.paused():
+                    self._take(prediction)
+                progress.advance(note=prediction.result["path"])
 
-    def live(self, name: str, *, top_k: int, every_seconds: float, duration_seconds: float | None) -> None:
+    def live(self, names: Sequence[str], *, top_k: int, every_seconds: float, duration_seconds: float | None) -> None:
         from dualformer_cli.outputs.report import print_clip
 
-        prediction = self.engine.predict_live(
-            name,
-            top_k=top_k,
-            every_seconds=every_seconds,
-            duration_seconds=duration_seconds,
-            on_clip=(lambda clip: None) if self.as_json else print_clip,
-        )
-        self._take(prediction)
+        for name in names:
+            prediction = self.engine.predict_live(
+                name,
+                top_k=top_k,
+                every_seconds=every_seconds,
+                duration_seconds=duration_seconds,
+                on_clip=(lambda clip: None) if self.as_json else print_clip,
+            )
+            self._take(prediction)
+            if prediction.result.get("interrupted"):
+                return
 
     def finish(self) -> None:
+        """Write the tables, print the document, and leave with the exit code that sums it up."""
         from dualformer_cli.outputs.report import print_json, write_csv, write_features
 
-        results = [prediction.result for prediction in self.predictions]
-        if self.outputs.csv is not None:
-            write_csv(results, self.outputs.csv)
-        if self.outputs.features is not None:
-            rows = [row for prediction in self.predictions for row in prediction.features]
-            write_features(rows, self.outputs.features)
-        if self.as_json:
-            print_json({**self.engine.describe(), "results": results})
-        if any(result.get("interrupted") for result in results):
+        try:
+            if self.outputs.csv is not None:
+                write_csv(self.results, self.outputs.csv)
+            if self.outputs.features is not None:
+                write_features(self.features, self.outputs.features)
+        finally:  # a disk that is full must not take the results along
+            if self.as_json:
+                print_json({**self.engine.describe(), "results": self.results})
+        if any(result.get("interrupted") for result in self.results):
             raise typer.Exit(130)
-        if any(result["status"] != "ok" for result in results):
+        if any(result["status"] != "ok" for result in self.results):
             raise typer.Exit(3)
 
     def _take(self, prediction: Prediction) -> None:
         from dualformer_cli.outputs.report import log, print_predictions
 
         result = prediction.result
-        self.predictions.append(prediction)
-        with self.progress.paused():
-            if not self.as_json:
-                print_predictions(result)
-            if self.verbose and "timing" in result:
-                parts = ", ".join(f"{name.removesuffix('_seconds')} {s:.2f} s" for name, s in result["timing"].items())
-                log(f"{result['path']}: {parts}")
-        self.progress.advance(note=result["path"])
+        self.results.append(result)
+        if self.outputs.features is not None:
+            self.features.extend(prediction.features)
+        if not self.as_json:
+            print_predictions(result)
+        if self.verbose and "timing" in result:
+            parts = ", ".join(f"{name.removesuffix('_seconds')} {s:.2f} s" for name, s in result["timing"].items())
+            log(f"{result['path']}: {parts}")
 
     def _write_beside(self, result: dict[str, Any]) -> None:
-        """Write the subtitles and the annotated video of one input; a failure becomes the input's error."""
+        """Write the subtitles and the annotated video of one input; what fails becomes the input's error."""
         from dualformer_cli.outputs.report import write_srt
 
-        path = result["path"]
         if result["status"] != "ok":
             return
-        if path in self.outputs.srt:
-            write_srt(result, self.outputs.srt[path])
-        if path in self.outputs.save:
-            data = self.engine.config.data
+        for targets, write in ((self.outputs.srt, write_srt), (self.outputs.save, self._save_annotated)):
+            if (target := targets.get(result["path"])) is None:
+                continue
             try:
-                self.pool.call(_annotate, (result, str(self.outputs.save[path]), data.decoder, data.frame_rate))
+                write(result, target)
+            except (DualFormerError, OSError) as error:
+                result.update(status="error", error=f"classified, but not saved: {error}")
+
+    def _save_annotated(self, result: dict[str, Any], target: Path) -> None:
+        """Have a worker draw the result onto its video.
+
+        The worker may be killed at any moment, by Ctrl-C too: what it leaves behind goes with its folder.
+        """
+        data = self.engine.config.data
+        with TemporaryDirectory(prefix=".dualformer-", dir=target.parent, ignore_cleanup_errors=True) as folder:
+            unfinished = Path(folder, target.name)
+            try:
+                self.pool.call(_annotate, (result, str(unfinished), data.decoder, data.frame_rate))
             except DualFormerError as error:
-                result.update(status="error", error=f"classified, but not saved with its labels: {error}")
+                raise DualFormerError(str(error).replace(os.path.join(os.path.basename(folder), ""), "")) from error
+            os.replace(unfinished, target)
 
 
 def _annotate(job: tuple[dict[str, Any], str, Any, float | None]) -> None:
@@ -289,13 +338,18 @@ def _annotate(job: tuple[dict[str, Any], str, Any, float | None]) -> None:
 
     result, target, decoder, frame_rate = job
     segments = result.get("segments")
+    ends = [segment["end_seconds"] for segment in segments or ()]
     lines = [(best["label"], best["score"]) for best in result["predictions"]]
 
-    def captions(seconds: float) -> Sequence[tuple[str, float]]:
-        if segments is None:
-            return lines
-        now = next((s for s in segments if seconds < s["end_seconds"]), segments[-1])
-        return [(now["label"], now["score"])]
-
     with open_video(result["path"], decoder=decoder, frame_rate=frame_rate) as reader:
-        save_annotated(reader.frames(), target, fps=reader.info.fps or 25.0, captions=captions)
+        fps, times = reader.info.fps or 25.0, reader.times_seconds
+
+        def captions(seconds: float) -> Sequence[tuple[str, float]]:
+            if segments is None:
+                return lines
+            # The copy has a constant frame rate; segments are in the time of the original.
+            shown = seconds if times is None else times[round(seconds * fps)]
+            now = segments[min(bisect_right(ends, shown), len(segments) - 1)]
+            return [(now["label"], now["score"])]
+
+        save_annotated(reader.frames(), target, fps=fps, captions=captions)

@@ -37,7 +37,7 @@ class InputList:
     """(name, what is wrong with it) of lists, folders and patterns that gave nothing or could not be read."""
 
 
-def expand_inputs(names: Sequence[str], *, stdin: TextIO) -> InputList:
+def expand_inputs(names: Sequence[str], *, stdin: TextIO | None) -> InputList:
     """Expand files, folders, patterns, lists and live addresses, in the order given.
 
     * An existing file stands for itself and wins over every other meaning of its name; only `-` is always stdin.
@@ -128,8 +128,10 @@ class _Expansion:
         return os.path.join(self._real_folders[folder], name)
 
 
-def _read_stdin(stdin: TextIO) -> str:
+def _read_stdin(stdin: TextIO | None) -> str:
     """Read names as the file system spells them: stdin's own decoding refuses names that are not UTF-8."""
+    if stdin is None:  # closed before Python started
+        return ""
     raw = getattr(stdin, "buffer", None)
     return stdin.read() if raw is None else os.fsdecode(raw.read())
 

@@ -28,8 +28,19 @@ class Prediction:
 
 
 def failure(path: str, reason: str) -> Prediction:
-    """The result of an input that cannot be used."""
-    return Prediction({"path": path, "status": "error", "error": reason})
+    """The result of an input that cannot be used: every field that scripts rely on is there."""
+    return Prediction(
+        {
+            "path": path,
+            "status": "error",
+            "error": reason,
+            "num_frames": None,
+            "fps": None,
+            "duration_seconds": None,
+            "views": 0,
+            "predictions": [],
+        }
+    )
 
 
 def top(scores: Scores, class_names: Sequence[str], top_k: int) -> list[dict[str, Any]]:

@@ -63,12 +63,12 @@ def print_predictions(result: Mapping[str, Any], *, stream: TextIO | None = None
     """
     screen = _Screen(stream, width)
     screen.line((str(result["path"]), "bold"))
-    if result["status"] == "error":
-        screen.paragraph(f"error: {result['error']}", style="red")
-    else:
+    if result.get("predictions"):
         screen.paragraph(_video_facts(result), style="dim")
         _print_top(screen, result["predictions"])
         _print_timeline(screen, result.get("segments") or ())
+    if result["status"] == "error":
+        screen.paragraph(f"error: {result['error']}", style="red")
     for warning in result.get("warnings") or ():
         screen.paragraph(f"warning: {warning}", style="yellow")
     screen.line()
@@ -179,7 +179,7 @@ def write_features(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[st
 
     listed = list(rows)
     columns: dict[str, Any] = {
-        "path": np.array([printable(row["path"]) for row in listed], dtype=str),
+        "path": np.array([str(row["path"]) for row in listed], dtype=str),
         "start_seconds": np.array([row["start_seconds"] for row in listed], dtype=np.float64),
         "end_seconds": np.array([row["end_seconds"] for row in listed], dtype=np.float64),
         "features": np.stack([row["features"] for row in listed]) if listed else np.empty((0, 0), np.float32),
@@ -305,7 +305,11 @@ class _Screen:
     def __init__(self, stream: TextIO | None, width: int | None) -> None:
         from rich.console import Console
 
-        self._console = Console(file=stream, width=width, markup=False, emoji=False, highlight=False)
+        class LoudConsole(Console):
+            def on_broken_pipe(self) -> None:
+                raise  # rich would leave with exit code 1; how the command ends is not for a screen to say
+
+        self._console = LoudConsole(file=stream, width=width, markup=False, emoji=False, highlight=False)
         self.width = self._console.width
         self.must_fit = width is not None or self._console.is_terminal
         self._encoding = self._console.encoding
