@@ -150,12 +150,12 @@ class _Picture:
 
     def _grid(self, axes: _Axes) -> None:
         left, top, right, bottom = axes.box
-        values = _ticks(axes.low, axes.high, max(2, round((bottom - top) / (42 * _SCALE))))
-        for value, text in zip(values, _labels(values), strict=True):
+        values = round_ticks(axes.low, axes.high, max(2, round((bottom - top) / (42 * _SCALE))))
+        for value, text in zip(values, tick_labels(values), strict=True):
             _, y = axes.place(0, value)
             self.draw.line((left, y, right, y), fill=_GRID, width=_SCALE)
             self._text((left - 8 * _SCALE, y), text, anchor="rm", colour=_FAINT)
-        steps = _ticks(0, axes.last_step or 1, max(2, round((right - left) / (90 * _SCALE))), smallest=1)
+        steps = round_ticks(0, axes.last_step or 1, max(2, round((right - left) / (90 * _SCALE))), smallest=1)
         for step in steps:
             x, _ = axes.place(step, axes.low)
             self.draw.line((x, top, x, bottom), fill=_GRID, width=_SCALE)
@@ -263,7 +263,7 @@ def _span(values: Sequence[Sequence[float]], limits: tuple[float, float], *, fro
     return limits[0] if low >= limits[0] > lowest else lowest, limits[1] if high <= limits[1] < highest else highest
 
 
-def _ticks(low: float, high: float, number: int, *, smallest: float = 0.0) -> list[float]:
+def round_ticks(low: float, high: float, number: int, *, smallest: float = 0.0) -> list[float]:
     """Round values from `low` to `high`, `number` or a little more or fewer, and no closer than `smallest`."""
     rough = max((high - low) / number, smallest)
     power = 10.0 ** math.floor(math.log10(rough))
@@ -272,7 +272,7 @@ def _ticks(low: float, high: float, number: int, *, smallest: float = 0.0) -> li
     return [count * interval for count in range(first, last + 1)]
 
 
-def _labels(values: Sequence[float]) -> list[str]:
+def tick_labels(values: Sequence[float]) -> list[str]:
     """Ticks of one axis in one form: 0.002 and less as 2e-3, others with the decimals that tell them apart."""
     largest = max(map(abs, values), default=0)
     if 0 < largest < 0.01:

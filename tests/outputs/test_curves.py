@@ -130,11 +130,11 @@ def test_any_log_can_be_drawn(values: list[tuple[int, float | None, float | None
     ],
 )
 def test_ticks_are_round_numbers(low: float, high: float, labels: list[str]) -> None:
-    assert curves._labels(curves._ticks(low, high, 5)) == labels
+    assert curves.tick_labels(curves.round_ticks(low, high, 5)) == labels
 
 
 def test_steps_are_whole_and_short() -> None:
-    assert curves._ticks(0, 2, 10, smallest=1) == [0, 1, 2]
+    assert curves.round_ticks(0, 2, 10, smallest=1) == [0, 1, 2]
     assert [curves._count(n) for n in (0, 500, 2500, 20_000, 1_500_000)] == ["0", "500", "2500", "20k", "1.5M"]
 
 
