@@ -150,7 +150,7 @@ def state_dict_of(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]
     if not tensors:
         keys = _some(tuple(map(str, checkpoint)))
         raise WeightsError(f"weights {name} hold no tensors (keys: {keys}); give a checkpoint or a state dict")
-    for prefix in ("module.", "_orig_mod."):
+    for prefix in ("module.", "_orig_mod.", "module."):  # the wrappers come in either order
         if all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return tensors
@@ -226,9 +226,9 @@ def _reason(error: Exception) -> str:
         return f"they hold a Python object ({match[1]}), which could run code; keep only the state dict"
     if isinstance(error, EOFError) or "unexpected EOF" in text or "Ran out of input" in text:
         return "the file is truncated; delete it and download again"
-    if "invalid load key" in text or isinstance(error, UnicodeDecodeError):
-        return "this is not a file of PyTorch weights"
-    return (text.strip().splitlines() or [type(error).__name__])[0][:200]
+    if isinstance(error, MemoryError):
+        return "they need more memory than there is"
+    return "this is not a file of PyTorch weights, or it is damaged"  # torch's own words advise to load it unsafely
 
 
 def _some(keys: tuple[str, ...], most: int = 4) -> str:
