@@ -58,6 +58,13 @@ def test_the_backbone_leaves_out_the_classifier_only(cost: Complexity) -> None:
     assert cost.parameters - cost.parameters_backbone == 64 * 10 + 10
 
 
+def test_the_backbone_leaves_out_the_token_head(config: RunConfig, cost: Complexity) -> None:
+    with_head = count(build_model(replace(config, model=replace(config.model, token_head=True))), SMALL_CLIP)
+    assert with_head.parameters > cost.parameters
+    assert with_head.parameters_backbone == cost.parameters_backbone
+    assert with_head.multiply_adds_per_view == cost.multiply_adds_per_view
+
+
 def test_rows_of_stages_norm_and_classifier_sum_to_the_whole(cost: Complexity) -> None:
     parts = [row for row in cost.by_module if row.module in ("stages.0", "stages.1", "norm", "classifier")]
     assert sum(row.multiply_adds for row in parts) == cost.multiply_adds_with_classifier
