@@ -17,9 +17,11 @@ import typer
 
 from dualformer_cli import __version__
 from dualformer_cli.commands.download import download
+from dualformer_cli.commands.eval import evaluate
 from dualformer_cli.commands.flops import flops
 from dualformer_cli.commands.options import VerboseOption
 from dualformer_cli.commands.predict import predict
+from dualformer_cli.commands.train import train
 from dualformer_cli.errors import DualFormerError
 
 _LOGGER = logging.getLogger("dualformer_cli")
@@ -212,6 +214,8 @@ def register(name: str, command: Callable[..., None]) -> None:
     app.command(name)(_past_typer(command))
 
 
+register("train", train)
+register("eval", evaluate)
 register("predict", predict)
 register("flops", flops)
 register("download", download)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,12 +24,15 @@ FLAG_KEYS = {
 """Options of the command line that are another spelling of a configuration key."""
 
 
-def resolve(preset: str | None, overrides: Sequence[str] | None = None, **flags: object) -> ResolvedConfig:
+def resolve(
+    preset: str | None, overrides: Sequence[str] | None = None, *, default: str | None = None, **flags: object
+) -> ResolvedConfig:
     """Load the preset with its overrides and with the options that were given.
 
     Args:
         preset: value of --preset.
         overrides: values of --set.
+        default: preset to take where none is named and the weights do not bring one.
         flags: options by their names in FLAG_KEYS, or by a dotted key; None means that the option was not given.
 
     Raises:
@@ -36,10 +41,22 @@ def resolve(preset: str | None, overrides: Sequence[str] | None = None, **flags:
     from dualformer_cli.config.load import load_config
 
     given = {FLAG_KEYS.get(name, name): value for name, value in flags.items() if value is not None}
-    return load_config(preset, overrides=overrides or (), flags=given)
+    text = None
+    if preset is None and (text := _config_inside(flags.get("weights"))) is not None:
+        preset = str(flags["weights"])
+    return load_config(preset or default, overrides=overrides or (), flags=given, text=text)
 
 
-def views_keys(views: str | None) -> dict[str, int]:
+def _config_inside(weights: object) -> str | None:
+    """The configuration that a checkpoint of ours brings along."""
+    if not isinstance(weights, str) or not os.path.isfile(weights):
+        return None
+    from dualformer_cli.engine.build import config_inside
+
+    return config_inside(weights)
+
+
+def views_keys(views: str | None) -> dict[str, Any]:
     """Turn the value of --views, such as "4x3", into the configuration keys that it stands for.
 
     Raises:
@@ -51,6 +68,27 @@ def views_keys(views: str | None) -> dict[str, int]:
     if match is None:
         raise typer.BadParameter(f"{views!r} is not CLIPSxCROPS, such as 4x3", param_hint="--views")
     return {"data.test.num_clips": int(match[1]), "data.test.num_crops": int(match[2])}
+
+
+def relaunched(gpus: int | None, cpu_processes: int | None) -> bool:
+    """Run this command line again in several processes, if --gpus or --cpu-processes asks for it.
+
+    Returns:
+        Whether it did, and all is done.
+
+    Raises:
+        typer.Exit: with the exit code of the run, if it is not 0.
+    """
+    if gpus is not None and cpu_processes is not None:
+        raise typer.BadParameter("choose one of --gpus and --cpu-processes", param_hint="--gpus")
+    if gpus is None and cpu_processes is None:
+        return False
+    from dualformer_cli.engine.launch import relaunch
+
+    code = relaunch(gpus or cpu_processes or 1, device="cuda" if gpus else "cpu", argv=sys.argv[1:])
+    if code:
+        raise typer.Exit(code)
+    return True
 
 
 def complete_preset(incomplete: str) -> list[str]:
@@ -116,6 +154,12 @@ SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="See
 ViewsOption = Annotated[
     str | None,
     typer.Option("--views", metavar="CLIPSxCROPS", help="Views per video, such as 4x3. [default: the preset's]"),
+]
+GpusOption = Annotated[
+    int | None, typer.Option("--gpus", min=1, metavar="N", help="Run on N GPUs of this machine, one process each.")
+]
+CpuProcessesOption = Annotated[
+    int | None, typer.Option("--cpu-processes", min=1, metavar="N", help="Run N processes on this machine's CPU.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")]
 OfflineOption = Annotated[

@@ -93,8 +93,9 @@ def predict(
     A file that cannot be used is named with its reason, never stops the others, and makes the exit code 3.
     """
     resolved = resolve(
-        preset or DEFAULT_PRESET,
+        preset,
         overrides,
+        default=DEFAULT_PRESET,
         weights=weights,
         device=device,
         precision=precision,

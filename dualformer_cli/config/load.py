@@ -60,6 +60,7 @@ def load_config(
     overrides: Sequence[str] = (),
     flags: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
+    text: str | None = None,
 ) -> ResolvedConfig:
     """Resolve a run's configuration; a flag wins over `overrides`, then environment, preset, schema default.
 
@@ -68,11 +69,12 @@ def load_config(
         overrides: the texts of `--set`, each "dotted.key=value"; of two for one key the last wins.
         flags: dotted key to a value of the key's own type.
         environ: environment variables; the process's own when None.
+        text: the preset's YAML, where it is not in a file of its own but in a checkpoint; `preset` then names it.
 
     Raises:
         ConfigError: an unknown preset or key, or a value that is not allowed.
     """
-    settings = {} if preset is None else _preset_settings(preset)
+    settings = {} if preset is None else _preset_settings(preset) if text is None else _text_settings(preset, text)
     settings |= _environment_settings(os.environ if environ is None else environ)
     settings |= _override_settings(overrides)
     settings |= {key: _setting(key, value, origin="flag") for key, value in (flags or {}).items()}
@@ -338,6 +340,11 @@ def _preset_settings(preset: str) -> dict[str, _Setting]:
         name, own = _Document(_read_text(file, label), label).preset()
         settings = own | settings
     return settings
+
+
+def _text_settings(label: str, text: str) -> dict[str, _Setting]:
+    parent, own = _Document(text, label).preset()
+    return own if parent is None else own | _preset_settings(parent) | own
 
 
 def _locate(name: str, folder: Path | None) -> tuple[_File, str, str, Path | None]:

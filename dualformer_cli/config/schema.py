@@ -33,6 +33,11 @@ def _fraction(name: str, value: float) -> None:
         raise ConfigError(f"{name} must be at least 0 and below 1, got {value}")
 
 
+def _probability(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{name} must be between 0 and 1, got {value}")
+
+
 def _one_of(name: str, value: object, allowed: Collection[object]) -> None:
     if value not in allowed:
         raise ConfigError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
@@ -127,6 +132,30 @@ class ViewsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TrainViewsConfig:
+    """How training cuts its random clips."""
+
+    short_side: int = 256
+    """Frames are resized to this short side before the crop, in pixels."""
+    area: tuple[float, float] = (0.08, 1.0)
+    """Range of the crop's share of the frame."""
+    aspect: tuple[float, float] = (0.75, 4 / 3)
+    """Range of the crop's width over height."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+
+    def __post_init__(self) -> None:
+        _at_least("short_side", self.short_side, 1)
+        for name in ("area", "aspect"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ConfigError(f"{name} must be two positive numbers in order, got {[low, high]}")
+        if self.area[1] > 1:
+            raise ConfigError(f"area must not exceed 1, got {self.area[1]}")
+        _probability("flip", self.flip)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
     """From a file on disk to normalised clips."""
 
@@ -141,6 +170,20 @@ class DataConfig:
     """Subtracted from red, green, blue, in grey levels."""
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     """Divides red, green, blue after the mean is subtracted, in grey levels."""
+    train_list: str | None = None
+    """Training list: a manifest or one of the older list formats."""
+    validation_list: str | None = None
+    """List that is validated during training, and that eval scores."""
+    root: str | None = None
+    """Folder that relative paths of the lists start from; by default the list's own."""
+    list_format: Literal[
+        "auto", "manifest", "video", "rawframe", "rawframe_offset", "multilabel_video", "multilabel_rawframe", "json"
+    ] = "auto"
+    """Format of the lists; auto looks at them."""
+    multi_label: bool = False
+    """Whether a video has several labels: sigmoid scores, binary cross-entropy and mAP."""
+    train: TrainViewsConfig = field(default_factory=TrainViewsConfig)
+    """Random clips of training."""
     test: ViewsConfig = field(default_factory=ViewsConfig)
     """Views of eval and predict."""
     validation: ViewsConfig = field(default_factory=lambda: ViewsConfig(num_clips=1, short_side=256))
@@ -190,6 +233,44 @@ class TrainConfig:
     """Clips per process in one forward pass."""
     global_batch_size: int = 64
     """Clips per optimizer step over all processes and accumulated passes."""
+    clip_grad_norm: float | None = None
+    """Gradients are scaled down to this norm; None leaves them."""
+    label_smoothing: float = 0.0
+    """Share of a label's probability that is spread over all classes."""
+    mixup_alpha: float = 0.0
+    """Beta parameter of mixup; 0 is off."""
+    cutmix_alpha: float = 0.0
+    """Beta parameter of cutmix; 0 is off. With mixup too, each batch takes one of them."""
+    rand_augment_ops: int = 0
+    """RandAugment operations per clip; 0 is off."""
+    rand_augment_magnitude: int = 9
+    """Strength of RandAugment, 0 to 10."""
+    random_erasing: float = 0.0
+    """Probability of erasing a box from a clip."""
+    repeats: int = 1
+    """Clips taken from a video each time it is opened (repeated augmentation)."""
+    layer_decay: float = 1.0
+    """Learning rate of a block over that of the block after it."""
+    class_balanced: bool = False
+    """Draw every class equally often instead of every video."""
+    frozen_stages: int = 0
+    """The first stages whose weights stay as they are."""
+    ema_decay: float = 0.0
+    """Decay of the moving average of the weights, which validation and checkpoints then use too; 0 is off."""
+    batch_norm: Literal["per_rank", "synchronized", "frozen"] = "per_rank"
+    """Statistics of the coarse pyramid level: of each process (the published runs), of all, or as loaded."""
+    max_unreadable: float = 0.05
+    """The run stops when more than this share of an epoch's videos cannot be read."""
+    validate_every: int = 1
+    """Epochs between validations; the last epoch always has one."""
+    best_metric: Literal["top1", "mean_class_accuracy", "mean_average_precision", "loss"] = "top1"
+    """Validation metric that chooses the best checkpoint."""
+    save_every_steps: int = 500
+    """Steps between saves of the last checkpoint, beside the one after every epoch."""
+    keep_epochs: int = 3
+    """Epoch checkpoints that are kept."""
+    log_every_steps: int = 20
+    """Steps between lines of the log."""
     init_from: str | None = None
     """Preset whose published weights, or file whose weights, the run starts from."""
     pretrained_2d: str | None = None
@@ -203,6 +284,19 @@ class TrainConfig:
         _at_least("weight_decay", self.weight_decay, 0)
         _at_least("batch_size", self.batch_size, 1)
         _at_least("global_batch_size", self.global_batch_size, 1)
+        if self.clip_grad_norm is not None:
+            _above("clip_grad_norm", self.clip_grad_norm, 0)
+        for name in ("label_smoothing", "ema_decay"):
+            _fraction(name, getattr(self, name))
+        for name in ("random_erasing", "max_unreadable"):
+            _probability(name, getattr(self, name))
+        for name in ("mixup_alpha", "cutmix_alpha", "rand_augment_ops", "rand_augment_magnitude", "frozen_stages"):
+            _at_least(name, getattr(self, name), 0)
+        for name in ("repeats", "validate_every", "save_every_steps", "keep_epochs", "log_every_steps"):
+            _at_least(name, getattr(self, name), 1)
+        if self.rand_augment_magnitude > 10:
+            raise ConfigError(f"rand_augment_magnitude must be at most 10, got {self.rand_augment_magnitude}")
+        _above("layer_decay", self.layer_decay, 0)
         if self.init_from is not None and self.pretrained_2d is not None:
             raise ConfigError(
                 f"init_from must be null when pretrained_2d is {self.pretrained_2d!r}, got {self.init_from!r};"

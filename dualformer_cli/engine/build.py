@@ -6,6 +6,7 @@ from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig, RunConfig, ViewsConfig
 from dualformer_cli.data.dataset import ViewPlan
 from dualformer_cli.model.dualformer import DualFormer
+from dualformer_cli.model.weights import config_of, read_checkpoint
 
 
 def build_model(config: RunConfig) -> DualFormer:
@@ -49,6 +50,15 @@ def view_plan(data: DataConfig, views: ViewsConfig, *, every_seconds: float | No
         frame_rate=data.frame_rate,
         every_seconds=every_seconds,
     )
+
+
+def config_inside(weights: str) -> str | None:
+    """The configuration, as YAML, that a checkpoint of ours was trained with; None for other weights.
+
+    Raises:
+        WeightsError: if the file cannot be read.
+    """
+    return config_of(read_checkpoint(weights))
 
 
 def create_model(preset: str, *, num_classes: int | None = None) -> DualFormer:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dualformer_cli import __version__
 from dualformer_cli.config.load import ResolvedConfig
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.data.archives import published_weights
@@ -22,12 +23,13 @@ from dualformer_cli.data.stream import LiveSource, mask_credentials
 from dualformer_cli.data.transforms import FrameTransform
 from dualformer_cli.data.workers import WorkerPool
 from dualformer_cli.engine.build import build_model, view_plan
-from dualformer_cli.engine.distributed import dtype_of, pick_device, pick_precision
+from dualformer_cli.engine.distributed import Ranks, dtype_of, pick_device, pick_precision
+from dualformer_cli.engine.evaluate import Dump, LabelledList, VideoRecord, evaluate, open_list
 from dualformer_cli.engine.prediction import LiveScores, Prediction, VideoScores, failure, top
 from dualformer_cli.engine.scoring import Scorer
 from dualformer_cli.errors import ConfigError, DualFormerError, VideoError
 from dualformer_cli.model.dualformer import DualFormer
-from dualformer_cli.model.weights import load_weights
+from dualformer_cli.model.weights import class_names_of, load_weights, read_checkpoint
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ class Engine:
         resolved: the configuration, and the preset's name for messages.
         offline: whether the network may not be used to fetch weights.
         progress: called with (bytes so far, bytes in all or None) while weights are fetched.
+        device: of this rank; the configuration's when None.
 
     Raises:
         DualFormerError: if weights, class names or the device do not fit.
@@ -53,10 +56,11 @@ class Engine:
         *,
         offline: bool = False,
         progress: Callable[[int, int | None], None] | None = None,
+        device: torch.device | None = None,
     ) -> None:
         self.config: RunConfig = resolved.config
         self.preset = resolved.preset
-        self.device = pick_device(self.config.runtime.device)
+        self.device = pick_device(self.config.runtime.device) if device is None else device
         self.precision = pick_precision(self.config.runtime.precision, self.device)
         torch.manual_seed(self.config.runtime.seed)
         self.class_names = self._class_names()
@@ -110,6 +114,28 @@ class Engine:
         else:
             for path in paths:
                 yield self._finish(path, _read_timeline(path, plan, pool), top_k)
+
+    def open_list(self) -> LabelledList:
+        """The list that the configuration names, with labels in the model's numbering."""
+        source = self.config.data.validation_list
+        if source is None:
+            raise ConfigError("there is no list to evaluate; give --data LIST or --set data.validation_list=LIST")
+        return open_list(self.config.data, source, class_names=self.class_names)
+
+    def evaluate(
+        self, listed: LabelledList, pool: WorkerPool, ranks: Ranks, *, on_video: Callable[[VideoRecord], None]
+    ) -> Dump:
+        """Score a list on all ranks; the same result on each."""
+        views = self.config.data.test
+        plan = view_plan(self.config.data, views)
+        return Dump(
+            records=evaluate(self.scorer, listed, plan, pool, ranks, on_video=on_video),
+            class_names=self.class_names,
+            multi_label=listed.multi_label,
+            num_clips=1 if self._is_segments else views.num_clips,
+            num_crops=views.num_crops,
+            facts={**self.describe(), "list": listed.source, "list_fingerprint": listed.fingerprint, **versions()},
+        )
 
     def predict_live(
         self,
@@ -197,7 +223,9 @@ class Engine:
         path = published_weights(self.preset, offline=offline, progress=progress) if is_published else Path(name)
         with torch.device("meta"):  # no time for initial values that the weights replace
             model = build_model(self.config)
-        report = load_weights(model.to_empty(device="cpu"), path)
+        checkpoint = read_checkpoint(path)
+        report = load_weights(model.to_empty(device="cpu"), checkpoint, name=str(path))
+        self.class_names = class_names_of(checkpoint) or self.class_names
         _LOGGER.debug("%s: %s", path, report)
         return model, "published" if is_published else str(path), _sha256(path)
 
@@ -221,6 +249,11 @@ def _read_timeline(path: str, plan: ViewPlan, pool: WorkerPool) -> Iterator[Vide
 
 def _read_segments(path: str, plan: ViewPlan, segments: slice) -> VideoViews:
     return read_views(path, plan, segments)
+
+
+def versions() -> dict[str, str]:
+    """Versions that numbers depend on."""
+    return {"dualformer": __version__, "torch": torch.__version__}
 
 
 def _sha256(path: Path) -> str:

@@ -77,7 +77,9 @@ class LoadReport:
         return "; ".join([line, *parts])
 
 
-def load_weights(model: DualFormer, source: str | Path | Mapping[str, Any], *, strict: bool = True) -> LoadReport:
+def load_weights(
+    model: DualFormer, source: str | Path | Mapping[str, Any], *, strict: bool = True, name: str | None = None
+) -> LoadReport:
     """Load published or own weights into a model.
 
     Args:
@@ -85,6 +87,7 @@ def load_weights(model: DualFormer, source: str | Path | Mapping[str, Any], *, s
         source: a file (.pth, .pt, .safetensors) or a state dict, bare or wrapped as in a training checkpoint.
         strict: every tensor of the model must be found and none may be left over, except the token head's when the
             model has none. When False, tensors that are missing or of another shape keep their initial values.
+        name: what messages call a state dict that comes from a file.
 
     Returns:
         Names of the tensors loaded, fresh and unused.
@@ -92,7 +95,7 @@ def load_weights(model: DualFormer, source: str | Path | Mapping[str, Any], *, s
     Raises:
         WeightsError: if the file cannot be read or the tensors do not fit; the message says which and what to do.
     """
-    name = "state dict" if isinstance(source, Mapping) else repr(str(source))
+    name = repr(name or str(source)) if name or not isinstance(source, Mapping) else "state dict"
     checkpoint = source if isinstance(source, Mapping) else read_checkpoint(source)
     tensors = {own_key(key): value for key, value in state_dict_of(checkpoint, name).items()}
     own = model.state_dict()
@@ -154,6 +157,18 @@ def state_dict_of(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]
         if all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return tensors
+
+
+def class_names_of(checkpoint: Mapping[str, Any]) -> list[str] | None:
+    """The class names that a checkpoint of ours carries, in the order of its classifier; None for others."""
+    names = checkpoint.get("class_names")
+    return [str(name) for name in names] if isinstance(names, list) and names else None
+
+
+def config_of(checkpoint: Mapping[str, Any]) -> str | None:
+    """The configuration, as YAML, that a checkpoint of ours was trained with; None for others."""
+    config = checkpoint.get("config")
+    return config if isinstance(config, str) and config else None
 
 
 def to_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,155 @@
+"""`dualformer eval`: how good are these weights on this list?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dualformer_cli.commands.options import (
+    CompileOption,
+    CpuProcessesOption,
+    DeviceOption,
+    GpusOption,
+    JsonOption,
+    OfflineOption,
+    OverridesOption,
+    PrecisionOption,
+    PresetOption,
+    PrintConfigOption,
+    VerboseOption,
+    ViewsOption,
+    WeightsOption,
+    relaunched,
+    resolve,
+    views_keys,
+)
+from dualformer_cli.errors import DualFormerError
+
+if TYPE_CHECKING:
+    from dualformer_cli.config.load import ResolvedConfig
+    from dualformer_cli.engine.evaluate import Dump
+
+
+def evaluate(
+    preset: PresetOption = None,
+    weights: WeightsOption = None,
+    data: Annotated[str | None, typer.Option("--data", metavar="LIST", help="Videos with or without labels.")] = None,
+    views: ViewsOption = None,
+    dump: Annotated[
+        Path | None,
+        typer.Option("--dump", metavar="FILE", help="Write labels and scores of all views, as JSON lines."),
+    ] = None,
+    from_dump: Annotated[
+        Path | None, typer.Option("--from-dump", metavar="FILE", help="Take the scores of an earlier --dump.")
+    ] = None,
+    compare: Annotated[
+        Path | None, typer.Option("--compare", metavar="FILE", help="Compare with the --dump of another run.")
+    ] = None,
+    report: Annotated[
+        Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page to look at.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")] = False,
+    gpus: GpusOption = None,
+    cpu_processes: CpuProcessesOption = None,
+    overrides: OverridesOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    compile_: CompileOption = None,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+    print_config: PrintConfigOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Score every video of a list once, and say how many were right.
+
+    A video that cannot be scored is named and makes the exit code 3; accuracy is given over the scored videos, and
+    over all listed ones with those counted as wrong.
+    """
+    for path in filter(None, (dump, report)):
+        if path.exists() and not overwrite:
+            raise DualFormerError(f"{str(path)!r} exists; name another file or replace it with --overwrite")
+    if from_dump is not None:
+        _finish(_read(from_dump), report=report, compare=compare, as_json=as_json)
+        return
+    resolved = resolve(
+        preset,
+        overrides,
+        default="k400-tiny",
+        weights=weights,
+        device="cpu" if cpu_processes else device,
+        precision=precision,
+        compile=compile_,
+        **views_keys(views),
+        **{"data.validation_list": data},
+    )
+    if print_config:
+        from dualformer_cli.config.load import to_yaml
+
+        typer.echo(to_yaml(resolved.config, resolved.origins), nl=False)
+        return
+    if resolved.config.data.validation_list is None:
+        raise typer.BadParameter("name a list of videos", param_hint="--data")
+    if not relaunched(gpus, cpu_processes):
+        _run(resolved, offline=offline, dump=dump, report=report, compare=compare, as_json=as_json)
+
+
+def _run(
+    resolved: ResolvedConfig,
+    *,
+    offline: bool,
+    dump: Path | None,
+    report: Path | None,
+    compare: Path | None,
+    as_json: bool,
+) -> None:
+    """Score the list on this rank and let rank 0 tell what all found."""
+    from functools import partial
+
+    from dualformer_cli.commands.download import fetch_progress
+    from dualformer_cli.data.workers import WorkerPool
+    from dualformer_cli.engine.distributed import init_ranks
+    from dualformer_cli.outputs.report import Progress, log
+    from dualformer_cli.outputs.runs import write_json_lines
+
+    runtime, data = resolved.config.runtime, resolved.config.data
+    with WorkerPool(runtime.num_workers, data.decode_timeout_seconds, preload=["dualformer_cli.data.dataset"]) as pool:
+        from dualformer_cli.engine.engine import Engine  # here, so that workers start while torch loads
+
+        with init_ranks(runtime.device) as ranks:
+            with fetch_progress() as progress:
+                engine = Engine(
+                    resolved, offline=offline, progress=partial(progress, resolved.preset), device=ranks.device
+                )
+            listed = engine.open_list()
+            with Progress("eval", total=-(-len(listed) // ranks.world_size), silent=not ranks.is_main) as bar:
+                result = engine.evaluate(listed, pool, ranks, on_video=lambda record: bar.advance(note=record.path))
+            if not ranks.is_main:
+                return
+            for record in result.records:
+                if record.reason is not None:
+                    log(f"{record.bucket}: {record.path}: {record.reason}")
+            if dump is not None:
+                write_json_lines(result.rows(), dump)
+            _finish(result, report=report, compare=compare, as_json=as_json)
+
+
+def _read(path: Path) -> Dump:
+    from dualformer_cli.engine.evaluate import read_dump
+
+    return read_dump(path)
+
+
+def _finish(result: Dump, *, report: Path | None, compare: Path | None, as_json: bool) -> None:
+    """Print the metrics, write the page, and leave with 3 if a video was not scored."""
+    from dualformer_cli.outputs.html import write_eval_report
+    from dualformer_cli.outputs.report import print_json
+    from dualformer_cli.outputs.runs import print_evaluation
+
+    document = result.document(None if compare is None else _read(compare))
+    (print_json if as_json else print_evaluation)(document)
+    if report is not None:
+        write_eval_report(result.report(document), report)
+    if document["videos"]["scored"] < document["videos"]["listed"]:
+        raise typer.Exit(3)

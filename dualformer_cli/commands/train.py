@@ -1,0 +1,187 @@
+"""`dualformer train`: the recipe of a preset, on your videos."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dualformer_cli.commands.options import (
+    CompileOption,
+    CpuProcessesOption,
+    DeviceOption,
+    GpusOption,
+    JsonOption,
+    OfflineOption,
+    OverridesOption,
+    PrecisionOption,
+    PresetOption,
+    PrintConfigOption,
+    SeedOption,
+    VerboseOption,
+    relaunched,
+    resolve,
+)
+from dualformer_cli.errors import DualFormerError
+
+if TYPE_CHECKING:
+    from dualformer_cli.engine.distributed import Ranks
+    from dualformer_cli.engine.train import Trainer
+
+
+def train(
+    preset: PresetOption = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", metavar="LIST", help="Training list; given twice, the second is validated."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Run folder.")] = Path("runs/train"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")] = False,
+    init_from: Annotated[
+        str | None, typer.Option("--init-from", metavar="FILE|PRESET", help="Start from these video weights.")
+    ] = None,
+    pretrained_2d: Annotated[
+        str | None, typer.Option("--pretrained-2d", metavar="FILE|timm", help="Start from inflated image weights.")
+    ] = None,
+    gpus: GpusOption = None,
+    cpu_processes: CpuProcessesOption = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Take one real step, then say what the run would need.")
+    ] = False,
+    overrides: OverridesOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    compile_: CompileOption = None,
+    seed: SeedOption = None,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+    print_config: PrintConfigOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Train DualFormer on a list of videos.
+
+    The run folder gets config.yaml, log.jsonl, curves.png and checkpoints/{last,best,epoch-N}.pt. SIGTERM and
+    SIGUSR1 save and leave with 75; --resume goes on exactly from there.
+    """
+    if data is not None and len(data) > 2:
+        raise typer.BadParameter("give one training list, and at most one for validation", param_hint="--data")
+    lists = dict(zip(("data.train_list", "data.validation_list"), data or (), strict=False))
+    starts: dict[str, Any] = {"train.init_from": init_from, "train.pretrained_2d": pretrained_2d}
+    if init_from is not None and pretrained_2d is not None:
+        raise typer.BadParameter("choose one of --init-from and --pretrained-2d", param_hint="--init-from")
+    cleared = [f"{key}=null" for key in starts if (init_from or pretrained_2d) and starts[key] is None]
+    resolved = resolve(
+        preset,
+        [*(overrides or ()), *cleared],
+        device="cpu" if cpu_processes else device,
+        precision=precision,
+        compile=compile_,
+        seed=seed,
+        **lists,
+        **starts,
+    )
+    if print_config:
+        from dualformer_cli.config.load import to_yaml
+
+        typer.echo(to_yaml(resolved.config, resolved.origins), nl=False)
+        return
+    if preset is None:
+        raise typer.BadParameter("name the recipe, for example k400-small", param_hint="--preset")
+    if (output / "checkpoints").exists() and not (resume or dry_run):
+        raise DualFormerError(f"{str(output)!r} holds a run already; go on with --resume, or name another --output")
+    if relaunched(gpus, cpu_processes):
+        return
+    from dualformer_cli.engine.distributed import init_ranks  # here, so that --help does not load torch
+    from dualformer_cli.engine.train import Stopped, Trainer
+
+    with init_ranks(resolved.config.runtime.device) as ranks:
+        show = _Show(ranks, output, quiet=as_json)
+        trainer = Trainer(resolved, ranks, output=output, resume=resume, offline=offline, on_event=show.event)
+        if dry_run:
+            show.preflight(trainer, as_json=as_json)
+            return
+        try:
+            result = trainer.run()
+        except Stopped as stop:
+            show.line(f"stopped by {stop}; the state is saved, go on with --resume")
+            code = 130 if stop.signum == signal.SIGINT else 75
+            raise typer.Exit(ranks.exit_code(code)) from None
+        show.result(result, as_json=as_json)
+
+
+class _Show:
+    """Tells what happens, on rank 0: progress on stderr, the result on stdout, curves into the run folder."""
+
+    def __init__(self, ranks: Ranks, output: Path, *, quiet: bool) -> None:
+        self.is_main, self.output, self.quiet = ranks.is_main, output, quiet
+        self.num_steps = 0
+
+    def line(self, text: str) -> None:
+        from dualformer_cli.outputs.report import log
+
+        if self.is_main:
+            log(text)
+
+    def event(self, event: dict[str, Any]) -> None:
+        """Print one event of the trainer."""
+        from dualformer_cli.outputs.runs import metric_line
+
+        kind = event["event"]
+        if kind == "start":
+            self.num_steps = event["steps"]
+        elif kind == "note":
+            self.line(event["text"])
+        elif kind == "step":
+            self.line(self._step(event))
+        elif kind == "validation":
+            self.line(f"validation after epoch {event['epoch']}: {metric_line(event)}")
+            self._draw()
+        elif kind == "saved" and event["best"]:
+            self.line("this is the best so far")
+
+    def preflight(self, trainer: Trainer, *, as_json: bool) -> None:
+        """Print what a dry run measured."""
+        from dualformer_cli.outputs.report import print_json
+        from dualformer_cli.outputs.runs import print_preflight
+
+        document = trainer.preflight()
+        if self.is_main:
+            (print_json if as_json else print_preflight)(document)
+
+    def result(self, result: dict[str, Any], *, as_json: bool) -> None:
+        """Print the end of a run."""
+        from dualformer_cli.outputs.report import print_json
+        from dualformer_cli.outputs.runs import metric_line
+
+        if not self.is_main:
+            return
+        self._draw()
+        if as_json:
+            print_json(result)
+            return
+        validation = result["validation"]
+        found = f", {metric_line(validation)}" if validation else ""
+        sys.stdout.write(f"{result['epochs']} epochs, {result['steps']} steps{found}; run folder {result['output']}\n")
+
+    def _step(self, event: dict[str, Any]) -> str:
+        from dualformer_cli.outputs.report import clock
+
+        return (
+            f"epoch {event['epoch'] + 1}, step {event['step']}/{self.num_steps}: loss {event['loss']:.4f}, "
+            f"lr {event['lr']:.3g}, {event['clips_per_second']:.1f} clips/s, "
+            f"{event['data_share']:.0%} waiting for data, {event['memory_mib']:.0f} MiB, "
+            f"{clock(event['seconds_left'])} left"
+        )
+
+    def _draw(self) -> None:
+        import json
+
+        from dualformer_cli.outputs.curves import write_curves
+
+        log = self.output / "log.jsonl"
+        if log.exists():
+            rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+            write_curves(rows, self.output / "curves.png")

@@ -1,0 +1,161 @@
+"""Videos become training batches: every video once an epoch across ranks, whatever their number.
+
+What a step sees follows from the seed, the epoch and the position in it alone: not from the number of decoding
+processes, nor from where a run was interrupted. With another number of ranks the same step holds the same clips.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, islice, tee
+
+import numpy as np
+import numpy.typing as npt
+
+from dualformer_cli.data.augment import TrainingClips, TrainPlan, read_training_clips
+from dualformer_cli.data.manifest import Sample
+from dualformer_cli.data.workers import WorkerPool
+from dualformer_cli.errors import DualFormerError, VideoError
+
+Order = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The clips of one forward pass on one rank."""
+
+    clips: npt.NDArray[np.uint8]
+    """Shape (b, T, S, S, 3)."""
+    samples: tuple[int, ...]
+    """Which video of the list each clip is from."""
+    flipped: npt.NDArray[np.bool_]
+    """Which clips are mirrored, shape (b,)."""
+    unreadable: tuple[tuple[str, str], ...]
+    """(path, reason) of the videos that are missing from the batch."""
+    read_seconds: float
+    """Time that the workers spent on it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchPlan:
+    """How an epoch is cut into steps, ranks and forward passes; all counts are clips."""
+
+    num_samples: int
+    batch_size: int
+    """Of one rank in one forward pass."""
+    accumulation: int
+    """Forward passes of a rank per step."""
+    rank: int
+    world_size: int
+    repeats: int = 1
+    """Clips from a video each time it is opened."""
+
+    def __post_init__(self) -> None:
+        if self.batch_size % self.repeats:
+            raise ValueError(f"batch_size {self.batch_size} must be a multiple of repeats {self.repeats}")
+
+    @property
+    def videos_per_step(self) -> int:
+        """Videos that all ranks open together in one step."""
+        return self.batch_size * self.accumulation * self.world_size // self.repeats
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps until every video was seen; the last one may be smaller."""
+        return -(-self.num_samples // self.videos_per_step)
+
+    def videos(self, order: Order, step: int) -> list[Order]:
+        """The videos of this rank in one step, one array per forward pass; ranks differ by at most one video."""
+        first = step * self.videos_per_step
+        of_step = order[first : first + self.videos_per_step]
+        passes = np.array_split(of_step, self.accumulation)
+        return [np.array_split(of_pass, self.world_size)[self.rank] for of_pass in passes]
+
+
+def epoch_order(num_samples: int, *, seed: int, epoch: int, labels: Sequence[int] | None = None) -> Order:
+    """The order in which an epoch sees the videos.
+
+    Args:
+        num_samples: videos of the list.
+        seed: of the run.
+        epoch: its number, from 0.
+        labels: one class per video, to draw every class equally often (with repetition); None draws every video once.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    if labels is None:
+        return rng.permutation(num_samples)
+    classes, inverse, counts = np.unique(np.asarray(labels), return_inverse=True, return_counts=True)
+    weights = 1 / (counts[inverse] * len(classes))
+    return rng.choice(num_samples, size=num_samples, p=weights)
+
+
+def training_steps(
+    samples: Sequence[Sample],
+    paths: Sequence[str],
+    plan: TrainPlan,
+    batches: BatchPlan,
+    pool: WorkerPool,
+    *,
+    order: Order,
+    seed: int,
+    epoch: int,
+    first_step: int = 0,
+) -> Iterator[list[Batch]]:
+    """Yield the forward passes of each step, while the workers read the next ones.
+
+    A video that cannot be read makes its batch smaller and is named in it; nothing takes its place.
+    """
+    positions = np.arange(len(order))
+    of_steps = (batches.videos(positions, step) for step in range(first_step, batches.steps_per_epoch))
+    wanted, planned = tee(chain.from_iterable(of_steps))
+    jobs = (
+        _Job(
+            paths[order[p]],
+            samples[order[p]].start,
+            samples[order[p]].num_frames,
+            tuple((seed, epoch, int(p), repeat) for repeat in range(batches.repeats)),
+        )
+        for of_pass in planned
+        for p in of_pass
+    )
+    outcomes = pool.imap(partial(_read, plan), jobs, ahead=max(2, 2 * batches.batch_size // batches.repeats))
+    collected = (_collect(order[of_pass].tolist(), outcomes, plan) for of_pass in wanted)
+    while step := list(islice(collected, batches.accumulation)):
+        yield step
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    path: str
+    start: int
+    num_frames: int | None
+    seeds: tuple[tuple[int, ...], ...]
+
+
+def _read(plan: TrainPlan, job: _Job) -> TrainingClips:
+    return read_training_clips(job.path, plan, job.seeds, start=job.start, num_frames=job.num_frames)
+
+
+def _collect(videos: list[int], outcomes: Iterator[tuple[_Job, TrainingClips | Exception]], plan: TrainPlan) -> Batch:
+    """Take the outcomes of one forward pass together."""
+    clips, flipped, samples, unreadable, seconds = [], [], [], [], 0.0
+    for video, (job, outcome) in zip(videos, islice(outcomes, len(videos)), strict=True):
+        if isinstance(outcome, DualFormerError):
+            unreadable.append((job.path, outcome.reason if isinstance(outcome, VideoError) else str(outcome)))
+        elif isinstance(outcome, Exception):
+            raise outcome
+        else:
+            clips.append(outcome.clips)
+            flipped.append(outcome.flipped)
+            samples += [video] * len(outcome.clips)
+            seconds += outcome.decode_seconds + outcome.preprocess_seconds
+    nothing = np.empty((0, plan.num_frames, plan.crop_size, plan.crop_size, 3), np.uint8)
+    return Batch(
+        clips=np.concatenate([nothing, *clips]),
+        samples=tuple(samples),
+        flipped=np.concatenate([np.empty(0, np.bool_), *flipped]),
+        unreadable=tuple(unreadable),
+        read_seconds=seconds,
+    )
