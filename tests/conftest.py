@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +38,107 @@ def golden() -> Callable[[str], Any]:
         return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
     return load
+
+
+CLASS_NAMES = ["running", "jumping", "sitting down", "waving, both hands", "naïve dancing 💃"]
+
+MINI_PRESET = """\
+model:
+  embed_dims: [8, 16, 16, 32]
+  depths: [2, 2, 2, 2]
+  num_heads: [1, 2, 2, 4]
+  window_size: [2, 2, 2]
+  fine_grid: [2, 2, 2]
+  coarse_grid: [2, 2, 2]
+  num_classes: 5
+data:
+  classes: {classes}
+  clip: {{num_frames: 8}}
+  crop_size: 64
+  test: {{num_clips: 2, short_side: 64}}
+  validation: {{short_side: 64}}
+runtime: {{device: cpu}}
+"""
+
+
+@pytest.fixture(scope="session")
+def mini_preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A preset of a model with every part of the large ones that computes in milliseconds, and its class list."""
+    folder = tmp_path_factory.mktemp("preset")
+    classes, preset = folder / "classes.txt", folder / "mini.yaml"
+    classes.write_text("\n".join(CLASS_NAMES), encoding="utf-8")
+    preset.write_text(MINI_PRESET.format(classes=json.dumps(str(classes))), encoding="utf-8")
+    return preset
+
+
+@pytest.fixture(scope="session")
+def mini_weights(mini_preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights for it in the published layout, whose scores depend much on what is seen."""
+    import torch
+
+    from dualformer_cli import create_model
+    from dualformer_cli.model.weights import to_published
+
+    torch.manual_seed(5)
+    model = create_model(str(mini_preset))
+    with torch.no_grad():
+        model.classifier.weight.mul_(60)
+    path = tmp_path_factory.mktemp("weights") / "mini.pth"
+    torch.save({"state_dict": to_published(model.state_dict())}, path)
+    return path
+
+
+def draw_clip(path: Path, *, num_frames: int = 40, size: tuple[int, int] = (96, 64), fps: int = 25) -> Path:
+    """Write an H.264 file of a pattern that moves, brightens and changes its colours."""
+    import av
+
+    width, height = size
+    columns, rows = np.arange(width)[None, :, None], np.arange(height)[:, None, None]
+    colours = np.array([1.0, 0.7, 0.4])
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"preset": "ultrafast", "g": "10"})
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for number in range(num_frames):
+            wave = np.sin(columns / (3 + number / 9) + number * colours) * np.cos(rows / 7 - number / 5)
+            pixels = (110 + number % 60 + 80 * wave).clip(0, 255).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+@pytest.fixture(scope="session")
+def clip_drawer() -> Callable[..., Path]:
+    """The function draw_clip(path, num_frames=40, size=(96, 64), fps=25) -> path of a new video."""
+    return draw_clip
+
+
+class HerePool:
+    """Does at once and in this process what a WorkerPool does in others."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Take what a WorkerPool takes."""
+
+    def __enter__(self) -> HerePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """There is nothing to end."""
+
+    def call(self, function: Callable[[Any], Any], item: Any) -> Any:
+        return function(item)
+
+    def imap(
+        self, function: Callable[[Any], Any], items: Iterable[Any], *, ahead: int | None = None
+    ) -> Iterator[tuple[Any, Any]]:
+        for item in items:
+            try:
+                outcome = function(item)
+            except Exception as error:
+                outcome = error
+            yield item, outcome
+
+
+@pytest.fixture(scope="session")
+def here_pool() -> type[HerePool]:
+    """A class to put in the place of WorkerPool where a test is about something else."""
+    return HerePool

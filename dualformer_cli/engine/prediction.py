@@ -111,6 +111,8 @@ class VideoScores:
         assert self._info is not None, "add() comes first"
         scores = np.concatenate(self._scores)
         durations = np.subtract(self._ends, self._starts) if self._is_timeline else None
+        if durations is not None and not durations.any():  # one frame that lasts for nobody knows how long
+            durations = None
         result: dict[str, Any] = {
             "path": path,
             "status": "ok",
@@ -152,7 +154,11 @@ class LiveScores:
     def prediction(self, name: str, class_names: Sequence[str], top_k: int) -> Prediction:
         """The result of everything seen; an input that gave no clip has failed."""
         if not self.ends:
-            return failure(name, "interrupted before the first clip was complete" if self.interrupted else "no frames")
+            if not self.interrupted:
+                return failure(name, "no frames")
+            nothing = failure(name, "interrupted before the first clip was complete")
+            nothing.result["interrupted"] = True
+            return nothing
         scores = np.stack(self._scores)
         # A clip speaks for the time since the one before it; clips may overlap.
         starts = [self.starts[0], *self.ends[:-1]]
