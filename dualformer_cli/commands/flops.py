@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
@@ -15,8 +14,10 @@ from dualformer_cli.commands.options import (
     PresetOption,
     PrintConfigOption,
     VerboseOption,
+    ViewsOption,
     complete_preset,
     resolve,
+    views_keys,
 )
 
 
@@ -30,10 +31,7 @@ def flops(
         ),
     ] = None,
     preset: PresetOption = None,
-    views: Annotated[
-        str | None,
-        typer.Option(metavar="CLIPSxCROPS", help="Views per video, such as 4x3. [default: the preset's test views]"),
-    ] = None,
+    views: ViewsOption = None,
     by_module: Annotated[bool, typer.Option("--by-module", help="List the cost of every stage and block.")] = False,
     latency: Annotated[
         bool, typer.Option("--latency", help="Also time forward passes of one random clip on the device.")
@@ -51,7 +49,7 @@ def flops(
     """
     if (size is None) == (preset is None):
         raise typer.BadParameter("name one model: a size, or a preset", param_hint="SIZE|PRESET")
-    resolved = resolve(size or preset, overrides, device=device, precision=precision, **_views_keys(views))
+    resolved = resolve(size or preset, overrides, device=device, precision=precision, **views_keys(views))
     if print_config:
         from dualformer_cli.config.load import to_yaml
 
@@ -62,13 +60,3 @@ def flops(
 
     document = describe(resolved.config, name=resolved.preset, with_modules=by_module, with_latency=latency)
     (print_json if as_json else print_flops)(document)
-
-
-def _views_keys(views: str | None) -> dict[str, int]:
-    """Turn "4x3" into the configuration keys it stands for."""
-    if views is None:
-        return {}
-    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", views)
-    if match is None:
-        raise typer.BadParameter(f"{views!r} is not CLIPSxCROPS, such as 4x3", param_hint="--views")
-    return {"data.test.num_clips": int(match[1]), "data.test.num_crops": int(match[2])}
