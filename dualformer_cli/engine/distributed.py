@@ -12,7 +12,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -38,10 +38,6 @@ _BUCKET_BYTES = 64 * 2**20
 _SECONDS_FOR_THE_WATCHER = 3.0
 
 _T = TypeVar("_T")
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-_uncompiled: Callable[[_Function], _Function] = torch.compiler.disable
-"""Keeps exchanges between ranks out of compiled graphs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,13 +276,17 @@ def dtype_of(precision: str) -> torch.dtype:
 class SynchronizedBatchNorm(nn.BatchNorm3d):
     """BatchNorm whose training statistics are those of all ranks' batches together, on CPU and on GPUs."""
 
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Exchanges stay out of compiled graphs. A decorator would load the compiler, 3 s, with this file.
+        self._uncompiled = torch.compiler.disable(SynchronizedBatchNorm._forward_together)
+
     def forward(self, x: Tensor) -> Tensor:
         """(b, c, ...) to (b, c, ...); b may differ between ranks and be 0 on some."""
         if not self.training or _world_size() == 1:
             return super().forward(x)
-        return self._forward_together(x)
+        return self._uncompiled(self, x)
 
-    @_uncompiled
     def _forward_together(self, x: Tensor) -> Tensor:
         mean, variance, count = _moments_over_ranks(x.detach())
         if self.track_running_stats:

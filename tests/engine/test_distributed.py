@@ -317,7 +317,8 @@ def test_two_torchrun_agents_make_one_world(tmp_path: Path) -> None:
     agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
     meeting = ["--rdzv-backend", "c10d", "--rdzv-id", "test", "--rdzv-endpoint", endpoint, "--local-addr", "127.0.0.1"]
     command = [*agent, *meeting, "ranks.py", "places.json"]
-    running = [subprocess.Popen(command, cwd=tmp_path, env=script_environment()) for _ in range(2)]
+    environment = {**script_environment(), "TMPDIR": str(tmp_path)}  # for torchrun's logs
+    running = [subprocess.Popen(command, cwd=tmp_path, env=environment) for _ in range(2)]
     try:
         assert [process.wait(timeout=120) for process in running] == [0, 0]
     finally:
