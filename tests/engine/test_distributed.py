@@ -284,7 +284,7 @@ def test_conversion_keeps_names_tensors_and_the_other_modules() -> None:
     kinds = {"synchronized": SynchronizedBatchNorm, "frozen": FrozenBatchNorm, "per_rank": nn.BatchNorm3d}
     for mode, kind in kinds.items():
         assert convert_batch_norm(model, mode) is model  # type: ignore[arg-type]
-        layer = model.get_submodule("block.1")
+        layer = cast(nn.BatchNorm3d, model.get_submodule("block.1"))
         assert type(layer) is kind
         assert (layer.eps, layer.momentum, layer.training) == (1e-3, 0.2, True)
         assert list(model.state_dict()) == names
