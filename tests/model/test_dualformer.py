@@ -52,15 +52,18 @@ def test_an_inference_pass_leaves_its_input_alone() -> None:
     assert all(torch.equal(a, b) for a, b in zip(stages, again, strict=True))
 
 
-def test_gradient_checkpointing_changes_no_gradient() -> None:
-    gradients = []
+def test_gradient_checkpointing_changes_no_gradient_and_no_statistics() -> None:
+    gradients, statistics = [], []
     for enabled in (False, True):
         model = small_world(dropout=0.0, gradient_checkpointing=enabled).train()
         model(torch.randn(2, 3, 8, 64, 64, generator=torch.Generator().manual_seed(1))).square().sum().backward()
         gradients.append([parameter.grad for parameter in model.parameters()])
+        statistics.append(list(model.buffers()))
     assert all(grad is not None for grad in gradients[0])
     for plain, recomputed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, recomputed, rtol=1e-4, atol=1e-6)
+    for plain, recomputed in zip(*statistics, strict=True):  # the second forward pass must not count its batch again
+        torch.testing.assert_close(plain, recomputed)
 
 
 def test_drop_path_rises_linearly_to_its_rate() -> None:
