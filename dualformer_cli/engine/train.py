@@ -13,7 +13,7 @@ import resource
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -228,6 +228,7 @@ class Trainer:
             read_seconds = sum(batch.read_seconds for batch in batches) / self.config.runtime.num_workers
             waited = perf_counter() - started
         self._update(batches, self.recipe.lr / 10)
+        self.unreadable = 0  # the same videos count again
         started = perf_counter()
         _, count = self._update(batches, self.recipe.lr / 10)
         if self.ranks.device.type == "cuda":
@@ -361,8 +362,11 @@ class Trainer:
 
     def _count_unreadable(self, unreadable: int, batches: Sequence[Batch]) -> None:
         """Say which videos are missing, and stop when they are too many."""
-        for batch in batches:
-            for path, reason in batch.unreadable:
+        if not unreadable:
+            return
+        own = [missing for batch in batches for missing in batch.unreadable]
+        for path, reason in (missing for of_rank in gather_objects(own) for missing in of_rank):
+            if self.ranks.is_main:
                 _LOGGER.warning("left out: %r: %s", path, reason)
         self.unreadable += unreadable
         allowed = self.config.train.max_unreadable * len(self.train_list)
@@ -466,9 +470,11 @@ class Trainer:
             DualFormerError: if it belongs to other data or another recipe.
         """
         progress = checkpoint["progress"]
+        shapes = {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}
         for what, saved, now in (
             ("training list", checkpoint["data"]["training"], self.train_list.fingerprint),
             ("clips per step", progress["global_batch_size"], self.recipe.global_batch_size),
+            ("model", *_first_difference(checkpoint["model"], shapes)),
         ):
             if saved != now:
                 raise DualFormerError(
@@ -478,7 +484,7 @@ class Trainer:
         self.model.load_state_dict(checkpoint["training_model"] or checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scaler.load_state_dict(checkpoint["scaler"])
-        if self.average is not None:
+        if self.average is not None and checkpoint["average_updates"] is not None:
             self.average.load_state_dict({"num_updates": checkpoint["average_updates"], "weights": checkpoint["model"]})
         self.epoch, self.step_in_epoch = progress["epoch"], progress["step_in_epoch"]
         self.step, self.best, self.unreadable = progress["step"], progress["best"], progress["unreadable"]
@@ -590,6 +596,18 @@ class Trainer:
             self._save()
         numbers = [number for number in gather_objects(self._stop_signal) if number is not None]
         raise Stopped(numbers[0])
+
+
+def _first_difference(saved: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str]:
+    """Describe the first tensor that two models do not share alike, in the one and in the other; else twice nothing."""
+    of_saved = {name: tuple(tensor.shape) for name, tensor in saved.items()}
+    for name in {**of_saved, **shapes}:
+        if of_saved.get(name) != shapes.get(name):
+            one, other = (
+                f"{name} {found[name]}" if name in found else f"without {name}" for found in (of_saved, shapes)
+            )
+            return one, other
+    return "", ""
 
 
 def _step_of(line: str) -> int:
