@@ -78,7 +78,7 @@ def test_equal_neighbours_are_joined_with_their_mean_by_duration() -> None:
     )
 )
 def test_a_merged_timeline_covers_the_same_time_and_no_neighbours_are_equal(rows: Any) -> None:
-    ends = np.cumsum([duration for _, duration in rows])
+    ends = np.cumsum([duration for _, duration in rows]).tolist()
     starts = [0.0, *ends[:-1]]
     scores = np.array([row for row, _ in rows])
     merged = merge_segments(starts, ends, scores, NAMES)

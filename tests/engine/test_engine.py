@@ -1,0 +1,250 @@
+"""The engine: one model over many videos, whose results do not depend on how they were read or what came before."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dualformer_cli.config.load import load_config
+from dualformer_cli.data.workers import WorkerTimeout
+from dualformer_cli.engine import engine as module
+from dualformer_cli.engine.engine import Engine
+from dualformer_cli.errors import ConfigError, VideoError
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def make_engine(mini_preset: Path, mini_weights: Path) -> Callable[..., Engine]:
+    """The function make_engine(*overrides) -> an Engine of the mini preset with its weights."""
+
+    def make(*overrides: str, weights: str | None = None) -> Engine:
+        flags = {"weights": weights or str(mini_weights)}
+        return Engine(load_config(str(mini_preset), overrides=overrides, flags=flags, environ={}))
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory, clip_drawer: Callable[..., Path]) -> str:
+    """An H.264 file of 60 frames at 10 per second."""
+    return str(clip_drawer(tmp_path_factory.mktemp("clips") / "clip.mp4", num_frames=60, fps=10))
+
+
+def without_timing(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in result.items() if name != "timing"}
+
+
+def test_every_result_can_be_traced_to_its_weights_and_settings(
+    make_engine: Any, mini_preset: Path, mini_weights: Path
+) -> None:
+    facts = make_engine("data.test.num_crops=3").describe()
+    assert facts == {
+        "preset": str(mini_preset),
+        "weights": str(mini_weights),
+        "weights_sha256": hashlib.sha256(mini_weights.read_bytes()).hexdigest(),
+        "device": "cpu",
+        "precision": "fp32",
+        "views": "2x3",
+    }
+    assert make_engine("data.clip.sampling=segments").describe()["views"] == "1x1"
+    assert make_engine(weights="random").describe()["weights_sha256"] is None
+
+
+def test_random_weights_are_warned_of(
+    make_engine: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("dualformer_cli"), "propagate", True)
+    make_engine(weights="random")
+    assert "weights are random: labels and scores mean nothing" in caplog.text
+
+
+@pytest.mark.parametrize("segments_per_read", [1, 3, 100])
+def test_a_timeline_is_the_same_however_many_segments_are_read_at_once(
+    segments_per_read: int, make_engine: Any, clip: str, here_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = make_engine()
+    (whole,) = engine.predict([clip], here_pool(), every_seconds=0.7)
+    monkeypatch.setattr(module, "SEGMENTS_PER_READ", segments_per_read)
+    (parts,) = engine.predict([clip], here_pool(), every_seconds=0.7)
+    assert without_timing(parts.result) == without_timing(whole.result)
+    assert whole.result["views"] == len(whole.features) == 9
+    for one, other in zip(parts.features, whole.features, strict=True):
+        np.testing.assert_array_equal(one["features"], other["features"])
+
+
+def test_one_segment_as_long_as_the_video_covers_all_of_it(make_engine: Any, clip: str, here_pool: Any) -> None:
+    (prediction,) = make_engine().predict([clip], here_pool(), every_seconds=1000)
+    (segment,) = prediction.result["segments"]
+    assert (segment["start_seconds"], segment["end_seconds"]) == (0, pytest.approx(6))
+    assert segment["label"] == prediction.result["predictions"][0]["label"]
+
+
+def test_a_failure_half_way_through_a_timeline_is_the_result_of_that_video_alone(
+    make_engine: Any, clip: str, here_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = module._read_segments
+    broken: list[str] = []
+
+    def fail_late(path: str, plan: Any, segments: slice) -> Any:
+        if segments.start and not broken:
+            broken.append(path)
+            raise WorkerTimeout(path, 20.0)
+        return read(path, plan, segments)
+
+    monkeypatch.setattr(module, "_read_segments", fail_late)
+    monkeypatch.setattr(module, "SEGMENTS_PER_READ", 2)
+    first, second = make_engine().predict([clip, clip], here_pool(), every_seconds=1)
+    assert (first.result["status"], first.result["error"]) == ("error", "decoder made no progress for 20 s")
+    assert second.result["status"] == "ok"
+
+
+@pytest.mark.parametrize("every_seconds", [None, 1.0])
+def test_bad_files_become_results_in_their_places(
+    every_seconds: float | None, make_engine: Any, clip: str, here_pool: Any, tmp_path: Path
+) -> None:
+    empty, missing = tmp_path / "empty.mp4", str(tmp_path / "missing.mp4")
+    empty.write_bytes(b"")
+    paths = [str(empty), clip, missing]
+    predictions = list(make_engine().predict(paths, here_pool(), every_seconds=every_seconds))
+    assert [prediction.result["path"] for prediction in predictions] == paths
+    assert [prediction.result.get("error") for prediction in predictions] == [
+        "the file is empty (0 bytes)",
+        None,
+        "no such file or folder",
+    ]
+
+
+def test_a_bug_is_not_taken_for_a_bad_file(
+    make_engine: Any, clip: str, here_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def buggy(*_: Any, **__: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(module, "read_views", buggy)
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        list(make_engine().predict([clip], here_pool()))
+
+
+def test_scores_that_are_not_numbers_are_no_prediction(make_engine: Any, clip: str, here_pool: Any) -> None:
+    engine = make_engine()
+    with torch.no_grad():
+        engine.model.classifier.bias[2] = math.nan
+    (prediction,) = engine.predict([clip], here_pool())
+    assert prediction.result["error"] == "the scores are not numbers in fp32; try --precision fp32"
+    assert prediction.result["predictions"] == []
+
+
+def test_bfloat16_agrees_with_float32_to_its_precision(make_engine: Any, clip: str, here_pool: Any) -> None:
+    scores = []
+    for precision in ("fp32", "bf16"):
+        engine = make_engine(f"runtime.precision={precision}")
+        assert engine.describe()["precision"] == precision
+        (prediction,) = engine.predict([clip], here_pool())
+        ordered = sorted(prediction.result["predictions"], key=lambda entry: entry["index"])
+        scores.append([entry["score"] for entry in ordered])
+        assert sum(scores[-1]) == pytest.approx(1, abs=1e-6)
+    assert np.abs(np.subtract(scores[0], scores[1])).max() < 0.1
+
+
+def test_videos_are_read_lazily(make_engine: Any, clip: str, here_pool: Any) -> None:
+    taken = []
+
+    def paths() -> Iterator[str]:
+        for number in range(1000):
+            taken.append(number)
+            yield clip
+
+    next(make_engine().predict(paths(), here_pool()))
+    assert len(taken) < 10
+
+
+def test_classes_without_a_list_are_called_by_their_numbers(make_engine: Any) -> None:
+    assert make_engine("data.classes=null").class_names == [f"class {index}" for index in range(5)]
+
+
+def test_a_class_list_of_another_length_is_refused(make_engine: Any) -> None:
+    with pytest.raises(ConfigError, match=r"data.classes 'ucf101' names 101 classes, model.num_classes is 5"):
+        make_engine("data.classes=ucf101")
+
+
+class Playing:
+    """A live source with three clips."""
+
+    def __init__(self, name: str) -> None:
+        """Connected at once."""
+
+    def __enter__(self) -> Playing:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Disconnected at once."""
+
+    def clips(self, num_frames: int, frame_interval: int, every_seconds: float, transform: Any) -> Iterator[Any]:
+        for number in range(3):
+            frames = np.full((num_frames, 70, 90, 3), 60 * number, np.uint8)
+            yield 2.0 * number, 2.0 * number + 1.5, np.stack([transform(frame) for frame in frames])
+
+
+def test_a_live_input_is_told_clip_by_clip(make_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LiveSource", Playing)
+    told: list[dict[str, Any]] = []
+    prediction = make_engine().predict_live("camera:0", every_seconds=2.0, top_k=3, on_clip=told.append)
+    assert [(clip["start_seconds"], clip["end_seconds"]) for clip in told] == [(0, 1.5), (2, 3.5), (4, 5.5)]
+    assert [len(clip["predictions"]) for clip in told] == [3, 3, 3]
+    assert (prediction.result["status"], prediction.result["duration_seconds"]) == ("ok", 5.5)
+
+
+def test_a_live_input_stops_after_the_time_it_was_given(make_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LiveSource", Playing)
+    told: list[Any] = []
+    make_engine().predict_live("camera:0", every_seconds=2.0, duration_seconds=3.0, on_clip=told.append)
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (KeyboardInterrupt(), {"interrupted": True}),
+        (VideoError("camera:0", "the stream broke off"), {"warnings": ["the stream broke off"]}),
+    ],
+)
+def test_a_live_input_that_ends_early_keeps_what_was_seen(
+    error: BaseException, expected: dict[str, Any], make_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ending(Playing):
+        def clips(self, *arguments: Any) -> Iterator[Any]:
+            yield next(super().clips(*arguments))
+            raise error
+
+    monkeypatch.setattr(module, "LiveSource", Ending)
+    prediction = make_engine().predict_live("camera:0", every_seconds=2.0, on_clip=lambda clip: None)
+    assert prediction.result["status"] == "ok"
+    assert prediction.result["views"] == 1
+    for name, value in expected.items():
+        assert prediction.result[name] == value
+
+
+def test_a_live_input_that_cannot_be_opened_is_a_failure_without_its_password(
+    make_engine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(name: str) -> None:
+        raise VideoError("rtsp://***@cam", "connection refused")
+
+    monkeypatch.setattr(module, "LiveSource", refuse)
+    prediction = make_engine().predict_live("rtsp://me:secret@cam", every_seconds=2.0, on_clip=lambda clip: None)
+    assert (prediction.result["path"], prediction.result["error"]) == ("rtsp://***@cam", "connection refused")
