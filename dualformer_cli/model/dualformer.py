@@ -139,14 +139,18 @@ def _recompute_contexts(block: nn.Module) -> tuple[AbstractContextManager[None],
 
 @contextmanager
 def _still_statistics(block: nn.Module) -> Iterator[None]:
-    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm3d) and module.track_running_stats]
+    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm3d)]
+    before = [
+        (norm.momentum, norm.num_batches_tracked.clone()) for norm in norms if norm.num_batches_tracked is not None
+    ]
     for norm in norms:
-        norm.track_running_stats = False
+        norm.momentum = 0.0  # the running statistics stay the same tensors, which the backward pass checks
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(norms, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr]
 
 
 class DualFormer(nn.Module):
