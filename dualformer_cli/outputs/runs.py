@@ -79,7 +79,7 @@ def _comparison(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
     flipped = comparison["flipped"]
     return [
         ("compared", f"{comparison['videos']} videos in both"),
-        ("top1", f"{comparison['top1_first']:.2f} against {comparison['top1_second']:.2f}"),
+        ("top1 of both", f"{comparison['top1_first']:.2f} against {comparison['top1_second']:.2f}"),
         ("McNemar", f"p = {comparison['p_value']:.3g}, {len(flipped)} videos flipped"),
     ]
 

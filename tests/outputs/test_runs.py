@@ -1,0 +1,117 @@
+"""What train and eval print, and the files of JSON lines."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dualformer_cli.outputs.runs import metric_line, print_evaluation, print_preflight, write_json_lines
+
+VIDEOS = {"listed": 5, "scored": 3, "missing": 1, "unreadable": 0, "too_short": 1}
+DOCUMENT: dict[str, Any] = {
+    "videos": VIDEOS,
+    "top1": 66.6667,
+    "top5": 100.0,
+    "mean_class_accuracy": 50.0,
+    "top1_all_listed": 40.0,
+    "top1_interval": [0.0, 100.0],
+    "expected_calibration_error": 3.21,
+    "loss": 1.23456,
+    "views_curve": [{"views": 1, "top1": 33.3}, {"views": 2, "top1": 66.6667}],
+    "preset": "k400-tiny",
+    "digest": "abc",
+    "label_order": "the labels seem to be in another order",
+    "comparison": {
+        "videos": 3,
+        "top1_first": 66.7,
+        "top1_second": 33.3,
+        "p_value": 0.0123,
+        "flipped": [{"path": "a.mp4"}],
+    },
+}
+PREFLIGHT: dict[str, Any] = {
+    "notes": ["64 clips per step (kept)", "started from random weights"],
+    "classes": 4,
+    "lr": 1e-3,
+    "steps": 12345,
+    "peak_memory_mib": 2048.4,
+    "read_clips_per_second": 10.0,
+    "model_clips_per_second": 20.0,
+    "limited_by": "reading",
+    "hours": 1.26,
+    "disk_needed_gib": 0.5,
+    "disk_free_gib": 100.0,
+    "warnings": ["videos are read slower"],
+}
+
+
+def printed(function: Any, document: Any) -> dict[str, str]:
+    stream = io.StringIO()
+    function(document, stream=stream)
+    lines = stream.getvalue().splitlines()
+    width = len(lines[0]) - len(lines[0].split("  ", 1)[1].lstrip())
+    assert all(line[width - 1] == " " != line[width] for line in lines), "values stand in one column"
+    return {line[:width].strip(): line[width:] for line in lines}
+
+
+def test_the_line_of_a_validation_has_metrics_and_what_is_missing() -> None:
+    assert metric_line(DOCUMENT) == (
+        "top1 66.67, top5 100.00, mean_class_accuracy 50.00, loss 1.2346, 2 of 5 videos not scored"
+    )
+    assert metric_line({"videos": {**VIDEOS, "listed": 3}}) == "3 videos scored, without labels"
+
+
+def test_an_evaluation_prints_buckets_both_accuracies_and_warnings() -> None:
+    rows = printed(print_evaluation, DOCUMENT)
+    assert rows["videos"] == "5 listed, 3 scored, 1 missing, 0 unreadable, 1 too short"
+    assert (rows["top1"], rows["top1_all_listed"]) == ("66.67", "40.00")
+    assert rows["top1 of both"] == "66.70 against 33.30"
+    assert rows["95 % interval"] == "0.00 to 100.00"
+    assert rows["top1 by views"] == "1: 33.30, 2: 66.67"
+    assert rows["warning"] == "the labels seem to be in another order"
+    assert rows["McNemar"] == "p = 0.0123, 1 videos flipped"
+    assert rows["digest"] == "abc"
+
+
+def test_an_evaluation_without_labels_prints_no_accuracy() -> None:
+    rows = printed(print_evaluation, {"videos": VIDEOS, "digest": "abc"})
+    assert set(rows) == {"videos", "digest"}
+
+
+def test_a_dry_run_prints_its_table() -> None:
+    rows = printed(print_preflight, PREFLIGHT)
+    assert rows["classes"] == "4"
+    assert rows["lr"] == "0.001"
+    assert rows["steps"] == "12,345"
+    assert rows["peak memory"] == "2,048 MiB"
+    assert rows["model"] == "20.0 clips/s; limited by reading"
+    assert rows["time"] == "1.3 hours without validation"
+    assert rows["disk"] == "0.50 GiB needed, 100.0 GiB free"
+    assert rows["warning"] == "videos are read slower"
+
+
+def test_text_that_a_terminal_cannot_show_does_not_stop_the_output() -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    print_evaluation({**DOCUMENT, "list": "naïve\x1b[31m.csv"}, stream=stream)
+    stream.seek(0)
+    assert "\x1b" not in stream.read()
+
+
+def test_json_lines_are_ascii_and_appear_whole(tmp_path: Path) -> None:
+    target = tmp_path / "rows.jsonl"
+    rows = [{"path": "naïve \udcff.mp4", "scores": [[0.1]]}, {"path": "b", "scores": None}]
+    write_json_lines(rows, target)
+    assert [json.loads(line) for line in target.read_bytes().decode("ascii").splitlines()] == rows
+
+    def broken() -> Any:
+        yield {"path": "a"}
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        write_json_lines(broken(), target)
+    assert len(target.read_text().splitlines()) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
