@@ -1,7 +1,7 @@
 """Scores and labels become numbers: accuracies in percent, intervals, comparisons, and what a report lists.
 
-Everything here is NumPy on arrays of all videos, except `Accumulator`, whose sums add up across ranks. The classes
-of a video are ranked by score; of equal scores the lower class number comes first, as in `predict`.
+Everything here is NumPy on arrays of all videos, gathered from all ranks. The classes of a video are ranked by score;
+of equal scores the lower class number comes first, as in `predict`.
 """
 
 from __future__ import annotations
@@ -21,65 +21,6 @@ from dualformer_cli.errors import DualFormerError
 Scores = npt.NDArray[np.floating[Any]]
 Labels = npt.NDArray[np.integer[Any]]
 Hits = npt.NDArray[np.bool_]
-
-
-class Accumulator:
-    """Loss and accuracies of any number of videos as one vector of sums.
-
-    Ranks add their `sums` up, element by element, and each then holds the results of all. Counts are whole numbers
-    in float64, so the accuracies are the same digits however the videos are spread.
-
-    Args:
-        num_classes: of the scores.
-        multi_label: labels are (n, classes) yes or no, and the result is an average precision.
-    """
-
-    def __init__(self, num_classes: int, *, multi_label: bool = False) -> None:
-        self.num_classes, self.multi_label = num_classes, multi_label
-        self.sums = np.zeros(_FIRST_CLASS + 2 * num_classes)
-
-    def add(self, scores: Scores, labels: npt.NDArray[Any], *, loss_sum: float = 0.0) -> None:
-        """Take in some videos.
-
-        Args:
-            scores: shape (n, classes).
-            labels: class numbers (n,), or (n, classes) if `multi_label`.
-            loss_sum: summed over the n videos.
-
-        Raises:
-            ValueError: if scores or labels do not fit.
-        """
-        self.sums[_VIDEOS] += len(scores)
-        self.sums[_LOSS] += loss_sum
-        if self.multi_label:
-            precisions = sample_average_precisions(scores, labels)
-            self.sums[_LABELLED] += len(precisions)
-            self.sums[_PRECISION] += precisions.sum()
-            return
-        ranks = label_ranks(scores, labels)
-        self.sums[_TOP1] += (ranks < 1).sum()
-        self.sums[_TOP5] += (ranks < 5).sum()
-        videos, hits = self.sums[_FIRST_CLASS:].reshape(2, -1)
-        videos += np.bincount(labels, minlength=self.num_classes)
-        hits += np.bincount(labels[ranks < 1], minlength=self.num_classes)
-
-    def results(self) -> dict[str, float]:
-        """Return videos, loss and top1, top5, mean_class_accuracy, or sample_average_precision; NaN without videos."""
-        videos = self.sums[_VIDEOS]
-        results = {"videos": int(videos), "loss": _ratio(self.sums[_LOSS], videos)}
-        if self.multi_label:
-            precision = 100 * _ratio(self.sums[_PRECISION], self.sums[_LABELLED])
-            return {**results, "sample_average_precision": precision}
-        class_videos, class_hits = self.sums[_FIRST_CLASS:].reshape(2, -1)
-        return {
-            **results,
-            "top1": 100 * _ratio(self.sums[_TOP1], videos),
-            "top5": 100 * _ratio(self.sums[_TOP5], videos),
-            "mean_class_accuracy": mean_class_accuracy(class_videos, class_hits),
-        }
-
-
-_VIDEOS, _LOSS, _TOP1, _TOP5, _LABELLED, _PRECISION, _FIRST_CLASS = range(7)  # places in Accumulator.sums
 
 
 def _ratio(part: Any, whole: Any) -> float:

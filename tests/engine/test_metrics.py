@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualformer_cli.engine import metrics
-from dualformer_cli.engine.metrics import Accumulator, Confusion
+from dualformer_cli.engine.metrics import Confusion
 from dualformer_cli.errors import DualFormerError
 
 NAMES = ["pan left", "pan right", "static", "zoom in"]
@@ -55,44 +55,6 @@ def test_a_label_ranks_where_sorting_the_classes_puts_it(videos: int, classes: i
 def test_scores_that_cannot_be_ranked_are_refused(scores: np.ndarray, labels: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         metrics.label_ranks(scores, labels)
-
-
-@given(cuts=st.lists(st.integers(0, 37), max_size=4), seed=st.integers(0, 100))
-@settings(max_examples=30)
-def test_sums_over_ranks_give_the_digits_of_one_rank(cuts: list[int], seed: int) -> None:
-    scores, labels = random_scores(37, 7, seed), random_labels(37, 7, seed)
-    bounds = [0, *sorted(cuts), 37]
-    ranks = [Accumulator(7) for _ in range(len(bounds) - 1)]
-    for rank, start, end in zip(ranks, bounds, bounds[1:], strict=False):
-        rank.add(scores[start:end], labels[start:end], loss_sum=float(end - start))
-    ranks[0].sums[:] = sum(rank.sums for rank in ranks)
-    results = ranks[0].results()
-    whole = metrics.single_label_results(scores, labels)
-    assert results == {"videos": 37, "loss": 1.0} | {
-        name: whole[name] for name in ("top1", "top5", "mean_class_accuracy")
-    }
-
-
-def test_several_labels_add_up_too() -> None:
-    scores, positives = random_scores(9, 5), random_scores(9, 5, seed=3) > 0.2
-    positives[4] = False
-    first, second = Accumulator(5, multi_label=True), Accumulator(5, multi_label=True)
-    first.add(scores[:4], positives[:4], loss_sum=1.5)
-    second.add(scores[4:], positives[4:], loss_sum=3.0)
-    first.sums += second.sums
-    expected = metrics.multi_label_results(scores, positives)["sample_average_precision"]
-    assert first.results() == {"videos": 9, "loss": 0.5, "sample_average_precision": pytest.approx(expected)}
-
-
-def test_nothing_scored_gives_no_number() -> None:
-    for results in (Accumulator(3).results(), Accumulator(3, multi_label=True).results()):
-        assert results.pop("videos") == 0
-        assert all(math.isnan(value) for value in results.values())
-    nothing = metrics.single_label_results(np.zeros((0, 3)), np.zeros(0, dtype=np.int64))
-    assert math.isnan(nothing["top1"])
-    assert math.isnan(nothing["mean_class_accuracy"])
-    assert all(map(math.isnan, nothing["top1_interval"]))
-    assert metrics.calibration(np.zeros((0, 3)), np.zeros(0, dtype=np.int64))["bins"] == []
 
 
 def test_class_accuracy_is_averaged_over_the_classes_that_have_videos() -> None:
