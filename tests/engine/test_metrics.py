@@ -57,6 +57,14 @@ def test_scores_that_cannot_be_ranked_are_refused(scores: np.ndarray, labels: np
         metrics.label_ranks(scores, labels)
 
 
+def test_nothing_scored_gives_no_number() -> None:
+    nothing = metrics.single_label_results(np.zeros((0, 3)), np.zeros(0, dtype=np.int64))
+    assert math.isnan(nothing["top1"])
+    assert math.isnan(nothing["mean_class_accuracy"])
+    assert all(map(math.isnan, nothing["top1_interval"]))
+    assert metrics.calibration(np.zeros((0, 3)), np.zeros(0, dtype=np.int64))["bins"] == []
+
+
 def test_class_accuracy_is_averaged_over_the_classes_that_have_videos() -> None:
     labels, predicted = np.array([0, 0, 0, 1]), np.array([0, 0, 2, 1])
     results = metrics.single_label_results(np.eye(3)[predicted], labels)
