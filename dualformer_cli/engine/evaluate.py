@@ -67,13 +67,16 @@ class LabelledList:
         return [labels[0] if labels else -1 for labels in self.labels]
 
 
-def open_list(data: DataConfig, source: str, *, class_names: Sequence[str] | None) -> LabelledList:
+def open_list(
+    data: DataConfig, source: str, *, class_names: Sequence[str] | None, usable_only: bool = False
+) -> LabelledList:
     """Read a list and bring its labels into the model's numbering, matching classes by name.
 
     Args:
         data: where files are and which format the list has.
         source: the list.
         class_names: of the model; None takes the list's own, else those of the configuration.
+        usable_only: leave out, and say so, what the list itself calls broken; eval accounts for it instead.
 
     Raises:
         DualFormerError: if the list cannot be read, or has classes that the model does not.
@@ -82,7 +85,18 @@ def open_list(data: DataConfig, source: str, *, class_names: Sequence[str] | Non
     manifest = read_manifest(source, root=data.root, list_format=data.list_format, classes=configured)
     if not len(manifest):
         raise DualFormerError(f"list {source!r} is empty; it needs one video a line")
-    labels = [sample.labels for sample in manifest.samples]
+    for warning in manifest.warnings:
+        _LOGGER.warning("%s", warning)
+    if manifest.is_multi_label and not data.multi_label:
+        raise DualFormerError(
+            f"list {source!r} has videos with several labels; say so with --set data.multi_label=true, which scores "
+            "every class by itself"
+        )
+    rows = [row for row, sample in enumerate(manifest.samples) if sample.is_usable or not usable_only]
+    if len(rows) < len(manifest):
+        _LOGGER.warning("%s: %d videos are left out, which the list calls broken", source, len(manifest) - len(rows))
+    samples = [manifest.samples[row] for row in rows]
+    labels = [sample.labels for sample in samples]
     highest = max((label for of_video in labels for label in of_video), default=-1)
     own = manifest.class_names
     if own is None and class_names is None:
@@ -104,13 +118,13 @@ def open_list(data: DataConfig, source: str, *, class_names: Sequence[str] | Non
         )
     return LabelledList(
         source=source,
-        samples=list(manifest.samples),
-        files=list(manifest.files),
+        samples=samples,
+        files=[manifest.files[row] for row in rows],
         labels=labels,
         class_names=names,
         flip_pairs=FLIP_LABELS.get(data.classes or "", ()),
         fingerprint=manifest.fingerprint,
-        multi_label=manifest.is_multi_label or data.multi_label,
+        multi_label=data.multi_label,
     )
 
 

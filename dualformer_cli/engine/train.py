@@ -633,7 +633,13 @@ def _training_list(resolved: ResolvedConfig) -> tuple[LabelledList, RunConfig]:
     config = resolved.config
     if config.data.train_list is None:
         raise ConfigError("there is no training list; give --data MANIFEST or --set data.train_list=MANIFEST")
-    opened = open_list(config.data, config.data.train_list, class_names=None)
+    opened = open_list(config.data, config.data.train_list, class_names=None, usable_only=True)
+    unlabelled = sum(not labels for labels in opened.labels)
+    if unlabelled:
+        raise ConfigError(
+            f"{unlabelled} of the {len(opened)} videos of the training list {config.data.train_list!r} have no label; "
+            "give every video one"
+        )
     if len(opened.class_names) != config.model.num_classes:
         if resolved.origins["model.num_classes"] in ("flag", "--set"):
             raise ConfigError(
