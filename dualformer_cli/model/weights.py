@@ -117,6 +117,8 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     """
     path = Path(path)
     try:
+        if path.is_fifo():  # opening it would wait for a writer
+            raise WeightsError(f"weights {str(path)!r} are a named pipe; give a file")
         with path.open("rb") as file:
             head = file.read(512)
     except FileNotFoundError:
@@ -149,7 +151,7 @@ def state_dict_of(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]
         if isinstance(inner.get(key), Mapping):
             inner = inner[key]
             break
-    tensors = {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
+    tensors = {str(key): value for key, value in inner.items() if isinstance(value, Tensor) and _has_values(value)}
     if not tensors:
         keys = _some(tuple(map(str, checkpoint)))
         raise WeightsError(f"weights {name} hold no tensors (keys: {keys}); give a checkpoint or a state dict")
@@ -157,6 +159,11 @@ def state_dict_of(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]
         if all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return tensors
+
+
+def _has_values(tensor: Tensor) -> bool:
+    """Whether a tensor can be copied into a parameter; sparse ones and those without data cannot."""
+    return tensor.layout == torch.strided and not tensor.is_meta
 
 
 def class_names_of(checkpoint: Mapping[str, Any]) -> list[str] | None:

@@ -348,6 +348,21 @@ def test_a_missing_file_says_what_can_be_given(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "nothing.pth")
 
 
+def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.pth")
+    with pytest.raises(WeightsError, match=r"pipe\.pth' are a named pipe; give a file$"):
+        read_checkpoint(tmp_path / "pipe.pth")
+
+
+@pytest.mark.parametrize("spoil", [Tensor.to_sparse, lambda tensor: tensor.to("meta")], ids=["sparse", "meta"])
+def test_tensors_without_plain_values_are_missing(spoil: Any, source: DualFormer, tmp_path: Path) -> None:
+    tensors = dict(source.state_dict())
+    tensors["classifier.weight"] = spoil(tensors["classifier.weight"])
+    torch.save(tensors, tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=r"do not fit the model \(missing: classifier\.weight\)"):
+        load_weights(mini(), tmp_path / "w.pth")
+
+
 def test_a_folder_is_no_file_of_weights(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"cannot be read: Is a directory$"):
         read_checkpoint(tmp_path)
