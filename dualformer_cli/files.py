@@ -25,7 +25,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise DualFormerError(f"cannot write {str(target)!r}: folder {str(target.parent)!r} does not exist; create it")
     if not os.access(target.parent, os.W_OK):
         raise DualFormerError(f"cannot write {str(target)!r}: no permission to write in {str(target.parent)!r}")
-    temporary = target.with_name(f".{target.stem[:80]}.{secrets.token_hex(4)}.part{target.suffix}")
+    temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}.part{target.suffix}")
     try:
         yield temporary
         os.replace(temporary, target)

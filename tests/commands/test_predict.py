@@ -427,6 +427,12 @@ def test_features_are_one_row_per_video_or_segment(results: Any, scenes: Path) -
         assert len(stored["features"]) == 0
 
 
+def test_an_output_may_have_the_longest_name_that_there_is(results: Any, scenes: Path) -> None:
+    stem = "🎬" * 62  # 248 of 255 bytes
+    results(scenes / "a.mp4", "--csv", f"{stem}.csv", "--save", f"{stem}.mp4", "--srt", f"{stem}.srt")
+    assert sorted(os.listdir()) == [f"{stem}.csv", f"{stem}.mp4", f"{stem}.srt"]
+
+
 @pytest.mark.parametrize(
     "option", [("--csv", "t.csv"), ("--srt", "t.srt"), ("--save", "t.mp4"), ("--features", "t.npz")]
 )
