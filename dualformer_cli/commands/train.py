@@ -98,7 +98,7 @@ def train(
     from dualformer_cli.engine.train import Stopped, Trainer
 
     with init_ranks(resolved.config.runtime.device) as ranks:
-        show = _Show(ranks, output, quiet=as_json)
+        show = _Show(ranks, output)
         trainer = Trainer(resolved, ranks, output=output, resume=resume, offline=offline, on_event=show.event)
         if dry_run:
             show.preflight(trainer, as_json=as_json)
@@ -115,8 +115,8 @@ def train(
 class _Show:
     """Tells what happens, on rank 0: progress on stderr, the result on stdout, curves into the run folder."""
 
-    def __init__(self, ranks: Ranks, output: Path, *, quiet: bool) -> None:
-        self.is_main, self.output, self.quiet = ranks.is_main, output, quiet
+    def __init__(self, ranks: Ranks, output: Path) -> None:
+        self.is_main, self.output = ranks.is_main, output
         self.num_steps = 0
 
     def line(self, text: str) -> None:

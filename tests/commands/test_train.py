@@ -1,0 +1,215 @@
+"""The options, files and ends of `dualformer train`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from dualformer_cli.app import app
+from dualformer_cli.config.load import load_config
+from dualformer_cli.engine.checkpoint import load_checkpoint
+from dualformer_cli.errors import DualFormerError
+
+RUNNER = CliRunner(env={"COLUMNS": "100"})
+SMALL = [
+    *("--set", "train.batch_size=2", "--set", "train.global_batch_size=2", "--set", "train.log_every_steps=1"),
+    *("--set", "data.train.short_side=64", "--set", "data.clip.frame_interval=1"),
+]
+
+
+@pytest.fixture(scope="module")
+def listed(tmp_path_factory: pytest.TempPathFactory, clip_drawer: Callable[..., Path]) -> Path:
+    """A list of six videos of five classes."""
+    folder = tmp_path_factory.mktemp("listed")
+    for index in range(6):
+        clip_drawer(folder / f"video {index}.mp4", num_frames=10 + index, size=(72, 64))
+    rows = "".join(f"video {index}.mp4,{index % 5}\n" for index in range(6))
+    (folder / "list.csv").write_text("path,label\n" + rows)
+    return folder / "list.csv"
+
+
+@pytest.fixture
+def train(
+    _own_environment: None, mini_preset: Path, listed: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """The function train(*options) -> result of the command on two epochs of three steps, decoding in this process."""
+    monkeypatch.setattr("dualformer_cli.engine.train.WorkerPool", here_pool)
+
+    def run(*options: object) -> Any:
+        arguments = ["train", "--preset", str(mini_preset), "--data", str(listed), *SMALL, "--set", "train.epochs=2"]
+        return RUNNER.invoke(app, [*arguments, *map(str, options)])
+
+    return run
+
+
+def test_a_run_leaves_a_folder_that_explains_itself(train: Any, listed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = train("--data", listed, "--output", run, "--seed", "3")
+    assert result.exit_code == 0, result.output
+    assert re.fullmatch(r"2 epochs, 6 steps, top1 [\d.]+, top5 100\.00, .*; run folder .*run\n", result.stdout)
+    assert "2 clips per step (kept): 1 process x 2 clips x 1 pass" in result.stderr
+    assert re.search(r"epoch 2, step 6/6: loss \d\.\d{4}, lr .* clips/s, \d+% waiting for data, .* left", result.stderr)
+    assert "validation after epoch 2: top1" in result.stderr
+    assert "this is the best so far" in result.stderr
+    config = load_config(str(run / "config.yaml"), environ={}).config
+    assert (config.runtime.seed, config.data.train_list, config.train.epochs) == (3, str(listed), 2)
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [row["event"] for row in rows] == [*["step"] * 3, "validation"] * 2
+    assert (run / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert load_checkpoint(run / "checkpoints" / "best.pt")["progress"]["step"] in (3, 6)
+
+
+def test_json_is_one_document(train: Any, tmp_path: Path) -> None:
+    result = train("--output", tmp_path / "run", "--json")
+    document = json.loads(result.stdout)
+    assert (document["epochs"], document["steps"], document["validation"]) == (2, 6, None)
+
+
+def test_a_dry_run_prints_its_table_and_leaves_no_folder(train: Any, tmp_path: Path) -> None:
+    result = train("--output", tmp_path / "run", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "run").exists()
+    names = [line.split("  ")[0] for line in result.stdout.splitlines()]
+    assert [name for name in names if name not in ("start", "warning")] == [
+        *("classes", "lr", "steps", "peak memory", "reading", "model", "time", "disk")
+    ]
+    document = json.loads(train("--output", tmp_path / "run", "--dry-run", "--json").stdout)
+    assert (document["classes"], document["steps"]) == (5, 6)
+
+
+def test_a_folder_with_a_run_needs_resume(train: Any, tmp_path: Path) -> None:
+    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+    result = train("--output", tmp_path / "run")
+    assert isinstance(result.exception, DualFormerError)
+    assert str(result.exception) == (
+        f"{str(tmp_path / 'run')!r} holds a run already; go on with --resume, or name another --output"
+    )
+    resumed = train("--output", tmp_path / "run", "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert "nothing to resume" in resumed.stderr
+    again = train("--output", tmp_path / "run", "--resume")
+    assert "resumed at epoch 2, step 6" in again.stderr
+
+
+def test_a_signal_ends_the_run_with_75_and_an_interrupt_with_130(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dualformer_cli.commands.train import _Show
+
+    event = _Show.event
+    for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
+
+        def interrupt(self: Any, told: dict[str, Any], number: int = number) -> None:
+            event(self, told)
+            if told["event"] == "step" and told["step"] == 2:
+                os.kill(os.getpid(), number)
+
+        monkeypatch.setattr(_Show, "event", interrupt)
+        run = tmp_path / number.name
+        result = train("--output", run)
+        assert result.exit_code == code, result.output
+        assert f"stopped by {number.name}; the state is saved, go on with --resume" in result.stderr
+        assert load_checkpoint(run / "checkpoints" / "last.pt")["progress"]["step_in_epoch"] == 2
+
+
+def test_the_run_starts_from_the_weights_that_are_named(train: Any, mini_weights: Path, tmp_path: Path) -> None:
+    result = train("--output", tmp_path / "run", "--init-from", mini_weights, "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert f"started from {mini_weights}" in result.stdout
+    assert "the classifier is kept: as many classes, but the weights do not say which" in result.stdout
+    own = train("--output", tmp_path / "first", "--set", "train.epochs=1")
+    assert own.exit_code == 0, own.output
+    result = train("--output", tmp_path / "run", "--init-from", tmp_path / "first/checkpoints/last.pt", "--dry-run")
+    assert "the classifier is kept: all classes are known by name" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--init-from", "a.pt", "--pretrained-2d", "timm"), "choose one of --init-from and --pretrained-2d"),
+        (("--data", "b", "--data", "c"), "give one training list, and at most one for validation"),
+        (("--gpus", "2", "--cpu-processes", "2"), "choose one of --gpus and --cpu-processes"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(train: Any, options: tuple[str, ...], message: str) -> None:
+    result = train(*options)
+    assert result.exit_code == 2
+    assert message in " ".join(re.sub("[│╭╮╰╯─]", " ", result.stderr).split())
+
+
+@pytest.mark.usefixtures("_own_environment")
+def test_a_recipe_must_be_named(listed: Path) -> None:
+    result = RUNNER.invoke(app, ["train", "--data", str(listed)])
+    assert result.exit_code == 2
+    assert "name the recipe, for example k400-small" in result.stderr
+
+
+def test_print_config_shows_lists_and_origins(train: Any, listed: Path) -> None:
+    result = train("--print-config", "--init-from", "x.pt")
+    assert result.exit_code == 0
+    assert re.search(r"train_list: .*list\.csv.*# from flag", result.stdout)
+    assert re.search(r"init_from: .*x\.pt.*# from flag", result.stdout)
+    assert re.search(r"epochs: 2 .*# from --set", result.stdout)
+
+
+@pytest.fixture
+def command(_own_environment: None, mini_preset: Path, listed: Path, tmp_path: Path) -> Callable[..., Any]:
+    """The function command(*options) -> a real process that trains."""
+
+    def start(*options: str) -> subprocess.Popen[str]:
+        arguments = ["train", "--preset", str(mini_preset), "--data", str(listed), *SMALL, *options]
+        environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "dualformer_cli", *arguments],
+            env=environ,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+
+    return start
+
+
+def test_sigterm_saves_and_leaves_with_75(command: Any, tmp_path: Path) -> None:
+    process = command("--output", str(tmp_path / "run"), "--set", "train.epochs=100000")
+    for line in process.stderr:
+        if "step 5/" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (75, "")
+    assert "stopped by SIGTERM; the state is saved, go on with --resume" in stderr
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["step"] >= 5
+
+
+def test_two_processes_train_and_end_with_75_too(command: Any, tmp_path: Path) -> None:
+    options = ["--output", str(tmp_path / "run"), "--set", "train.epochs=100000", "--cpu-processes", "2"]
+    process = command(*options)
+    said = ""
+    for line in process.stderr:
+        said += line
+        if "step 5/" in line:
+            process.send_signal(signal.SIGTERM)
+            break
+    stdout, stderr = process.communicate(timeout=90)
+    assert (process.returncode, stdout) == (75, ""), said + stderr
+    assert said.count("2 clips per step (kept): 2 processes x 1 clips x 1 pass") == 1
+    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["step"] >= 5
+
+
+def test_a_failure_is_one_line_and_1(command: Any, tmp_path: Path) -> None:
+    process = command("--output", str(tmp_path / "run"), "--set", "data.root=/nowhere")
+    stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (1, "")
+    assert stderr.startswith("dualformer: folder '/nowhere'")
+    assert stderr.count("\n") == 1
