@@ -162,7 +162,8 @@ class _Outputs:
         chosen = [path for path in (csv, features, *self.srt.values(), *self.save.values()) if path is not None]
         if twice := [str(path) for path, count in Counter(chosen).items() if count > 1]:
             raise DualFormerError(f"{twice[0]!r} is named for two outputs; name another file for one of them")
-        identities = {(status.st_dev, status.st_ino) for name in inputs if (status := _status(name)) is not None}
+        statuses = filter(None, map(_status, inputs)) if chosen else ()
+        identities = {(status.st_dev, status.st_ino) for status in statuses}
         for path in chosen:
             _check_output(path, identities, overwrite=overwrite)
 
