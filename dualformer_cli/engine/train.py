@@ -29,6 +29,7 @@ from dualformer_cli.config.load import ResolvedConfig, to_yaml
 from dualformer_cli.config.schema import RunConfig, TrainConfig
 from dualformer_cli.data.augment import TrainPlan, mix_batch, one_hot, random_erasing, swap_flipped_labels
 from dualformer_cli.data.loader import Batch, BatchPlan, Order, epoch_order, training_steps
+from dualformer_cli.data.manifest import load_class_names
 from dualformer_cli.data.transforms import normalize
 from dualformer_cli.data.workers import WorkerPool
 from dualformer_cli.engine.build import build_model, view_plan
@@ -648,4 +649,6 @@ def _training_list(resolved: ResolvedConfig) -> tuple[LabelledList, RunConfig]:
             )
         _LOGGER.warning("the classifier has %d classes, as the list has", len(opened.class_names))
         config = replace(config, model=replace(config.model, num_classes=len(opened.class_names)))
+    if config.data.classes is not None and load_class_names(config.data.classes) != opened.class_names:
+        config = replace(config, data=replace(config.data, classes=None))  # the checkpoint has the names
     return opened, config
