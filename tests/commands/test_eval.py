@@ -1,0 +1,230 @@
+"""The options, files and ends of `dualformer eval`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from dualformer_cli.app import app
+from dualformer_cli.errors import DualFormerError
+
+RUNNER = CliRunner(env={"COLUMNS": "100"})
+NAMES = ["running", "jumping", "sitting down", "waving, both hands", "naïve dancing 💃"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, clip_drawer: Callable[..., Path]) -> Path:
+    """Six videos of five classes with good.csv; bad.csv has a missing and a broken one too."""
+    folder = tmp_path_factory.mktemp("listed")
+    rows = "path,label\n"
+    for index in range(6):
+        clip_drawer(folder / f"video {index}.mp4", num_frames=20 + 8 * index, size=(72, 64))
+        rows += f"video {index}.mp4,{index % 5}\n"
+    (folder / "broken.mp4").write_bytes(b"no video")
+    (folder / "good.csv").write_text(rows)
+    (folder / "bad.csv").write_text(rows + "gone.mp4,1\nbroken.mp4,2\n")
+    (folder / "unlabelled.csv").write_text("path\nvideo 0.mp4\nvideo 3.mp4\n")
+    return folder
+
+
+@pytest.fixture
+def evaluate(
+    _own_environment: None, mini_preset: Path, mini_weights: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """The function evaluate(*options) -> result of the command with the mini model, decoding in this process."""
+    monkeypatch.setattr("dualformer_cli.data.workers.WorkerPool", here_pool)
+
+    def run(*options: object) -> Any:
+        arguments = ["eval", "--preset", str(mini_preset), "--weights", str(mini_weights)]
+        return RUNNER.invoke(app, [*arguments, *map(str, options)])
+
+    return run
+
+
+def test_a_list_that_is_all_right_ends_with_0_and_says_where_its_numbers_come_from(
+    evaluate: Any, folder: Path, mini_weights: Path
+) -> None:
+    result = evaluate("--data", folder / "good.csv", "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["videos"] == {"listed": 6, "scored": 6, "missing": 0, "unreadable": 0, "too_short": 0}
+    assert document["top1"] == document["top1_all_listed"]
+    assert document["weights"] == str(mini_weights)
+    assert re.fullmatch("[0-9a-f]{64}", document["digest"])
+    assert re.fullmatch("[0-9a-f]{64}", document["list_fingerprint"])
+    assert [row["views"] for row in document["views_curve"]] == [1, 2]
+    table = evaluate("--data", folder / "good.csv").stdout
+    assert re.search(r"^videos +6 listed, 6 scored", table, re.MULTILINE)
+    assert re.search(rf"^top1 +{document['top1']:.2f}$", table, re.MULTILINE)
+    assert document["digest"] in table
+
+
+def test_videos_that_cannot_be_scored_are_named_and_end_with_3(evaluate: Any, folder: Path) -> None:
+    good = json.loads(evaluate("--data", folder / "good.csv", "--json").stdout)
+    result = evaluate("--data", folder / "bad.csv", "--json")
+    assert result.exit_code == 3
+    document = json.loads(result.stdout)
+    assert document["videos"] == {"listed": 8, "scored": 6, "missing": 1, "unreadable": 1, "too_short": 0}
+    assert document["top1"] == good["top1"]
+    assert document["top1_all_listed"] == pytest.approx(good["top1"] * 6 / 8)
+    assert document["digest"] == good["digest"]
+    assert "missing: gone.mp4: no such file" in result.stderr
+    assert "unreadable: broken.mp4: " in result.stderr
+
+
+def test_a_dump_gives_the_same_document_without_the_model(evaluate: Any, folder: Path, tmp_path: Path) -> None:
+    dump = tmp_path / "dump.jsonl"
+    first = evaluate("--data", folder / "bad.csv", "--dump", dump, "--json")
+    again = RUNNER.invoke(app, ["eval", "--from-dump", str(dump), "--json"])
+    assert (first.exit_code, again.exit_code) == (3, 3)
+    assert json.loads(again.stdout) == json.loads(first.stdout)
+    rows = [json.loads(line) for line in dump.read_text().splitlines()]
+    assert rows[0]["class_names"] == NAMES
+    assert [row["status"] for row in rows[1:]] == ["scored"] * 6 + ["missing", "unreadable"]
+    assert [len(row["scores"]) for row in rows[1:7]] == [2] * 6
+    refused = evaluate("--data", folder / "bad.csv", "--dump", dump)
+    assert isinstance(refused.exception, DualFormerError)
+    assert str(refused.exception) == f"{str(dump)!r} exists; name another file or replace it with --overwrite"
+    assert evaluate("--data", folder / "bad.csv", "--dump", dump, "--overwrite").exit_code == 3
+
+
+class Page(HTMLParser):
+    """Checks that tags close, and collects the text."""
+
+    VOID = ("meta", "link", "img", "br", "hr", "input", "col")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.text = ""
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID and self.open and self.open[-1] == tag:
+            self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_the_page_parses_and_needs_nothing_else(evaluate: Any, folder: Path, tmp_path: Path) -> None:
+    target = tmp_path / "page.html"
+    result = evaluate("--data", folder / "bad.csv", "--report", target)
+    assert result.exit_code == 3, result.output
+    page = Page()
+    page.feed(target.read_text(encoding="utf-8"))
+    assert not [tag for tag in page.open if tag in ("html", "body", "table", "tr", "div", "section", "svg")]
+    assert all(address.startswith(("data:", "#")) for address in page.addresses)
+    for text in ("gone.mp4", "broken.mp4", "naïve dancing 💃"):
+        assert text in page.text, text
+
+
+def test_two_runs_are_compared(evaluate: Any, folder: Path, mini_preset: Path, tmp_path: Path) -> None:
+    assert evaluate("--data", folder / "good.csv", "--dump", tmp_path / "a.jsonl").exit_code == 0
+    other = ["--views", "1x1", "--dump", tmp_path / "b.jsonl"]
+    assert evaluate("--data", folder / "good.csv", *other).exit_code == 0
+    command = ["eval", "--from-dump", str(tmp_path / "a.jsonl"), "--compare", str(tmp_path / "b.jsonl")]
+    comparison = json.loads(RUNNER.invoke(app, [*command, "--json"]).stdout)["comparison"]
+    assert comparison["videos"] == 6
+    table = RUNNER.invoke(app, command).stdout
+    assert re.search(r"^compared +6 videos in both$", table, re.MULTILINE)
+    assert re.search(r"^McNemar +p = ", table, re.MULTILINE)
+
+
+def test_a_list_without_labels_gives_predictions_only(evaluate: Any, folder: Path, tmp_path: Path) -> None:
+    dump = tmp_path / "dump.jsonl"
+    result = evaluate("--data", folder / "unlabelled.csv", "--json", "--dump", dump)
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert not {"top1", "top1_all_listed", "loss", "views_curve"} & set(document)
+    assert document["videos"]["scored"] == 2
+    rows = [json.loads(line) for line in dump.read_text().splitlines()]
+    assert [row["labels"] for row in rows[1:]] == [[], []]
+
+
+def test_classes_in_another_order_are_matched_by_name_and_said(
+    evaluate: Any, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = json.loads(evaluate("--data", folder / "good.csv", "--json").stdout)
+    order = [NAMES[index] for index in (3, 1, 4, 0, 2)]
+    (tmp_path / "classes.txt").write_text("\n".join(order), encoding="utf-8")
+    rows = [f"{folder / f'video {index}.mp4'},{order.index(NAMES[index % 5])}\n" for index in range(6)]
+    (tmp_path / "list.csv").write_text("path,label\n" + "".join(rows))
+    result = evaluate("--data", tmp_path / "list.csv", "--json")
+    assert result.exit_code == 0, result.output
+    assert "the same 5 classes in another order" in caplog.text
+    assert json.loads(result.stdout)["top1"] == expected["top1"]
+
+
+def test_a_list_is_needed_and_the_preset_is_not(evaluate: Any, folder: Path) -> None:
+    result = evaluate()
+    assert result.exit_code == 2
+    assert "name a list of videos" in result.stderr
+    shown = evaluate("--data", folder / "good.csv", "--views", "4x3", "--print-config")
+    assert re.search(r"num_clips: 4 .*# from flag", shown.stdout)
+
+
+@pytest.fixture
+def checkpoint(
+    _own_environment: None, folder: Path, mini_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: Any
+) -> Path:
+    """A checkpoint of a model with the three classes of its training list, made from a preset with five."""
+    monkeypatch.setattr("dualformer_cli.engine.train.WorkerPool", here_pool)
+    training = tmp_path / "training"
+    training.mkdir()
+    (training / "classes.txt").write_text("alpha\nbeta\ngamma\n")
+    rows = [f"{folder / f'video {index}.mp4'},{index % 3}\n" for index in range(6)]
+    (training / "list.csv").write_text("path,label\n" + "".join(rows))
+    command = ["train", "--preset", str(mini_preset), "--data", str(training / "list.csv")]
+    command += ["--output", str(tmp_path / "run"), "--set", "train.epochs=1", "--set", "data.train.short_side=64"]
+    result = RUNNER.invoke(app, command)
+    assert result.exit_code == 0, result.output
+    return tmp_path / "run" / "checkpoints" / "last.pt"
+
+
+def test_a_checkpoint_is_evaluated_and_predicts_without_its_preset(
+    checkpoint: Path, folder: Path, tmp_path: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualformer_cli.data.workers.WorkerPool", here_pool)
+    dump = tmp_path / "dump.jsonl"
+    command = ["eval", "--weights", str(checkpoint), "--json", "--dump", str(dump)]
+    result = RUNNER.invoke(app, [*command, "--data", str(tmp_path / "training" / "list.csv")])
+    assert result.exit_code == 0, result.output
+    assert json.loads(dump.read_text().splitlines()[0])["class_names"] == ["alpha", "beta", "gamma"]
+    result = RUNNER.invoke(app, ["predict", str(folder / "video 0.mp4"), "--weights", str(checkpoint), "--json"])
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert "alpha" in json.dumps(document)
+    assert "running" not in json.dumps(document)
+
+
+def test_two_processes_leave_with_3_and_the_digest_of_one(
+    evaluate: Any, folder: Path, mini_preset: Path, mini_weights: Path
+) -> None:
+    expected = json.loads(evaluate("--data", folder / "bad.csv", "--json").stdout)
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    command = ["eval", "--preset", str(mini_preset), "--weights", str(mini_weights), "--data", str(folder / "bad.csv")]
+    done = subprocess.run(
+        [sys.executable, "-m", "dualformer_cli", *command, "--json", "--cpu-processes", "2"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout) == expected
