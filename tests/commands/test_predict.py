@@ -85,9 +85,10 @@ def results(predict: Callable[..., Any]) -> Callable[..., list[dict[str, Any]]]:
 
 def start(*arguments: Any, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "dualformer_cli", "predict", *map(str, arguments)]
-    found_from_any_folder = {**os.environ, "PYTHONPATH": str(Path(dualformer_cli.__file__).parents[1])}
+    where = str(Path(dualformer_cli.__file__).parents[1])  # the current folder is not the checkout here
+    environ = {**os.environ, "PYTHONPATH": where, "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=found_from_any_folder, **{**pipes, **options})
+    return subprocess.Popen(command, env=environ, **{**pipes, **options})
 
 
 def run(*arguments: Any, input: str | None = None) -> tuple[int, str, str]:
