@@ -641,6 +641,12 @@ def _training_list(resolved: ResolvedConfig) -> tuple[LabelledList, RunConfig]:
             f"{unlabelled} of the {len(opened)} videos of the training list {config.data.train_list!r} have no label; "
             "give every video one"
         )
+    known = ("mean_average_precision",) if config.data.multi_label else ("top1", "mean_class_accuracy", "loss")
+    if config.data.validation_list is not None and config.train.best_metric not in known:
+        raise ConfigError(
+            f"train.best_metric must be one of {', '.join(known)} when data.multi_label is "
+            f"{str(config.data.multi_label).lower()}, got {config.train.best_metric!r}"
+        )
     if len(opened.class_names) != config.model.num_classes:
         if resolved.origins["model.num_classes"] in ("flag", "--set"):
             raise ConfigError(

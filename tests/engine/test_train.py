@@ -283,6 +283,16 @@ def test_the_moving_average_is_what_its_formula_says(make_trainer: Make, tmp_pat
     assert_bitwise_equal(dict(saved["training_model"]), weights[-1])
 
 
+def test_everything_that_changes_clips_trains_together(
+    make_trainer: Make, tmp_path: Path, toy_validation: Path
+) -> None:
+    overrides = ["train.cutmix_alpha=1.0", "train.rand_augment_ops=2", "train.repeats=2", "train.label_smoothing=0.1"]
+    overrides += ["train.layer_decay=0.8", "train.clip_grad_norm=1.0", "train.class_balanced=true", *RANDOM]
+    trainer = make_trainer(tmp_path, *overrides)
+    assert trainer.batches.steps_per_epoch == 8
+    assert all(math.isfinite(loss) for loss in losses_of(trainer))
+
+
 def test_frozen_stages_stay_as_they_are(make_trainer: Make, tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, "train.frozen_stages=2", "train.ema_decay=0.5")
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
@@ -394,6 +404,33 @@ def test_a_list_with_other_classes_rebuilds_the_classifier_unless_that_contradic
     assert trainer.config.model.num_classes == 4 == len(trainer.model.classifier.weight)
     with pytest.raises(ConfigError, match=r"model.num_classes is 9, but '.*list.csv' has 4 classes; leave"):
         make_trainer(tmp_path / "run", "model.num_classes=9")
+
+
+def test_several_labels_per_video_train_and_choose_the_best_by_mean_average_precision(
+    make_trainer: Make, tmp_path: Path, toy_list: Path
+) -> None:
+    names = [line.rsplit(",", 1)[0] for line in toy_list.read_text().splitlines()[1:17]]
+    several = toy_list.with_name("several.csv")
+    several.write_text(
+        "path,label\n" + "".join(f"{name},{index % 4};{(index + 1) % 4}\n" for index, name in enumerate(names))
+    )
+    multi, validation = "data.multi_label=true", f"data.validation_list={several}"
+    with pytest.raises(
+        DualFormerError, match=r"several\.csv' has videos with several labels; .*data\.multi_label=true"
+    ):
+        make_trainer(tmp_path / "run", data=several)
+    with pytest.raises(
+        ConfigError, match=r"train\.best_metric must be one of mean_average_precision when .* got 'top1'"
+    ):
+        make_trainer(tmp_path / "run", multi, validation, data=several)
+    best = "train.best_metric=mean_average_precision"
+    result = make_trainer(tmp_path / "run", multi, validation, best, "train.epochs=8", data=several).run()
+    assert result["best"] > 60
+    assert (tmp_path / "run" / "checkpoints" / "best.pt").exists()
+    with pytest.raises(
+        ConfigError, match=r"must be one of top1, mean_class_accuracy, loss when data.multi_label is false"
+    ):
+        make_trainer(tmp_path / "run", best, f"data.validation_list={toy_list}")
 
 
 def test_without_a_list_there_is_nothing_to_train_on(toy_preset: Path, tmp_path: Path) -> None:
