@@ -122,10 +122,20 @@ def open_list(
         files=[manifest.files[row] for row in rows],
         labels=labels,
         class_names=names,
-        flip_pairs=FLIP_LABELS.get(data.classes or "", ()),
+        flip_pairs=_flip_pairs(data.classes, configured, names),
         fingerprint=manifest.fingerprint,
         multi_label=data.multi_label,
     )
+
+
+def _flip_pairs(classes: str | None, configured: Sequence[str] | None, names: Sequence[str]) -> Pairs:
+    """The pairs that a mirror exchanges, in the numbering of the labels, which a list may have of its own."""
+    pairs = FLIP_LABELS.get(classes or "", ())
+    match = None if configured is None else match_classes(configured, names)
+    if match is None:
+        return pairs
+    moved = ((match.mapping[a], match.mapping[b]) for a, b in pairs)
+    return tuple((a, b) for a, b in moved if a is not None and b is not None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig
+from dualformer_cli.data.augment import FLIP_LABELS
 from dualformer_cli.engine.build import build_model, view_plan
 from dualformer_cli.engine.distributed import Ranks
 from dualformer_cli.engine.evaluate import (
@@ -155,6 +156,35 @@ def test_labels_that_the_model_does_not_know_are_refused(tmp_path: Path) -> None
         DualFormerError, match=r"has videos of 1 classes that the model does not know, such as 'violet'"
     ):
         open_list(DataConfig(), str(source), class_names=NAMES)
+
+
+def test_pairs_that_a_mirror_exchanges_follow_the_names_of_the_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"gesture {letter}" for letter in "abcdefghijklmnopqrstuvwxyz"] + ["no gesture"]
+    monkeypatch.chdir(tmp_path)
+    Path("jester").write_text("".join(f"{name}\n" for name in names))
+    folder = tmp_path / "data"
+    folder.mkdir()
+    source = folder / "list.csv"
+    source.write_text("path,label\na.mp4,0\n")
+    assert open_list(DataConfig(classes="jester"), str(source), class_names=None).flip_pairs == FLIP_LABELS["jester"]
+    some = [names[index] for index in (7, 20, 1, 6, 15)]
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in some))
+    assert open_list(DataConfig(classes="jester"), str(source), class_names=None).flip_pairs == ((3, 0),)
+
+
+def test_rows_that_a_list_calls_broken_are_left_out_of_training_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = tmp_path / "list.csv"
+    source.write_text("path,label,status\na.mp4,0,ok\nb.mp4,1,no video stream\nc.mp4,1,ok\n")
+    assert len(open_list(DataConfig(), str(source), class_names=None)) == 3
+    usable = open_list(DataConfig(), str(source), class_names=None, usable_only=True)
+    assert [sample.path for sample in usable.samples] == ["a.mp4", "c.mp4"]
+    assert [Path(file).name for file in usable.files] == ["a.mp4", "c.mp4"]
+    assert usable.labels == [(0,), (1,)]
+    assert "1 videos are left out, which the list calls broken" in caplog.text
 
 
 def test_a_list_without_class_names_numbers_them(tmp_path: Path) -> None:
