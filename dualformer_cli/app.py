@@ -45,9 +45,23 @@ def main() -> None:
     0 done; 1 failed, with one line on stderr; 2 usage; 3 done but some inputs failed (a command raises typer.Exit(3));
     130 interrupted; 141 nobody reads stdout any more; 143 stopped by SIGTERM. A bug keeps its traceback.
     """
+    _open_missing_streams()
     _log_to_stderr()
     _unwind_on_sigterm()
     sys.exit(_exit_code())
+
+
+def _open_missing_streams() -> None:
+    """Give descriptors 0 to 2 that the caller closed (`2>&-`) to nothing, before a file or a socket takes one."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _exit_code() -> int:

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -120,7 +121,9 @@ def test_an_editable_install_works_from_any_folder(source: Path, tmp_path: Path)
     options = ["-q", *build_options(), "--ignore-installed", "--prefix", str(tmp_path / "prefix")]
     python("-m", "pip", "install", *options, "--editable", str(source), cwd=tmp_path)
     (site,) = {path.parent for path in (tmp_path / "prefix").rglob("*.pth")}
-    where = python("-c", f"import site; site.addsitedir({str(site)!r});{READ_A_PRESET}", cwd=tmp_path)
+    # -S, and the environment's packages as a plain folder: the project itself may be installed there in this way too
+    paths = f"site.addsitedir({str(site)!r}); sys.path.append({sysconfig.get_path('purelib')!r});"
+    where = python("-S", "-c", f"import site, sys; {paths}{READ_A_PRESET}", cwd=tmp_path)
     assert Path(where.strip()).is_relative_to(source)
 
 

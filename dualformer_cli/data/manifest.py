@@ -88,8 +88,10 @@ def _read(path: Path, shipped: tuple[str, ...]) -> str:
             raise DualFormerError(f"class list {str(path)!r} is larger than 16 MiB; it needs one class name a line")
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        known = f"shipped lists: {', '.join(shipped)}"
-        raise DualFormerError(f"class list {str(path)!r} not found{nearest(str(path), shipped)}; {known}") from None
+        hint = nearest(str(path), shipped)
+        ships = f"{hint} The" if hint else "; the"
+        names = ", ".join(shipped)
+        raise DualFormerError(f"class list {str(path)!r} not found{ships} package ships {names}") from None
     except (OSError, ValueError) as error:
         reason = "it is not UTF-8 text" if isinstance(error, ValueError) else error.strerror
         raise DualFormerError(f"class list {str(path)!r} cannot be read: {reason}") from None

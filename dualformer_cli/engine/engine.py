@@ -27,7 +27,7 @@ from dualformer_cli.engine.distributed import Ranks, dtype_of, pick_device, pick
 from dualformer_cli.engine.evaluate import Dump, LabelledList, VideoRecord, evaluate, open_list
 from dualformer_cli.engine.prediction import LiveScores, Prediction, VideoScores, failure, top
 from dualformer_cli.engine.scoring import Scorer
-from dualformer_cli.errors import ConfigError, DualFormerError, VideoError
+from dualformer_cli.errors import ConfigError, DualFormerError, VideoError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import class_names_of, load_weights, read_checkpoint
 
@@ -191,7 +191,8 @@ class Engine:
             started = perf_counter()
             scores, features = self.scorer.score(part.clips)
             if not np.isfinite(scores).all():
-                return failure(path, f"the scores are not numbers in {self.precision}; try --precision fp32")
+                advice = "the weights are damaged" if self.precision == "fp32" else "try --precision fp32"
+                return failure(path, f"the scores are not numbers in {self.precision}; {advice}")
             video.add(part, scores, features, forward_seconds=perf_counter() - started)
         return video.prediction(path, self.class_names, top_k)
 
@@ -225,7 +226,12 @@ class Engine:
             model = build_model(self.config)
         checkpoint = read_checkpoint(path)
         report = load_weights(model.to_empty(device="cpu"), checkpoint, name=str(path))
-        self.class_names = class_names_of(checkpoint) or self.class_names
+        names = class_names_of(checkpoint)
+        if names is not None and len(names) != model.num_classes:
+            raise WeightsError(
+                f"weights {str(path)!r} name {len(names)} classes, but classify {model.num_classes}; take another file"
+            )
+        self.class_names = names or self.class_names
         _LOGGER.debug("%s: %s", path, report)
         return model, "published" if is_published else str(path), _sha256(path)
 

@@ -175,7 +175,8 @@ def class_names_of(checkpoint: Mapping[str, Any]) -> list[str] | None:
 def config_of(checkpoint: Mapping[str, Any]) -> str | None:
     """The configuration, as YAML, that a checkpoint of ours was trained with; None for others."""
     config = checkpoint.get("config")
-    return config if isinstance(config, str) and config else None
+    is_ours = checkpoint.get("kind") == "dualformer checkpoint"
+    return config if is_ours and isinstance(config, str) and config else None
 
 
 def to_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

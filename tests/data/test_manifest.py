@@ -79,8 +79,8 @@ def test_a_misspelt_list_names_the_nearest_and_all(tmp_path: Path) -> None:
     with pytest.raises(DualFormerError) as caught:
         load_class_names("kinetics40")
     assert str(caught.value) == (
-        "class list 'kinetics40' not found; did you mean 'kinetics400'?; "
-        "shipped lists: diving48, hmdb51, kinetics400, kinetics600, ucf101"
+        "class list 'kinetics40' not found; did you mean 'kinetics400'? "
+        "The package ships diving48, hmdb51, kinetics400, kinetics600, ucf101"
     )
 
 

@@ -145,7 +145,7 @@ def test_scores_that_are_not_numbers_are_no_prediction(make_engine: Any, clip: s
     with torch.no_grad():
         engine.model.classifier.bias[2] = math.nan
     (prediction,) = engine.predict([clip], here_pool())
-    assert prediction.result["error"] == "the scores are not numbers in fp32; try --precision fp32"
+    assert prediction.result["error"] == "the scores are not numbers in fp32; the weights are damaged"
     assert prediction.result["predictions"] == []
 
 
