@@ -433,24 +433,18 @@ def test_several_labels_per_video_train_and_choose_the_best_by_mean_average_prec
         make_trainer(tmp_path / "run", best, f"data.validation_list={toy_list}")
 
 
+def test_a_video_without_a_label_is_refused(make_trainer: Make, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path\na.mp4\nb.mp4\n")
+    with pytest.raises(DualFormerError, match=r"2 of the 2 videos of the training list '.*list\.csv' have no label"):
+        make_trainer(tmp_path / "run", data=tmp_path / "list.csv")
+
+
 def test_without_a_list_there_is_nothing_to_train_on(toy_preset: Path, tmp_path: Path) -> None:
     from dualformer_cli.engine.train import Trainer
 
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
     with pytest.raises(ConfigError, match="there is no training list; give --data MANIFEST"):
         Trainer(load_config(str(toy_preset), environ={}), alone, output=tmp_path)
-
-
-def test_real_workers_give_the_same_losses_as_decoding_here(
-    make_trainer: Make, tmp_path: Path, toy_list: Path, part_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from dualformer_cli.data.workers import WorkerPool
-    from dualformer_cli.engine import train
-
-    data = part_of(toy_list, 13)
-    here = losses_of(make_trainer(tmp_path / "here", data=data))
-    monkeypatch.setattr(train, "WorkerPool", WorkerPool)
-    assert losses_of(make_trainer(tmp_path / "workers", "runtime.num_workers=2", data=data)) == here
 
 
 @pytest.fixture(scope="module")
