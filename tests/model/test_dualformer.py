@@ -11,6 +11,7 @@ from dualformer_cli import create_model
 from dualformer_cli.config.load import load_config
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.errors import ConfigError
+from dualformer_cli.model import attention
 from dualformer_cli.model.blocks import DropPath
 from dualformer_cli.model.dualformer import DualFormer
 
@@ -153,3 +154,16 @@ def test_create_model_takes_a_number_of_classes() -> None:
         assert create_model("diving48-small").classifier.weight.shape == (48, 768)
         with pytest.raises(ConfigError, match=r"num_classes must be at least 1, got 0"):
             create_model("tiny", num_classes=0)
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+def test_bfloat16_attention_in_pieces_equals_the_fused_one(heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_CACHED_SCORES", 40)  # rows and heads are cut, unevenly
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, length, heads, 8, dtype=torch.bfloat16) for length in (11, 13, 13))
+    with torch.inference_mode():
+        found = attention.attend(q, k, v)
+    expected = torch.softmax(torch.einsum("blhd,bphd->bhlp", q.double(), k.double()) * 8**-0.5, dim=-1)
+    wanted = torch.einsum("bhlp,bphd->blhd", expected, v.double()).flatten(2)
+    assert found.shape == wanted.shape
+    assert (found.double() - wanted).abs().max() < 2e-2 * wanted.abs().max()
