@@ -23,6 +23,7 @@ from dualformer_cli.commands.options import (
     WeightsOption,
     relaunched,
     resolve,
+    show_config,
     views_keys,
 )
 from dualformer_cli.errors import DualFormerError
@@ -85,9 +86,7 @@ def evaluate(
         **{"data.validation_list": data},
     )
     if print_config:
-        from dualformer_cli.config.load import to_yaml
-
-        typer.echo(to_yaml(resolved.config, resolved.origins), nl=False)
+        show_config(resolved)
         return
     if resolved.config.data.validation_list is None:
         raise typer.BadParameter("name a list of videos", param_hint="--data")

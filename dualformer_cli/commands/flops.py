@@ -17,6 +17,7 @@ from dualformer_cli.commands.options import (
     ViewsOption,
     complete_preset,
     resolve,
+    show_config,
     views_keys,
 )
 
@@ -51,9 +52,7 @@ def flops(
         raise typer.BadParameter("name one model: a size, or a preset", param_hint="SIZE|PRESET")
     resolved = resolve(size or preset, overrides, device=device, precision=precision, **views_keys(views))
     if print_config:
-        from dualformer_cli.config.load import to_yaml
-
-        typer.echo(to_yaml(resolved.config, resolved.origins), nl=False)
+        show_config(resolved)
         return
     from dualformer_cli.engine.complexity import describe  # here, so that --help does not load torch
     from dualformer_cli.outputs.report import print_flops, print_json

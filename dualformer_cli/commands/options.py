@@ -56,6 +56,13 @@ def _config_inside(weights: object) -> str | None:
     return config_inside(weights)
 
 
+def show_config(resolved: ResolvedConfig) -> None:
+    """Print the configuration as YAML, with where each value comes from."""
+    from dualformer_cli.config.load import to_yaml
+
+    typer.echo(to_yaml(resolved.config, resolved.origins), nl=False)
+
+
 def views_keys(views: str | None) -> dict[str, Any]:
     """Turn the value of --views, such as "4x3", into the configuration keys that it stands for.
 

@@ -30,6 +30,7 @@ from dualformer_cli.commands.options import (
     ViewsOption,
     WeightsOption,
     resolve,
+    show_config,
     views_keys,
 )
 from dualformer_cli.errors import DualFormerError
@@ -104,9 +105,7 @@ def predict(
         **views_keys(views),
     )
     if print_config:
-        from dualformer_cli.config.load import to_yaml
-
-        typer.echo(to_yaml(resolved.config, resolved.origins), nl=False)
+        show_config(resolved)
         return
     if not inputs:
         raise typer.BadParameter("name at least one video, folder, pattern, list or camera", param_hint="INPUT...")

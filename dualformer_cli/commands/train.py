@@ -24,6 +24,7 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     relaunched,
     resolve,
+    show_config,
 )
 from dualformer_cli.errors import DualFormerError
 
@@ -84,9 +85,7 @@ def train(
         **starts,
     )
     if print_config:
-        from dualformer_cli.config.load import to_yaml
-
-        typer.echo(to_yaml(resolved.config, resolved.origins), nl=False)
+        show_config(resolved)
         return
     if preset is None:
         raise typer.BadParameter("name the recipe, for example k400-small", param_hint="--preset")

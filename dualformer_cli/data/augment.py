@@ -21,18 +21,15 @@ from PIL import ImageEnhance, ImageOps
 from torch import Tensor
 
 from dualformer_cli.data import sampling
-from dualformer_cli.data.dataset import part_length
+from dualformer_cli.data.dataset import check_video, part_length
 from dualformer_cli.data.decoding import VideoInfo, open_video
 from dualformer_cli.data.sampling import Indices
 from dualformer_cli.data.transforms import (
     ANTIALIAS_ABOVE,
     Frames,
-    FrameSizeError,
-    FrameTransform,
     resize_frame,
     resized_size,
 )
-from dualformer_cli.errors import TooShortError, VideoError
 
 Pairs = tuple[tuple[int, int], ...]
 Flags = npt.NDArray[np.bool_]
@@ -131,8 +128,8 @@ def read_training_clips(
     with open_video(path, decoder=plan.decoder, frame_rate=plan.frame_rate) as reader:
         info = reader.info
         available = part_length(info, start, num_frames)
-        _check_length(info, available, plan)
-        size = _resized_size(info, plan)
+        check_video(info, available, min_frames=plan.min_frames)
+        size = resized_size(info.height, info.width, plan.short_side)
         draws = [_draw(available, size, plan, np.random.default_rng(seed)) for seed in seeds]
         indices = start + np.stack([draw.indices for draw in draws])
         resize = _ResizeAndCut(size, _around([draw.box for draw in draws]), antialias=plan.antialias)
@@ -194,28 +191,6 @@ def _draw(video_frames: int, size: tuple[int, int], plan: TrainPlan, rng: np.ran
         )
     box = random_resized_crop(*size, area=plan.area, aspect=plan.aspect, rng=rng)
     return _Draw(indices, box, bool(rng.random() < plan.flip), rng)
-
-
-def _check_length(info: VideoInfo, available: int, plan: TrainPlan) -> None:
-    if available < plan.min_frames:
-        frames = "1 frame" if available == 1 else f"{available} frames"
-        part = "" if available == info.num_frames else f" in the listed part (of {info.num_frames})"
-        raise TooShortError(
-            info.path,
-            f"has {frames}{part}; at least {plan.min_frames} are needed, or allow fewer with --set data.min_frames=1",
-        )
-
-
-def _resized_size(info: VideoInfo, plan: TrainPlan) -> tuple[int, int]:
-    """Return (height, width) after the resize to the short side, if the frame may be resized at all."""
-    transform = FrameTransform(
-        short_side=plan.short_side, crop_size=plan.crop_size, num_crops=1, antialias=plan.antialias
-    )
-    try:
-        transform.check(info.height, info.width)
-    except FrameSizeError as error:
-        raise VideoError(info.path, str(error)) from error
-    return resized_size(info.height, info.width, plan.short_side)
 
 
 def _around(boxes: Sequence[Box]) -> Box:

@@ -84,7 +84,7 @@ def read_views(
     transform = _TimedTransform(plan)
     with open_video(path, decoder=plan.decoder, frame_rate=plan.frame_rate) as reader:
         available = part_length(reader.info, start, num_frames)
-        _check(reader.info, available, plan, transform)
+        check_video(reader.info, available, min_frames=plan.min_frames)
         starts, ends, indices = _choose_frames(reader, plan, start, available)
         num_segments = None if starts is None else len(starts)
         if segments is not None:
@@ -140,16 +140,27 @@ def part_length(info: VideoInfo, start: int, num_frames: int | None) -> int:
     return rest if num_frames is None else min(rest, num_frames)
 
 
-def _check(info: VideoInfo, available: int, plan: ViewPlan, transform: _TimedTransform) -> None:
-    """Refuse a video by what its header says, before any frame is decoded."""
-    if available < plan.min_frames:
+def check_video(info: VideoInfo, available: int, *, min_frames: int) -> None:
+    """Refuse a video by what its header says, before any frame is decoded.
+
+    Args:
+        info: the video.
+        available: frames of the part that counts.
+        min_frames: fewer are too short.
+
+    Raises:
+        TooShortError: if there are fewer frames.
+        VideoError: if the frames cannot be resized.
+    """
+    if available < min_frames:
         frames = "1 frame" if available == 1 else f"{available} frames"
+        part = "" if available == info.num_frames else f" in the listed part (of {info.num_frames})"
         raise TooShortError(
             info.path,
-            f"has {frames}; at least {plan.min_frames} are needed, or allow fewer with --set data.min_frames=1",
+            f"has {frames}{part}; at least {min_frames} are needed, or allow fewer with --set data.min_frames=1",
         )
     try:
-        transform.frame_transform.check(info.height, info.width)
+        FrameTransform.check(info.height, info.width)
     except FrameSizeError as error:
         raise VideoError(info.path, str(error)) from error
 

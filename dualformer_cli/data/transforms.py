@@ -86,7 +86,8 @@ class FrameTransform:
     antialias: bool
     """Whether to antialias when shrinking by more than ANTIALIAS_ABOVE."""
 
-    def check(self, height: int, width: int) -> None:
+    @staticmethod
+    def check(height: int, width: int) -> None:
         """Refuse a frame size before anything is decoded.
 
         Raises:
