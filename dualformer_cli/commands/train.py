@@ -168,8 +168,9 @@ class _Show:
     def _step(self, event: dict[str, Any]) -> str:
         from dualformer_cli.outputs.report import clock
 
+        loss = "no video could be read" if event["loss"] is None else f"loss {event['loss']:.4f}"
         return (
-            f"epoch {event['epoch'] + 1}, step {event['step']}/{self.num_steps}: loss {event['loss']:.4f}, "
+            f"epoch {event['epoch'] + 1}, step {event['step']}/{self.num_steps}: {loss}, "
             f"lr {event['lr']:.3g}, {event['clips_per_second']:.1f} clips/s, "
             f"{event['data_share']:.0%} waiting for data, {event['memory_mib']:.0f} MiB, "
             f"{clock(event['seconds_left'])} left"

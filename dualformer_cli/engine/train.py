@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
 from time import perf_counter
 from types import FrameType
@@ -85,7 +86,10 @@ class Recipe:
 
 
 def plan_recipe(config: TrainConfig, world_size: int) -> Recipe:
-    """Keep the global batch by accumulation where the number of processes divides it; else scale the learning rate."""
+    """Keep the global batch by accumulation where the number of processes divides it.
+
+    Else take the nearest batch that they can share evenly, and scale the learning rate with it.
+    """
     wanted, largest = config.global_batch_size, config.batch_size
     if wanted % world_size == 0:
         of_rank = wanted // world_size
@@ -93,8 +97,9 @@ def plan_recipe(config: TrainConfig, world_size: int) -> Recipe:
         batch_size = next(size for size in sizes if size % config.repeats == 0 or size == 1)
         lr, total, kept = config.lr, wanted, "kept"
     else:
-        passes = max(1, round(wanted / (largest * world_size)))
-        batch_size, of_rank = largest, largest * passes
+        passes = max(1, ceil(round(wanted / world_size) / largest))
+        batch_size = min(largest, max(1, round(wanted / (world_size * passes * config.repeats))) * config.repeats)
+        of_rank = batch_size * passes
         total = of_rank * world_size
         lr, kept = config.lr * total / wanted, f"in place of {wanted}, so lr is {config.lr * total / wanted:g}"
     if batch_size % config.repeats:
@@ -299,15 +304,15 @@ class Trainer:
                     self._save()
             asked = perf_counter()
 
-    def _update(self, batches: Sequence[Batch], lr: float) -> tuple[float, int]:
-        """One optimizer step. Returns the mean loss over all ranks and the number of clips."""
+    def _update(self, batches: Sequence[Batch], lr: float) -> tuple[float | None, int]:
+        """One optimizer step. Returns the mean loss over all ranks, None without any clip, and the number of clips."""
         count, unreadable = map(
             int, sum_over_ranks(np.array([sum(len(b.clips) for b in batches), sum(len(b.unreadable) for b in batches)]))
         )
         self._count_unreadable(unreadable, batches)
         set_learning_rate(self.optimizer, lr)
         if count == 0:
-            return float("nan"), 0
+            return None, 0
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), dtype=torch.float64)
         for number, batch in enumerate(batches):
@@ -535,7 +540,7 @@ class Trainer:
             preload=["dualformer_cli.data.loader"],
         )
 
-    def _report(self, loss: float, lr: float, count: int, *, waited: float, took: float) -> None:
+    def _report(self, loss: float | None, lr: float, count: int, *, waited: float, took: float) -> None:
         if self.step % self.config.train.log_every_steps and self.step_in_epoch != 1:
             return
         left = self.config.train.epochs * self.batches.steps_per_epoch - self.step

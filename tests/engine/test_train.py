@@ -121,9 +121,15 @@ def test_the_global_batch_is_kept_by_accumulation(world_size: int, passes: int) 
 
 def test_three_processes_scale_the_learning_rate_and_say_so() -> None:
     recipe = plan_recipe(TrainConfig(), 3)
-    assert recipe.batch_size * recipe.accumulation * 3 == recipe.global_batch_size == 72
-    assert recipe.lr == pytest.approx(1e-3 * 72 / 64)
-    assert "72 clips per step (in place of 64, so lr is 0.001125)" in recipe.sentence
+    assert recipe.batch_size * recipe.accumulation * 3 == recipe.global_batch_size == 63
+    assert recipe.lr == pytest.approx(1e-3 * 63 / 64)
+    assert "63 clips per step (in place of 64, so lr is 0.000984375)" in recipe.sentence
+
+
+@given(st.integers(1, 256), st.integers(2, 32))
+def test_a_batch_that_cannot_be_shared_evenly_is_kept_as_nearly_as_one_clip_per_pass(wanted: int, world: int) -> None:
+    recipe = plan_recipe(TrainConfig(batch_size=8, global_batch_size=wanted), world)
+    assert abs(recipe.global_batch_size - wanted) <= max(recipe.accumulation * world / 2, world - wanted)
 
 
 @given(st.integers(1, 64), st.integers(1, 256), st.integers(1, 32), st.floats(1e-6, 1))
@@ -369,6 +375,19 @@ def test_few_unreadable_videos_are_named_and_the_run_goes_on(
     strict = make_trainer(tmp_path / "strict", "train.max_unreadable=0", data=data)
     with pytest.raises(DualFormerError, match="1 of the 16 training videos could not be read"):
         strict.run()
+
+
+def test_a_step_without_any_readable_video_has_no_loss(make_trainer: Make, tmp_path: Path, toy_list: Path) -> None:
+    data = bad_list(toy_list, "one of four bad.csv", 4, 1)
+    make_trainer(tmp_path, "train.batch_size=1", "train.global_batch_size=1", data=data).run()
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    rows = [json.loads(line, parse_constant=refuse) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows]
+    assert losses.count(None) == 1
+    assert all(loss > 0 for loss in losses if loss is not None)
 
 
 def test_a_dry_run_measures_and_leaves_nothing(make_trainer: Make, tmp_path: Path, toy_list: Path) -> None:
