@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -31,6 +31,9 @@ from dualformer_cli.errors import DualFormerError
 if TYPE_CHECKING:
     from dualformer_cli.config.load import ResolvedConfig
     from dualformer_cli.engine.evaluate import Dump
+
+THUMBNAIL_SECONDS = 20.0
+"""A worker that makes no progress for so long on a picture for the page is given up."""
 
 
 def evaluate(
@@ -142,13 +145,25 @@ def _read(path: Path) -> Dump:
 
 def _finish(result: Dump, *, report: Path | None, compare: Path | None, as_json: bool) -> None:
     """Print the metrics, write the page, and leave with 3 if a video was not scored."""
-    from dualformer_cli.outputs.html import write_eval_report
     from dualformer_cli.outputs.report import print_json
     from dualformer_cli.outputs.runs import print_evaluation
 
     document = result.document(None if compare is None else _read(compare))
     (print_json if as_json else print_evaluation)(document)
     if report is not None:
-        write_eval_report(result.report(document), report)
+        _write_page(result, document, report)
     if document["videos"]["scored"] < document["videos"]["listed"]:
         raise typer.Exit(3)
+
+
+def _write_page(result: Dump, document: dict[str, Any], target: Path) -> None:
+    from dualformer_cli.data.thumbnails import read_thumbnails
+    from dualformer_cli.data.workers import WorkerPool
+    from dualformer_cli.outputs.html import write_eval_report
+
+    page = result.report(document)
+    if worst := page.get("worst"):
+        with WorkerPool(1, THUMBNAIL_SECONDS) as pool:
+            pictures = read_thumbnails({row["path"]: result.file_of(row["path"]) for row in worst}, pool)
+        page["worst"] = [{**row, "thumbnail": pictures.get(row["path"])} for row in worst]
+    write_eval_report(page, target)

@@ -64,6 +64,8 @@ class Engine:
         self.precision = pick_precision(self.config.runtime.precision, self.device)
         torch.manual_seed(self.config.runtime.seed)
         self.class_names = self._class_names()
+        self.is_nameless = self.config.data.classes is None
+        """Whether neither the configuration nor the weights name the classes."""
         self.model, self.weights, self.weights_sha256 = self._load_model(offline, progress)
         self.model.eval().to(self.device, dtype_of(self.precision))
         self.scorer = Scorer(
@@ -120,7 +122,9 @@ class Engine:
         source = self.config.data.validation_list
         if source is None:
             raise ConfigError("there is no list to evaluate; give --data LIST or --set data.validation_list=LIST")
-        return open_list(self.config.data, source, class_names=self.class_names)
+        listed = open_list(self.config.data, source, class_names=self.class_names, is_nameless=self.is_nameless)
+        self.class_names = listed.class_names
+        return listed
 
     def evaluate(
         self, listed: LabelledList, pool: WorkerPool, ranks: Ranks, *, on_video: Callable[[VideoRecord], None]
@@ -134,7 +138,13 @@ class Engine:
             multi_label=listed.multi_label,
             num_clips=1 if self._is_segments else views.num_clips,
             num_crops=views.num_crops,
-            facts={**self.describe(), "list": listed.source, "list_fingerprint": listed.fingerprint, **versions()},
+            facts={
+                **self.describe(),
+                "list": listed.source,
+                "root": self.config.data.root,
+                "list_fingerprint": listed.fingerprint,
+                **versions(),
+            },
         )
 
     def predict_live(
@@ -231,7 +241,8 @@ class Engine:
             raise WeightsError(
                 f"weights {str(path)!r} name {len(names)} classes, but classify {model.num_classes}; take another file"
             )
-        self.class_names = names or self.class_names
+        if names is not None:
+            self.class_names, self.is_nameless = names, False
         _LOGGER.debug("%s: %s", path, report)
         return model, "published" if is_published else str(path), _sha256(path)
 

@@ -68,7 +68,12 @@ class LabelledList:
 
 
 def open_list(
-    data: DataConfig, source: str, *, class_names: Sequence[str] | None, usable_only: bool = False
+    data: DataConfig,
+    source: str,
+    *,
+    class_names: Sequence[str] | None,
+    is_nameless: bool = False,
+    usable_only: bool = False,
 ) -> LabelledList:
     """Read a list and bring its labels into the model's numbering, matching classes by name.
 
@@ -76,6 +81,7 @@ def open_list(
         data: where files are and which format the list has.
         source: the list.
         class_names: of the model; None takes the list's own, else those of the configuration.
+        is_nameless: `class_names` only number the model's classes, which take the list's own names where it has any.
         usable_only: leave out, and say so, what the list itself calls broken; eval accounts for it instead.
 
     Raises:
@@ -99,6 +105,14 @@ def open_list(
     labels = [sample.labels for sample in samples]
     highest = max((label for of_video in labels for label in of_video), default=-1)
     own = manifest.class_names
+    if is_nameless and own is not None and class_names is not None:
+        if len(own) != len(class_names):
+            raise DualFormerError(
+                f"list {source!r} has {len(own)} classes, but the weights have {len(class_names)}, without names; "
+                "give the list that belongs to them"
+            )
+        _LOGGER.warning("the weights do not name their classes: those of %r are taken, by number", source)
+        class_names = own
     if own is None and class_names is None:
         own = [f"class {index}" for index in range(highest + 1)]
     names = list(class_names if class_names is not None else own or ())
@@ -196,6 +210,11 @@ class Dump:
         if other is not None:
             document["comparison"] = metrics.compare_runs(self._answers(), other._answers())
         return document
+
+    def file_of(self, path: str) -> str:
+        """Where a listed video is, or was when the list was scored."""
+        root = self.facts.get("root") or os.path.dirname(self.facts.get("list") or "")
+        return os.path.join(root, path)
 
     def report(self, document: dict[str, Any]) -> dict[str, Any]:
         """The document of the page: with classes, confusions, calibration and the worst videos."""

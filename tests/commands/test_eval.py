@@ -134,6 +134,19 @@ def test_the_page_parses_and_needs_nothing_else(evaluate: Any, folder: Path, tmp
         assert text in page.text, text
 
 
+def test_the_page_shows_the_worst_videos_also_from_a_dump_made_elsewhere(
+    evaluate: Any, folder: Path, tmp_path: Path
+) -> None:
+    evaluate("--data", folder / "good.csv", "--dump", tmp_path / "dump.jsonl", "--report", tmp_path / "page.html")
+    result = evaluate("--from-dump", tmp_path / "dump.jsonl", "--report", tmp_path / "again.html")
+    assert result.exit_code == 0, result.output
+    for name in ("page.html", "again.html"):
+        page = Page()
+        page.feed((tmp_path / name).read_text(encoding="utf-8"))
+        pictures = [address for address in page.addresses if address.startswith("data:image/jpeg")]
+        assert len(pictures) == sum(1 for line in page.text.split("label: ")[1:]) > 0
+
+
 def test_two_runs_are_compared(evaluate: Any, folder: Path, mini_preset: Path, tmp_path: Path) -> None:
     assert evaluate("--data", folder / "good.csv", "--dump", tmp_path / "a.jsonl").exit_code == 0
     other = ["--views", "1x1", "--dump", tmp_path / "b.jsonl"]

@@ -284,3 +284,18 @@ def test_several_labels_give_mean_average_precision(tmp_path: Path) -> None:
     whole = Dump(records=records, class_names=["a", "b", "c"], multi_label=True, num_clips=1, num_crops=1, facts={})
     write_json_lines(whole.rows(), tmp_path / "dump.jsonl")
     assert read_dump(tmp_path / "dump.jsonl").document() == whole.document()
+
+
+def test_weights_without_class_names_take_those_of_the_list_by_number(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "list.csv").write_text("path,label\na.mp4,blue\nb.mp4,red\n")
+    (tmp_path / "classes.txt").write_text("red\ngreen\nblue\n")
+    numbered = [f"class {index}" for index in range(3)]
+    listed = open_list(DataConfig(), str(tmp_path / "list.csv"), class_names=numbered, is_nameless=True)
+    assert (listed.class_names, listed.labels) == (["red", "green", "blue"], [(2,), (0,)])
+    assert "the weights do not name their classes" in caplog.text
+    with pytest.raises(DualFormerError, match=r"has 3 classes, but the weights have 4, without names; give the list"):
+        open_list(
+            DataConfig(), str(tmp_path / "list.csv"), class_names=[*numbered, "class 3"], is_nameless=True
+        )
