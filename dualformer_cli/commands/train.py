@@ -31,6 +31,7 @@ from dualformer_cli.errors import DualFormerError
 if TYPE_CHECKING:
     from dualformer_cli.engine.distributed import Ranks
     from dualformer_cli.engine.train import Trainer
+    from dualformer_cli.outputs.tensorboard import TensorBoardLog
 
 
 def train(
@@ -51,6 +52,9 @@ def train(
     cpu_processes: CpuProcessesOption = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Take one real step, then say what the run would need.")
+    ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write the log for TensorBoard too, into the run folder.")
     ] = False,
     overrides: OverridesOption = None,
     device: DeviceOption = None,
@@ -91,13 +95,17 @@ def train(
         raise typer.BadParameter("name the recipe, for example k400-small", param_hint="--preset")
     if (output / "checkpoints").exists() and not (resume or dry_run):
         raise DualFormerError(f"{str(output)!r} holds a run already; go on with --resume, or name another --output")
+    if tensorboard:
+        from dualformer_cli.outputs.tensorboard import check_tensorboard
+
+        check_tensorboard()
     if relaunched(gpus, cpu_processes):
         return
     from dualformer_cli.engine.distributed import init_ranks  # here, so that --help does not load torch
     from dualformer_cli.engine.train import Stopped, Trainer
 
     with init_ranks(resolved.config.runtime.device) as ranks:
-        show = _Show(ranks, output)
+        show = _Show(ranks, output, tensorboard=tensorboard)
         trainer = Trainer(resolved, ranks, output=output, resume=resume, offline=offline, on_event=show.event)
         if dry_run:
             show.preflight(trainer, as_json=as_json)
@@ -114,9 +122,10 @@ def train(
 class _Show:
     """Tells what happens, on rank 0: progress on stderr, the result on stdout, curves into the run folder."""
 
-    def __init__(self, ranks: Ranks, output: Path) -> None:
-        self.is_main, self.output = ranks.is_main, output
+    def __init__(self, ranks: Ranks, output: Path, *, tensorboard: bool) -> None:
+        self.is_main, self.output, self.tensorboard = ranks.is_main, output, tensorboard
         self.num_steps = 0
+        self.board: TensorBoardLog | None = None
 
     def line(self, text: str) -> None:
         from dualformer_cli.outputs.report import log
@@ -129,8 +138,11 @@ class _Show:
         from dualformer_cli.outputs.runs import metric_line
 
         kind = event["event"]
+        if self.board is not None:
+            self.board.add(event)
         if kind == "start":
             self.num_steps = event["steps"]
+            self._open_board()
         elif kind == "note":
             self.line(event["text"])
         elif kind == "step":
@@ -157,6 +169,8 @@ class _Show:
 
         if not self.is_main:
             return
+        if self.board is not None:
+            self.board.close()
         self._draw()
         if as_json:
             print_json(result)
@@ -176,12 +190,21 @@ class _Show:
             f"{clock(event['seconds_left'])} left"
         )
 
-    def _draw(self) -> None:
-        import json
+    def _open_board(self) -> None:
+        if self.tensorboard:
+            from dualformer_cli.outputs.tensorboard import TensorBoardLog
 
+            self.board = TensorBoardLog(self.output / "tensorboard", self._rows())
+
+    def _draw(self) -> None:
         from dualformer_cli.outputs.curves import write_curves
 
-        log = self.output / "log.jsonl"
-        if log.exists():
-            rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+        if rows := self._rows():
             write_curves(rows, self.output / "curves.png")
+
+    def _rows(self) -> list[dict[str, Any]]:
+        """What log.jsonl has so far."""
+        import json
+
+        log = self.output / "log.jsonl"
+        return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []

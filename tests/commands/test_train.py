@@ -69,6 +69,28 @@ def test_a_run_leaves_a_folder_that_explains_itself(train: Any, listed: Path, tm
     assert load_checkpoint(run / "checkpoints" / "best.pt")["progress"]["step"] in (3, 6)
 
 
+def test_tensorboard_has_the_numbers_of_the_log_once_also_after_a_resumed_run(train: Any, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = tmp_path / "run"
+    assert train("--output", run, "--tensorboard", "--set", "train.epochs=1").exit_code == 0
+    assert train("--output", run, "--tensorboard", "--resume").exit_code == 0
+    events = EventAccumulator(str(run / "tensorboard"))
+    events.Reload()
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    losses = [(event.step, event.tensor_proto.float_val[0]) for event in events.Tensors("training/loss")]
+    assert losses == [(row["step"], pytest.approx(row["loss"])) for row in rows]
+    assert {"training/lr", "training/clips_per_second"} <= set(events.Tags()["tensors"])
+
+
+def test_tensorboard_that_is_missing_is_named(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = train("--output", tmp_path / "run", "--tensorboard")
+    assert isinstance(result.exception, DualFormerError)
+    assert "TensorBoard, which is not installed: pip install tensorboard" in str(result.exception)
+    assert not (tmp_path / "run").exists()
+
+
 def test_json_is_one_document(train: Any, tmp_path: Path) -> None:
     result = train("--output", tmp_path / "run", "--json")
     document = json.loads(result.stdout)
