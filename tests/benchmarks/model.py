@@ -1,11 +1,14 @@
 """Time our model against the published architecture run eagerly: same process, weights, clips; paired runs.
 
     PYTHONPATH=. python tests/benchmarks/model.py --size tiny base --precision fp32 bf16 --json model.json
+    PYTHONPATH=. python tests/benchmarks/model.py --training --size base --precision bf16 --rounds 3
 
 Before any timing, our logits must be close to the baseline's. Each round runs every contender once, in alternating
 order, so that a machine's slow minutes hit all of them; a speed-up is the median over rounds of the paired ratio.
 In 16 bits the baseline runs under autocast, as the published mixed-precision runs did, and once more in float32, which
 is what it does on a CPU unless told; ours runs with cast weights, as `dualformer predict --precision bf16` does.
+
+With --training a run is one forward and backward pass under autocast, also of ours with gradient checkpointing.
 """
 
 from __future__ import annotations
@@ -45,14 +48,25 @@ class Contender:
     dtype: torch.dtype = torch.float32
     """Of the clips."""
     autocast_dtype: torch.dtype | None = None
+    training: bool = False
+    """Whether a call also computes the gradients."""
 
     def __call__(self, clips: Tensor) -> Tensor:
         autocast: AbstractContextManager[object] = nullcontext()
         if self.autocast_dtype is not None:
             autocast = torch.autocast(clips.device.type, self.autocast_dtype)
+        if self.training:
+            return self._forward_backward(clips, autocast)
         with torch.inference_mode(), autocast:
             logits: Tensor = self.model(clips.to(self.dtype))
         return logits.float()
+
+    def _forward_backward(self, clips: Tensor, autocast: AbstractContextManager[object]) -> Tensor:
+        with autocast:
+            logits: Tensor = self.model(clips)
+        torch.nn.functional.cross_entropy(logits.float(), torch.arange(len(clips), device=clips.device)).backward()
+        self.model.zero_grad(set_to_none=True)
+        return logits.detach().float()
 
 
 @dataclass(frozen=True)
@@ -75,8 +89,8 @@ class Row:
     """The same over the baseline in float32."""
     peak_mib: float | None
     """Memory of one forward pass above what was held before it; None where the system does not tell."""
-    difference: float
-    """Largest difference of logits from the float32 baseline's, over their largest."""
+    difference: float | None
+    """Largest difference of logits from the float32 baseline's, over their largest; None for random training passes."""
 
 
 def quantiles(values: list[float]) -> tuple[float, float, float]:
@@ -103,6 +117,16 @@ def build_contenders(size: str, precision: str, device: torch.device, *, compile
             Contender("ours, compiled", torch.compile(ours), dtype=dtype),
         ]
     return [*contenders, Contender("published, fp32", baseline)] if precision != "fp32" else contenders
+
+
+def build_training(size: str, precision: str, device: torch.device) -> list[Contender]:
+    """Build what trains: the baseline, ours, and ours with gradient checkpointing."""
+    autocast_dtype = None if precision == "fp32" else DTYPES[precision]
+    baseline = pattern_baseline(size).to(device).train()
+    ours, checkpointed = create_model(size).to(device).train(), create_model(size).to(device).train()
+    checkpointed.set_gradient_checkpointing(True)
+    named = {"published": baseline, "ours": ours, "ours, checkpointed": checkpointed}
+    return [Contender(name, model, autocast_dtype=autocast_dtype, training=True) for name, model in named.items()]
 
 
 def check(contenders: list[Contender], clips: Tensor, precision: str) -> dict[str, float]:
@@ -154,12 +178,18 @@ def memory_status(field: str) -> int:
 
 
 def measure(
-    size: str, precision: str, batch_size: int, device: torch.device, *, rounds: int, compiled: bool
+    size: str, precision: str, batch_size: int, device: torch.device, *, rounds: int, compiled: bool, training: bool
 ) -> Iterator[Row]:
     """Check, warm up, and time all contenders of one setting."""
-    contenders = build_contenders(size, precision, device, compiled=compiled)
     clips = torch.randn(batch_size, 3, 32, 224, 224, generator=torch.Generator().manual_seed(0)).to(device)
-    differences = check(contenders, clips, precision)
+    differences: dict[str, float] = {}
+    if training:
+        contenders = build_training(size, precision, device)
+        for contender in contenders:
+            contender(clips)
+    else:
+        contenders = build_contenders(size, precision, device, compiled=compiled)
+        differences = check(contenders, clips, precision)
     peaks = {contender.name: peak_mib(contender, clips) for contender in contenders}
     seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for index in range(rounds):
@@ -183,7 +213,7 @@ def measure(
             speedup_p80=high,
             speedup_over_fp32=quantiles([theirs / mine for theirs, mine in zip(in_fp32, own, strict=True)])[1],
             peak_mib=peaks[name],
-            difference=differences[name],
+            difference=differences.get(name),
         )
 
 
@@ -225,7 +255,7 @@ def print_row(row: Row) -> None:
             f"{row.speedup:.2f} ({row.speedup_p20:.2f}-{row.speedup_p80:.2f})",
             f"{row.speedup_over_fp32:.2f}",
             "-" if row.peak_mib is None else f"{row.peak_mib:,.0f}",
-            f"{row.difference:.1e}",
+            "-" if row.difference is None else f"{row.difference:.1e}",
         ),
         flush=True,
     )
@@ -239,6 +269,7 @@ def main() -> None:
     parser.add_argument("--batch-size", nargs="+", type=int, default=[1])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--compile", action="store_true", help="also time both models under torch.compile")
+    parser.add_argument("--training", action="store_true", help="forward and backward in place of forward alone")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
     parser.add_argument("--json", type=Path, help="file for the numbers")
@@ -254,7 +285,15 @@ def main() -> None:
     )
     rows = []
     for size, precision, batch_size in product(arguments.size, arguments.precision, arguments.batch_size):
-        for row in measure(size, precision, batch_size, device, rounds=arguments.rounds, compiled=arguments.compile):
+        for row in measure(
+            size,
+            precision,
+            batch_size,
+            device,
+            rounds=arguments.rounds,
+            compiled=arguments.compile,
+            training=arguments.training,
+        ):
             rows.append(asdict(row))
             print_row(row)
     if arguments.json:

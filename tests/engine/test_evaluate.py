@@ -296,6 +296,4 @@ def test_weights_without_class_names_take_those_of_the_list_by_number(
     assert (listed.class_names, listed.labels) == (["red", "green", "blue"], [(2,), (0,)])
     assert "the weights do not name their classes" in caplog.text
     with pytest.raises(DualFormerError, match=r"has 3 classes, but the weights have 4, without names; give the list"):
-        open_list(
-            DataConfig(), str(tmp_path / "list.csv"), class_names=[*numbered, "class 3"], is_nameless=True
-        )
+        open_list(DataConfig(), str(tmp_path / "list.csv"), class_names=[*numbered, "class 3"], is_nameless=True)
