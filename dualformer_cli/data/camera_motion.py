@@ -1,14 +1,15 @@
 """Labelled clips of a camera that pans, tilts, zooms, rolls, shakes or stands still, rendered from still pictures.
 
-A camera moves over a picture along a random path. In front of it are things that move on their own or that stand nearer
-than the picture; the frames get noise, blur, changing light, bars and the traces of compression. Everything follows from
-the seed.
+A camera moves over a picture along a random path. In front of it are things that move on their own or that stand
+nearer than the picture; the frames get noise, blur, changing light, bars and the traces of compression. Everything
+follows from the seed.
 """
 
 from __future__ import annotations
 
 import io
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -55,7 +56,7 @@ class RenderedClip:
 
 
 def render_clip(
-    seed: int,
+    seed: int | Sequence[int],
     *,
     num_frames: int,
     size: tuple[int, int],
@@ -66,7 +67,7 @@ def render_clip(
     """Render a clip of one camera motion.
 
     Args:
-        seed: decides everything; at least 0.
+        seed: decides everything; a number, or several, of at least 0.
         num_frames: frames of the clip, at least 2.
         size: (height, width) of the frames in pixels, at least 16 each.
         pictures: what the camera looks at.
@@ -141,7 +142,7 @@ def _window(rng: np.random.Generator, size: tuple[int, int], difficulty: float) 
 
 
 def _shown_frames(rng: np.random.Generator, num_frames: int, difficulty: float) -> npt.NDArray[np.intp]:
-    """Which moment each frame shows, shape (T,): in some clips a few frames repeat the one before, as in films on TV."""
+    """Which moment each frame shows, shape (T,): in some clips frames repeat the one before, as films on TV do."""
     shown = np.arange(num_frames)
     if rng.random() < 0.08 * difficulty:
         every = int(rng.integers(3, 6))
@@ -408,7 +409,7 @@ def _noise_table() -> npt.NDArray[np.int16]:
 
 
 def _add_noise(rng: np.random.Generator, clip: Pixels, sigma: float) -> Pixels:
-    """Add noise of this standard deviation, other numbers in each frame, cut from a table because drawing takes time."""
+    """Add noise of this standard deviation, cut anew for each frame from a table because drawing takes time."""
     table = (_noise_table() * np.int16(round(sigma * 4)) >> 8).astype(np.int16)
     flat = clip.reshape(len(clip), -1)
     length = flat.shape[1]

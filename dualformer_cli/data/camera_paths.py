@@ -148,7 +148,7 @@ def _amount(rng: np.random.Generator, ranges: tuple[Range, Range], difficulty: f
 
 
 def _progress(rng: np.random.Generator, num_frames: int, difficulty: float) -> Floats:
-    """How much of a motion is done, 0 to 1 without a step back, shape (T,): even, eased, speeding up or slowing down."""
+    """How much of a motion is done, 0 to 1 and never back, shape (T,): even, eased, speeding up or slowing down."""
     starts, ends = difficulty * rng.uniform(0, 0.2, 2) * (rng.random(2) < 0.3)
     u = np.clip((np.linspace(0, 1, num_frames) - starts) / (1 - starts - ends), 0, 1)
     power = 2.0 ** (difficulty * rng.uniform(-1, 1))

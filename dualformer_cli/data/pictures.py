@@ -72,6 +72,8 @@ class PictureSource:
     """Pictures in memory, uint8 (H, W, 3)."""
     taken_share: float = 0.5
     """Share of pictures that come from files and arrays, where there are some, at difficulty 1."""
+    max_kept: int = 1024
+    """Pictures that stay in memory."""
     _kept: dict[tuple[bool, int, bool], Picture] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -106,6 +108,8 @@ class PictureSource:
     def _keep(self, is_taken: bool, number: int, is_simple: bool) -> Picture:
         key = (is_taken, number, is_simple)
         if key not in self._kept:
+            if len(self._kept) >= self.max_kept:
+                del self._kept[next(iter(self._kept))]  # the oldest
             if not is_taken:
                 self._kept[key] = Picture(draw_picture([self.seed, number, is_simple], self.side, simple=is_simple))
             elif number < len(self.files):
