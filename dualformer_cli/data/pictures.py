@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".
 _SIMPLE = ("polygons", "blobs", "mosaic", "camouflage")
 _ALL = (*_SIMPLE, "noise", "bands", "clutter", "scene")
 _SMALLEST_LEVEL = 16
+_PHOTOGRAPHS = (
+    *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png", "gravel.png"),
+    *("hubble_deep_field.jpg", "ihc.png", "retina.jpg", "rocket.jpg", "text.png"),
+)
+"""What the wheel of scikit-image really holds; its other pictures would be fetched."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +158,22 @@ def find_pictures(folder: Path) -> list[Path]:
     if not found:
         raise DualFormerError(f"no pictures in {str(folder)!r}; it needs {', '.join(PICTURE_SUFFIXES)} files")
     return found
+
+
+def photographs() -> list[Path]:
+    """Return the pictures inside an installed scikit-image that are free of rights (CC0 or public domain, as it says).
+
+    Raises:
+        DualFormerError: if scikit-image is not installed.
+    """
+    found = find_spec("skimage")
+    if found is None or found.origin is None:
+        raise DualFormerError(
+            "scikit-image, whose photographs were asked for, is not installed; "
+            "pip install 'dualformer[camera-motion]', or name a folder of pictures"
+        )
+    folder = Path(found.origin).parent / "data"
+    return [folder / name for name in _PHOTOGRAPHS if (folder / name).is_file()]
 
 
 def draw_picture(seed: int | Sequence[int], side: int, *, simple: bool) -> Image.Image:
