@@ -271,11 +271,11 @@ class LabelWriter:
         return found
 
     def _check_folder(self) -> None:
-        before = self.folder.read_header()
         root = self.folder.root
+        if root.exists() and not root.is_dir():
+            raise DualFormerError(f"{str(root)!r} is not a folder; name another --output")
+        before = self.folder.read_header()
         if before is None:
-            if root.exists() and not root.is_dir():
-                raise DualFormerError(f"{str(root)!r} is not a folder; name another --output")
             if root.exists() and any(entry.name[0] != "." for entry in root.iterdir()):
                 raise DualFormerError(
                     f"{str(root)!r} holds something else than token labels; name another --output, or empty it"
