@@ -22,6 +22,7 @@ from dualformer_cli.commands.flops import flops
 from dualformer_cli.commands.options import VerboseOption
 from dualformer_cli.commands.predict import predict
 from dualformer_cli.commands.prepare import prepare
+from dualformer_cli.commands.tokenlabel import show, write
 from dualformer_cli.commands.train import train
 from dualformer_cli.errors import DualFormerError
 
@@ -224,9 +225,21 @@ def start(
     _LOGGER.setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
-def register(name: str, command: Callable[..., None]) -> None:
-    """Make a function of options a command of the app."""
-    app.command(name)(_past_typer(command))
+def register(name: str, command: Callable[..., None], *, group: typer.Typer = app) -> None:
+    """Make a function of options a command of the app, or of a group of commands in it."""
+    group.command(name)(_past_typer(command))
+
+
+def register_group(name: str, help_text: str) -> typer.Typer:
+    """Make a command of the app that has commands of its own."""
+    group = typer.Typer(
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "default_map": {"help": False}},
+    )
+    app.add_typer(group, name=name, help=help_text)
+    return group
 
 
 register("train", train)
@@ -235,3 +248,7 @@ register("predict", predict)
 register("flops", flops)
 register("download", download)
 register("prepare", prepare)
+
+tokenlabel = register_group("tokenlabel", "See what a model says about each token, and store it to teach with.")
+register("show", show, group=tokenlabel)
+register("write", write, group=tokenlabel)

@@ -15,7 +15,11 @@ from typer.testing import CliRunner
 from dualformer_cli import __version__
 from dualformer_cli.app import app
 
+GROUPS = {group.name or "": group.typer_instance for group in app.registered_groups}
 COMMANDS = sorted(command.name or "" for command in app.registered_commands)
+COMMANDS_OF_GROUPS = [
+    (name, command.name or "") for name, group in GROUPS.items() for command in (group or app).registered_commands
+]
 
 ENVIRON = {name: value for name, value in os.environ.items() if not name.startswith(("DUALFORMER_", "_DUALFORMER_"))}
 
@@ -49,7 +53,11 @@ def probe(body: str, *arguments: str, **options: object) -> subprocess.Completed
     return run("-c", PROBE.format(body=indented), "probe", *arguments, **options)
 
 
-@pytest.mark.parametrize("arguments", [(), *[(name,) for name in COMMANDS]], ids=lambda names: "-".join(names) or "app")
+@pytest.mark.parametrize(
+    "arguments",
+    [(), *[(name,) for name in [*COMMANDS, *GROUPS]], *COMMANDS_OF_GROUPS],
+    ids=lambda names: "-".join(names) or "app",
+)
 @pytest.mark.parametrize("option", ["--help", "-h"])
 def test_help_never_imports_what_is_slow(arguments: tuple[str, ...], option: str) -> None:
     code = (
@@ -229,7 +237,10 @@ def test_the_version_names_what_matters_for_a_bug_report() -> None:
 
 def test_every_command_has_help_text_and_every_option_says_what_it_does() -> None:
     group = get_command(app)
-    for name, command in group.commands.items():  # type: ignore[attr-defined]
+    commands = dict(group.commands)  # type: ignore[attr-defined]
+    for name in GROUPS:
+        commands.update({f"{name} {inner}": command for inner, command in commands[name].commands.items()})
+    for name, command in commands.items():
         assert command.help, f"{name} has no help text"
         for parameter in command.params:
             assert getattr(parameter, "help", None), f"{name}: {parameter.name} has no help text"

@@ -138,6 +138,8 @@ def test_the_class_list_of_a_preset_is_shipped_and_fits_its_classifier(name: str
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_what_a_run_starts_from_is_a_preset_of_the_same_size(name: str) -> None:
     config = config_of(name)
+    assert config.train.teacher == ("k400-base" if name.endswith("-tokenlabel") else None)
+    assert (config.train.token_gamma, config.train.token_top_k, config.train.token_renormalise) == (0.5, 5, False)
     if config.train.init_from is not None:
         assert config_of(config.train.init_from).model.embed_dims == config.model.embed_dims
 

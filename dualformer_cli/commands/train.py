@@ -48,6 +48,14 @@ def train(
     pretrained_2d: Annotated[
         str | None, typer.Option("--pretrained-2d", metavar="FILE|timm", help="Start from inflated image weights.")
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option("--teacher", metavar="FILE|PRESET", help="Label every token by this frozen model, on the fly."),
+    ] = None,
+    token_labels: Annotated[
+        str | None,
+        typer.Option("--token-labels", metavar="DIR", help="Take the labels that tokenlabel write has stored."),
+    ] = None,
     gpus: GpusOption = None,
     cpu_processes: CpuProcessesOption = None,
     dry_run: Annotated[
@@ -78,6 +86,12 @@ def train(
     if init_from is not None and pretrained_2d is not None:
         raise typer.BadParameter("choose one of --init-from and --pretrained-2d", param_hint="--init-from")
     cleared = [f"{key}=null" for key in starts if (init_from or pretrained_2d) and starts[key] is None]
+    tokens: dict[str, Any] = {"train.teacher": teacher, "train.token_labels": token_labels}
+    if teacher is not None and token_labels is not None:
+        raise typer.BadParameter("choose one of --teacher and --token-labels", param_hint="--teacher")
+    if teacher or token_labels:
+        cleared += [f"{key}=null" for key in tokens if tokens[key] is None]
+        tokens["model.token_head"] = True
     resolved = resolve(
         preset,
         [*(overrides or ()), *cleared],
@@ -87,6 +101,7 @@ def train(
         seed=seed,
         **lists,
         **starts,
+        **tokens,
     )
     if print_config:
         show_config(resolved)

@@ -275,6 +275,18 @@ class TrainConfig:
     """Preset whose published weights, or file whose weights, the run starts from."""
     pretrained_2d: str | None = None
     """Image weights to inflate: a file, or timm for Twins-SVT."""
+    teacher: str | None = None
+    """Frozen model that labels every token on the fly: a preset with published weights, or a file of weights."""
+    teacher_preset: str | None = None
+    """Preset that describes a teacher's file; None takes what the file says, or the preset of its size and classes."""
+    token_labels: str | None = None
+    """Folder of a teacher's labels that tokenlabel write has stored, in place of the teacher."""
+    token_gamma: float = 0.5
+    """Share of the classifier's loss when tokens are labelled; the token head's has the rest."""
+    token_top_k: int = 5
+    """The teacher's best logits of a token that are kept; all where there are fewer classes."""
+    token_renormalise: bool = False
+    """Share a token's mass among the kept classes only; the published runs gave every other class the logit 0."""
 
     def __post_init__(self) -> None:
         _at_least("epochs", self.epochs, 1)
@@ -302,6 +314,23 @@ class TrainConfig:
                 f"init_from must be null when pretrained_2d is {self.pretrained_2d!r}, got {self.init_from!r};"
                 " set one of them to null"
             )
+        if self.teacher is not None and self.token_labels is not None:
+            raise ConfigError(
+                f"teacher must be null when token_labels is {self.token_labels!r}, got {self.teacher!r};"
+                " set one of them to null"
+            )
+        if (self.teacher or self.token_labels) and (self.mixup_alpha or self.cutmix_alpha):
+            raise ConfigError(
+                "mixup_alpha and cutmix_alpha must be 0 when tokens are labelled, got "
+                f"{self.mixup_alpha:g} and {self.cutmix_alpha:g}: a token of a mixed clip has no single label"
+            )
+        if self.token_labels and self.rand_augment_ops:
+            raise ConfigError(
+                f"rand_augment_ops must be 0 with token_labels, got {self.rand_augment_ops}: it moves pixels away from "
+                "their stored labels; use a teacher on the fly"
+            )
+        _probability("token_gamma", self.token_gamma)
+        _at_least("token_top_k", self.token_top_k, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

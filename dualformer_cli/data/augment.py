@@ -34,6 +34,7 @@ from dualformer_cli.data.transforms import (
 
 Pairs = tuple[tuple[int, int], ...]
 Flags = npt.NDArray[np.bool_]
+Fractions = npt.NDArray[np.float64]
 
 FLIP_LABELS: Mapping[str, Pairs] = {
     "camera_motion": FLIP_PAIRS,
@@ -87,6 +88,8 @@ class TrainingClips:
     """Which clips are mirrored, shape (repeats,)."""
     indices: Indices
     """Frame numbers of the clips in the video, shape (repeats, num_frames)."""
+    boxes: Fractions
+    """Crops as shares of the frame, (x, y, width, height), shape (repeats, 4)."""
     decode_seconds: float
     """Time spent to open the video and decode its frames."""
     preprocess_seconds: float
@@ -145,6 +148,7 @@ def read_training_clips(
         clips=clips,
         flipped=np.array([draw.is_flipped for draw in draws]),
         indices=indices,
+        boxes=np.array([draw.box for draw in draws]) / (size[1], size[0], size[1], size[0]),
         decode_seconds=decoded - started - resize.seconds,
         preprocess_seconds=perf_counter() - decoded + resize.seconds,
         warnings=warnings,

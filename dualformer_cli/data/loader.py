@@ -14,8 +14,9 @@ from itertools import chain, islice, tee
 import numpy as np
 import numpy.typing as npt
 
-from dualformer_cli.data.augment import TrainingClips, TrainPlan, read_training_clips
+from dualformer_cli.data.augment import Fractions, TrainingClips, TrainPlan, read_training_clips
 from dualformer_cli.data.manifest import Sample
+from dualformer_cli.data.sampling import Indices
 from dualformer_cli.data.workers import WorkerPool
 from dualformer_cli.errors import DualFormerError, VideoError
 
@@ -36,6 +37,10 @@ class Batch:
     """(path, reason) of the videos that are missing from the batch."""
     read_seconds: float
     """Time that the workers spent on it."""
+    indices: Indices | None = None
+    """Frame numbers of the clips in their videos, shape (b, T)."""
+    boxes: Fractions | None = None
+    """Crops of the clips as shares of the frame, (x, y, width, height), shape (b, 4)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,22 +145,24 @@ def _read(plan: TrainPlan, job: _Job) -> TrainingClips:
 
 def _collect(videos: list[int], outcomes: Iterator[tuple[_Job, TrainingClips | Exception]], plan: TrainPlan) -> Batch:
     """Take the outcomes of one forward pass together."""
-    clips, flipped, samples, unreadable, seconds = [], [], [], [], 0.0
+    read: list[TrainingClips] = []
+    samples, unreadable, seconds = [], [], 0.0
     for video, (job, outcome) in zip(videos, islice(outcomes, len(videos)), strict=True):
         if isinstance(outcome, DualFormerError):
             unreadable.append((job.path, outcome.reason if isinstance(outcome, VideoError) else str(outcome)))
         elif isinstance(outcome, Exception):
             raise outcome
         else:
-            clips.append(outcome.clips)
-            flipped.append(outcome.flipped)
+            read.append(outcome)
             samples += [video] * len(outcome.clips)
             seconds += outcome.decode_seconds + outcome.preprocess_seconds
     nothing = np.empty((0, plan.num_frames, plan.crop_size, plan.crop_size, 3), np.uint8)
     return Batch(
-        clips=np.concatenate([nothing, *clips]),
+        clips=np.concatenate([nothing, *(outcome.clips for outcome in read)]),
         samples=tuple(samples),
-        flipped=np.concatenate([np.empty(0, np.bool_), *flipped]),
+        flipped=np.concatenate([np.empty(0, np.bool_), *(outcome.flipped for outcome in read)]),
         unreadable=tuple(unreadable),
         read_seconds=seconds,
+        indices=np.concatenate([np.empty((0, plan.num_frames), np.int64), *(outcome.indices for outcome in read)]),
+        boxes=np.concatenate([np.empty((0, 4)), *(outcome.boxes for outcome in read)]),
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from dualformer_cli.config.load import load_config
-from dualformer_cli.config.schema import DataConfig, RunConfig, ViewsConfig
+from dualformer_cli.config.schema import DataConfig, RunConfig, Size3, ViewsConfig
 from dualformer_cli.data.dataset import ViewPlan
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import config_of, read_checkpoint
@@ -32,6 +34,15 @@ def build_model(config: RunConfig) -> DualFormer:
         token_head=model.token_head,
         gradient_checkpointing=model.gradient_checkpointing,
     )
+
+
+def token_grid(config: RunConfig, input_size: Size3 | None = None) -> Size3:
+    """Tokens (t, h, w) of the last stage for clips of (frames, height, width); those of the config when None."""
+    data = config.data
+    size = input_size or (data.clip.num_frames, data.crop_size, data.crop_size)
+    pixels = (prod(patch[axis] for patch in config.model.patch_sizes) for axis in range(3))
+    t, h, w = (side // of_token for side, of_token in zip(size, pixels, strict=True))
+    return t, h, w
 
 
 def view_plan(data: DataConfig, views: ViewsConfig, *, every_seconds: float | None = None) -> ViewPlan:

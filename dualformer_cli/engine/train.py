@@ -47,7 +47,7 @@ from dualformer_cli.engine.distributed import (
     sum_over_ranks,
 )
 from dualformer_cli.engine.evaluate import LabelledList, evaluate, open_list, summarise
-from dualformer_cli.engine.losses import classification_loss_sum
+from dualformer_cli.engine.losses import classification_loss_sum, token_label_loss_sum
 from dualformer_cli.engine.optim import (
     WeightAverage,
     build_optimizer,
@@ -58,6 +58,7 @@ from dualformer_cli.engine.optim import (
 )
 from dualformer_cli.engine.scoring import Scorer
 from dualformer_cli.engine.start import start_from_images, start_from_video
+from dualformer_cli.engine.tokenlabel import open_token_labels
 from dualformer_cli.errors import ConfigError, DualFormerError
 
 _LOGGER = logging.getLogger(__name__)
@@ -135,7 +136,7 @@ class Trainer:
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> None:
         self.ranks, self.output, self.on_event = ranks, output, on_event
-        self.train_list, self.config = _training_list(resolved)
+        self.train_list, self.config = open_training_list(resolved)
         self.validation_list = self._validation_list()
         self.recipe = plan_recipe(self.config.train, ranks.world_size)
         self.precision = pick_precision(self.config.runtime.precision, ranks.device)
@@ -149,6 +150,11 @@ class Trainer:
         if checkpoint is None:
             self._start(offline)
         self.model.to(ranks.device)
+        self.labeller = open_token_labels(self.config, self.train_list, ranks.device, offline=offline)
+        if self.labeller is not None:
+            self.notes.append(f"tokens are labelled by {self.labeller.sentence}")
+        elif self.model.token_head is not None:
+            self.notes.append("the token head is not trained: there is no teacher")
         convert_batch_norm(self.model, self.config.train.batch_norm)
         train = self.config.train
         self.optimizer = build_optimizer(
@@ -170,9 +176,9 @@ class Trainer:
         self.unreadable = 0
         if checkpoint is not None:
             self._restore(checkpoint)
-        self.forward: Callable[[Tensor], Tensor] = self.model
+        self.forward: Callable[[Tensor], Any] = self.model if self.labeller is None else self.model.forward_both_heads
         if self.config.runtime.compile:
-            self.forward = torch.compile(self.model)
+            self.forward = torch.compile(self.forward)
         self.batches = BatchPlan(
             num_samples=len(self.train_list),
             batch_size=self.recipe.batch_size,
@@ -295,26 +301,31 @@ class Trainer:
         for batches in steps:
             started = perf_counter()
             lr = self._learning_rate()
-            loss, count = self._update(batches, lr)
+            losses, count = self._update(batches, lr)
             self.step, self.step_in_epoch = self.step + 1, self.step_in_epoch + 1
-            self._report(loss, lr, count, waited=started - asked, took=perf_counter() - asked)
+            self._report(losses, lr, count, waited=started - asked, took=perf_counter() - asked)
             if self.step_in_epoch < self.batches.steps_per_epoch:
                 self._stop_if_asked()
                 if self.step % train.save_every_steps == 0:
                     self._save()
             asked = perf_counter()
 
-    def _update(self, batches: Sequence[Batch], lr: float) -> tuple[float | None, int]:
-        """One optimizer step. Returns the mean loss over all ranks, None without any clip, and the number of clips."""
+    def _update(self, batches: Sequence[Batch], lr: float) -> tuple[dict[str, float | None], int]:
+        """One optimizer step.
+
+        Returns:
+            The mean losses over all ranks by their names, None without any clip, and the number of clips.
+        """
+        names = ("loss", "classification_loss", "token_loss") if self.labeller is not None else ("loss",)
         count, unreadable = map(
             int, sum_over_ranks(np.array([sum(len(b.clips) for b in batches), sum(len(b.unreadable) for b in batches)]))
         )
         self._count_unreadable(unreadable, batches)
         set_learning_rate(self.optimizer, lr)
         if count == 0:
-            return None, 0
+            return dict.fromkeys(names), 0
         self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros((), dtype=torch.float64)
+        total = torch.zeros(len(names), dtype=torch.float64)
         for number, batch in enumerate(batches):
             total += self._forward_backward(batch, number, count)
         self._refuse_non_finite(total, batches)
@@ -326,12 +337,13 @@ class Trainer:
         self.scaler.update()
         if self.average is not None:
             self.average.update(self.model)
-        return float(sum_over_ranks(total)) / count, count
+        return dict(zip(names, (sum_over_ranks(total) / count).tolist(), strict=True)), count
 
     def _forward_backward(self, batch: Batch, number: int, count: int) -> Tensor:
-        """Add the gradients of one forward pass, as its share of `count` clips; returns the sum of its losses."""
+        """Add the gradients of one forward pass, as its share of `count` clips; returns the sums of its losses."""
         if not len(batch.clips) and self.config.train.batch_norm != "synchronized":
             return torch.zeros((), dtype=torch.float64)
+        token_labels = self._token_labels(batch)
         data, train, device = self.config.data, self.config.train, self.ranks.device
         key = [self.config.runtime.seed, self.step, number, self.ranks.rank]
         rng = np.random.default_rng(key)
@@ -347,10 +359,21 @@ class Trainer:
                 clips, targets, mixup_alpha=train.mixup_alpha, cutmix_alpha=train.cutmix_alpha, rng=rng
             )
         with torch.autocast(device.type, dtype_of(self.precision), enabled=self.precision != "fp32"):
-            logits = self.forward(clips)
-        loss = classification_loss_sum(logits, targets, multi_label=data.multi_label)
-        self.scaler.scale(loss / count).backward()
-        return loss.detach().double().cpu()
+            outputs = self.forward(clips)
+        if token_labels is None:
+            losses = classification_loss_sum(outputs, targets, multi_label=data.multi_label).unsqueeze(0)
+        else:
+            logits, token_logits = outputs
+            of_kinds = token_label_loss_sum(
+                logits, targets, token_logits, token_labels, gamma=train.token_gamma, multi_label=data.multi_label
+            )
+            losses = torch.stack(of_kinds)
+        self.scaler.scale(losses[0] / count).backward()
+        return losses.detach().double().cpu()
+
+    def _token_labels(self, batch: Batch) -> Tensor | None:
+        """Probabilities for the token head, shape (b, t, h, w, classes); None where only clips have labels."""
+        return None if self.labeller is None else self.labeller.labels(batch)
 
     def _targets(self, batch: Batch) -> Tensor:
         labels = [self.train_list.labels[sample] for sample in batch.samples]
@@ -384,7 +407,7 @@ class Trainer:
             )
 
     def _refuse_non_finite(self, total: Tensor, batches: Sequence[Batch]) -> None:
-        is_bad = not torch.isfinite(total).item()
+        is_bad = not torch.isfinite(total).all().item()
         if not any_rank(is_bad):
             return
         files = sorted({self.train_list.files[sample] for batch in batches for sample in batch.samples})
@@ -466,7 +489,10 @@ class Trainer:
             "config": to_yaml(self.config),
             "class_names": self.train_list.class_names,
             "metrics": None if metrics is None else {k: v for k, v in metrics.items() if isinstance(v, int | float)},
-            "data": {"training": self.train_list.fingerprint},
+            "data": {
+                "training": self.train_list.fingerprint,
+                "token_labels": None if self.labeller is None else self.labeller.fingerprint,
+            },
         }
 
     def _restore(self, checkpoint: dict[str, Any]) -> None:
@@ -479,6 +505,11 @@ class Trainer:
         shapes = {name: tuple(tensor.shape) for name, tensor in self.model.state_dict().items()}
         for what, saved, now in (
             ("training list", checkpoint["data"]["training"], self.train_list.fingerprint),
+            (
+                "source of token labels",
+                checkpoint["data"].get("token_labels"),
+                None if self.labeller is None else self.labeller.fingerprint,
+            ),
             ("clips per step", progress["global_batch_size"], self.recipe.global_batch_size),
             ("model", *_first_difference(checkpoint["model"], shapes)),
         ):
@@ -540,7 +571,7 @@ class Trainer:
             preload=["dualformer_cli.data.loader"],
         )
 
-    def _report(self, loss: float | None, lr: float, count: int, *, waited: float, took: float) -> None:
+    def _report(self, losses: Mapping[str, float | None], lr: float, count: int, *, waited: float, took: float) -> None:
         if self.step % self.config.train.log_every_steps and self.step_in_epoch != 1:
             return
         left = self.config.train.epochs * self.batches.steps_per_epoch - self.step
@@ -549,7 +580,7 @@ class Trainer:
                 "event": "step",
                 "epoch": self.epoch,
                 "step": self.step,
-                "loss": loss,
+                **losses,
                 "lr": lr,
                 "clips_per_second": count / took,
                 "data_share": waited / took,
@@ -630,7 +661,7 @@ def _memory_mib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _training_list(resolved: ResolvedConfig) -> tuple[LabelledList, RunConfig]:
+def open_training_list(resolved: ResolvedConfig) -> tuple[LabelledList, RunConfig]:
     """Open the training list; a list that brings its own classes rebuilds the classifier unless the user set it.
 
     Raises:

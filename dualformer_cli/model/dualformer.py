@@ -262,6 +262,17 @@ class DualFormer(nn.Module):
         """Clips (b, 3, T, H, W) to logits (b, num_classes)."""
         return self.classify(self.forward_tokens(clips))
 
+    def forward_both_heads(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Clips to the classifier's logits (b, num_classes) and the token head's (b, t, h, w, num_classes).
+
+        Raises:
+            ValueError: if the model has no token head.
+        """
+        if self.token_head is None:
+            raise ValueError("the model has no token head; build it with token_head=True")
+        tokens = self.forward_tokens(clips)
+        return self.classify(tokens), self.token_head(tokens)
+
     def _check(self, clips: Tensor) -> None:
         if clips.dim() != 5 or clips.shape[1] != 3:
             raise ValueError(f"clips must have shape (b, 3, T, H, W), got {tuple(clips.shape)}")

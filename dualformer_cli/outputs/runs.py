@@ -55,7 +55,7 @@ def print_evaluation(document: Mapping[str, Any], *, stream: TextIO | None = Non
         rows.append(("warning", document["label_order"]))
     if "comparison" in document:
         rows += _comparison(document["comparison"])
-    _print_rows(rows, stream)
+    print_rows(rows, stream)
 
 
 def print_preflight(document: Mapping[str, Any], *, stream: TextIO | None = None) -> None:
@@ -72,7 +72,7 @@ def print_preflight(document: Mapping[str, Any], *, stream: TextIO | None = None
         ("disk", f"{document['disk_needed_gib']:.2f} GiB needed, {document['disk_free_gib']:.1f} GiB free"),
     ]
     rows += [("warning", warning) for warning in document["warnings"]]
-    _print_rows(rows, stream)
+    print_rows(rows, stream)
 
 
 def _comparison(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -84,7 +84,7 @@ def _comparison(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _print_rows(rows: Iterable[tuple[str, str]], stream: TextIO | None) -> None:
+def print_rows(rows: Iterable[tuple[str, str]], stream: TextIO | None) -> None:
     listed = list(rows)
     out = sys.stdout if stream is None else stream
     width = max(len(name) for name, _ in listed)

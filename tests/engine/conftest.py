@@ -128,3 +128,75 @@ def make_trainer(
         return Trainer(resolved, alone, output=output, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def make_teacher(toy_preset: Path) -> Callable[..., Path]:
+    """The function make_teacher(path, *overrides, seed=3) -> a checkpoint of random weights that see sharply."""
+    from dualformer_cli.config.load import load_config, to_yaml
+    from dualformer_cli.engine.build import build_model
+    from dualformer_cli.engine.checkpoint import save_checkpoint
+
+    def make(path: Path, *overrides: str, seed: int = 3) -> Path:
+        config = load_config(str(toy_preset), overrides=overrides, environ={}).config
+        torch.manual_seed(seed)
+        model = build_model(config)
+        with torch.no_grad():
+            model.classifier.weight.mul_(60)
+        parts = {"model": model.state_dict(), "optimizer": {}, "progress": {}, "config": to_yaml(config)}
+        save_checkpoint(path, {**parts, "class_names": list(COLOURS)})
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def teacher_file(tmp_path_factory: pytest.TempPathFactory, make_teacher: Callable[..., Path]) -> Path:
+    """A teacher of the toy classes, with another width than the student and a normalisation of its own."""
+    overrides = ["model.embed_dims=[8,16,16,32]", "model.num_heads=[1,2,2,4]", "data.mean=[100,100,100]"]
+    return make_teacher(tmp_path_factory.mktemp("teacher") / "teacher.pt", *overrides)
+
+
+@pytest.fixture(scope="session")
+def one_clip_list(toy_list: Path) -> Path:
+    """Eight videos, of which the first 8 frames count: a clip has no choice where to start."""
+    target = toy_list.with_name("one clip.csv")
+    rows = toy_list.read_text().splitlines()[1:9]
+    target.write_text("path,label,num_frames\n" + "".join(f"{row},8\n" for row in rows))
+    return target
+
+
+@pytest.fixture
+def label_writer(toy_preset: Path, teacher_file: Path, one_thread: None) -> Callable[..., Any]:
+    """The function label_writer(output, *overrides, data, teacher=..., ranks=(0, 1), per_shard=3) -> LabelWriter."""
+    from dualformer_cli.config.load import load_config
+    from dualformer_cli.engine.distributed import Ranks
+    from dualformer_cli.engine.labelling import LabelWriter
+
+    def make(
+        output: Path,
+        *overrides: str,
+        data: Path,
+        teacher: Path = teacher_file,
+        ranks: tuple[int, int] = (0, 1),
+        per_shard: int = 3,
+    ) -> LabelWriter:
+        flags = {"data.train_list": str(data)}
+        resolved = load_config(str(toy_preset), overrides=overrides, flags=flags, environ={})
+        rank, size = ranks
+        one = Ranks(rank=rank, local_rank=rank, world_size=size, device=torch.device("cpu"))
+        return LabelWriter(resolved, str(teacher), one, output=output, videos_per_shard=per_shard)
+
+    return make
+
+
+@pytest.fixture
+def write_labels(label_writer: Callable[..., Any], here_pool: Any) -> Callable[..., Any]:
+    """The function write_labels(...), as label_writer -> the writer, when all is written."""
+
+    def make(*arguments: Any, **options: Any) -> Any:
+        writer = label_writer(*arguments, **options)
+        writer.write(here_pool())
+        return writer
+
+    return make

@@ -1,0 +1,163 @@
+"""The options, files and ends of `dualformer tokenlabel show` and `write`, and training from what they wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from dualformer_cli.app import app
+from dualformer_cli.errors import DualFormerError
+
+RUNNER = CliRunner(env={"COLUMNS": "100"})
+
+
+@pytest.fixture
+def command(
+    _own_environment: None, mini_preset: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """The function command(name, *options) -> result of `tokenlabel name` with the mini preset."""
+    monkeypatch.setattr("dualformer_cli.data.workers.WorkerPool", here_pool)
+    monkeypatch.setattr("dualformer_cli.engine.train.WorkerPool", here_pool)
+
+    def run(name: str, *options: object) -> Any:
+        arguments = [name] if name == "train" else ["tokenlabel", name]
+        return RUNNER.invoke(app, [*arguments, "--preset", str(mini_preset), *map(str, options)])
+
+    return run
+
+
+@pytest.fixture
+def listed(scenes: Path, tmp_path: Path) -> Path:
+    """A list of two videos."""
+    path = tmp_path / "list.csv"
+    path.write_text(f"path,label\n{scenes / 'a.mp4'},1\n{scenes / 'b.mp4'},3\n")
+    return path
+
+
+def test_show_writes_a_picture_and_says_what_is_on_it(
+    command: Any, mini_weights: Path, scenes: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "tokens.png"
+    result = command("show", scenes / "a.mp4", "--weights", mini_weights, "--out", out, "--frames", 3)
+    assert result.exit_code == 0, result.output
+    assert "tokens   4 x 2 x 2 (time, height, width)" in result.stdout
+    assert str(out) in result.stdout
+    picture = np.asarray(Image.open(out))
+    assert picture.ndim == 3
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
+    kept = out.read_bytes()
+    again = command("show", scenes / "a.mp4", "--weights", mini_weights, "--out", out)
+    assert isinstance(again.exception, DualFormerError)
+    assert "exists; name another file or replace it with --overwrite" in str(again.exception)
+    assert out.read_bytes() == kept
+
+
+def test_show_takes_the_token_head_where_there_is_one(command: Any, scenes: Path, tmp_path: Path) -> None:
+    options = ("--weights", "random", "--json", "--overwrite", "--out", tmp_path / "x.png", scenes / "a.mp4")
+    plain = json.loads(command("show", *options).stdout)
+    assert plain["head"] == "classifier"
+    assert sum(entry["tokens"] for entry in plain["classes"]) == 16
+    assert set(plain) >= {"path", "preset", "weights", "head", "grid", "frames", "classes", "output"}
+    both = ("--set", "model.token_head=true")
+    assert json.loads(command("show", *options, *both).stdout)["head"] == "token"
+    assert json.loads(command("show", *options, *both, "--head", "classifier").stdout)["head"] == "classifier"
+    result = command("show", *options, "--head", "token")
+    assert "has no token head; use --head classifier" in str(result.exception)
+    assert command("show", *options, "--head", "both").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["missing.mp4"], r"'missing.mp4': no such file or folder"),
+        (["a.mp4", "--out", "tokens.jpg"], r"--out 'tokens.jpg' must end in .png"),
+    ],
+)
+def test_show_says_what_is_wrong(command: Any, mini_weights: Path, options: list[str], message: str) -> None:
+    result = command("show", *options, "--weights", mini_weights)
+    assert isinstance(result.exception, DualFormerError)
+    assert message in str(result.exception)
+
+
+def write_options(listed: Path, weights: Path, preset: Path, output: Path) -> list[object]:
+    return [
+        *("--data", listed, "--teacher", weights, "--set", f"train.teacher_preset={preset}"),
+        *("--output", output),
+    ]
+
+
+def test_labels_are_written_and_trained_with(
+    command: Any, listed: Path, mini_weights: Path, mini_preset: Path, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels"
+    options = write_options(listed, mini_weights, mini_preset, labels)
+    dry = command("write", *options, "--dry-run")
+    assert dry.exit_code == 0, dry.output
+    assert not labels.exists()
+    assert "the teacher is right on" in dry.stderr
+    assert "warning: chance would do as well" in dry.stderr
+    result = command("write", *options, "--json")
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["videos"] == {"listed": 2, "labelled": 2, "unreadable": 0}
+    assert document["clips"] == 3 * 2 + 2 * 2  # 40 frames of 96x64 and 30 of 80x112, clips of 16 frames
+    assert document["estimated_bytes"] == pytest.approx(document["bytes"], rel=0.1)
+    assert {path.name for path in labels.iterdir()} == {
+        *("header.json", "summary.json", "sheet.png", "shard-00000.bin", "shard-00000.json")
+    }
+    again = command("write", *options)
+    assert again.exit_code == 0
+    assert "videos     2 labelled of 2" in again.stdout
+    train = ["train", "--data", listed, "--token-labels", labels, "--output", tmp_path / "run"]
+    small = ["train.epochs=1", "train.batch_size=2", "train.global_batch_size=2", "train.log_every_steps=1"]
+    trained = command(*train, *(word for text in small for word in ("--set", text)))
+    assert trained.exit_code == 0, trained.output
+    (row,) = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert row["loss"] == pytest.approx((row["classification_loss"] + row["token_loss"]) / 2)
+
+
+def test_a_video_that_cannot_be_labelled_makes_exit_3(
+    command: Any, listed: Path, mini_weights: Path, mini_preset: Path, tmp_path: Path
+) -> None:
+    listed.write_text(listed.read_text() + "gone.mp4,2\n")
+    result = command("write", *write_options(listed, mini_weights, mini_preset, tmp_path / "labels"))
+    assert result.exit_code == 3
+    assert "not labelled: gone.mp4: no such file or folder" in result.stderr
+    assert "videos     2 labelled of 3" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("write", ["--data", "list.csv"], "name the model that labels"),
+        ("train", ["--teacher", "a.pt", "--token-labels", "b"], "choose one of --teacher and --token-labels"),
+    ],
+)
+def test_wrong_usage_is_told(command: Any, name: str, options: list[str], message: str) -> None:
+    result = command(name, *options)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.replace("│", " ").split())
+
+
+@pytest.mark.usefixtures("_own_environment")
+def test_write_needs_a_preset() -> None:
+    result = RUNNER.invoke(app, ["tokenlabel", "write", "--data", "list.csv", "--teacher", "k400-base"])
+    assert result.exit_code == 2
+    assert "--preset" in result.stderr
+
+
+def test_stored_labels_take_the_place_of_the_presets_teacher(command: Any) -> None:
+    arguments = ["train", "--preset", "k400-tiny-tokenlabel", "--token-labels", "labels", "--print-config"]
+    shown = RUNNER.invoke(app, arguments).stdout
+    assert "teacher: null" in shown
+    assert "token_labels: labels" in shown
+    plain = RUNNER.invoke(app, ["train", "--preset", "k400-tiny", "--teacher", "k400-base", "--print-config"]).stdout
+    assert "token_head: true" in plain
+    assert "teacher: k400-base" in plain
