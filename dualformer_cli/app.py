@@ -19,6 +19,7 @@ from dualformer_cli import __version__
 from dualformer_cli.commands.download import download
 from dualformer_cli.commands.eval import evaluate
 from dualformer_cli.commands.flops import flops
+from dualformer_cli.commands.gradcam import gradcam
 from dualformer_cli.commands.options import VerboseOption
 from dualformer_cli.commands.predict import predict
 from dualformer_cli.commands.train import train
@@ -231,5 +232,6 @@ def register(name: str, command: Callable[..., None]) -> None:
 register("train", train)
 register("eval", evaluate)
 register("predict", predict)
+register("gradcam", gradcam)
 register("flops", flops)
 register("download", download)
