@@ -214,6 +214,7 @@ def _look_and_write(
                 lambda clips: engine.scorer.score(clips)[0][:, found.class_index],
                 views.clips,
                 found.grid,
+                colour=engine.config.data.mean,
                 seed=engine.config.runtime.seed,
                 on_scored=progress.advance,
             )

@@ -49,6 +49,7 @@ def delete(
     clips: Clips,
     heat: npt.NDArray[np.float32],
     *,
+    colour: Sequence[float],
     num_steps: int = 8,
     num_random: int = 3,
     seed: int = 0,
@@ -56,18 +57,21 @@ def delete(
 ) -> Deletion:
     """Delete places from clips, the hottest first and in random orders, and score the class at each step.
 
-    A place is one token of the heatmap's grid. What is deleted takes the clip's mean colour.
+    A place is one token of the heatmap's grid. What is deleted takes one colour for all clips: a clip's own mean would
+    tell of what was in it.
 
     Args:
         score: scores (v,) of the class for clips (v, T, H, W, 3).
         clips: views, shape (v, T, H, W, 3).
         heat: heatmaps on a grid that divides the clips, shape (v, t, h, w); equal values are taken in random order.
+        colour: red, green, blue of what is deleted, in grey levels.
         num_steps: steps from the whole clip to nothing.
         num_random: random orders to average.
         seed: of the random orders.
         on_scored: called after each clip that was scored.
     """
     rng = np.random.default_rng(seed)
+    grey = np.array(colour).round().astype(np.uint8)
     shares = np.linspace(0, 1, num_steps + 1)
     hottest, random = [], []
     for clip, values in zip(clips, heat, strict=True):
@@ -75,11 +79,11 @@ def delete(
         def course(ranks: npt.NDArray[np.int64], clip: Clips = clip) -> list[float]:
             scores = []
             for share in shares[1:-1]:
-                scores.append(float(score(_without(clip, ranks < share * ranks.size)[None])[0]))
+                scores.append(float(score(_without(clip, ranks < share * ranks.size, grey)[None])[0]))
                 on_scored()
             return scores
 
-        ends = [float(score(np.stack([whole]))[0]) for whole in (clip, _without(clip, np.ones(values.shape, bool)))]
+        ends = [float(score(np.stack([whole]))[0]) for whole in (clip, _without(clip, np.ones(values.shape, bool), grey))]
         on_scored()
         on_scored()
         chance = rng.random(values.size)
@@ -96,11 +100,10 @@ def _ranks(values: npt.NDArray[np.floating], ties: Values) -> npt.NDArray[np.int
     return ranks.reshape(values.shape)
 
 
-def _without(clip: Clips, deleted: npt.NDArray[np.bool_]) -> Clips:
-    """The clip (T, H, W, 3) with the marked tokens (t, h, w) in its mean colour."""
+def _without(clip: Clips, deleted: npt.NDArray[np.bool_], colour: Clips) -> Clips:
+    """The clip (T, H, W, 3) with the marked tokens (t, h, w) in one colour."""
     for axis, (pixels, tokens) in enumerate(zip(clip.shape, deleted.shape, strict=False)):
         deleted = deleted.repeat(pixels // tokens, axis=axis)
-    colour = clip.mean(axis=(0, 1, 2)).round().astype(np.uint8)
     return np.where(deleted[..., None], colour, clip)
 
 

@@ -189,7 +189,7 @@ def explain(
     Raises:
         DualFormerError: if the scores are not finite.
     """
-    with _prepared(engine.model):
+    with prepared(engine.model):
         outputs, logits = _run_until(engine, clips, layer, on_pass)
         multi_label = engine.config.data.multi_label
         probs = logits.sigmoid() if multi_label else logits.softmax(-1)
@@ -247,7 +247,7 @@ def _doubts(grid: Maps, layer: Layer, label: str, score: ScoreKind) -> Iterator[
 
 
 @contextmanager
-def _prepared(model: DualFormer) -> Iterator[None]:
+def prepared(model: DualFormer) -> Iterator[None]:
     """Have gradients taken of activations only, with those of one block in memory at a time."""
     parameters = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     checkpointing = [bool(stage.gradient_checkpointing) for stage in model.stages]
