@@ -22,6 +22,7 @@ from dualformer_cli.commands.flops import flops
 from dualformer_cli.commands.gradcam import gradcam
 from dualformer_cli.commands.options import VerboseOption
 from dualformer_cli.commands.predict import predict
+from dualformer_cli.commands.prepare import prepare
 from dualformer_cli.commands.train import train
 from dualformer_cli.errors import DualFormerError
 
@@ -235,3 +236,4 @@ register("predict", predict)
 register("gradcam", gradcam)
 register("flops", flops)
 register("download", download)
+register("prepare", prepare)

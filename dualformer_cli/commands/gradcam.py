@@ -13,6 +13,7 @@ import typer
 
 from dualformer_cli.commands.download import fetch_progress
 from dualformer_cli.commands.options import (
+    DEFAULT_PRESET,
     DeviceOption,
     JsonOption,
     OfflineOption,
@@ -24,11 +25,13 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     ViewsOption,
     WeightsOption,
+    fall_back,
     resolve,
+    sample_input,
     show_config,
     views_keys,
 )
-from dualformer_cli.commands.predict import DEFAULT_PRESET, announce
+from dualformer_cli.commands.predict import announce
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.files import check_outputs
 
@@ -48,7 +51,8 @@ _FRAMES_PER_READ = 32
 
 def gradcam(
     video: Annotated[
-        str | None, typer.Argument(metavar="INPUT", help="A video, or a folder of numbered frames.")
+        str | None,
+        typer.Argument(metavar="INPUT", help="A video, or a folder of numbered frames. [default: a sample clip]"),
     ] = None,
     preset: PresetOption = None,
     weights: WeightsOption = None,
@@ -109,34 +113,32 @@ def gradcam(
 
     The heat is drawn on the whole frame; what lies outside the model's crop is darker.
     """
-    resolved = resolve(
-        preset,
-        overrides,
-        default=DEFAULT_PRESET,
-        weights=weights,
-        device=device,
-        precision=precision,
-        seed=seed,
+    flags: dict[str, Any] = {
+        "weights": weights,
+        "device": device,
+        "precision": precision,
+        "seed": seed,
         **views_keys(views),
-    )
+    }
+    resolved = resolve(preset, overrides, default=DEFAULT_PRESET, **flags)
     if print_config:
         show_config(resolved)
         return
     if list_layers:
         _list_layers(resolved, as_json=as_json)
         return
-    if video is None:
-        raise typer.BadParameter("name a video or a folder of numbered frames", param_hint="INPUT")
     if not 0 <= alpha <= 1:
         raise typer.BadParameter(f"{alpha:g} is not between 0 and 1", param_hint="--alpha")
     if not 0.01 <= fps <= 1000:
         raise typer.BadParameter(f"{fps:g} is not between 0.01 and 1000", param_hint="--fps")
-    target = _check_files(video, out, npz, overwrite=overwrite)
+    source = sample_input() if video is None else video
+    target = _check_files(source, out, npz, overwrite=overwrite)
 
     from dualformer_cli.data.workers import WorkerPool
 
-    data = resolved.config.data
-    with WorkerPool(1, data.decode_timeout_seconds, preload=["dualformer_cli.data.dataset"]) as pool:
+    with fetch_progress() as progress:
+        resolved, fallback = fall_back(resolved, preset, overrides, offline=offline, progress=progress, **flags)
+    with WorkerPool(1, resolved.config.data.decode_timeout_seconds, preload=["dualformer_cli.data.dataset"]) as pool:
         from dualformer_cli.engine.engine import Engine  # here, so that the worker starts while torch loads
         from dualformer_cli.engine.gradcam import find_class, find_layer
 
@@ -148,7 +150,7 @@ def gradcam(
         document = _look_and_write(
             engine,
             pool,
-            video,
+            source,
             place,
             class_index=class_index,
             score=score,
@@ -161,7 +163,7 @@ def gradcam(
         )
     from dualformer_cli.outputs.report import print_gradcam, print_json
 
-    (print_json if as_json else print_gradcam)(document)
+    (print_json if as_json else print_gradcam)({**document, "fallback": fallback})
 
 
 def _list_layers(resolved: ResolvedConfig, *, as_json: bool) -> None:

@@ -6,13 +6,21 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dualformer_cli.errors import DownloadError
+
 if TYPE_CHECKING:
     from dualformer_cli.config.load import ResolvedConfig
+
+DEFAULT_PRESET = "k400-tiny"
+"""Model of a command that needs no preset."""
+BUILT_IN_PRESET = "camera-motion"
+"""Model in its place where its weights cannot be had."""
 
 FLAG_KEYS = {
     "weights": "weights",
@@ -54,6 +62,59 @@ def _config_inside(weights: object) -> str | None:
     from dualformer_cli.engine.build import config_inside
 
     return config_inside(weights)
+
+
+def fall_back(
+    resolved: ResolvedConfig,
+    preset: str | None,
+    overrides: Sequence[str] | None = None,
+    *,
+    offline: bool,
+    progress: Callable[[str, int, int | None], None],
+    **flags: Any,
+) -> tuple[ResolvedConfig, str | None]:
+    """Take the built-in model where the user chose none and the weights of the default one cannot be had, and say so.
+
+    Args:
+        resolved: what `resolve` made of the same options and DEFAULT_PRESET.
+        preset: value of --preset.
+        overrides: values of --set.
+        offline: value of --offline.
+        progress: told the name and the bytes while weights are fetched.
+        flags: as those of `resolve`.
+
+    Returns:
+        The configuration to use, and why it is not that of DEFAULT_PRESET; None if it is, or the user chose.
+
+    Raises:
+        DownloadError: if the weights cannot be had and the package has no built-in model.
+    """
+    if preset is not None or resolved.config.weights is not None:
+        return resolved, None
+    from dualformer_cli.data.archives import shipped_weights, weights_within_reach
+    from dualformer_cli.outputs.report import log
+
+    try:
+        weights_within_reach(resolved.preset, offline=offline, progress=partial(progress, resolved.preset))
+    except DownloadError as error:
+        if shipped_weights(BUILT_IN_PRESET) is None:
+            raise
+        log(
+            f"using the built-in model {BUILT_IN_PRESET}, which tells how the camera moves, because the Kinetics model "
+            f"is not here and could not be fetched: {error}; or run dualformer download {resolved.preset}"
+        )
+        return resolve(BUILT_IN_PRESET, overrides, **flags), str(error)
+    return resolved, None
+
+
+def sample_input() -> str:
+    """Return the path of the sample clip, for a command that was given no input, and say so."""
+    from dualformer_cli.data.sample import SAMPLE_CREDIT, sample_clip
+    from dualformer_cli.outputs.report import log
+
+    path = str(sample_clip())
+    log(f"no input was named, so this is about the sample clip of the package ({SAMPLE_CREDIT}): {path}")
+    return path
 
 
 def show_config(resolved: ResolvedConfig) -> None:

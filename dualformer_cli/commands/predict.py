@@ -16,6 +16,7 @@ import typer
 
 from dualformer_cli.commands.download import fetch_progress
 from dualformer_cli.commands.options import (
+    DEFAULT_PRESET,
     CompileOption,
     DeviceOption,
     JsonOption,
@@ -28,7 +29,9 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     ViewsOption,
     WeightsOption,
+    fall_back,
     resolve,
+    sample_input,
     show_config,
     views_keys,
 )
@@ -40,7 +43,6 @@ if TYPE_CHECKING:
     from dualformer_cli.engine.engine import Engine
     from dualformer_cli.engine.prediction import Prediction
 
-DEFAULT_PRESET = "k400-tiny"
 LIVE_SECONDS = 2.0
 """How often a camera or stream is classified unless --every says."""
 
@@ -50,7 +52,8 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="INPUT...",
-            help="Videos, folders, patterns, @list.txt, - for a list on stdin, camera:0, rtsp://... addresses.",
+            help="Videos, folders, patterns, @list.txt, - for a list on stdin, camera:0, rtsp://... addresses. "
+            "[default: the sample clip of the package]",
         ),
     ] = None,
     preset: PresetOption = None,
@@ -93,22 +96,18 @@ def predict(
 
     A file that cannot be used is named with its reason, never stops the others, and makes the exit code 3.
     """
-    resolved = resolve(
-        preset,
-        overrides,
-        default=DEFAULT_PRESET,
-        weights=weights,
-        device=device,
-        precision=precision,
-        compile=compile_,
-        seed=seed,
+    flags = {
+        "weights": weights,
+        "device": device,
+        "precision": precision,
+        "compile": compile_,
+        "seed": seed,
         **views_keys(views),
-    )
+    }
+    resolved = resolve(preset, overrides, default=DEFAULT_PRESET, **flags)
     if print_config:
         show_config(resolved)
         return
-    if not inputs:
-        raise typer.BadParameter("name at least one video, folder, pattern, list or camera", param_hint="INPUT...")
     for name, seconds in (("--every", every), ("--duration", duration)):
         if seconds is not None and not 0 < seconds < float("inf"):
             raise typer.BadParameter(f"{seconds:g} is not a positive number of seconds", param_hint=name)
@@ -117,7 +116,9 @@ def predict(
     from dualformer_cli.data.stream import is_live, mask_credentials
     from dualformer_cli.data.workers import WorkerPool
 
-    found = expand_inputs(inputs, stdin=sys.stdin)
+    with fetch_progress() as progress:
+        resolved, fallback = fall_back(resolved, preset, overrides, offline=offline, progress=progress, **flags)
+    found = expand_inputs(inputs or [sample_input()], stdin=sys.stdin)
     files = [path for path in found.paths if not is_live(path)]
     live = [path for path in found.paths if is_live(path)]
     if live and (srt or save):
@@ -132,7 +133,7 @@ def predict(
 
         with fetch_progress() as progress:
             engine = Engine(resolved, offline=offline, progress=partial(progress, resolved.preset))
-        session = _Session(engine, pool, outputs, as_json=as_json, verbose=verbose)
+        session = _Session(engine, pool, outputs, fallback=fallback, as_json=as_json, verbose=verbose)
         announce(engine)
         session.problems(found.problems)
         session.files(files, top_k=top_k, every_seconds=every)
@@ -204,8 +205,17 @@ def _one_each(inputs: Sequence[str], target: Path | None, *, option: str, suffix
 class _Session:
     """Prints results as they come, writes files, and remembers the document and the exit code."""
 
-    def __init__(self, engine: Engine, pool: WorkerPool, outputs: _Outputs, *, as_json: bool, verbose: bool) -> None:
-        self.engine, self.pool, self.outputs = engine, pool, outputs
+    def __init__(
+        self,
+        engine: Engine,
+        pool: WorkerPool,
+        outputs: _Outputs,
+        *,
+        fallback: str | None,
+        as_json: bool,
+        verbose: bool,
+    ) -> None:
+        self.engine, self.pool, self.outputs, self.fallback = engine, pool, outputs, fallback
         self.as_json, self.verbose = as_json, verbose
         self.results: list[dict[str, Any]] = []
         self.features: list[dict[str, Any]] = []
@@ -252,7 +262,7 @@ class _Session:
                 write_features(self.features, self.outputs.features)
         finally:  # a disk that is full must not take the results along
             if self.as_json:
-                print_json({**self.engine.describe(), "results": self.results})
+                print_json({**self.engine.describe(), "fallback": self.fallback, "results": self.results})
         if any(result.get("interrupted") for result in self.results):
             raise typer.Exit(130)
         if any(result["status"] != "ok" for result in self.results):

@@ -20,9 +20,11 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from http.client import HTTPException, HTTPResponse
+from importlib.resources import files
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import IO, Any, Literal, TypeVar
@@ -43,6 +45,8 @@ NamedProgress = Callable[[str, int, "int | None"], None]
 Item = TypeVar("Item")
 Outcome = TypeVar("Outcome")
 
+SHIPPED_WEIGHTS = {"camera-motion": "camera-motion.safetensors"}
+"""Presets whose weights come with the package, and their files in data/weights."""
 CHUNK_BYTES = 1 << 18
 LOCK_POLL_SECONDS = 0.2
 FILES_AT_ONCE = 3
@@ -375,6 +379,8 @@ def published_weights(
 ) -> Path:
     """Return the file of a preset's published weights, fetching it into the cache if it is not there.
 
+    Those that come with the package are taken from it.
+
     Args:
         preset: a preset with published weights.
         offline: fail instead of using the network.
@@ -384,10 +390,61 @@ def published_weights(
     Raises:
         DownloadError: a preset without published weights, or a file that cannot be fetched.
     """
+    if (shipped := shipped_weights(preset)) is not None:
+        return shipped
     catalogue = load_catalogue()
     patience = Patience(connect_seconds=connect_timeout)
     target = _weights_path(catalogue, preset, None)
     return fetch(catalogue.source(preset), target, progress=progress, patience=patience, offline=offline).path
+
+
+def shipped_weights(preset: str) -> Path | None:
+    """Return the file of weights that come with the package; None if the preset has none there."""
+    name = SHIPPED_WEIGHTS.get(preset)
+    path = None if name is None else Path(str(files("dualformer_cli.data") / "weights" / name))
+    return path if path is not None and path.is_file() else None
+
+
+def weights_within_reach(
+    preset: str, *, offline: bool, progress: Progress | None = None, answer_seconds: float = 4.0
+) -> Path:
+    """Like `published_weights`, but give up soon where no server answers.
+
+    Args:
+        preset: a preset with published weights.
+        offline: fail instead of using the network.
+        progress: told about the bytes as they come.
+        answer_seconds: the server must have begun to send the file by then, looking up its name included.
+
+    Raises:
+        DownloadError: as `published_weights`.
+    """
+    if not offline and cached_weights(preset) is None:
+        catalogue = load_catalogue()
+        source = catalogue.source(preset)
+        try:
+            _await_answer(source, answer_seconds)
+        except TransferError as error:
+            raise _by_hand(source, _weights_path(catalogue, preset, None), str(error)) from error
+    return published_weights(preset, offline=offline, progress=progress, connect_timeout=answer_seconds)
+
+
+def _await_answer(source: Source, seconds: float) -> None:
+    """Ask for a file and drop the answer. Looking up a name cannot be interrupted, so a thread asks.
+
+    Raises:
+        TransferError: if what comes is not the file, or nothing comes in time.
+    """
+
+    def ask(_: None) -> None:
+        patience = Patience(connect_seconds=seconds, read_seconds=seconds)
+        open_file(Session(patience), source, {}).close()
+
+    answer = _start(ask, [None])[0]
+    try:
+        answer.result(timeout=seconds)
+    except FutureTimeoutError:
+        raise TransferError(f"no answer within {seconds:g} seconds") from None
 
 
 def cached_weights(preset: str) -> Path | None:
@@ -506,7 +563,12 @@ def fetch_weights(
 
 
 def _in_threads(function: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
-    """Call a function on each item, a few at a time, and return the results in order.
+    """Call a function on each item, a few at a time, and return the results in order."""
+    return [future.result() for future in _start(function, items)]
+
+
+def _start(function: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Future[Outcome]]:
+    """Begin to call a function on each item, a few at a time.
 
     The threads are daemons, so that Ctrl-C ends the process at once; the next run goes on with what they leave behind.
     """
@@ -526,7 +588,7 @@ def _in_threads(function: Callable[[Item], Outcome], items: Sequence[Item]) -> l
 
     for _ in range(min(FILES_AT_ONCE, len(items))):
         threading.Thread(target=work, daemon=True).start()
-    return [future.result() for future in futures]
+    return futures
 
 
 def _weights_path(catalogue: Catalogue, preset: str, root: Path | None) -> Path:

@@ -21,6 +21,7 @@ from PIL import ImageEnhance, ImageOps
 from torch import Tensor
 
 from dualformer_cli.data import sampling
+from dualformer_cli.data.camera_paths import FLIP_PAIRS
 from dualformer_cli.data.dataset import check_video, part_length
 from dualformer_cli.data.decoding import VideoInfo, open_video
 from dualformer_cli.data.sampling import Indices
@@ -35,6 +36,7 @@ Pairs = tuple[tuple[int, int], ...]
 Flags = npt.NDArray[np.bool_]
 
 FLIP_LABELS: Mapping[str, Pairs] = {
+    "camera_motion": FLIP_PAIRS,
     "jester": ((0, 1), (6, 7), (14, 15)),
     "sthv1": ((2, 4), (30, 41), (52, 66)),
     "sthv2": ((86, 87), (93, 94), (166, 167)),

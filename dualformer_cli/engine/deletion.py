@@ -83,7 +83,9 @@ def delete(
                 on_scored()
             return scores
 
-        ends = [float(score(np.stack([whole]))[0]) for whole in (clip, _without(clip, np.ones(values.shape, bool), grey))]
+        ends = [
+            float(score(np.stack([whole]))[0]) for whole in (clip, _without(clip, np.ones(values.shape, bool), grey))
+        ]
         on_scored()
         on_scored()
         chance = rng.random(values.size)

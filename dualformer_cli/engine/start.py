@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualformer_cli.data.archives import published_weights
+from dualformer_cli.data.archives import SHIPPED_WEIGHTS, published_weights
 from dualformer_cli.data.catalogue import load_catalogue
 from dualformer_cli.data.manifest import load_class_names
 from dualformer_cli.errors import DualFormerError, WeightsError
@@ -53,7 +53,7 @@ def start_from_video(
     Raises:
         DualFormerError: if the weights cannot be had, or are of another size.
     """
-    entries = load_catalogue().weights
+    entries = {*load_catalogue().weights, *SHIPPED_WEIGHTS}
     path = published_weights(source, offline=offline) if source in entries else Path(source)
     checkpoint = read_checkpoint(path)
     tensors = {own_key(key): value for key, value in state_dict_of(checkpoint, repr(str(path))).items()}

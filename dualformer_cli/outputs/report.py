@@ -143,6 +143,7 @@ def print_layers(document: Mapping[str, Any], *, stream: TextIO | None = None, w
         for row in document["layers"]
     ]
     head = ("layer", "attention", "tokens (t x h x w)", "channels")
+    screen.line((str(document["preset"]), "bold"))
     screen.table(rows, right=(False, False, False, True), styles=("", "", "", ""), head=head)
     screen.flush()
 

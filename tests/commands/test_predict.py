@@ -34,7 +34,9 @@ from typer.testing import CliRunner
 import dualformer_cli
 from dualformer_cli import create_model, load_weights
 from dualformer_cli.app import app
-from dualformer_cli.data import decoding, sampling, workers
+from dualformer_cli.commands import options as shared_options
+from dualformer_cli.data import archives, decoding, sampling, workers
+from dualformer_cli.data.sample import SAMPLE_CREDIT, sample_clip
 from dualformer_cli.data.transforms import FrameTransform, normalize
 from dualformer_cli.errors import ConfigError, DownloadError, DualFormerError, WeightsError
 from dualformer_cli.outputs import report
@@ -604,10 +606,12 @@ def test_wrong_usage_exits_2_and_says_what_is_wrong(
     assert said in result.stderr
 
 
-def test_no_input_is_wrong_usage(predict: Any) -> None:
-    result = predict()
-    assert result.exit_code == 2
-    assert "name at least one video, folder, pattern, list or camera" in result.stderr
+def test_without_an_input_it_is_about_the_sample_clip_and_says_so(predict: Any) -> None:
+    result = predict("--json")
+    assert result.exit_code == 0
+    (about,) = json.loads(result.stdout)["results"]
+    assert (about["path"], about["num_frames"]) == (str(sample_clip()), 104)
+    assert f"the sample clip of the package ({SAMPLE_CREDIT}): {sample_clip()}" in " ".join(result.stderr.split())
 
 
 def test_a_class_list_of_another_length_names_both_numbers(predict: Any, scenes: Path) -> None:
@@ -688,6 +692,93 @@ def test_published_weights_are_fetched_once_and_then_found_offline(
     for document in documents:
         assert (document["weights"], document["weights_sha256"]) == ("published", hashlib.sha256(content).hexdigest())
     assert documents[0]["results"][0]["predictions"] == documents[1]["results"][0]["predictions"]
+
+
+@pytest.fixture
+def two_models(mini_preset: Path, mini_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Small models in the places of the default one and of the built-in one; the names of the two."""
+    default, built_in = str(mini_preset), str(tmp_path / "built-in.yaml")
+    Path(built_in).write_text(f"extends: {default}\n")
+    shipped = tmp_path / "built-in.pth"
+    shutil.copy(mini_weights, shipped)
+    monkeypatch.setattr(sys.modules["dualformer_cli.commands.predict"], "DEFAULT_PRESET", default)
+    monkeypatch.setattr(shared_options, "BUILT_IN_PRESET", built_in)
+    monkeypatch.setattr(archives, "SHIPPED_WEIGHTS", {built_in: str(shipped)})
+    entry = {"url": "http://127.0.0.1:9/mini.pth", "file_name": "mini.pth", "browser_url": "b", "minimum_bytes": 1000}
+    Path("mirror.yaml").write_text(json.dumps({"weights": {default: entry}}))
+    monkeypatch.setenv("DUALFORMER_CATALOGUE", "mirror.yaml")
+    monkeypatch.setenv("no_proxy", "*")
+    return [default, built_in]
+
+
+@pytest.mark.parametrize("arguments", [["--offline"], []])
+def test_where_the_default_model_cannot_be_had_the_built_in_one_answers_and_says_so(
+    arguments: list[str], predict: Any, scenes: Path, two_models: list[str]
+) -> None:
+    result = predict(scenes / "a.mp4", "--json", *arguments, options=[])
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert (document["preset"], document["weights"]) == (two_models[1], "published")
+    assert len(document["results"][0]["predictions"]) == 5
+    reason = "offline, and the file is missing" if arguments else "127.0.0.1 cannot be reached"
+    assert document["fallback"].startswith(f"{two_models[0]}: {reason}")
+    first = result.stderr.splitlines()[0]
+    assert first.startswith(f"using the built-in model {two_models[1]}, which tells how the camera moves, because")
+    assert document["fallback"] in first
+    assert first.endswith(f"or run dualformer download {two_models[0]}")
+
+
+def test_where_the_default_model_can_be_fetched_it_answers(
+    predict: Any, scenes: Path, two_models: list[str], mini_weights: Path
+) -> None:
+    asked: list[str] = []
+    with weights_server(mini_weights.read_bytes(), asked) as address:
+        entry = {"url": address, "file_name": "mini.pth", "browser_url": address, "minimum_bytes": 1000}
+        Path("mirror.yaml").write_text(json.dumps({"weights": {two_models[0]: entry}}))
+        fetched = predict(scenes / "a.mp4", "--json", options=[])
+    cached = predict(scenes / "a.mp4", "--json", "--offline", options=[])
+    for result in (fetched, cached):
+        document = json.loads(result.stdout)
+        assert (document["preset"], document["fallback"]) == (two_models[0], None)
+        assert "built-in" not in result.stderr
+    assert asked
+
+
+@pytest.mark.parametrize("chosen", ["preset", "weights", "environment"])
+def test_a_model_that_was_chosen_is_never_replaced(
+    chosen: str, predict: Any, scenes: Path, two_models: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"preset": ["--preset", two_models[0]], "weights": ["--weights", "published"], "environment": []}[chosen]
+    if chosen == "environment":
+        monkeypatch.setenv("DUALFORMER_WEIGHTS", "published")
+    result = predict(scenes / "a.mp4", "--offline", options=options)
+    assert isinstance(result.exception, DownloadError)
+    assert str(result.exception).startswith(f"{two_models[0]}: offline, and the file is missing")
+
+
+def test_without_a_built_in_model_it_says_why_there_is_none(
+    predict: Any, scenes: Path, two_models: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "SHIPPED_WEIGHTS", {})
+    result = predict(scenes / "a.mp4", "--offline", options=[])
+    assert isinstance(result.exception, DownloadError)
+
+
+def test_settings_hold_for_the_built_in_model_too(predict: Any, scenes: Path, two_models: list[str]) -> None:
+    result = predict(scenes / "a.mp4", "--json", "--offline", "--views", "1x1", options=[])
+    assert json.loads(result.stdout)["views"] == "1x1"
+
+
+@pytest.mark.skipif(archives.shipped_weights("camera-motion") is None, reason="this checkout has no built-in weights")
+def test_a_fresh_machine_without_a_network_is_answered_by_the_built_in_model() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "dualformer_cli", "predict", "--json", "--offline"], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["preset"] == "camera-motion"
+    assert result.stderr.startswith("using the built-in model camera-motion")
+    assert 0 < document["results"][0]["predictions"][0]["score"] <= 1
 
 
 def test_a_preset_without_published_weights_names_those_that_have_some(
@@ -797,6 +888,7 @@ def test_a_process_prints_one_document_and_leaves_with_3_when_some_failed(
         "device": "cpu",
         "precision": "fp32",
         "views": "2x3",
+        "fallback": None,
     }
     rows = {os.path.basename(row["path"]): row for row in document["results"]}
     assert {name for name, row in rows.items() if row["status"] == "ok"} == {"a.mp4", "new\nline 🎬 [x].mp4"}

@@ -40,7 +40,9 @@ from dualformer_cli.data.archives import (
     fetch_weights,
     list_weights,
     published_weights,
+    shipped_weights,
     verify,
+    weights_within_reach,
 )
 from dualformer_cli.data.transfer import Patience, Source
 from dualformer_cli.errors import DownloadError
@@ -871,6 +873,48 @@ def test_a_preset_without_published_weights_is_told_which_have_some(
     message = "no published weights for 'ucf101-tiny'; did you mean 'ucf101-small'? Presets that have some: k400-tiny, "
     with pytest.raises(DownloadError, match=re.escape(message)):
         function("ucf101-tiny")
+
+
+def test_weights_within_reach_are_fetched_once_and_then_asked_for_no_more(web: WebServer, catalogue: Path) -> None:
+    web.on("/k400-tiny", body())
+    assert weights_within_reach("k400-tiny", offline=False).read_bytes() == CHECKPOINT
+    asked = len(web.requests)
+    assert weights_within_reach("k400-tiny", offline=False) == weights_within_reach("k400-tiny", offline=True)
+    assert len(web.requests) == asked
+
+
+def test_weights_out_of_reach_are_given_up_soon(catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hang(*_: object) -> None:
+        time.sleep(5)
+
+    monkeypatch.setattr(archives, "open_file", hang)
+    started = time.monotonic()
+    with pytest.raises(
+        DownloadError, match=r"no answer within 0\.05 seconds; fetch https://b\.example/k400-tiny by hand"
+    ):
+        weights_within_reach("k400-tiny", offline=False, answer_seconds=0.05)
+    assert time.monotonic() - started < 4
+    assert not catalogue.exists()
+
+
+def test_a_page_instead_of_weights_within_reach_is_told(web: WebServer, catalogue: Path) -> None:
+    with pytest.raises(DownloadError, match="not found, the file was moved or deleted"):
+        weights_within_reach("k400-tiny", offline=False)
+    with pytest.raises(DownloadError, match="offline, and the file is missing"):
+        weights_within_reach("k400-tiny", offline=True)
+
+
+def test_weights_of_the_package_need_neither_cache_nor_network(
+    catalogue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "own.safetensors"
+    monkeypatch.setattr(archives, "SHIPPED_WEIGHTS", {"own": str(path)})
+    assert shipped_weights("own") is None
+    with pytest.raises(DownloadError, match="no published weights for 'own'"):
+        published_weights("own", offline=True)
+    path.write_bytes(b"weights")
+    assert shipped_weights("own") == published_weights("own", offline=True) == path
+    assert shipped_weights("k400-tiny") is None
 
 
 def test_one_file_that_fails_does_not_stop_the_others(web: WebServer, catalogue: Path, tmp_path: Path) -> None:
