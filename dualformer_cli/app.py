@@ -19,6 +19,7 @@ from dualformer_cli import __version__
 from dualformer_cli.commands.download import download
 from dualformer_cli.commands.eval import evaluate
 from dualformer_cli.commands.flops import flops
+from dualformer_cli.commands.gradcam import gradcam
 from dualformer_cli.commands.options import VerboseOption
 from dualformer_cli.commands.predict import predict
 from dualformer_cli.commands.prepare import prepare
@@ -245,6 +246,7 @@ def register_group(name: str, help_text: str) -> typer.Typer:
 register("train", train)
 register("eval", evaluate)
 register("predict", predict)
+register("gradcam", gradcam)
 register("flops", flops)
 register("download", download)
 register("prepare", prepare)

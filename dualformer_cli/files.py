@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,6 +32,53 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def check_outputs(outputs: Sequence[Path], inputs: Sequence[str], *, overwrite: bool) -> None:
+    """Refuse, before any work is done, files that could not be written in the end, or should not be.
+
+    Args:
+        outputs: files to write.
+        inputs: files that must stay as they are; one that does not exist is left for reading it to tell.
+        overwrite: whether files that exist may be replaced.
+
+    Raises:
+        DualFormerError: if an output's folder is missing or closed, or it is a folder, a device, an input, or exists.
+    """
+    statuses = filter(None, map(_status, inputs)) if outputs else ()
+    identities = {(status.st_dev, status.st_ino) for status in statuses}
+    for path in outputs:
+        _check_output(path, identities, overwrite=overwrite)
+
+
+def _check_output(path: Path, inputs: set[tuple[int, int]], *, overwrite: bool) -> None:
+    """The check of one file; `inputs` are devices and inodes."""
+    problem = f"cannot write {str(path)!r}"
+    if not os.path.isdir(path.parent):
+        raise DualFormerError(f"{problem}: folder {str(path.parent)!r} does not exist")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise DualFormerError(f"{problem}: no permission to write in {str(path.parent)!r}")
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise DualFormerError(f"{problem}: {(error.strerror or str(error)).lower()}") from None
+    if stat.S_ISDIR(status.st_mode):
+        raise DualFormerError(f"{problem}: it is a folder")
+    if not stat.S_ISREG(status.st_mode):
+        raise DualFormerError(f"{problem}: it is a device or a pipe; name a file")
+    if (status.st_dev, status.st_ino) in inputs:
+        raise DualFormerError(f"{problem}: it is one of the inputs")
+    if not overwrite:
+        raise DualFormerError(f"{str(path)!r} exists; name another file or replace it with --overwrite")
+
+
+def _status(name: str) -> os.stat_result | None:
+    try:
+        return os.stat(name)
+    except (OSError, ValueError):  # reading it will say why
+        return None
 
 
 def cache_dir() -> Path:

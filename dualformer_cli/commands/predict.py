@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import sys
 from bisect import bisect_right
 from collections import Counter
@@ -37,6 +36,7 @@ from dualformer_cli.commands.options import (
     views_keys,
 )
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.files import check_outputs
 
 if TYPE_CHECKING:
     from dualformer_cli.data.workers import WorkerPool
@@ -134,11 +134,21 @@ def predict(
         with fetch_progress() as progress:
             engine = Engine(resolved, offline=offline, progress=partial(progress, resolved.preset))
         session = _Session(engine, pool, outputs, fallback=fallback, as_json=as_json, verbose=verbose)
-        session.announce()
+        announce(engine)
         session.problems(found.problems)
         session.files(files, top_k=top_k, every_seconds=every)
         session.live(live, top_k=top_k, every_seconds=every or LIVE_SECONDS, duration_seconds=duration)
         session.finish()
+
+
+def announce(engine: Engine) -> None:
+    """Say on stderr which model looks at the videos, and how."""
+    from dualformer_cli.outputs.report import log
+
+    facts = engine.describe()
+    log(
+        f"{facts['preset']}, {facts['weights']} weights, {facts['views']} views, {facts['device']} {facts['precision']}"
+    )
 
 
 class _Outputs:
@@ -162,40 +172,7 @@ class _Outputs:
         chosen = [path for path in (csv, features, *self.srt.values(), *self.save.values()) if path is not None]
         if twice := [str(path) for path, count in Counter(chosen).items() if count > 1]:
             raise DualFormerError(f"{twice[0]!r} is named for two outputs; name another file for one of them")
-        statuses = filter(None, map(_status, inputs)) if chosen else ()
-        identities = {(status.st_dev, status.st_ino) for status in statuses}
-        for path in chosen:
-            _check_output(path, identities, overwrite=overwrite)
-
-
-def _check_output(path: Path, inputs: set[tuple[int, int]], *, overwrite: bool) -> None:
-    """Refuse what could not be written when all is done, or should not be; `inputs` are devices and inodes."""
-    problem = f"cannot write {str(path)!r}"
-    if not os.path.isdir(path.parent):
-        raise DualFormerError(f"{problem}: folder {str(path.parent)!r} does not exist")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise DualFormerError(f"{problem}: no permission to write in {str(path.parent)!r}")
-    try:
-        status = os.stat(path)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise DualFormerError(f"{problem}: {(error.strerror or str(error)).lower()}") from None
-    if stat.S_ISDIR(status.st_mode):
-        raise DualFormerError(f"{problem}: it is a folder")
-    if not stat.S_ISREG(status.st_mode):
-        raise DualFormerError(f"{problem}: it is a device or a pipe; name a file")
-    if (status.st_dev, status.st_ino) in inputs:
-        raise DualFormerError(f"{problem}: it is one of the inputs")
-    if not overwrite:
-        raise DualFormerError(f"{str(path)!r} exists; name another file or replace it with --overwrite")
-
-
-def _status(name: str) -> os.stat_result | None:
-    try:
-        return os.stat(name)
-    except (OSError, ValueError):  # reading it will say why
-        return None
+        check_outputs(chosen, inputs, overwrite=overwrite)
 
 
 def _one_each(inputs: Sequence[str], target: Path | None, *, option: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -242,15 +219,6 @@ class _Session:
         self.as_json, self.verbose = as_json, verbose
         self.results: list[dict[str, Any]] = []
         self.features: list[dict[str, Any]] = []
-
-    def announce(self) -> None:
-        from dualformer_cli.outputs.report import log
-
-        facts = self.engine.describe()
-        log(
-            f"{facts['preset']}, {facts['weights']} weights, {facts['views']} views, "
-            f"{facts['device']} {facts['precision']}"
-        )
 
     def problems(self, problems: Sequence[tuple[str, str]]) -> None:
         from dualformer_cli.engine.prediction import failure

@@ -121,14 +121,26 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, t, h, w, c) to this stage's (b, t', h', w', c')."""
-        x = self.patch_embed(x)
-        for index, block in enumerate(self.blocks):
+        return self.forward_after(self.forward_until(x, 0), 0)
+
+    def forward_until(self, x: Tensor, block: int) -> Tensor:
+        """(b, t, h, w, c) to the output of a block of this stage, (b, t', h', w', c'), before position is added."""
+        x = self._run_blocks(self.patch_embed(x), range(1))
+        return x if block == 0 else self._run_blocks(self.position(x), range(1, block + 1))
+
+    def forward_after(self, x: Tensor, block: int) -> Tensor:
+        """The output of a block of this stage to the output of the stage, both (b, t', h', w', c')."""
+        if block == 0:
+            x = self.position(x)
+        return self._run_blocks(x, range(block + 1, len(self.blocks)))
+
+    def _run_blocks(self, x: Tensor, indices: range) -> Tensor:
+        for index in indices:
+            block = self.blocks[index]
             if self.gradient_checkpointing and torch.is_grad_enabled():
                 x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_recompute_contexts, block))
             else:
                 x = block(x)
-            if index == 0:
-                x = self.position(x)
         return x
 
 
@@ -248,6 +260,21 @@ class DualFormer(nn.Module):
         x = clips.permute(0, 2, 3, 4, 1)
         for stage in self.stages:
             x = stage(x)
+        return self.norm(x)
+
+    def forward_until(self, clips: Tensor, stage: int, block: int) -> Tensor:
+        """Clips (b, 3, T, H, W) to the output of one block on its grid, (b, t, h, w, c)."""
+        self._check(clips)
+        x = clips.permute(0, 2, 3, 4, 1)
+        for before in self.stages[:stage]:
+            x = before(x)
+        return cast(Stage, self.stages[stage]).forward_until(x, block)
+
+    def forward_after(self, x: Tensor, stage: int, block: int) -> Tensor:
+        """The output of one block, (b, t, h, w, c), to the tokens of the last stage after the final norm."""
+        x = cast(Stage, self.stages[stage]).forward_after(x, block)
+        for after in self.stages[stage + 1 :]:
+            x = after(x)
         return self.norm(x)
 
     def forward_features(self, clips: Tensor) -> Tensor:

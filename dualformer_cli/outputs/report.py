@@ -112,6 +112,42 @@ def print_flops(document: Mapping[str, Any], *, stream: TextIO | None = None, wi
     screen.flush()
 
 
+def print_gradcam(document: Mapping[str, Any], *, stream: TextIO | None = None, width: int | None = None) -> None:
+    """Print what `gradcam` found: the class with its score, the layer, the deletion score and the files."""
+    screen = _Screen(stream, width)
+    chosen, grid = document["class"], " x ".join(str(side) for side in document["grid"])
+    facts = [
+        ("class", f"{chosen['label']} ({chosen['index']}), score {chosen['score']:.3f}"),
+        (
+            "layer",
+            f"{document['layer']} of {document['preset']}, tokens {grid}, gradient of the {document['gradient_of']}",
+        ),
+        ("frames", f"{document['num_frames']} from {_counted(document['num_views'], 'view')}"),
+    ]
+    if (deletion := document.get("deletion")) is not None:
+        verdict = "points to" if deletion["score"] > 0 else "does not point to"
+        facts.append(("deletion", f"{deletion['score']:+.3f}: the map {verdict} what the model uses, against random"))
+    facts += [(name, document[key]) for name, key in (("written", "output"), ("maps", "npz")) if document.get(key)]
+    screen.line((str(document["path"]), "bold"))
+    _print_facts(screen, facts)
+    for warning in document["warnings"]:
+        screen.paragraph(f"warning: {warning}", style="yellow")
+    screen.flush()
+
+
+def print_layers(document: Mapping[str, Any], *, stream: TextIO | None = None, width: int | None = None) -> None:
+    """Print the layers of a model: name, attention, token grid, channels."""
+    screen = _Screen(stream, width)
+    rows = [
+        (row["layer"], row["attention"], " x ".join(map(str, row["grid"])), str(row["channels"]))
+        for row in document["layers"]
+    ]
+    head = ("layer", "attention", "tokens (t x h x w)", "channels")
+    screen.line((str(document["preset"]), "bold"))
+    screen.table(rows, right=(False, False, False, True), styles=("", "", "", ""), head=head)
+    screen.flush()
+
+
 def print_json(document: object, *, stream: TextIO | None = None) -> None:
     r"""Print exactly one JSON document in UTF-8, whatever the locale, and a newline.
 
@@ -184,8 +220,15 @@ def write_features(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[st
         "end_seconds": np.array([row["end_seconds"] for row in listed], dtype=np.float64),
         "features": np.stack([row["features"] for row in listed]) if listed else np.empty((0, 0), np.float32),
     }
+    write_arrays(path, **columns)
+
+
+def write_arrays(path: str | os.PathLike[str], /, **arrays: Any) -> None:
+    """Write a compressed NumPy archive; it appears only when complete."""
+    import numpy as np
+
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **columns)
+        np.savez_compressed(file, **arrays)
 
 
 class Progress:

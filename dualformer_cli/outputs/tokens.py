@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from dualformer_cli.files import atomic_path
 from dualformer_cli.outputs.runs import print_rows
-from dualformer_cli.outputs.video import Frame, fit_text, text_font
+from dualformer_cli.outputs.video import Frame, font_of, shorten
 
 _COLOURS = (
     (230, 25, 75),
@@ -79,7 +79,7 @@ def write_sheet(
     )
     image = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(image)
-    draw.text((_GAP, _GAP), fit_text(title, text_font(_TEXT), size[0] - 2 * _GAP), fill=_INK, font=text_font(_TEXT))
+    draw.text((_GAP, _GAP), shorten(title, font_of(_TEXT), size[0] - 2 * _GAP), fill=_INK, font=font_of(_TEXT))
     for number, picture in enumerate(pictures):
         row, column = divmod(number, columns)
         image.paste(picture, (_GAP + column * (width + 2 * _GAP), top + row * (height + _GAP)))
@@ -95,8 +95,8 @@ def _panel(panel: Panel, ranks: Mapping[int, int]) -> Image.Image:
     frame = frame.resize((width, _SIDE), Image.Resampling.BILINEAR)
     head = round(_TEXT * 1.5)
     picture = Image.new("RGB", (2 * width + _GAP // 2, _SIDE + head), _PAPER)
-    label = fit_text(panel.caption, text_font(_TEXT), picture.width)
-    ImageDraw.Draw(picture).text((0, 0), label, fill=_FAINT, font=text_font(_TEXT))
+    label = shorten(panel.caption, font_of(_TEXT), picture.width)
+    ImageDraw.Draw(picture).text((0, 0), label, fill=_FAINT, font=font_of(_TEXT))
     picture.paste(frame, (0, head))
     picture.paste(_covered(frame, panel.classes, ranks), (width + _GAP // 2, head))
     return picture
@@ -125,7 +125,7 @@ def _covered(frame: Image.Image, classes: np.ndarray[Any, np.dtype[np.int64]], r
             ((left + right) / 2, (top + bottom) / 2),
             text,
             fill=_PAPER,
-            font=text_font(size),
+            font=font_of(size),
             anchor="mm",
             stroke_width=1,
             stroke_fill=_INK,
@@ -162,7 +162,7 @@ def _draw_legend(
     others = [index for index in counts if index not in ranks]
     if others:
         entries.append((_OTHER, "", f"{len(others)} other classes", sum(counts[index] for index in others)))
-    draw.text((left, top), "class of the tokens", fill=_FAINT, font=text_font(_TEXT))
+    draw.text((left, top), "class of the tokens", fill=_FAINT, font=font_of(_TEXT))
     for place, (colour, number, name, count) in enumerate(entries, start=1):
         y = top + place * step
         draw.rectangle((left, y, left + swatch, y + swatch), fill=colour)
@@ -170,22 +170,22 @@ def _draw_legend(
             (left + swatch / 2, y + swatch / 2),
             number,
             fill=_PAPER,
-            font=text_font(_TEXT - 3),
+            font=font_of(_TEXT - 3),
             anchor="mm",
             stroke_width=1,
             stroke_fill=_INK,
         )
         share = f"{100 * count / total:.0f} %"
-        room = _LEGEND_WIDTH - swatch - 3 * _GAP - text_font(_TEXT).getlength("100 %")
+        room = _LEGEND_WIDTH - swatch - 3 * _GAP - font_of(_TEXT).getlength("100 %")
         middle = y + swatch / 2
         draw.text(
             (left + swatch + 8, middle),
-            fit_text(name, text_font(_TEXT), room),
+            shorten(name, font_of(_TEXT), room),
             fill=_INK,
-            font=text_font(_TEXT),
+            font=font_of(_TEXT),
             anchor="lm",
         )
-        draw.text((left + _LEGEND_WIDTH - _GAP, middle), share, fill=_FAINT, font=text_font(_TEXT), anchor="rm")
+        draw.text((left + _LEGEND_WIDTH - _GAP, middle), share, fill=_FAINT, font=font_of(_TEXT), anchor="rm")
 
 
 def print_tokens(document: Mapping[str, Any], *, stream: TextIO | None = None) -> None:

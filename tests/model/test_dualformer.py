@@ -98,6 +98,19 @@ def test_features_are_channels_first_and_classify_to_the_logits() -> None:
     torch.testing.assert_close(model.classifier(features.mean(dim=(2, 3, 4))), model(clips))
 
 
+@pytest.mark.parametrize("stage", range(4))
+@pytest.mark.parametrize("block", range(2))
+def test_a_forward_pass_can_be_cut_after_any_block(stage: int, block: int) -> None:
+    model, outputs = small_world().eval(), []
+    model.stages[stage].blocks[block].register_forward_hook(lambda _, inputs, output: outputs.append(output))
+    clips = torch.randn(2, 3, 8, 64, 64)
+    with torch.no_grad():
+        tokens = model.forward_tokens(clips)
+        output = model.forward_until(clips, stage, block)
+        torch.testing.assert_close(output, outputs[0])
+        torch.testing.assert_close(model.forward_after(output, stage, block), tokens)
+
+
 def test_other_multiples_of_the_built_size_are_allowed() -> None:
     model = small_world().eval()
     with torch.inference_mode():

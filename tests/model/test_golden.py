@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from dualformer_cli import create_model, load_weights
+from dualformer_cli.engine import gradcam
+from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import count_parameters, to_published
 
 
@@ -60,6 +62,22 @@ def test_forward_pass_gives_the_published_numbers(
     assert deviation(tokens.permute(0, 4, 1, 2, 3), expected["features"]) < bound
     assert deviation(logits, expected["logits"]) < bound
     assert logits[0].topk(5).indices.tolist() == expected["top5_index"]
+    if dtype == torch.float32:  # here, because making the weights takes longer than the maps
+        for name, numbers in expected["gradcam"].items():
+            assert heatmap_deviation(model, [stage.clone() for stage in stages], name, numbers, expected) < 1e-5
+
+
+def heatmap_deviation(
+    model: DualFormer, stages: list[torch.Tensor], name: str, numbers: dict[str, Any], expected: dict[str, Any]
+) -> float:
+    """Deviation of the Grad-CAM map, for the best class's probability, of a layer that ends its stage."""
+    layer = gradcam.find_layer(name, [len(stage.blocks) for stage in model.stages], "model")  # type: ignore[arg-type,union-attr]
+    assert layer.block == len(model.stages[layer.stage].blocks) - 1  # type: ignore[arg-type,union-attr]
+    with gradcam.prepared(model):
+        maps = gradcam.grad_cam(model, stages[layer.stage], layer, expected["top5_index"][0], score="probability")
+    heatmap = torch.from_numpy(gradcam.stretch(gradcam.resize_maps(maps, (32, 224, 224)).numpy()))
+    assert float(heatmap.mean()) == pytest.approx(numbers["mean"], abs=1e-5)
+    return deviation(heatmap, numbers)
 
 
 def test_small_in_float64_gives_the_published_numbers_on_the_path_that_trains(

@@ -1,0 +1,343 @@
+"""`dualformer gradcam`: where in a video does the model see it?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from dualformer_cli.commands.download import fetch_progress
+from dualformer_cli.commands.options import (
+    DEFAULT_PRESET,
+    DeviceOption,
+    JsonOption,
+    OfflineOption,
+    OverridesOption,
+    PrecisionOption,
+    PresetOption,
+    PrintConfigOption,
+    SeedOption,
+    VerboseOption,
+    ViewsOption,
+    WeightsOption,
+    fall_back,
+    resolve,
+    sample_input,
+    show_config,
+    views_keys,
+)
+from dualformer_cli.commands.predict import announce
+from dualformer_cli.errors import DualFormerError
+from dualformer_cli.files import check_outputs
+
+if TYPE_CHECKING:
+    from dualformer_cli.config.load import ResolvedConfig
+    from dualformer_cli.data.dataset import VideoViews
+    from dualformer_cli.data.decoding import VideoInfo, VideoReader
+    from dualformer_cli.data.workers import WorkerPool
+    from dualformer_cli.engine.engine import Engine
+    from dualformer_cli.engine.gradcam import Explanation, Layer, ScoreKind
+    from dualformer_cli.engine.timeline import Timeline
+    from dualformer_cli.outputs.heatmap import Heatmaps, Style
+
+OUT_SUFFIXES = (".gif", ".mp4", ".png")
+_FRAMES_PER_READ = 32
+
+
+def gradcam(
+    video: Annotated[
+        str | None,
+        typer.Argument(metavar="INPUT", help="A video, or a folder of numbered frames. [default: a sample clip]"),
+    ] = None,
+    preset: PresetOption = None,
+    weights: WeightsOption = None,
+    layer: Annotated[
+        str, typer.Option(metavar="STAGE/BLOCK|last", help="Block to look at; negative numbers count from the end.")
+    ] = "last",
+    list_layers: Annotated[bool, typer.Option("--list-layers", help="List the model's layers, then stop.")] = False,
+    class_: Annotated[
+        str | None, typer.Option("--class", metavar="NAME|ID", help="Class to look for. [default: the best]")
+    ] = None,
+    score: Annotated[
+        Literal["logit", "probability"],
+        typer.Option(help="What the gradient is of; the published code takes the probability."),
+    ] = "logit",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE.gif|mp4|png",
+            help="Where to draw: a GIF, a video, or a sheet of frames. [default: NAME.gradcam.gif here]",
+        ),
+    ] = None,
+    npz: Annotated[
+        Path | None, typer.Option("--npz", metavar="FILE.npz", help="Also write the maps as arrays.")
+    ] = None,
+    fps: Annotated[float, typer.Option(help="Frames per second of the GIF or video.")] = 10.0,
+    alpha: Annotated[float, typer.Option(help="Share of the heat's colours in the picture, 0 to 1.")] = 0.5,
+    colormap: Annotated[Literal["magma", "viridis", "turbo", "gray"], typer.Option(help="Colours of the heat.")] = (
+        "magma"
+    ),
+    views: ViewsOption = None,
+    side_by_side: Annotated[
+        bool, typer.Option("--side-by-side", help="Show the plain frame to the left of the painted one.")
+    ] = False,
+    concatenate: Annotated[
+        bool,
+        typer.Option(
+            "--concatenate",
+            help="Show the frames of all views one view after the other, as the published code does, "
+            "instead of merging the views on the video's timeline.",
+        ),
+    ] = False,
+    deletion: Annotated[
+        bool,
+        typer.Option("--deletion", help="Test the map: does the score fall faster where it is hot than at random?"),
+    ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")] = False,
+    overrides: OverridesOption = None,
+    device: DeviceOption = None,
+    precision: PrecisionOption = None,
+    seed: SeedOption = None,
+    offline: OfflineOption = False,
+    as_json: JsonOption = False,
+    print_config: PrintConfigOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Draw where a model finds its evidence for a class, by Grad-CAM on any block.
+
+    The heat is drawn on the whole frame; what lies outside the model's crop is darker.
+    """
+    flags: dict[str, Any] = {
+        "weights": weights,
+        "device": device,
+        "precision": precision,
+        "seed": seed,
+        **views_keys(views),
+    }
+    resolved = resolve(preset, overrides, default=DEFAULT_PRESET, **flags)
+    if print_config:
+        show_config(resolved)
+        return
+    if list_layers:
+        _list_layers(resolved, as_json=as_json)
+        return
+    if not 0 <= alpha <= 1:
+        raise typer.BadParameter(f"{alpha:g} is not between 0 and 1", param_hint="--alpha")
+    if not 0.01 <= fps <= 1000:
+        raise typer.BadParameter(f"{fps:g} is not between 0.01 and 1000", param_hint="--fps")
+    source = sample_input() if video is None else video
+    target = _check_files(source, out, npz, overwrite=overwrite)
+
+    from dualformer_cli.data.workers import WorkerPool
+
+    with fetch_progress() as progress:
+        resolved, fallback = fall_back(resolved, preset, overrides, offline=offline, progress=progress, **flags)
+    with WorkerPool(1, resolved.config.data.decode_timeout_seconds, preload=["dualformer_cli.data.dataset"]) as pool:
+        from dualformer_cli.engine.engine import Engine  # here, so that the worker starts while torch loads
+        from dualformer_cli.engine.gradcam import find_class, find_layer
+
+        place = find_layer(layer, resolved.config.model.depths, resolved.preset)  # before weights are fetched
+        with fetch_progress() as progress:
+            engine = Engine(resolved, offline=offline, progress=partial(progress, resolved.preset))
+        announce(engine)
+        class_index = None if class_ is None else find_class(class_, engine.class_names)
+        document = _look_and_write(
+            engine,
+            pool,
+            source,
+            place,
+            class_index=class_index,
+            score=score,
+            concatenate=concatenate,
+            with_deletion=deletion,
+            target=target,
+            npz=npz,
+            fps=fps,
+            style={"alpha": alpha, "colormap": colormap, "side_by_side": side_by_side},
+        )
+    from dualformer_cli.outputs.report import print_gradcam, print_json
+
+    (print_json if as_json else print_gradcam)({**document, "fallback": fallback})
+
+
+def _list_layers(resolved: ResolvedConfig, *, as_json: bool) -> None:
+    from dualformer_cli.engine.gradcam import list_layers
+    from dualformer_cli.outputs.report import print_json, print_layers
+
+    document = {"preset": resolved.preset, "layers": list_layers(resolved.config)}
+    (print_json if as_json else print_layers)(document)
+
+
+def _check_files(video: str, out: Path | None, npz: Path | None, *, overwrite: bool) -> Path:
+    """Refuse outputs that could not be written; return where to draw."""
+    target = Path(f"{Path(video).stem or 'video'}.gradcam.gif") if out is None else out
+    if target.suffix.lower() not in OUT_SUFFIXES:
+        raise DualFormerError(f"--out {str(target)!r} must end in .gif, .mp4 or .png")
+    if npz is not None and npz.suffix != ".npz":
+        raise DualFormerError(f"--npz {str(npz)!r} must end in .npz")
+    check_outputs([target] if npz is None else [target, npz], [video], overwrite=overwrite)
+    return target
+
+
+def _look_and_write(
+    engine: Engine,
+    pool: WorkerPool,
+    video: str,
+    layer: Layer,
+    *,
+    class_index: int | None,
+    score: ScoreKind,
+    concatenate: bool,
+    with_deletion: bool,
+    target: Path,
+    npz: Path | None,
+    fps: float,
+    style: dict[str, Any],
+) -> dict[str, Any]:
+    """Compute the maps of one video, write what was asked for, and return the document."""
+    from dualformer_cli.engine.deletion import count_scorings, delete
+    from dualformer_cli.engine.gradcam import explain, read_video
+    from dualformer_cli.engine.timeline import concatenate_views, merge_views
+    from dualformer_cli.outputs.report import Progress, write_arrays
+
+    views, plan = read_video(engine, video, pool)
+    num_views, deleted = len(views.clips), None
+    total = 2 * num_views + (count_scorings(num_views) if with_deletion else 0)
+    with Progress("gradcam", total=total) as progress:
+        found = explain(engine, views.clips, layer, class_index=class_index, score=score, on_pass=progress.advance)
+        if with_deletion:
+            deleted = delete(
+                lambda clips: engine.scorer.score(clips)[0][:, found.class_index],
+                views.clips,
+                found.grid,
+                colour=engine.config.data.mean,
+                seed=engine.config.runtime.seed,
+                on_scored=progress.advance,
+            )
+    timeline = (concatenate_views if concatenate else merge_views)(found, views, plan)
+    if npz is not None:
+        write_arrays(npz, **_arrays(engine, video, views, found, timeline, layer=layer, score=score))
+    title = f"{found.label}, score {found.score:.3f}"
+    _draw(engine, pool, video, views.info, timeline, target, fps=fps, style=style, title=title, layer=layer)
+    return {
+        **engine.describe(),
+        "path": video,
+        "output": str(target),
+        "npz": None if npz is None else str(npz),
+        "layer": str(layer),
+        "grid": list(found.grid.shape[1:]),
+        "gradient_of": score,
+        "class": {"index": found.class_index, "label": found.label, "score": found.score, "logit": found.logit},
+        "num_frames": len(timeline.frames),
+        "frames": timeline.frames.tolist(),
+        "saliency": timeline.curve.tolist(),
+        "num_views": num_views,
+        "view_scores": found.view_scores.tolist(),
+        "video": {
+            "num_frames": views.info.num_frames,
+            "fps": views.info.fps,
+            "duration_seconds": views.info.duration_seconds,
+        },
+        "deletion": None if deleted is None else deleted.describe(),
+        "warnings": [*views.warnings, *found.warnings],
+    }
+
+
+def _arrays(
+    engine: Engine,
+    video: str,
+    views: VideoViews,
+    found: Explanation,
+    timeline: Timeline,
+    *,
+    layer: Layer,
+    score: ScoreKind,
+) -> dict[str, Any]:
+    """What --npz stores."""
+    crops = len(views.clips) // len(views.indices)
+    return {
+        "heatmaps": found.heatmaps(),
+        "grid": found.grid,
+        "frames": views.indices.repeat(crops, axis=0),
+        "timeline_frames": timeline.frames,
+        "timeline_saliency": timeline.curve,
+        "class_index": found.class_index,
+        "label": found.label,
+        "score": found.score,
+        "view_scores": found.view_scores,
+        "layer": str(layer),
+        "gradient_of": score,
+        "preset": engine.preset,
+        "path": os.fsencode(video).decode("utf-8", "replace"),
+    }
+
+
+def _draw(
+    engine: Engine,
+    pool: WorkerPool,
+    video: str,
+    info: VideoInfo,
+    timeline: Timeline,
+    target: Path,
+    *,
+    fps: float,
+    style: dict[str, Any],
+    title: str,
+    layer: Layer,
+) -> None:
+    """Have a worker decode the frames again, at the size in which they are shown, and draw.
+
+    The worker may be killed at any moment, by Ctrl-C too: what it leaves behind goes with its folder.
+    """
+    from dualformer_cli.outputs.heatmap import Heatmaps, Style
+
+    data = engine.config.data
+    heatmaps = Heatmaps(
+        heat=(timeline.heatmaps * 255).round().astype("uint8"),
+        boxes=timeline.boxes,
+        curve=timeline.curve,
+        numbers=timeline.frames,
+        fps=info.fps,
+        breaks=timeline.breaks,
+        title=title,
+        detail=f"saliency at layer {layer} of {engine.preset}",
+    )
+    with TemporaryDirectory(prefix=".dualformer-", dir=target.parent, ignore_cleanup_errors=True) as folder:
+        unfinished = Path(folder, target.name)
+        job = (video, str(unfinished), heatmaps, Style(**style), fps, data.decoder, data.frame_rate)
+        try:
+            pool.call(_draw_in_worker, job)
+        except DualFormerError as error:
+            raise DualFormerError(str(error).replace(os.path.join(os.path.basename(folder), ""), "")) from error
+        os.replace(unfinished, target)
+
+
+def _draw_in_worker(job: tuple[str, str, Heatmaps, Style, float, Any, float | None]) -> None:
+    """Decode the frames that are shown and draw the heat onto them."""
+    from dualformer_cli.data.decoding import open_video
+    from dualformer_cli.outputs.heatmap import picture_size, sheet_frames, write_overlay, write_sheet
+
+    path, target, heatmaps, style, fps, decoder, frame_rate = job
+    with open_video(path, decoder=decoder, frame_rate=frame_rate) as reader:
+        size = picture_size(reader.info.width, reader.info.height, target, style)
+        if target.lower().endswith(".png"):
+            chosen = sheet_frames(len(heatmaps), style)
+            frames = _frames(reader, heatmaps.numbers[chosen].tolist(), size)
+            write_sheet(frames, heatmaps, target, chosen=chosen, style=style)
+        else:
+            frames = _frames(reader, heatmaps.numbers.tolist(), size)
+            write_overlay(frames, heatmaps, target, fps=fps, style=style)
+
+
+def _frames(reader: VideoReader, numbers: list[int], size: tuple[int, int]) -> Iterator[Any]:
+    """The frames with these numbers in another (width, height), a few of them in memory at a time."""
+    from dualformer_cli.outputs.heatmap import fit
+
+    for start in range(0, len(numbers), _FRAMES_PER_READ):
+        yield from reader.read(numbers[start : start + _FRAMES_PER_READ], partial(fit, size=size))
