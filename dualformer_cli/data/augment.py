@@ -23,14 +23,9 @@ from torch import Tensor
 from dualformer_cli.data import sampling
 from dualformer_cli.data.camera_paths import FLIP_PAIRS
 from dualformer_cli.data.dataset import check_video, part_length
-from dualformer_cli.data.decoding import VideoInfo, open_video
+from dualformer_cli.data.decoding import FileIndex, VideoInfo, open_video
 from dualformer_cli.data.sampling import Indices
-from dualformer_cli.data.transforms import (
-    ANTIALIAS_ABOVE,
-    Frames,
-    resize_frame,
-    resized_size,
-)
+from dualformer_cli.data.transforms import ANTIALIAS_ABOVE, Box, Frames, resize_and_cut, resized_size
 
 Pairs = tuple[tuple[int, int], ...]
 Flags = npt.NDArray[np.bool_]
@@ -96,24 +91,18 @@ class TrainingClips:
     """Time spent to turn the frames into clips."""
     warnings: tuple[str, ...]
     """What was wrong with the video without making it unusable."""
-
-
-class Box(NamedTuple):
-    """A rectangle of pixels."""
-
-    x: int
-    y: int
-    width: int
-    height: int
-
-    @property
-    def window(self) -> tuple[slice, slice]:
-        """Its rows and columns."""
-        return slice(self.y, self.y + self.height), slice(self.x, self.x + self.width)
+    index: FileIndex | None
+    """What the next reader of the file need not find out again; None if the one given was right, or there is none."""
 
 
 def read_training_clips(
-    path: str, plan: TrainPlan, seeds: Sequence[Sequence[int]], *, start: int = 0, num_frames: int | None = None
+    path: str,
+    plan: TrainPlan,
+    seeds: Sequence[Sequence[int]],
+    *,
+    start: int = 0,
+    num_frames: int | None = None,
+    index: FileIndex | None = None,
 ) -> TrainingClips:
     """Read random clips of one video, opened once.
 
@@ -123,6 +112,7 @@ def read_training_clips(
         seeds: one seed per clip, as `np.random.default_rng` takes it; it decides all that is random about the clip.
         start: first frame of the part of the video that may be used.
         num_frames: frames of that part; None is the rest of the video, and so are more than it has.
+        index: of the file, from an earlier result; it may be outdated.
 
     Raises:
         VideoError: if the video cannot be read, or is too long for its width.
@@ -130,7 +120,7 @@ def read_training_clips(
         ValueError: if there are no seeds.
     """
     started = perf_counter()
-    with open_video(path, decoder=plan.decoder, frame_rate=plan.frame_rate) as reader:
+    with open_video(path, decoder=plan.decoder, frame_rate=plan.frame_rate, index=index) as reader:
         info = reader.info
         available = part_length(info, start, num_frames)
         check_video(info, available, min_frames=plan.min_frames)
@@ -142,7 +132,8 @@ def read_training_clips(
         warnings = tuple(dict.fromkeys((*info.warnings, *reader.warnings)))
     decoded = perf_counter()
     stacks = frames.reshape(*indices.shape, *frames.shape[1:])
-    clips = np.stack([_finish(stack, resize.kept, draw, plan) for stack, draw in zip(stacks, draws, strict=True)])
+    finished = [_finish(stack, resize.kept, draw, plan) for stack, draw in zip(stacks, draws, strict=True)]
+    clips = np.stack(finished) if len(finished) > 1 else finished[0][None]
     return TrainingClips(
         info=info,
         clips=clips,
@@ -152,6 +143,7 @@ def read_training_clips(
         decode_seconds=decoded - started - resize.seconds,
         preprocess_seconds=perf_counter() - decoded + resize.seconds,
         warnings=warnings,
+        index=None if reader.index is index else reader.index,
     )
 
 
@@ -215,9 +207,9 @@ class _ResizeAndCut:
 
     def __call__(self, frame: Frames) -> Frames:
         started = perf_counter()
-        resized = resize_frame(frame, self.size, antialias=self.antialias)
+        cut = resize_and_cut(frame, self.size, self.kept, antialias=self.antialias)
         self.seconds += perf_counter() - started
-        return resized[self.kept.window]
+        return cut
 
 
 def _finish(frames: Frames, kept: Box, draw: _Draw, plan: TrainPlan) -> Frames:

@@ -17,16 +17,18 @@ import importlib
 import math
 import operator
 import os
+import pickle
 import re
 import stat
 import struct
 import warnings
+import zlib
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Container, Generator, Iterator, Sequence
+from collections.abc import Callable, Container, Generator, Iterator, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import chain, pairwise
+from itertools import pairwise
 from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -90,6 +92,17 @@ class VideoInfo:
     warnings: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class FileIndex:
+    """What a PyAVReader found out by reading a whole file, for the next reader of the same file.
+
+    It is small, 200 to 300 bytes for 10 s of video, and travels between processes.
+    """
+
+    packed: bytes
+    """Never from outside: it is a pickle."""
+
+
 class VideoReader(ABC):
     """Frames of one video by number. Opened by `open_video`; close it, or use it in a `with`."""
 
@@ -98,6 +111,8 @@ class VideoReader(ABC):
     """When each frame is shown, in seconds after the first, shape (num_frames,); None when unknown."""
     warnings: list[str]
     """What was odd so far, each thing once."""
+    index: FileIndex | None = None
+    """What another reader of the same file need not find out again; None where nothing was costly."""
 
     def read(self, indices: Sequence[int], transform: Transform | None = None) -> npt.NDArray[Any]:
         """Decode the frames with these numbers.
@@ -184,6 +199,7 @@ def open_video(
     *,
     decoder: Literal["auto", "pyav", "decord"] = "auto",
     frame_rate: float | None = None,
+    index: FileIndex | None = None,
 ) -> VideoReader:
     """Open a video file, or a folder of numbered frames.
 
@@ -191,6 +207,8 @@ def open_video(
         path: a regular file of any name, or a folder of images.
         decoder: the library that decodes files; auto is PyAV, or decord where PyAV is not installed.
         frame_rate: frames per second of a folder of frames, which does not say.
+        index: of an earlier reader of this path, in this process or another. It saves PyAV from reading the whole file
+            first; one of a file that has changed since is ignored.
 
     Raises:
         VideoError: if it is not a readable video, with the reason.
@@ -204,7 +222,7 @@ def open_video(
     if _is_folder(name):
         return FrameFolderReader(name, frame_rate=frame_rate)
     if decoder == "pyav" or (decoder == "auto" and _load_av() is not None):
-        return PyAVReader(name)
+        return PyAVReader(name, index)
     if decoder == "auto" and _load_decord() is None:
         raise VideoError(name, "neither PyAV nor decord is installed; pip install av")
     return DecordReader(name)
@@ -385,8 +403,8 @@ class _PyAVFile:
             yield from self.decode(packet)
         yield from self.decode(None)
 
-    def frames_for(self, needed: Container[int]) -> Iterator[tuple[float, VideoFrame]]:
-        """Decode from here on, leaving out what is neither needed nor referred to.
+    def frames_for(self, needed: Set[int]) -> Iterator[tuple[float, VideoFrame]]:
+        """Decode from here on, leaving out what is neither needed nor referred to, until all that is needed is out.
 
         Args:
             needed: the pts of frames that must come out; others may.
@@ -395,14 +413,20 @@ class _PyAVFile:
             The latest pts of the packets read so far, and a frame.
         """
         context = self.stream.codec_context
-        newest = -math.inf
-        for packet in chain(self.packets(), [None]):
-            is_spare = packet is not None and packet.pts is not None and packet.pts not in needed
+        newest, unread = -math.inf, set(needed)
+        for packet in self.packets():
+            is_spare = packet.pts is not None and packet.pts not in needed
             context.skip_frame = "NONREF" if is_spare else "DEFAULT"
-            if packet is not None and packet.pts is not None:
+            if packet.pts is not None:
                 newest = max(newest, packet.pts)
+                unread.discard(packet.pts)
             for frame in self.decode(packet):
                 yield newest, frame
+            if not unread:
+                break  # further packets would only push out the frames that the decoder still holds
+        context.skip_frame = "DEFAULT"
+        for frame in self.decode(None):
+            yield newest, frame
 
     def seek(self, pts: int) -> bool:
         """Go to the key packet at or before this time; False when the container cannot."""
@@ -488,35 +512,76 @@ class _Index:
     """Whether an edit list hides frames."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Findings:
+    """What reading all packets and decoding the first frame of a file says."""
+
+    index: _Index
+    size: tuple[int, int]
+    """Width and height of its first frame, as stored."""
+    rotation: int
+    warnings: tuple[str, ...]
+
+    def pack(self, stamp: _Stamp) -> FileIndex | None:
+        """Make it small, as a training set holds hundreds of thousands; None for one that stays large."""
+        index = self.index
+        steps = [None if times is None else np.diff(times, prepend=0).tobytes() for times in (index.pts, index.keys)]
+        rest = (index.num_frames, index.last_duration, index.has_hidden, self.size, self.rotation, self.warnings)
+        packed = zlib.compress(pickle.dumps((stamp, steps, rest)), level=1)
+        return FileIndex(packed) if len(packed) <= _MAX_PACKED_BYTES else None
+
+    @staticmethod
+    def unpack(file_index: FileIndex, stamp: _Stamp) -> _Findings | None:
+        """Return what was packed, None if the file has changed since."""
+        packed_stamp, steps, rest = pickle.loads(zlib.decompress(file_index.packed))
+        if packed_stamp != stamp:
+            return None
+        pts, keys = (None if data is None else np.cumsum(np.frombuffer(data, np.int64)) for data in steps)
+        num_frames, last_duration, has_hidden, size, rotation, warnings = rest
+        return _Findings(_Index(num_frames, pts, last_duration, keys, has_hidden), size, rotation, warnings)
+
+
+_Stamp = tuple[int, int, int]
+_MAX_PACKED_BYTES = 64 * 1024
+
+
+def _stamp(path: str) -> _Stamp:
+    """Return what changes when a file does: its size, and when its content and its inode were last written."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
 def _rises(times: npt.NDArray[np.int64]) -> bool:
     return bool((np.diff(times) > 0).all())
 
 
 class PyAVReader(VideoReader):
-    """Frames by PyAV. Opening reads all packets once and decodes the first frame.
+    """Frames by PyAV. Opening reads all packets once and decodes the first frame, unless an index says what they say.
 
     Args:
         path: a regular, non-empty file.
+        index: of an earlier reader of this path.
 
     Raises:
         VideoError: if PyAV is not installed, or the file is not a readable video.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, index: FileIndex | None = None) -> None:
         self._path = path
-        self.warnings = []
+        stamp = _stamp(path)
+        known = None if index is None else _Findings.unpack(index, stamp)
+        self.warnings = [] if known is None else list(known.warnings)
+        self._is_unread = known is not None
+        """Whether no packet was read yet."""
         with ExitStack() as on_failure:
             self._file = _PyAVFile(path)
             on_failure.callback(self._file.close)
-            table, first = self._scan()
-            self._index = self._make_index(table)
-            if first is None:
-                raise VideoError(path, "no frame of it can be decoded")
-            self._rotation = round(first.rotation / 90) % 4 * 90
-            self._file.size = (first.width, first.height)
+            findings = known or self._find_out()
+            self.index = index if known is not None else findings.pack(stamp)
+            self._index, self._file.size, self._rotation = findings.index, findings.size, findings.rotation
             self.times_seconds, fps, duration = self._timeline()
             self._compare_with_header(duration)
-            width, height = self._file.size if self._rotation % 180 == 0 else self._file.size[::-1]
+            width, height = findings.size if self._rotation % 180 == 0 else findings.size[::-1]
             self.info = VideoInfo(
                 path=path,
                 num_frames=self._index.num_frames,
@@ -534,6 +599,14 @@ class PyAVReader(VideoReader):
 
     def close(self) -> None:
         self._file.close()
+
+    def _find_out(self) -> _Findings:
+        table, first = self._scan()
+        index = self._make_index(table)
+        if first is None:
+            raise VideoError(self._path, "no frame of it can be decoded")
+        rotation = round(first.rotation / 90) % 4 * 90
+        return _Findings(index, (first.width, first.height), rotation, tuple(self.warnings))
 
     def _scan(self) -> tuple[_PacketTable, VideoFrame | None]:
         """Read all packets, decoding only until the first frame comes out."""
@@ -635,12 +708,12 @@ class PyAVReader(VideoReader):
         if starts[0] < 0:
             return False
         keys, queue = self._index.keys[starts].tolist(), times.tolist()
-        needed, num_failed, done = frozenset(queue), self._file.num_failed, 0
+        num_failed, done = self._file.num_failed, 0
         while done < len(queue):
-            if not self._file.seek(keys[done]):
+            if not self._go_to(keys[done]):
                 return False
             before = done
-            for newest, frame in self._file.frames_for(needed):
+            for newest, frame in self._file.frames_for(frozenset(queue[done:])):
                 if frame.pts is None or frame.pts > queue[done] or self._file.num_failed > num_failed:
                     return False
                 if frame.is_corrupt:
@@ -656,6 +729,18 @@ class PyAVReader(VideoReader):
             if done == before:
                 return False
         return True
+
+    def _go_to(self, key: int) -> bool:
+        """Go to a key packet; False when the container cannot."""
+        assert self._index.keys is not None
+        if self._is_unread:
+            self._is_unread = False
+            if key == self._index.keys[0]:
+                return True  # the file's start, where it is already
+            # Old x264's 4:4:4 decodes right only by a decoder that has seen the file's first packet.
+            if self._file.codec == "h264" and (first := next(self._file.packets(), None)) is not None:
+                self._file.decode(first)
+        return self._file.seek(key)
 
     def _decode_from_start(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         last = wanted[-1]

@@ -15,12 +15,45 @@ import numpy as np
 import numpy.typing as npt
 
 from dualformer_cli.data.augment import Fractions, TrainingClips, TrainPlan, read_training_clips
+from dualformer_cli.data.decoding import FileIndex
 from dualformer_cli.data.manifest import Sample
 from dualformer_cli.data.sampling import Indices
 from dualformer_cli.data.workers import WorkerPool
 from dualformer_cli.errors import DualFormerError, VideoError
 
 Order = npt.NDArray[np.int64]
+
+
+class IndexCache:
+    """Indexes of the files that were read, so that later epochs need not read every file twice.
+
+    It lives beside the workers, so that each of them profits from all. A full one takes no more: every file comes
+    once an epoch, so there is none that will not be needed again.
+
+    Args:
+        max_bytes: bound of the memory; the default holds some 300,000 files.
+    """
+
+    def __init__(self, max_bytes: int = 128 * 2**20) -> None:
+        self._indexes: dict[str, FileIndex] = {}
+        self._bytes_left = max_bytes
+
+    def get(self, path: str) -> FileIndex | None:
+        """Return the index of a file, which may have changed since."""
+        return self._indexes.get(path)
+
+    def put(self, path: str, index: FileIndex) -> None:
+        """Keep an index in place of an older one of this path, if there is room."""
+        old = self._indexes.pop(path, None)
+        if old is not None:
+            self._bytes_left += _memory(old)
+        if self._bytes_left >= _memory(index):
+            self._bytes_left -= _memory(index)
+            self._indexes[path] = index
+
+
+def _memory(index: FileIndex) -> int:
+    return len(index.packed) + 200  # of the objects around it
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +140,14 @@ def training_steps(
     seed: int,
     epoch: int,
     first_step: int = 0,
+    indexes: IndexCache | None = None,
 ) -> Iterator[list[Batch]]:
     """Yield the forward passes of each step, while the workers read the next ones.
 
-    A video that cannot be read makes its batch smaller and is named in it; nothing takes its place.
+    A video that cannot be read makes its batch smaller and is named in it; nothing takes its place. `indexes`, kept
+    from epoch to epoch, saves time and changes nothing else.
     """
+    indexes = IndexCache() if indexes is None else indexes
     positions = np.arange(len(order))
     of_steps = (batches.videos(positions, step) for step in range(first_step, batches.steps_per_epoch))
     wanted, planned = tee(chain.from_iterable(of_steps))
@@ -121,12 +157,13 @@ def training_steps(
             samples[order[p]].start,
             samples[order[p]].num_frames,
             tuple((seed, epoch, int(p), repeat) for repeat in range(batches.repeats)),
+            indexes.get(paths[order[p]]),
         )
         for of_pass in planned
         for p in of_pass
     )
     outcomes = pool.imap(partial(_read, plan), jobs, ahead=max(2, 2 * batches.batch_size // batches.repeats))
-    collected = (_collect(order[of_pass].tolist(), outcomes, plan) for of_pass in wanted)
+    collected = (_collect(order[of_pass].tolist(), outcomes, plan, indexes) for of_pass in wanted)
     while step := list(islice(collected, batches.accumulation)):
         yield step
 
@@ -137,13 +174,19 @@ class _Job:
     start: int
     num_frames: int | None
     seeds: tuple[tuple[int, ...], ...]
+    index: FileIndex | None
 
 
 def _read(plan: TrainPlan, job: _Job) -> TrainingClips:
-    return read_training_clips(job.path, plan, job.seeds, start=job.start, num_frames=job.num_frames)
+    return read_training_clips(job.path, plan, job.seeds, start=job.start, num_frames=job.num_frames, index=job.index)
 
 
-def _collect(videos: list[int], outcomes: Iterator[tuple[_Job, TrainingClips | Exception]], plan: TrainPlan) -> Batch:
+def _collect(
+    videos: list[int],
+    outcomes: Iterator[tuple[_Job, TrainingClips | Exception]],
+    plan: TrainPlan,
+    indexes: IndexCache,
+) -> Batch:
     """Take the outcomes of one forward pass together."""
     read: list[TrainingClips] = []
     samples, unreadable, seconds = [], [], 0.0
@@ -154,6 +197,8 @@ def _collect(videos: list[int], outcomes: Iterator[tuple[_Job, TrainingClips | E
             raise outcome
         else:
             read.append(outcome)
+            if outcome.index is not None:
+                indexes.put(job.path, outcome.index)
             samples += [video] * len(outcome.clips)
             seconds += outcome.decode_seconds + outcome.preprocess_seconds
     nothing = np.empty((0, plan.num_frames, plan.crop_size, plan.crop_size, 3), np.uint8)

@@ -21,11 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dualformer_cli.data import sampling
-from dualformer_cli.data.augment import Box, Fractions
+from dualformer_cli.data.augment import Fractions
 from dualformer_cli.data.dataset import check_video, part_length
 from dualformer_cli.data.decoding import VideoInfo, open_video
 from dualformer_cli.data.sampling import Indices
-from dualformer_cli.data.transforms import Frames, resize_frame, resized_size
+from dualformer_cli.data.transforms import Box, Frames, resize_frame, resized_size
 from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.files import atomic_path
 

@@ -29,7 +29,7 @@ from torch import Tensor
 from dualformer_cli.config.load import ResolvedConfig, to_yaml
 from dualformer_cli.config.schema import RunConfig, TrainConfig
 from dualformer_cli.data.augment import TrainPlan, mix_batch, one_hot, random_erasing, swap_flipped_labels
-from dualformer_cli.data.loader import Batch, BatchPlan, Order, epoch_order, training_steps
+from dualformer_cli.data.loader import Batch, BatchPlan, IndexCache, Order, epoch_order, training_steps
 from dualformer_cli.data.manifest import load_class_names
 from dualformer_cli.data.transforms import normalize
 from dualformer_cli.data.workers import WorkerPool
@@ -187,6 +187,7 @@ class Trainer:
             world_size=ranks.world_size,
             repeats=train.repeats,
         )
+        self.indexes = IndexCache()
         self._stop_signal: int | None = None
 
     def run(self) -> Event:
@@ -289,6 +290,7 @@ class Trainer:
             seed=self.config.runtime.seed,
             epoch=self.epoch,
             first_step=self.step_in_epoch,
+            indexes=self.indexes,
         )
 
     def _train_epoch(self, pool: WorkerPool) -> None:

@@ -17,7 +17,6 @@ from dualformer_cli.data.augment import (
     CROP_TRIES,
     ERASED_AREA,
     FLIP_LABELS,
-    Box,
     TrainPlan,
     mix_batch,
     one_hot,
@@ -30,7 +29,7 @@ from dualformer_cli.data.augment import (
 )
 from dualformer_cli.data.decoding import VideoInfo
 from dualformer_cli.data.manifest import load_class_names, shipped_class_lists
-from dualformer_cli.data.transforms import resize_frame, resized_size
+from dualformer_cli.data.transforms import Box, resize_frame, resized_size
 from dualformer_cli.errors import TooShortError, VideoError
 
 PLAN = TrainPlan(
@@ -86,6 +85,7 @@ class FakeReader:
         )
         self.warnings = list(warnings)
         self.times_opened = 0
+        self.index = None
 
     def __enter__(self):
         self.times_opened += 1
@@ -104,7 +104,7 @@ def fake_video(monkeypatch):
 
     def make(pictures, **changes):
         reader = FakeReader(pictures, **changes)
-        monkeypatch.setattr(augment, "open_video", lambda path, *, decoder, frame_rate: reader)
+        monkeypatch.setattr(augment, "open_video", lambda path, **options: reader)
         return reader
 
     return make

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import random
 import shutil
 import socket
@@ -119,6 +120,61 @@ def test_frames_in_trusted_containers_are_found_by_seeking(
         assert reader.info.is_seekable
         for indices in ([0], [reader.info.num_frames - 1], [3, 14, 13, 22]):
             reader.read(indices)
+
+
+@pytest.mark.parametrize("name", SOUGHT + FROM_THE_START + REPAIRED)
+def test_a_known_index_gives_the_same_reader_and_frames(clips: Any, name: str) -> None:
+    expected, path = clips.frames(name), clips.path(name)
+    with open_video(path, decoder="pyav") as reader:
+        info, times, index = reader.info, reader.times_seconds, pickle.loads(pickle.dumps(reader.index))
+    assert index is not None
+    for indices in ([len(expected) - 1, 3 % len(expected)], [0], list(range(len(expected) // 2, len(expected)))):
+        with open_video(path, decoder="pyav", index=index) as reader:
+            assert reader.info == info
+            assert reader.index is index
+            np.testing.assert_array_equal(reader.times_seconds, times)
+            for _ in range(2):
+                assert (reader.read(indices) == np.stack([expected[number] for number in indices])).all()
+
+
+def test_a_known_index_saves_reading_the_file(clips: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_video(clips.path("h264.mp4"), decoder="pyav") as reader:
+        index = reader.index
+    monkeypatch.setattr(PyAVReader, "_scan", lambda _: pytest.fail("read the whole file"))
+    with open_video(clips.path("h264.mp4"), decoder="pyav", index=index) as reader:
+        reader.read([5, 20])
+
+
+@pytest.mark.parametrize("keeps_time", [False, True])
+def test_the_index_of_a_file_that_was_replaced_is_ignored(clips: Any, tmp_path: Path, keeps_time: bool) -> None:
+    path = tmp_path / "video.mp4"
+    shutil.copy(clips.path("h264.mp4"), path)
+    with open_video(path, decoder="pyav") as reader:
+        index = reader.index
+    before = path.stat()
+    other = clips.path("h264_odd_size.mp4").read_bytes()
+    path.write_bytes(other + bytes(max(0, before.st_size - len(other))))
+    if keeps_time:
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with open_video(path, decoder="pyav", index=index) as reader:
+        assert reader.index != index
+        assert (reader.read([4])[0] == clips.frames("h264_odd_size.mp4")[4]).all()
+
+
+def test_decoding_ends_with_the_packet_of_the_last_wanted_frame(clips: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_video(clips.path("h264.mp4"), decoder="pyav") as reader:
+        decoded: list[int] = []
+        decode = decoding._PyAVFile.decode
+
+        def count(file: Any, packet: Any) -> Any:
+            if packet is not None:
+                decoded.append(packet.pts)
+            return decode(file, packet)
+
+        monkeypatch.setattr(decoding._PyAVFile, "decode", count)
+        (frame,) = reader.read([2])
+        assert decoded[-1] == reader._index.pts[2]
+        assert (frame == clips.frames("h264.mp4")[2]).all()
 
 
 @pytest.mark.parametrize("name", FROM_THE_START)

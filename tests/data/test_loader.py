@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualformer_cli.data.augment import TrainPlan
-from dualformer_cli.data.loader import Batch, BatchPlan, epoch_order, training_steps
+from dualformer_cli.data.decoding import FileIndex, PyAVReader
+from dualformer_cli.data.loader import Batch, BatchPlan, IndexCache, epoch_order, training_steps
 from dualformer_cli.data.samples import Sample
 from dualformer_cli.data.workers import WorkerPool
 
@@ -174,6 +175,31 @@ def test_clips_do_not_depend_on_ranks_or_where_an_epoch_begins(videos: list[str]
 def test_clips_do_not_depend_on_the_number_of_workers(videos: list[str], here_pool: Any, num_workers: int) -> None:
     with WorkerPool(num_workers, 20.0, preload=["dualformer_cli.data.loader"]) as pool:
         assert clips_of(steps(videos, pool)) == clips_of(steps(videos, here_pool()))
+
+
+def test_later_epochs_read_no_file_as_a_whole_and_give_the_same_clips(
+    videos: list[str], here_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readable = [path for index, path in enumerate(videos) if index not in BROKEN]
+    indexes = IndexCache()
+    steps(readable, here_pool(), indexes=indexes)
+    expected = clips_of(steps(readable, here_pool(), epoch=1))
+    monkeypatch.setattr(PyAVReader, "_scan", lambda _: pytest.fail("read the whole file"))
+    assert clips_of(steps(readable, here_pool(), epoch=1, indexes=indexes)) == expected
+
+
+def test_indexes_take_up_no_more_memory_than_allowed() -> None:
+    cache = IndexCache(max_bytes=2000)
+    for number in range(10):
+        cache.put(str(number), FileIndex(bytes(300)))
+    assert [number for number in range(10) if cache.get(str(number)) is not None] == [0, 1, 2, 3]
+    for _ in range(3):
+        cache.put("0", FileIndex(bytes(200)))
+    assert cache.get("0") == FileIndex(bytes(200))
+    cache.put("3", FileIndex(bytes(1900)))
+    assert cache.get("3") is None
+    cache.put("4", FileIndex(bytes(300)))
+    assert cache.get("4") is not None
 
 
 def test_unreadable_videos_are_named_and_nothing_takes_their_place(videos: list[str], here_pool: Any) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dualformer_cli.data import transforms
@@ -189,6 +189,34 @@ def test_normalised_clips_are_channels_last_in_memory(dtype):
         3, 1, 1, 1
     )
     torch.testing.assert_close(result.double(), expected, rtol=1e-2 if dtype != torch.float32 else 1e-6, atol=1e-6)
+
+
+def test_normalising_in_pieces_gives_the_bits_of_the_plain_formula():
+    clips = torch.randint(0, 256, (2, 3, 5, 7, 3), dtype=torch.uint8)
+    mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
+    for view in (clips, clips[:, :, 1:, ::2]):
+        result = transforms.normalize(view, mean.tolist(), std.tolist(), torch.float32)
+        assert torch.equal(result.permute(0, 2, 3, 4, 1), (view.float() - mean) / std)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    side=st.sampled_from([144, 240, 256, 272, 320, 360, 480]) | st.integers(1, 90),
+    other=st.sampled_from([176, 340, 426, 568, 640]) | st.integers(1, 90),
+    short_side=st.sampled_from([224, 256]) | st.integers(1, 60),
+    antialias=st.booleans(),
+    data=st.data(),
+)
+def test_a_part_of_a_resized_frame_has_the_values_of_the_whole(side, other, short_side, antialias, data):
+    assume(max(side, other) <= 32 * min(side, other))
+    height, width = data.draw(st.permutations([side, other]))
+    size = transforms.resized_size(height, width, short_side)
+    y, x = (data.draw(st.integers(0, length - 1)) for length in size)
+    h, w = (data.draw(st.integers(1, length - start)) for length, start in zip(size, (y, x), strict=True))
+    frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    part = transforms.resize_and_cut(frame, size, transforms.Box(x, y, w, h), antialias=antialias)
+    whole = transforms.resize_frame(frame, size, antialias=antialias)
+    np.testing.assert_array_equal(part, whole[y : y + h, x : x + w])
 
 
 def test_normalise_refuses_what_is_not_a_stack_of_uint8_views():
