@@ -25,6 +25,7 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     ViewsOption,
     WeightsOption,
+    announce_sample,
     fall_back,
     resolve,
     sample_input,
@@ -146,6 +147,8 @@ def gradcam(
         with fetch_progress() as progress:
             engine = Engine(resolved, offline=offline, progress=partial(progress, resolved.preset))
         announce(engine)
+        if video is None:
+            announce_sample()
         class_index = None if class_ is None else find_class(class_, engine.class_names)
         document = _look_and_write(
             engine,

@@ -108,13 +108,18 @@ def fall_back(
 
 
 def sample_input() -> str:
-    """Return the path of the sample clip, for a command that was given no input, and say so."""
-    from dualformer_cli.data.sample import SAMPLE_CREDIT, sample_clip
+    """Return the path of the sample clip, for a command that was given no input; it is announced later."""
+    from dualformer_cli.data.sample import sample_clip
+
+    return str(sample_clip())
+
+
+def announce_sample() -> None:
+    """Say that the sample clip is looked at, and what it is."""
+    from dualformer_cli.data.sample import SAMPLE_CREDIT
     from dualformer_cli.outputs.report import log
 
-    path = str(sample_clip())
-    log(f"no input was named, so this is about the sample clip of the package ({SAMPLE_CREDIT}): {path}")
-    return path
+    log(f"no input was named, so this is about the sample clip of the package ({SAMPLE_CREDIT}): {sample_input()}")
 
 
 def show_config(resolved: ResolvedConfig) -> None:

@@ -18,7 +18,9 @@ from dualformer_cli.commands.download import fetch_progress
 from dualformer_cli.commands.options import (
     DEFAULT_PRESET,
     CompileOption,
+    CpuProcessesOption,
     DeviceOption,
+    GpusOption,
     JsonOption,
     OfflineOption,
     OverridesOption,
@@ -29,7 +31,9 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     ViewsOption,
     WeightsOption,
+    announce_sample,
     fall_back,
+    relaunched,
     resolve,
     sample_input,
     show_config,
@@ -40,6 +44,7 @@ from dualformer_cli.files import check_outputs
 
 if TYPE_CHECKING:
     from dualformer_cli.data.workers import WorkerPool
+    from dualformer_cli.engine.distributed import Ranks
     from dualformer_cli.engine.engine import Engine
     from dualformer_cli.engine.prediction import Prediction
 
@@ -82,6 +87,8 @@ def predict(
         float | None, typer.Option(metavar="SECONDS", help="Stop a camera or stream after this time.")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")] = False,
+    gpus: GpusOption = None,
+    cpu_processes: CpuProcessesOption = None,
     overrides: OverridesOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
@@ -98,7 +105,7 @@ def predict(
     """
     flags = {
         "weights": weights,
-        "device": device,
+        "device": "cpu" if cpu_processes else device,
         "precision": precision,
         "compile": compile_,
         "seed": seed,
@@ -116,8 +123,11 @@ def predict(
     from dualformer_cli.data.stream import is_live, mask_credentials
     from dualformer_cli.data.workers import WorkerPool
 
-    with fetch_progress() as progress:
-        resolved, fallback = fall_back(resolved, preset, overrides, offline=offline, progress=progress, **flags)
+    if gpus or cpu_processes:
+        if "-" in (inputs or ()):
+            raise typer.BadParameter("several processes cannot read one stdin; give @list.txt", param_hint="INPUT")
+        if relaunched(gpus, cpu_processes):
+            return
     found = expand_inputs(inputs or [sample_input()], stdin=sys.stdin)
     files = [path for path in found.paths if not is_live(path)]
     live = [path for path in found.paths if is_live(path)]
@@ -129,16 +139,32 @@ def predict(
         resolved.config.data.decode_timeout_seconds,
         preload=["dualformer_cli.data.dataset"],
     ) as pool:
+        from dualformer_cli.engine.distributed import broadcast_object, init_ranks
         from dualformer_cli.engine.engine import Engine  # here, so that workers start while torch loads
 
-        with fetch_progress() as progress:
-            engine = Engine(resolved, offline=offline, progress=partial(progress, resolved.preset))
-        session = _Session(engine, pool, outputs, fallback=fallback, as_json=as_json, verbose=verbose)
-        announce(engine)
-        session.problems(found.problems)
-        session.files(files, top_k=top_k, every_seconds=every)
-        session.live(live, top_k=top_k, every_seconds=every or LIVE_SECONDS, duration_seconds=duration)
-        session.finish()
+        with init_ranks(resolved.config.runtime.device) as ranks:  # no rank writes before all have checked the outputs
+            if live and ranks.world_size > 1:
+                raise DualFormerError(f"{mask_credentials(live[0])!r} is live: one process is enough for it")
+            fallback = None
+            with fetch_progress() as progress:
+                if ranks.is_main:
+                    resolved, fallback = fall_back(
+                        resolved, preset, overrides, offline=offline, progress=progress, **flags
+                    )
+                resolved = broadcast_object(resolved)
+                engine = Engine(
+                    resolved, offline=offline, progress=partial(progress, resolved.preset), device=ranks.device
+                )
+            session = _Session(engine, pool, outputs, ranks, fallback=fallback, as_json=as_json, verbose=verbose)
+            if ranks.is_main:
+                announce(engine)
+                if not inputs:
+                    announce_sample()
+                session.problems(found.problems)
+            session.files(files, top_k=top_k, every_seconds=every)
+            session.live(live, top_k=top_k, every_seconds=every or LIVE_SECONDS, duration_seconds=duration)
+            if ranks.is_main:
+                session.finish()
 
 
 def announce(engine: Engine) -> None:
@@ -210,12 +236,13 @@ class _Session:
         engine: Engine,
         pool: WorkerPool,
         outputs: _Outputs,
+        ranks: Ranks,
         *,
         fallback: str | None,
         as_json: bool,
         verbose: bool,
     ) -> None:
-        self.engine, self.pool, self.outputs, self.fallback = engine, pool, outputs, fallback
+        self.engine, self.pool, self.outputs, self.ranks, self.fallback = engine, pool, outputs, ranks, fallback
         self.as_json, self.verbose = as_json, verbose
         self.results: list[dict[str, Any]] = []
         self.features: list[dict[str, Any]] = []
@@ -229,12 +256,31 @@ class _Session:
     def files(self, files: Sequence[str], *, top_k: int, every_seconds: float | None) -> None:
         from dualformer_cli.outputs.report import Progress
 
-        with Progress("predict", total=len(files), silent=len(files) < 2) as progress:
-            for prediction in self.engine.predict(files, self.pool, top_k=top_k, every_seconds=every_seconds):
+        mine = files[self.ranks.rank :: self.ranks.world_size]
+        is_alone = self.ranks.world_size == 1
+        found = []
+        with Progress("predict", total=len(mine), silent=len(files) < 2 or not self.ranks.is_main) as progress:
+            for prediction in self.engine.predict(mine, self.pool, top_k=top_k, every_seconds=every_seconds):
                 self._write_beside(prediction.result)
-                with progress.paused():
-                    self._take(prediction)
+                if is_alone:
+                    with progress.paused():
+                        self._take(prediction)
+                else:
+                    found.append(prediction)
                 progress.advance(note=prediction.result["path"])
+        if not is_alone:
+            self._take_all(found)
+
+    def _take_all(self, mine: Sequence[Prediction]) -> None:
+        """Bring the results of all ranks into the order of the inputs, on rank 0."""
+        from dualformer_cli.engine.distributed import gather_objects
+
+        of_ranks = gather_objects(mine)
+        if self.ranks.is_main:
+            for row in range(len(of_ranks[0])):
+                for of_rank in of_ranks:
+                    if row < len(of_rank):
+                        self._take(of_rank[row])
 
     def live(self, names: Sequence[str], *, top_k: int, every_seconds: float, duration_seconds: float | None) -> None:
         from dualformer_cli.outputs.report import print_clip

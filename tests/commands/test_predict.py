@@ -905,6 +905,35 @@ def test_a_process_prints_one_document_and_leaves_with_3_when_some_failed(
     assert "Traceback" not in stderr
 
 
+def test_two_processes_give_the_document_the_files_and_the_exit_code_of_one(
+    scenes: Path, model_options: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    (folder / "b broken.mp4").write_bytes(b"no video")
+    for name in ("a.mp4", "c.mp4", "d.mp4"):
+        shutil.copy(scenes / "a.mp4", folder / name)
+    documents = []
+    for processes in ([], ["--cpu-processes", "2"]):
+        target = tmp_path / f"subtitles {len(processes)}"
+        target.mkdir()
+        code, stdout, stderr = run(*model_options, folder, "--json", "--srt", target, *processes)
+        assert code == 3, stderr
+        assert len(sorted(target.glob("*.srt"))) == 3
+        document = json.loads(stdout)
+        for result in document["results"]:
+            result.pop("timing", None)
+        documents.append(document)
+    assert [os.path.basename(row["path"]) for row in documents[0]["results"]] == sorted(os.listdir(folder))
+    assert documents[1] == documents[0]
+
+
+def test_several_processes_refuse_one_stdin(scenes: Path, model_options: list[str]) -> None:
+    code, stdout, stderr = run(*model_options, "-", "--cpu-processes", "2", input=f"{scenes}/a.mp4\n")
+    assert (code, stdout) == (2, "")
+    assert "several processes cannot read one stdin; give @list.txt" in " ".join(stderr.split())
+
+
 def test_an_error_of_a_process_is_one_line_and_exit_1(scenes: Path) -> None:
     code, stdout, stderr = run(scenes / "a.mp4", "--preset", "k400-tinny", "--json")
     assert (code, stdout) == (1, "")
