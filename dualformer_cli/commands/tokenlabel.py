@@ -169,6 +169,7 @@ def _check(writer: LabelWriter, pool: WorkerPool) -> dict[str, Any]:
     """Try the teacher and look at the disk, on rank 0, before anything is written."""
     from dualformer_cli.engine.labelling import CHANCE
     from dualformer_cli.outputs.report import log
+    from dualformer_cli.outputs.tokens import mebibytes
 
     verified = writer.verify(pool)
     log(f"the teacher is right on {verified['right']} of {verified['videos']} videos of the list")
@@ -179,7 +180,7 @@ def _check(writer: LabelWriter, pool: WorkerPool) -> dict[str, Any]:
         )
     estimate = writer.estimate(pool)
     log(
-        f"the labels will take {estimate.bytes / 2**20:,.1f} MiB"
+        f"the labels will take {mebibytes(estimate.bytes)}"
         + (f" (give or take {2 * estimate.standard_error / estimate.bytes:.0%})" if estimate.standard_error else "")
     )
     writer.check_space(estimate)

@@ -295,7 +295,7 @@ class LabelFolder:
             return Header(
                 **{**document, "grid": tuple(document["grid"]), "class_names": tuple(document["class_names"])}
             )
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
             raise DualFormerError(f"token labels {str(path)!r} cannot be read: {error.strerror}") from None
@@ -305,8 +305,17 @@ class LabelFolder:
             ) from None
 
     def write_header(self, header: Header) -> None:
-        """Make the folder and its header; what an interrupted run left half written goes."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        """Make the folder and its header; what an interrupted run left half written goes.
+
+        Raises:
+            DualFormerError: if the folder cannot be made.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DualFormerError(
+                f"folder {str(self.root)!r} cannot be made: {error.strerror}; name another --output"
+            ) from None
         for leftover in self.root.glob(".*.part.*"):
             leftover.unlink(missing_ok=True)
         self.write_json(HEADER, {"format": FORMAT, **asdict(header)})

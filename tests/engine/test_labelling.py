@@ -178,6 +178,12 @@ def test_a_folder_of_something_else_is_left_alone(
         label_writer(tmp_path / "labels", data=one_clip_list, teacher=other)
 
 
+def test_a_folder_that_cannot_be_made_is_told(write_labels: Make, one_clip_list: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DualFormerError, match=r"file/labels' cannot be made: Not a directory; name another --output"):
+        write_labels(tmp_path / "file" / "labels", data=one_clip_list)
+
+
 def test_the_sheet_shows_what_training_would_take(
     write_labels: Make, mixed_list: Path, here_pool: Any, tmp_path: Path
 ) -> None:

@@ -62,10 +62,10 @@ def test_numbers_of_a_dry_run_and_of_a_run_are_printed() -> None:
     stream = io.StringIO()
     print_labels(document, stream=stream)
     assert "right on 3 of 4 videos" in stream.getvalue()
-    assert "estimated  3.0 MiB" in stream.getvalue()
+    assert "estimated  3 MiB" in stream.getvalue()
     written = {
         **document,
-        "bytes": 2**21,
+        "bytes": 20 * 2**20,
         "videos": {"listed": 5, "labelled": 4, "unreadable": 1},
         "clips": 12,
         "tokens": 9408,
@@ -76,5 +76,5 @@ def test_numbers_of_a_dry_run_and_of_a_run_are_printed() -> None:
     stream = io.StringIO()
     print_labels(written, stream=stream)
     text = stream.getvalue()
-    for part in ("written    2.0 MiB", "4 labelled of 5", "12, 9,408 tokens", "31.2 % of the tokens", "abseiling"):
+    for part in ("written    20.0 MiB", "4 labelled of 5", "12, 9,408 tokens", "31.2 % of the tokens", "abseiling"):
         assert part in text
