@@ -317,7 +317,8 @@ def _draw(
         try:
             pool.call(_draw_in_worker, job)
         except DualFormerError as error:
-            raise DualFormerError(str(error).replace(os.path.join(os.path.basename(folder), ""), "")) from error
+            reason = str(error).replace(os.path.join(os.path.basename(folder), ""), "")
+            raise DualFormerError(f"{video!r} was not drawn: {reason}") from error
         os.replace(unfinished, target)
 
 
@@ -340,7 +341,11 @@ def _draw_in_worker(job: tuple[str, str, Heatmaps, Style, float, Any, float | No
 
 def _frames(reader: VideoReader, numbers: list[int], size: tuple[int, int]) -> Iterator[Any]:
     """The frames with these numbers in another (width, height), a few of them in memory at a time."""
+    from dualformer_cli.data.workers import heartbeat
     from dualformer_cli.outputs.heatmap import fit
 
     for start in range(0, len(numbers), _FRAMES_PER_READ):
-        yield from reader.read(numbers[start : start + _FRAMES_PER_READ], partial(fit, size=size))
+        for frame in reader.read(numbers[start : start + _FRAMES_PER_READ], partial(fit, size=size)):
+            heartbeat()  # drawing takes its time too
+            yield frame
+    heartbeat()

@@ -208,7 +208,7 @@ def write_sheet(
         sheet[top : top + height, left : left + width] = cell
     sheet[-panel.height - _GAP : -_GAP, _GAP:-_GAP] = panel.with_marks(chosen, style.colormap)
     with atomic_path(path) as temporary:
-        Image.fromarray(sheet).save(temporary, format="PNG", optimize=True)
+        Image.fromarray(sheet).save(temporary, format="PNG")
 
 
 def _beside(frame: Frame, heatmaps: Heatmaps, index: int, style: Style) -> Frame:

@@ -125,14 +125,19 @@ def print_gradcam(document: Mapping[str, Any], *, stream: TextIO | None = None, 
         ("frames", f"{document['num_frames']} from {_counted(document['num_views'], 'view')}"),
     ]
     if (deletion := document.get("deletion")) is not None:
-        verdict = "points to" if deletion["score"] > 0 else "does not point to"
-        facts.append(("deletion", f"{deletion['score']:+.3f}: the map {verdict} what the model uses, against random"))
+        facts.append(("deletion", f"{deletion['score']:+.3f}: {_verdict(deletion['score'])}"))
     facts += [(name, document[key]) for name, key in (("written", "output"), ("maps", "npz")) if document.get(key)]
     screen.line((str(document["path"]), "bold"))
     _print_facts(screen, facts)
     for warning in document["warnings"]:
         screen.paragraph(f"warning: {warning}", style="yellow")
     screen.flush()
+
+
+def _verdict(deletion_score: float) -> str:
+    if abs(deletion_score) < 0.0005:
+        return "no difference between hot places and random ones"
+    return f"hot places matter {'more' if deletion_score > 0 else 'less'} to the score than random ones"
 
 
 def print_layers(document: Mapping[str, Any], *, stream: TextIO | None = None, width: int | None = None) -> None:

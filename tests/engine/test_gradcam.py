@@ -282,7 +282,7 @@ def colour_finder(tmp_path: Any, one_thread: None) -> Engine:
 
 
 def test_the_map_of_a_model_that_has_learned_points_to_its_evidence(colour_finder: Engine) -> None:
-    clips, labels, quadrants = draw_squares(24, np.random.default_rng(1))
+    clips, labels, quadrants = draw_squares(12, np.random.default_rng(1))
     scores, _ = colour_finder.scorer.score(clips)
     assert (scores.argmax(axis=1) == labels).mean() > 0.9
     hits, deletion = [], []
