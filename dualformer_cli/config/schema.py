@@ -343,6 +343,9 @@ class RuntimeConfig:
     """auto: bf16 on GPUs that have it, fp32 on CPU."""
     compile: bool = False
     """Compile the model with torch.compile: slower to start, faster for many videos."""
+    kernels: Literal["auto", "triton", "torch"] = "auto"
+    """What computes window attention, position and pyramid: Triton kernels on NVIDIA cards that have them (auto, and
+    triton, which also says why where it cannot), or PyTorch everywhere (torch)."""
     seed: int = 0
     """Seed of every random choice."""
     num_workers: int = 1
@@ -350,6 +353,7 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
+        _one_of("kernels", self.kernels, ("auto", "triton", "torch"))
         if not _DEVICE.fullmatch(self.device):
             raise ConfigError(f"device must be auto, cpu, cuda or cuda:INDEX, got {self.device!r}")
         if not 0 <= self.seed < 2**32:

@@ -33,6 +33,7 @@ def build_model(config: RunConfig) -> DualFormer:
         drop_path=model.drop_path,
         token_head=model.token_head,
         gradient_checkpointing=model.gradient_checkpointing,
+        kernels=config.runtime.kernels,
     )
 
 

@@ -52,6 +52,12 @@ def _depthwise_conv3d(inputs: list[Any], outputs: list[Any]) -> int:
     return prod(_shape(outputs[0])) * prod(_shape(inputs[1])[1:])
 
 
+def _pyramid_pool(inputs: list[Any], outputs: list[Any]) -> int:
+    """Count both levels: arguments (x, fine weight, bias, coarse weight, bias); no numbers are no coarse level."""
+    levels = zip(outputs, (inputs[1], inputs[3]), strict=True)
+    return sum(prod(_shape(level)) * prod(_shape(weight)[1:]) for level, weight in levels if prod(_shape(level)))
+
+
 def _shape(tensor: Any) -> list[int]:
     return list(get_shape(tensor))
 
@@ -69,6 +75,7 @@ _ATTENTION_OPS = (
 KERNEL_HANDLES: dict[str, Handle] = {
     "dualformer::window_attention": _window_attention,
     "dualformer::depthwise_conv3d": _depthwise_conv3d,
+    "dualformer::pyramid_pool": _pyramid_pool,
 }
 """How to count our own operations. One without an entry here fails the count: it would silently add 0."""
 

@@ -6,7 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualformer_cli.kernels.depthwise_conv3d import depthwise_conv3d
+from dualformer_cli.kernels.backend import Backend
+from dualformer_cli.kernels.depthwise_conv3d import conv3d_channels_last
+from dualformer_cli.kernels.pyramid_pool import pyramid_pool
+from dualformer_cli.kernels.window_attention import attends_with_triton, window_attention
 from dualformer_cli.model.pieces import can_work_in_pieces
 from dualformer_cli.model.windows import Size3, merge_windows, split_windows
 
@@ -65,7 +68,7 @@ class DepthwiseConv3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, t, h, w, c) to (b, t', h', w', c)."""
-        return depthwise_conv3d(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
+        return conv3d_channels_last(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
 
     def extra_repr(self) -> str:
         """Show the kernel like nn.Conv3d does."""
@@ -79,11 +82,13 @@ class LocalWindowAttention(nn.Module):
         dim: channels of a token.
         num_heads: attention heads.
         window_size: tokens per window along (time, height, width).
+        kernels: who computes the attention on the grid; without a kernel, windows are laid out one after the other.
     """
 
-    def __init__(self, dim: int, num_heads: int, *, window_size: Size3) -> None:
+    def __init__(self, dim: int, num_heads: int, *, window_size: Size3, kernels: Backend = "auto") -> None:
         super().__init__()
-        self.num_heads, self.window_size = num_heads, window_size
+        self.num_heads, self.window_size, self.kernels = num_heads, window_size, kernels
+        self.head_width = dim // num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
@@ -94,6 +99,8 @@ class LocalWindowAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, t, h, w, c) to (b, t, h, w, c)."""
+        if attends_with_triton(x, self.head_width, self.kernels):
+            return self.proj(window_attention(self.qkv(x), self.window_size, self.num_heads, backend=self.kernels))
         grid = (x.shape[1], x.shape[2], x.shape[3])
         windows = self.attend_windows(split_windows(x, self.window_size))
         return merge_windows(windows, self.window_size, grid)
@@ -106,10 +113,19 @@ class PyramidPool(nn.Module):
         dim: channels of a token.
         fine_kernel: tokens of the grid that one fine token covers.
         coarse_kernels: kernels of the coarse level's two convolutions, or None without that level.
+        kernels: who computes the convolutions.
     """
 
-    def __init__(self, dim: int, *, fine_kernel: Size3, coarse_kernels: tuple[Size3, Size3] | None) -> None:
+    def __init__(
+        self,
+        dim: int,
+        *,
+        fine_kernel: Size3,
+        coarse_kernels: tuple[Size3, Size3] | None,
+        kernels: Backend = "auto",
+    ) -> None:
         super().__init__()
+        self.kernels = kernels
         self.fine = DepthwiseConv3d(dim, fine_kernel, stride=fine_kernel)
         self.has_coarse = coarse_kernels is not None
         if coarse_kernels is not None:
@@ -121,12 +137,18 @@ class PyramidPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, t, h, w, c) to context tokens (b, p, c), fine ones first."""
-        tokens = self.fine(x).flatten(1, 3)
-        if self.has_coarse:
-            y = self.coarse_conv(x)
-            y = F.relu(self.coarse_norm(y.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1))
-            tokens = torch.cat([tokens, self.coarse_pool(y).flatten(1, 3)], dim=1)
+        fine, coarse = self._pool(x, self.fine, self.coarse_conv if self.has_coarse else None)
+        tokens = fine.flatten(1, 3)
+        if coarse is not None:
+            y = F.relu(self.coarse_norm(coarse.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1))
+            tokens = torch.cat([tokens, self._pool(y, self.coarse_pool)[0].flatten(1, 3)], dim=1)
         return self.norm(tokens)
+
+    def _pool(
+        self, x: Tensor, fine: DepthwiseConv3d, coarse: DepthwiseConv3d | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        weights = (None, None) if coarse is None else (coarse.weight, coarse.bias)
+        return pyramid_pool(x, fine.weight, fine.bias, *weights, backend=self.kernels)
 
 
 class GlobalPyramidAttention(nn.Module):

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from dualformer_cli.kernels.backend import Backend
+from dualformer_cli.kernels.depthwise_conv3d import depthwise_conv3d
 from dualformer_cli.model.attention import DepthwiseConv3d, GlobalPyramidAttention, LocalWindowAttention
 from dualformer_cli.model.pieces import PIECE_NUMBERS, can_work_in_pieces, for_each_piece
 from dualformer_cli.model.windows import Size3, merge_windows, split_windows
@@ -38,12 +40,13 @@ class PatchEmbed(nn.Module):
 class PositionConv(DepthwiseConv3d):
     """Position from the neighbourhood: x + depth-wise 3x3x3 convolution of x, zero-padded."""
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, *, kernels: Backend = "auto") -> None:
         super().__init__(dim, (3, 3, 3), stride=(1, 1, 1), padding=(1, 1, 1))
+        self.kernels = kernels
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, t, h, w, c) to the same shape."""
-        return x + super().forward(x)
+        return depthwise_conv3d(x, self.weight, self.bias, backend=self.kernels)
 
 
 class DropPath(nn.Module):

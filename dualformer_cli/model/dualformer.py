@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dualformer_cli.errors import ConfigError
+from dualformer_cli.kernels.backend import Backend
 from dualformer_cli.model.attention import GlobalPyramidAttention, LocalWindowAttention, PyramidPool
 from dualformer_cli.model.blocks import Block, PatchEmbed, PositionConv
 from dualformer_cli.model.windows import Size3
@@ -102,6 +103,7 @@ class Stage(nn.Module):
         num_heads: int,
         mlp_ratio: float,
         drop_paths: Sequence[float],
+        kernels: Backend,
     ) -> None:
         super().__init__()
         self.gradient_checkpointing = False
@@ -110,14 +112,16 @@ class Stage(nn.Module):
         for index, drop_path in enumerate(drop_paths):
             attention: LocalWindowAttention | GlobalPyramidAttention
             if index % 2 == 0:
-                attention = LocalWindowAttention(dim, num_heads, window_size=plan.window_size)
+                attention = LocalWindowAttention(dim, num_heads, window_size=plan.window_size, kernels=kernels)
             else:
                 pool = None
                 if plan.fine_kernel is not None:
-                    pool = PyramidPool(dim, fine_kernel=plan.fine_kernel, coarse_kernels=plan.coarse_kernels)
+                    pool = PyramidPool(
+                        dim, fine_kernel=plan.fine_kernel, coarse_kernels=plan.coarse_kernels, kernels=kernels
+                    )
                 attention = GlobalPyramidAttention(dim, num_heads, pool=pool)
             self.blocks.append(Block(dim, attention=attention, mlp_ratio=mlp_ratio, drop_path=drop_path))
-        self.position = PositionConv(dim)
+        self.position = PositionConv(dim, kernels=kernels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, t, h, w, c) to this stage's (b, t', h', w', c')."""
@@ -180,6 +184,7 @@ class DualFormer(nn.Module):
         drop_path: stochastic depth of the last block, rising linearly from 0.
         token_head: add the per-token classifier of token labelling.
         gradient_checkpointing: recompute blocks in the backward pass instead of storing their activations.
+        kernels: what computes window attention, position and pyramid; auto is Triton on cards that have it.
 
     Raises:
         ConfigError: if the clip's size does not divide into patches, windows and pools; it lists sizes that do.
@@ -202,6 +207,7 @@ class DualFormer(nn.Module):
         drop_path: float = 0.0,
         token_head: bool = False,
         gradient_checkpointing: bool = False,
+        kernels: Backend = "auto",
     ) -> None:
         super().__init__()
         plans = _plan_or_explain(
@@ -224,6 +230,7 @@ class DualFormer(nn.Module):
                 num_heads=num_heads[index],
                 mlp_ratio=mlp_ratio,
                 drop_paths=[next(rates) for _ in range(depths[index])],
+                kernels=kernels,
             )
             for index, plan in enumerate(plans)
         )

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dualformer_cli.kernels.depthwise_conv3d import depthwise_conv3d
+from dualformer_cli.kernels.depthwise_conv3d import conv3d_channels_last
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_outputs_and_gradients_equal_those_of_conv3d(
     x = torch.randn(2, 4, 28, 28, 5, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(5, 1, *kernel, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(5, dtype=torch.float64, requires_grad=True)
-    ours = depthwise_conv3d(x, weight, bias, stride=stride, padding=padding)
+    ours = conv3d_channels_last(x, weight, bias, stride=stride, padding=padding)
     channels_first = x.permute(0, 4, 1, 2, 3).contiguous()
     expected = F.conv3d(channels_first, weight, bias, stride=stride, padding=padding, groups=5).permute(0, 2, 3, 4, 1)
     assert ours.is_contiguous()

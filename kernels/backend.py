@@ -1,0 +1,116 @@
+"""Which of the two computes an operation: its Triton kernel or its PyTorch reference.
+
+The files that import triton are themselves imported only when a kernel runs: on a CPU nothing pays for it, and torch
+comes without triton on some systems.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from functools import cache
+from importlib.util import find_spec
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+Backend = Literal["auto", "triton", "torch"]
+"""auto: kernels on NVIDIA cards that have them; triton: the same, and say why where it cannot be; torch: no kernels."""
+
+Size3 = tuple[int, int, int]
+
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+MIN_CAPABILITY = (8, 0)
+
+_LOGGER = logging.getLogger(__name__)
+
+
+def uses_triton(backend: Backend, x: Tensor, *, problem: str | None = None) -> bool:
+    """Whether an operation on `x` is computed by its Triton kernel.
+
+    Args:
+        backend: what was asked for.
+        x: the operation's input.
+        problem: why the kernel cannot take this shape; None when it can.
+
+    Raises:
+        ValueError: if there is no such backend.
+    """
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
+    if backend == "torch" or (backend == "auto" and x.device.type != "cuda"):
+        return False
+    return _decide(x.device, x.dtype, problem)
+
+
+def _decide(device: torch.device, dtype: torch.dtype, problem: str | None) -> bool:
+    reason = _why_not(device) or problem
+    if reason is None and dtype not in DTYPES:
+        reason = f"there are none for {str(dtype).removeprefix('torch.')}"
+    if reason is not None:
+        _say(reason)
+    return reason is None
+
+
+# What torch.compiler.assume_constant_result does, but that imports torch._dynamo, which takes longer than torch itself.
+# torch.compile then calls the function instead of tracing it, which it could not without breaking the graph.
+_decide._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _why_not(device: torch.device) -> str | None:
+    if find_spec("triton") is None:
+        return "the package triton is not installed"
+    if device.type == "cpu" and is_interpreted():
+        return None
+    if device.type != "cuda":
+        return f"they do not run on {device.type}"
+    if torch.version.hip is not None:
+        return "they are for NVIDIA cards"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < MIN_CAPABILITY:
+        needed, found = (".".join(map(str, version)) for version in (MIN_CAPABILITY, capability))
+        return f"they need CUDA capability {needed}, {torch.cuda.get_device_name(device)} has {found}"
+    return None
+
+
+@cache
+def _say(reason: str) -> None:
+    _LOGGER.warning("computing with PyTorch instead of Triton kernels: %s", reason)
+
+
+def is_interpreted() -> bool:
+    """Whether Triton interprets kernels on the CPU, as tests have it."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+_LIBRARY = torch.library.Library("dualformer", "FRAGMENT")
+
+
+def register_autocast(name: str, operation: Callable[..., Any], *, lower: bool) -> None:
+    """Tell autocast what to do with an operation of ours.
+
+    Args:
+        name: the operation's name after `dualformer::`.
+        operation: the operation.
+        lower: cast floating-point tensors to autocast's own type; else to the widest type among them, so that the
+            residual stream keeps its precision.
+    """
+    for device_type in ("cuda", "cpu"):
+
+        def rule(*arguments: Any, device_type: str = device_type) -> Any:
+            dtype = torch.get_autocast_dtype(device_type) if lower else _widest(arguments)
+            cast = [a.to(dtype) if isinstance(a, Tensor) and a.dtype in DTYPES else a for a in arguments]
+            with torch.autocast(device_type, enabled=False):
+                return operation(*cast)
+
+        _LIBRARY.impl(name, rule, f"Autocast{device_type.upper()}")
+
+
+def _widest(arguments: tuple[Any, ...]) -> torch.dtype:
+    dtypes = [a.dtype for a in arguments if isinstance(a, Tensor)]
+    widest: torch.dtype = dtypes[0]
+    for dtype in dtypes[1:]:
+        widest = torch.promote_types(widest, dtype)
+    return widest

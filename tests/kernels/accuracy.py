@@ -1,0 +1,243 @@
+"""The kernels against float64 and inside a model; `test_accuracy.py` runs this file in a process of its own.
+
+Interpreted on the CPU where TRITON_INTERPRET=1 is set before triton is imported, else on the GPU, where the sizes of
+the published models are tried too. Results and scratch memory hold NaN before anything is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from dualformer_cli.engine.complexity import count
+from dualformer_cli.kernels import depthwise_conv3d as conv
+from dualformer_cli.kernels import pyramid_pool as pool
+from dualformer_cli.kernels import window_attention as window
+from dualformer_cli.kernels.backend import is_interpreted
+from dualformer_cli.model.dualformer import DualFormer
+
+DEVICE = torch.device("cpu" if is_interpreted() else "cuda")
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+ON_GPU = pytest.mark.skipif(is_interpreted(), reason="needs a GPU: too slow when interpreted")
+
+
+@pytest.fixture(autouse=True)
+def _poisoned_memory() -> Iterator[None]:
+    torch.manual_seed(0)
+    torch.use_deterministic_algorithms(True, warn_only=True)  # fills what torch.empty gives with NaN
+    assert torch.empty(3, device=DEVICE).isnan().all()
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def results(
+    operation: Callable[..., Any], inputs: tuple[Any, ...], given: torch.dtype, computed: torch.dtype
+) -> list[Tensor]:
+    """Outputs and the gradient of every input, computed in one type from numbers that another can hold."""
+    tensors = [
+        x.to(DEVICE, given).to(computed).requires_grad_() if isinstance(x, Tensor) and x.is_floating_point() else x
+        for x in inputs
+    ]
+    outputs = operation(*tensors)
+    outputs = [y for y in (outputs if isinstance(outputs, tuple) else (outputs,)) if y is not None]
+    generator = torch.Generator().manual_seed(1)
+    grads = [torch.randn(y.shape, generator=generator).to(DEVICE, given).to(computed) for y in outputs]
+    inputs_with_grad = [x for x in tensors if isinstance(x, Tensor)]
+    return [*outputs, *torch.autograd.grad(outputs, inputs_with_grad, grads)]
+
+
+def check(ours: Callable[..., Any], reference: Callable[..., Any], inputs: tuple[Any, ...], dtype: torch.dtype) -> None:
+    """Our largest error against float64 is at most twice PyTorch's own in the same type."""
+    exact = results(reference, inputs, dtype, torch.float64)
+    library = results(reference, inputs, dtype, dtype)
+    found = results(partial(ours, backend="triton"), inputs, dtype, dtype)
+    assert len(found) == len(exact)
+    for number, (value, other, right) in enumerate(zip(found, library, exact, strict=True)):
+        assert value.dtype == dtype
+        assert value.shape == right.shape
+        error = (value.double() - right).abs().max().item()
+        bound = 2 * (other.double() - right).abs().max().item()
+        rounding = torch.finfo(dtype).eps / 2 * right.abs().max().item()
+        assert error <= max(bound, rounding), f"result {number}: error {error:.3g}, bound {bound:.3g}"
+
+
+def qkv(b: int, grid: tuple[int, int, int], num_heads: int, width: int) -> Tensor:
+    return torch.randn(b, *grid, 3 * num_heads * width)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_window_attention_of_two_odd_windows_and_heads(dtype: torch.dtype) -> None:
+    inputs = (qkv(1, (4, 3, 7), 2, 16), (2, 3, 7), 2)
+    check(window.window_attention, window.window_attention_reference, inputs, dtype)
+
+
+@pytest.mark.parametrize(
+    ("b", "grid", "window_size", "width"),
+    [(2, (1, 2, 3), (1, 1, 3), 32), (1, (1, 4, 4), (1, 4, 4), 64), (1, (2, 1, 2), (1, 1, 2), 16)],
+)
+def test_window_attention_of_other_widths_and_few_tokens(
+    b: int, grid: tuple[int, int, int], window_size: tuple[int, int, int], width: int
+) -> None:
+    inputs = (qkv(b, grid, 1, width), window_size, 1)
+    check(window.window_attention, window.window_attention_reference, inputs, torch.float32)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_window_attention_of_extreme_scores_stays_finite(sign: int) -> None:
+    q, k, v = torch.randn(3, 1, 1, 18, 16).unbind(0)  # scores of 1000s: only differences may be exponentiated
+    inputs = (torch.cat([40 * q.abs(), 40 * sign * k.abs(), v], dim=-1)[None], (1, 1, 18), 1)
+    exact = results(window.window_attention_reference, inputs, torch.float32, torch.float64)
+    found = results(partial(window.window_attention, backend="triton"), inputs, torch.float32, torch.float32)
+    for value, right in zip(found, exact, strict=True):
+        torch.testing.assert_close(value.double(), right, rtol=1e-3, atol=1e-3)
+
+
+@ON_GPU
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("window_size", [(8, 7, 7), (4, 7, 7), (16, 7, 7)])
+def test_window_attention_at_published_sizes(window_size: tuple[int, int, int], dtype: torch.dtype) -> None:
+    inputs = (qkv(2, (16, 14, 14), 4, 32), window_size, 4)
+    check(window.window_attention, window.window_attention_reference, inputs, dtype)
+
+
+def convolution(b: int, t: int, h: int, w: int, channels: int) -> tuple[Tensor, ...]:
+    return torch.randn(b, t, h, w, channels), torch.randn(channels, 1, 3, 3, 3), torch.randn(channels)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_depthwise_conv3d_of_several_tiles_and_parts_of_time(dtype: torch.dtype) -> None:
+    check(conv.depthwise_conv3d, conv.depthwise_conv3d_reference, convolution(1, 3, 5, 7, 5), dtype)
+
+
+def test_depthwise_conv3d_of_clips_of_one_row_and_two_blocks_of_channels() -> None:
+    check(conv.depthwise_conv3d, conv.depthwise_conv3d_reference, convolution(2, 1, 1, 3, 66), torch.float32)
+
+
+@ON_GPU
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_depthwise_conv3d_at_published_sizes(dtype: torch.dtype) -> None:
+    check(conv.depthwise_conv3d, conv.depthwise_conv3d_reference, convolution(2, 16, 56, 56, 64), dtype)
+
+
+def pyramid(
+    grid: tuple[int, ...], fine: tuple[int, ...], coarse: tuple[int, ...] | None, *, b: int = 1, channels: int = 5
+) -> tuple[Tensor, ...]:
+    inputs = [torch.randn(b, *grid, channels), torch.randn(channels, 1, *fine), torch.randn(channels)]
+    return (*inputs, torch.randn(channels, 1, *coarse), torch.randn(channels)) if coarse else tuple(inputs)
+
+
+def pool_reference(*inputs: Any) -> Any:
+    return pool.pyramid_pool_reference(*inputs, *[None] * (5 - len(inputs)))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pyramid_pool_of_levels_with_different_boxes(dtype: torch.dtype) -> None:
+    check(pool.pyramid_pool, pool_reference, pyramid((4, 12, 12), (2, 4, 4), (1, 3, 3)), dtype)
+
+
+def test_pyramid_pool_without_a_coarse_level() -> None:
+    inputs = pyramid((3, 4, 6), (1, 2, 3), None, b=2, channels=66)
+    check(pool.pyramid_pool, pool_reference, inputs, torch.float32)
+
+
+@ON_GPU
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_pyramid_pool_at_published_sizes(dtype: torch.dtype) -> None:
+    inputs = pyramid((16, 56, 56), (2, 8, 8), (1, 7, 7), b=2, channels=64)
+    check(pool.pyramid_pool, pool_reference, inputs, dtype)
+
+
+@ON_GPU
+def test_two_backward_passes_give_the_same_bits() -> None:
+    for operation, inputs in (
+        (window.window_attention, (qkv(2, (8, 14, 14), 2, 32), (8, 7, 7), 2)),
+        (conv.depthwise_conv3d, convolution(2, 8, 14, 14, 64)),
+        (pool.pyramid_pool, pyramid((16, 56, 56), (2, 8, 8), (1, 7, 7), channels=64)),
+    ):
+        once, again = (results(operation, inputs, torch.bfloat16, torch.bfloat16) for _ in range(2))
+        assert all(torch.equal(first, second) for first, second in zip(once, again, strict=True))
+
+
+@ON_GPU
+def test_global_attention_copies_neither_its_queries_nor_its_result() -> None:
+    from dualformer_cli.model.attention import attend
+
+    x = torch.randn(2, 1000, 64, device=DEVICE, dtype=torch.bfloat16).unflatten(-1, (2, 32))
+    k, v = torch.randn(2, 392, 2, 2, 32, device=DEVICE, dtype=torch.bfloat16).unbind(2)
+    with torch.profiler.profile() as profile:
+        attend(x, k, v)
+    assert not [event.key for event in profile.key_averages() if event.key in ("aten::copy_", "aten::clone")]
+
+
+@pytest.mark.parametrize("name", ["window_attention", "depthwise_conv3d", "pyramid_pool"])
+def test_operations_keep_the_contract_of_custom_operations(name: str) -> None:
+    operation, inputs = {
+        "window_attention": (window._operation, (qkv(1, (1, 2, 3), 1, 16), [1, 1, 3], 1, True)),
+        "depthwise_conv3d": (conv._operation, convolution(1, 1, 2, 2, 2)),
+        "pyramid_pool": (pool._operation, pyramid((1, 2, 2), (1, 1, 2), (1, 2, 1), channels=2)),
+    }[name]
+    torch.use_deterministic_algorithms(False)  # uninitialised memory is compared, and NaN is not equal to NaN
+    given = tuple(x.to(DEVICE).requires_grad_() if isinstance(x, Tensor) else x for x in inputs)
+    assert set(torch.library.opcheck(operation, given).values()) == {"SUCCESS"}
+
+
+def build(kernels: Any) -> DualFormer:
+    torch.manual_seed(0)
+    model = DualFormer(
+        input_size=(4, 16, 16),
+        num_classes=3,
+        embed_dims=[16],
+        depths=[2],
+        num_heads=[1],
+        patch_sizes=[(2, 4, 4)],
+        window_size=(1, 2, 2),
+        fine_grid=(2, 1, 1),
+        coarse_grid=(1, 1, 1),
+        dropout=0.0,
+        kernels=kernels,
+    )
+    return model.to(DEVICE)
+
+
+@pytest.fixture
+def clips() -> Tensor:
+    return torch.randn(1, 3, 4, 16, 16, generator=torch.Generator().manual_seed(2)).to(DEVICE)
+
+
+def logits_and_gradients(model: torch.nn.Module, clips: Tensor) -> list[Tensor]:
+    logits = model(clips)
+    return [logits, *torch.autograd.grad(logits.square().sum(), list(model.parameters()))]
+
+
+def test_a_model_trains_the_same_with_kernels_compiled_and_without(clips: Tensor) -> None:
+    expected = logits_and_gradients(build("torch"), clips)
+    kernels = build("triton")
+    compiled = torch.compile(build("triton"), fullgraph=True, backend="aot_eager")
+    for model in (kernels, compiled):
+        for value, wanted in zip(logits_and_gradients(model, clips), expected, strict=True):
+            torch.testing.assert_close(value, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_a_model_with_kernels_counts_the_same_multiply_adds() -> None:
+    counts = {kernels: count(build(kernels), (3, 4, 16, 16)) for kernels in ("triton", "torch")}
+    assert counts["triton"] == counts["torch"]
+
+
+def test_an_exported_model_names_the_operations(clips: Tensor) -> None:
+    graph = torch.export.export(build("triton").train(), (clips,)).graph
+    names = {str(node.target) for node in graph.nodes if "dualformer" in str(node.target)}
+    assert names == {f"dualformer.{name}.default" for name in ("window_attention", "depthwise_conv3d", "pyramid_pool")}
+
+
+def test_autocast_lowers_attention_and_leaves_the_residual_stream() -> None:
+    x, weight, bias = (tensor.to(DEVICE) for tensor in convolution(1, 1, 2, 2, 48))
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        attended = torch.ops.dualformer.window_attention(x, [1, 2, 2], 1, False)[0]
+        positioned = torch.ops.dualformer.depthwise_conv3d(x.bfloat16(), weight, bias)
+    assert attended.dtype == torch.bfloat16
+    assert positioned.dtype == torch.float32
