@@ -7,7 +7,7 @@ from the seed or the generator that is passed in, so a clip depends on neither o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal, NamedTuple
@@ -33,14 +33,6 @@ from dualformer_cli.data.transforms import (
 
 Pairs = tuple[tuple[int, int], ...]
 Flags = npt.NDArray[np.bool_]
-
-FLIP_LABELS: Mapping[str, Pairs] = {
-    "jester": ((0, 1), (6, 7), (14, 15)),
-    "sthv1": ((2, 4), (30, 41), (52, 66)),
-    "sthv2": ((86, 87), (93, 94), (166, 167)),
-}
-"""Classes that a mirror turns into each other, by name of the class list. In Jester's, turning a hand clockwise and
-counterclockwise is one such pair, which mmaction2's map lacks."""
 
 CROP_TRIES = 10
 """Sizes drawn for a crop before the largest central one is taken."""

@@ -72,7 +72,7 @@ def test_a_source_knows_both_drive_addresses(shipped: Catalogue) -> None:
         "https://drive.usercontent.google.com/download?id=1dvG6vjC7udHTwTaqmOAfn6U3HNs3T-QF&export=download&confirm=t"
     )
     assert source.drive_page == "https://drive.google.com/uc?id=1dvG6vjC7udHTwTaqmOAfn6U3HNs3T-QF&export=download"
-    assert source.is_checkpoint
+    assert source.kind == "checkpoint"
 
 
 @pytest.mark.parametrize("name", ["kinetics400", "UCF101", "kinetics700_2020"])

@@ -109,8 +109,7 @@ def test_a_misspelt_list_names_the_nearest_and_all(tmp_path: Path) -> None:
     with pytest.raises(DualFormerError) as caught:
         load_class_names("kinetics40")
     assert str(caught.value) == (
-        "class list 'kinetics40' not found; did you mean 'kinetics400'? "
-        f"The package ships {', '.join(LENGTHS)}"
+        f"class list 'kinetics40' not found; did you mean 'kinetics400'? The package ships {', '.join(LENGTHS)}"
     )
 
 
