@@ -174,6 +174,9 @@ class DatasetEntry:
             raise ConfigError(f"flip_labels must be pairs of different classes, got {self.flip_labels!r}")
         if any(not 0 <= label < self.num_classes for label in pairs):
             raise ConfigError(f"flip_labels names a class that is not one of the {self.num_classes}")
+        names = [file.urls[0].rpartition("/")[2] for file in self.files.values() if file.urls]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ConfigError(f"files has two that would be stored under the name {twice[0]!r}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

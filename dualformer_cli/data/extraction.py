@@ -142,8 +142,11 @@ def _unpack_into(
     with ExitStack() as stack:
         try:
             pieces = _pieces(archives, stack)
-            joined = stack.enter_context(io.BufferedReader(_Joined(pieces, num_bytes, progress), _CHUNK_BYTES))
+            raw = _Joined(pieces, num_bytes)
+            joined = stack.enter_context(io.BufferedReader(raw, _CHUNK_BYTES))
             kind = archive_kind(_peek(joined))
+            if progress is not None and kind in ("gzip", "tar"):
+                raw.report_to(progress)
             if kind == "rar" and len(archives) == 1:
                 unpack_rar(path, folder, budget, held=held)
             elif kind == "zip" and len(archives) == 1:
@@ -223,10 +226,11 @@ def check_gaps(path: Path, names: Sequence[str]) -> None:
 class _Joined(io.RawIOBase):
     """Pieces of a file as one stream; tells how far it is."""
 
-    def __init__(self, pieces: Sequence[Callable[[], IO[bytes]]], num_bytes: int, progress: Progress | None) -> None:
+    def __init__(self, pieces: Sequence[Callable[[], IO[bytes]]], num_bytes: int) -> None:
+        self._progress: Progress = lambda done, total: None
         self._waiting = list(pieces)
         self._current: IO[bytes] | None = None
-        self._done, self._num_bytes, self._progress = 0, num_bytes, progress
+        self._done, self._num_bytes = 0, num_bytes
 
     def readable(self) -> bool:
         return True
@@ -244,9 +248,13 @@ class _Joined(io.RawIOBase):
             self._current = None
         buffer[: len(chunk)] = chunk
         self._done += len(chunk)
-        if self._progress is not None:
-            self._progress(min(self._done, self._num_bytes), self._num_bytes)
+        self._progress(min(self._done, self._num_bytes), self._num_bytes)
         return len(chunk)
+
+    def report_to(self, progress: Progress) -> None:
+        """Tell how far it is, now and whenever it gets further."""
+        self._progress = progress
+        progress(min(self._done, self._num_bytes), self._num_bytes)
 
     def close(self) -> None:
         if self._current is not None:
@@ -379,8 +387,10 @@ def _settle(staging: Path, root: Path, layout: Layout) -> Unpacked:
         folders.sort()
         for name in sorted(names):
             path = Path(at, name)
-            parts = layout.place(path.relative_to(staging).parts)
-            size = path.stat().st_size
+            inner = path.relative_to(staging).parts
+            if is_junk(inner):
+                continue
+            parts, size = layout.place(inner), path.stat().st_size
             _move(path, inside(root, parts), size)
             num_files, num_bytes = num_files + 1, num_bytes + size
             places[1:] = ["/".join(parts)]

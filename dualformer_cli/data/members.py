@@ -155,11 +155,16 @@ def member_parts(path: Path, name: str) -> Parts:
     if ".." in plain.split("/"):
         refuse(path, f"names a path out of its folder, {name!r}")
     parts = tuple(part for part in name.split("/") if part not in ("", "."))
-    if len(parts) > _MAX_DEPTH or any(
-        "\0" in part or len(part.encode("utf-8", "surrogateescape")) > _MAX_NAME_BYTES for part in parts
-    ):
+    if len(parts) > _MAX_DEPTH or not all(map(_is_possible, parts)):
         refuse(path, f"names a path that no file can have, {name[:100]!r}")
     return parts
+
+
+def _is_possible(name: str) -> bool:
+    try:
+        return "\0" not in name and len(name.encode("utf-8", "surrogateescape")) <= _MAX_NAME_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def check_link(path: Path, name: str, parts: Parts, target: str) -> None:

@@ -23,7 +23,6 @@ from dualformer_cli.data.members import (
     DamagedArchiveError,
     UnfitFileError,
     inside,
-    is_junk,
     member_parts,
     refuse,
 )
@@ -187,11 +186,6 @@ def read_members(path: Path, budget: Budget) -> dict[str, RarMember]:
     return members
 
 
-def kept_members(members: dict[str, RarMember]) -> list[str]:
-    """Return the paths of the files that are not junk."""
-    return [name for name in members if not is_junk(Path(name).parts)]
-
-
 def _read_rar4(file: IO[bytes], path: Path, size: int) -> Iterator[RarMember]:
     """Read the blocks of RAR 1.5 to 4.x."""
     position = len(RAR4_MARK)
@@ -202,7 +196,9 @@ def _read_rar4(file: IO[bytes], path: Path, size: int) -> Iterator[RarMember]:
         if length < 7:
             raise DamagedArchiveError(path, "is damaged (a header of no length)")
         header = base + file.read(length - 7)
-        if zlib.crc32(header[2:]) & 0xFFFF != checksum or len(header) < length:
+        # Only files matter, and in old archives the checksums of other headers, or with comments, cover part of them.
+        is_checked = kind == 0x74 and not flags & 0x08
+        if len(header) < length or (is_checked and zlib.crc32(header[2:]) & 0xFFFF != checksum):
             raise DamagedArchiveError(path, f"is damaged or cut off (a header at byte {position})")
         packed = struct.unpack_from("<I", header, 7)[0] if flags & 0x8000 else 0
         if kind == 0x73 and flags & 0x80:
@@ -248,7 +244,8 @@ def _rar4_name(raw: bytes, *, unicode: bool) -> str:
         return plain.decode("utf-8", "surrogateescape")
     if not zero:
         return plain.decode("utf-8", "replace")
-    return "".join(map(chr, _rar4_characters(plain, coded)))
+    units = list(_rar4_characters(plain, coded))
+    return struct.pack(f"<{len(units)}H", *units).decode("utf-16-le", "replace")
 
 
 def _rar4_characters(plain: bytes, coded: bytes) -> Iterator[int]:

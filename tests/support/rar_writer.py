@@ -105,12 +105,16 @@ def rar4(
     """
     out = RAR4 + _block4(0x73, main_flags, bytes(6))
     for name in folders:
-        out += _block4(0x74, 0x80E0, _file4(name.encode(), b"", 0o40755))
+        out += _block4(0x74, 0x80E0, _file4(_name4(name), b"", 0o40755))
     for name, content in files.items():
         raw = (raw_names or {}).get(name)
         flags = 0x8000 | file_flags | (0x200 if raw is not None else 0)
-        out += _block4(0x74, flags, _file4(name.encode() if raw is None else raw, content, mode)) + content
+        out += _block4(0x74, flags, _file4(_name4(name) if raw is None else raw, content, mode)) + content
     return out + (_block4(0x7B, 0x4000, b"") if end else b"")
+
+
+def _name4(name: str) -> bytes:
+    return name.replace("/", "\\").encode()
 
 
 def _file4(name: bytes, content: bytes, mode: int) -> bytes:
