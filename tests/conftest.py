@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -10,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from web_server import WebServer
 
 GOLDEN = Path(__file__).parent / "golden"
+SUPPORT = Path(__file__).parent / "support"
 
 
 def integer_hash_pattern(key: str, shape: Sequence[int]) -> np.ndarray:
@@ -142,3 +146,32 @@ class HerePool:
 def here_pool() -> type[HerePool]:
     """A class to put in the place of WorkerPool where a test is about something else."""
     return HerePool
+
+
+@pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebServer]:
+    """A local web server that misbehaves on request; see tests/support/web_server.py."""
+    monkeypatch.setenv("no_proxy", "*")
+    server = WebServer()
+    yield server
+    server.close()
+
+
+RAR_TOOLS = ("unrar", "7z", "7zz", "unar", "bsdtar")
+
+
+@pytest.fixture
+def rar_tools(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """The function rar_tools(*names) -> folder: only these programs unpack rar; each knows stored archives only."""
+    folder = tmp_path_factory.mktemp("programs")
+    others = [at for at in os.get_exec_path() if not any((Path(at) / name).exists() for name in RAR_TOOLS)]
+    monkeypatch.setenv("PATH", os.pathsep.join([str(folder), *others]))
+
+    def install(*names: str) -> Path:
+        for name in names:
+            program = folder / name
+            program.write_text(f"#!{sys.executable}\n{(SUPPORT / 'rar_program.py').read_text(encoding='utf-8')}")
+            program.chmod(0o755)
+        return folder
+
+    return install

@@ -1,4 +1,4 @@
-"""`dualformer download`: published weights come to this machine, verified."""
+"""`dualformer download`: datasets and published weights come to this machine, verified."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,109 +18,249 @@ from dualformer_cli.commands.options import JsonOption, OfflineOption, VerboseOp
 from dualformer_cli.errors import DownloadError
 
 if TYPE_CHECKING:
+    from dualformer_cli.data.acquire import DatasetState, ItemOutcome, ItemState
     from dualformer_cli.data.archives import FetchOutcome, NamedProgress, WeightsState
+    from dualformer_cli.data.presence import SplitPresence
 
 LINE_SECONDS = 5.0
 """Time between two plain progress lines of one file."""
+DATA = Path("data")
+"""Folder of datasets where --root names no other."""
+
+
+class Kind(str, Enum):
+    """What --only takes."""
+
+    annotations = "annotations"
+    videos = "videos"
+    weights = "weights"
+
+
+class Split(str, Enum):
+    """What --split takes."""
+
+    train = "train"
+    val = "val"
+    test = "test"
 
 
 def complete_name(incomplete: str) -> list[str]:
-    """Return the presets with published weights that start with `incomplete`."""
+    """Return the datasets, and presets with published weights, that start with `incomplete`."""
     from dualformer_cli.data.catalogue import load_catalogue
 
-    return [name for name in load_catalogue().weights if name.startswith(incomplete)]
+    catalogue = load_catalogue()
+    return [name for name in (*catalogue.datasets, *catalogue.weights) if name.startswith(incomplete)]
 
 
 def download(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME", autocompletion=complete_name, help="Presets with published weights."),
+        typer.Argument(
+            metavar="NAME", autocompletion=complete_name, help="Datasets, and presets with published weights."
+        ),
     ] = None,
     list_: Annotated[
         bool, typer.Option("--list", help="List what can be fetched, how large it is, and whether it is here.")
     ] = False,
+    only: Annotated[
+        list[Kind] | None,
+        typer.Option(
+            "--only", help="Only this of a dataset; weights are those of the presets trained on it. Can be repeated."
+        ),
+    ] = None,
+    split: Annotated[
+        list[Split] | None, typer.Option("--split", help="Only this split of a dataset. Can be repeated.")
+    ] = None,
     root: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Store below DIR/weights. [default: the cache, where all commands look]"),
+        typer.Option(
+            metavar="DIR",
+            help="Store datasets in DIR/NAME and weights in DIR/weights. [default: ./data, and for weights the cache, "
+            "where all commands look]",
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be fetched, from where and to where.")] = (
-        False
-    ),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be fetched, how large it is, from where and to where.")
+    ] = False,
+    delete_archives: Annotated[
+        bool, typer.Option("--delete-archives", help="Delete each fetched archive once it is unpacked.")
+    ] = False,
+    skip_certificate_check: Annotated[
+        bool,
+        typer.Option(
+            "--skip-certificate-check",
+            help="Fetch from the servers that are known for a broken certificate chain (UCF101) without checking it.",
+        ),
+    ] = False,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Fetch published weights, going on where an earlier download broke off.
+    """Fetch and unpack datasets and published weights, going on where an earlier download broke off.
 
-    What is already there is checked and not fetched again. Exit code 3 means that some of the names failed.
+    What is there already is checked and not fetched again. For what lies behind a form or a login, it says what to do
+    by hand; run it again afterwards. Exit code 3 means that some of it failed.
     """
     if not names and not list_:
-        raise typer.BadParameter("name a preset with published weights, or see them with --list", param_hint="NAME")
-    from dualformer_cli.data.archives import fetch_weights, list_weights
+        raise typer.BadParameter("name a dataset or a preset with weights, or see all with --list", param_hint="NAME")
+    from dualformer_cli.data import acquire, archives
+    from dualformer_cli.data.catalogue import load_catalogue
 
-    if list_ or dry_run:
-        _show(list_weights(names or None, root=root), as_json=as_json, as_plan=dry_run)
-        return
+    catalogue, data = load_catalogue(), root or DATA
+    chosen = [kind.value for kind in only or ()]
+    splits = [one.value for one in split] if split else None
+    selection = acquire.select(catalogue, names or [*catalogue.datasets, *catalogue.weights], chosen)
+    if list_:
+        datasets = [acquire.describe(catalogue, name, data) for name in selection.datasets]
+        return _list(datasets, archives.list_weights(selection.weights, root=root), as_json=as_json)
+    items = acquire.plan(catalogue, selection.datasets, data, groups=selection.groups, splits=splits)
+    if dry_run:
+        states = [acquire.look(catalogue, item) for item in items]
+        return _plan(states, archives.list_weights(selection.weights, root=root), as_json=as_json)
     with fetch_progress() as progress:
-        outcomes = fetch_weights(names or (), root=root, offline=offline, progress=progress)
-    _report(outcomes, as_json=as_json)
+        outcomes = acquire.acquire(
+            catalogue,
+            items,
+            offline=offline,
+            delete_archives=delete_archives,
+            skip_certificate_check=skip_certificate_check,
+            progress=progress,
+        )
+        weights = archives.fetch_weights(selection.weights, root=root, offline=offline, progress=progress)
+    present = {name: acquire.compare(catalogue, name, data) for name in selection.datasets}
+    _report(outcomes, weights, present, as_json=as_json)
 
 
-def _show(states: Sequence[WeightsState], *, as_json: bool, as_plan: bool) -> None:
-    """Print what can be fetched: as a table, or as what a run would do."""
+def _list(datasets: Sequence[DatasetState], weights: Sequence[WeightsState], *, as_json: bool) -> None:
+    """Print what can be fetched. Addresses come last and whole, so that they can be copied."""
+    from dualformer_cli.outputs.report import print_json, print_table
+
+    if as_json:
+        print_json({"datasets": [asdict(state) for state in datasets], "weights": [asdict(state) for state in weights]})
+        return
+    if datasets:
+        head = ("name", "classes", "train", "val", "test", "size", "fetched", "state", "licence", "metric", "address")
+        rows = [_dataset_row(state) for state in datasets]
+        print_table(head, rows, right=[False, *[True] * 5, *[False] * 5])
+    if datasets and weights:
+        typer.echo()
+    if weights:
+        columns = ("name", "kind", "at least", "top-1", "state", "address")
+        print_table(columns, [_weights_row(state) for state in weights], right=[False, False, True, True, False, False])
+
+
+def _dataset_row(state: DatasetState) -> tuple[str, ...]:
+    counts = [state.splits.get(split, state.splits.get(f"{split}_1")) for split in ("train", "val", "test")]
+    return (
+        state.name,
+        str(state.num_classes),
+        *("-" if count is None else str(count) for count in counts),
+        _size(state.size_bytes) if state.size_bytes > 10**8 else "-",
+        state.how,
+        state.state,
+        state.licence or "not stated",
+        state.metric,
+        state.homepage,
+    )
+
+
+def _weights_row(state: WeightsState) -> tuple[str, ...]:
+    top1 = "-" if state.top1 is None else f"{state.top1:.1f}"
+    return (state.name, state.kind, _size(state.minimum_bytes), top1, state.state, state.url)
+
+
+def _plan(items: Sequence[ItemState], weights: Sequence[WeightsState], *, as_json: bool) -> None:
+    """Print what a run would do."""
     from dualformer_cli.outputs.report import print_json
 
     if as_json:
-        print_json({"weights": [asdict(state) for state in states]})
-    elif as_plan:
-        typer.echo("\n".join(_plan(state) for state in states))
-    else:
-        typer.echo(_table(states))
+        print_json({"files": [asdict(state) for state in items], "weights": [asdict(state) for state in weights]})
+        return
+    for item in items:
+        typer.echo(f"{item.dataset} {item.name}: {_planned(item)}")
+    for state in weights:
+        if state.state == "present":
+            typer.echo(f"{state.name}: present at {state.path}")
+            continue
+        why = " (the file there is broken)" if state.state == "broken" else ""
+        size = _size(state.minimum_bytes)
+        typer.echo(f"{state.name}: would fetch at least {size} from {state.url} to {state.path}{why}")
+    if items:
+        known = sum(item.missing_bytes or 0 for item in items if item.url is not None)
+        unknown = sum(item.missing_bytes is None and item.url is not None for item in items)
+        more = f", and {unknown} files of unknown size" if unknown else ""
+        typer.echo(f"in all: about {_size(known)} to fetch{more}; archives take as much again when they are unpacked")
 
 
-def _plan(state: WeightsState) -> str:
-    """Say what a run would do for one name."""
-    if state.state == "present":
-        return f"{state.name}: present at {state.path}"
-    why = " (the file there is broken)" if state.state == "broken" else ""
-    size = _megabytes(state.minimum_bytes)
-    return f"{state.name}: would fetch at least {size} from {state.url} to {state.path}{why}"
+def _planned(item: ItemState) -> str:
+    """Say what a run would do for one entry of a dataset."""
+    if item.state == "present":
+        return f"present in {item.path}"
+    if item.url is None:
+        return f"by hand: {item.by_hand}"
+    size = "a file of unknown size" if item.missing_bytes is None else f"about {_size(item.missing_bytes)}"
+    if item.num_wanted is None or item.num_wanted > 1:
+        of = "" if item.num_wanted is None else f"{item.num_wanted - item.num_done} "
+        size = f"{of}archives ({size})"
+    where = "listed at" if item.num_wanted is None or item.num_wanted > 1 else "from"
+    return f"would fetch {size} {where} {item.url} to {item.path}"
 
 
-def _table(states: Sequence[WeightsState]) -> str:
-    """Lay out the list in columns. Addresses come last and whole, so that they can be copied."""
-    rows = [("name", "kind", "at least", "top-1", "state", "address")]
-    rows += [
-        (
-            state.name,
-            state.kind,
-            _megabytes(state.minimum_bytes),
-            "-" if state.top1 is None else f"{state.top1:.1f}",
-            state.state,
-            state.url,
-        )
-        for state in states
-    ]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-
-
-def _report(outcomes: Sequence[FetchOutcome], *, as_json: bool) -> None:
+def _report(
+    outcomes: Sequence[ItemOutcome],
+    weights: Sequence[FetchOutcome],
+    present: dict[str, list[SplitPresence]],
+    *,
+    as_json: bool,
+) -> None:
     """Print what became of each name and leave with the exit code that sums it up."""
     from dualformer_cli.outputs.report import log, print_json
 
-    failed = [outcome for outcome in outcomes if outcome.error is not None]
     if as_json:
-        print_json({"results": [asdict(outcome) for outcome in outcomes]})
-    elif len(outcomes) == len(failed) == 1:
-        raise DownloadError(failed[0].error)
+        document = {
+            "datasets": [asdict(outcome) for outcome in outcomes],
+            "present": {name: [asdict(row) for row in rows] for name, rows in present.items()},
+            "results": [asdict(outcome) for outcome in weights],
+        }
+        print_json(document)
+    every: list[ItemOutcome | FetchOutcome] = [*outcomes, *weights]
+    failed = [one.error for one in every if one.error is not None and not _is_optional(one)]
+    if not as_json and len(failed) == len(every) == 1:
+        raise DownloadError(failed[0])
     for outcome in outcomes:
         if outcome.error is not None:
-            log(outcome.error)
+            log(("optional, " if outcome.optional else "") + outcome.error)
         elif not as_json:
-            typer.echo(f"{outcome.name}: {outcome.status}, {_megabytes(outcome.num_bytes or 0)}, {outcome.path}")
+            typer.echo(f"{outcome.dataset} {outcome.name}: {outcome.status}, {_of(outcome)}{outcome.path}")
+    for one in weights:
+        if one.error is not None:
+            log(one.error)
+        elif not as_json:
+            typer.echo(f"{one.name}: {one.status}, {_size(one.num_bytes or 0)}, {one.path}")
+    if not as_json:
+        for name, rows in present.items():
+            for row in rows:
+                typer.echo(f"{name} {row.split}: {_counted(row)}")
     if failed:
-        raise typer.Exit(1 if len(failed) == len(outcomes) else 3)
+        raise typer.Exit(1 if len(failed) == len(every) else 3)
+
+
+def _is_optional(outcome: ItemOutcome | FetchOutcome) -> bool:
+    """Whether nothing failed when this did: what is optional and only has to be fetched by hand."""
+    return getattr(outcome, "optional", False) and outcome.status == "by hand"
+
+
+def _of(outcome: ItemOutcome) -> str:
+    return "" if outcome.num_wanted == 1 else f"{outcome.num_done} of {outcome.num_wanted} archives, "
+
+
+def _counted(row: SplitPresence) -> str:
+    """Say how many of the annotated videos are there."""
+    missing = row.annotated - row.present
+    if missing <= 0:
+        return f"{row.present} of {row.annotated} videos are there"
+    some = f", such as {', '.join(row.examples)}; all in missing.csv" if row.examples else ""
+    return f"{row.present} of {row.annotated} videos are there, {missing} missing{some}"
 
 
 @contextmanager
@@ -142,6 +283,8 @@ def fetch_progress() -> Iterator[NamedProgress]:
                 task = next((task for task in bars.tasks if task.description == name), None)
                 task_id = bars.add_task(name, total=length) if task is None else task.id
             bars.update(task_id, completed=done, total=length)
+            if length is not None and done >= length:
+                bars.remove_task(task_id)  # a list has hundreds of archives
 
         yield show
 
@@ -157,9 +300,9 @@ class _PlainLines:
         if now - self._last.setdefault(name, now) < LINE_SECONDS:
             return
         self._last[name] = now
-        of = "" if length is None else f" of {_megabytes(length)}"
-        typer.echo(f"{name}: {_megabytes(done)}{of}", err=True)
+        of = "" if length is None else f" of {_size(length)}"
+        typer.echo(f"{name}: {_size(done)}{of}", err=True)
 
 
-def _megabytes(num_bytes: int) -> str:
-    return f"{num_bytes / 1e6:.1f} MB"
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e6:.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.1f} GB"

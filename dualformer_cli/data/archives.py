@@ -30,8 +30,9 @@ from queue import Empty, SimpleQueue
 from typing import IO, Any, Literal, TypeVar
 
 from dualformer_cli.data.catalogue import Catalogue, load_catalogue
+from dualformer_cli.data.members import UnfitFileError, archive_kind
 from dualformer_cli.data.partial import PartialFile
-from dualformer_cli.data.transfer import Patience, Session, Source, TransferError, open_file
+from dualformer_cli.data.transfer import FileKind, Patience, Session, Source, TransferError, open_file
 from dualformer_cli.errors import DownloadError, DualFormerError
 from dualformer_cli.files import atomic_path, cache_dir
 
@@ -48,21 +49,10 @@ Outcome = TypeVar("Outcome")
 SHIPPED_WEIGHTS = {"camera-motion": "camera-motion.safetensors"}
 """Presets whose weights come with the package, and their files in data/weights."""
 CHUNK_BYTES = 1 << 18
+BEGINNING_BYTES = 512
+"""Enough to tell a tar archive."""
 LOCK_POLL_SECONDS = 0.2
 FILES_AT_ONCE = 3
-
-
-class UnfitFileError(Exception):
-    """A file that is there, but is not what its name says.
-
-    Args:
-        path: the file.
-        reason: what is wrong with it, as the rest of a sentence that begins with its path.
-    """
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{str(path)!r} {reason}")
-        self.reason = reason
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +96,7 @@ def fetch(
         if offline:
             raise TransferError(f"offline, and the file {found}")
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(target):
+        with locked(target):
             found = _look(source, target)  # another process may have fetched it while this one waited
             if isinstance(found, FetchResult):
                 return found
@@ -121,7 +111,10 @@ def fetch(
 
 def _by_hand(source: Source, target: Path, reason: str) -> DownloadError:
     """The one line that a user gets when a file cannot be fetched."""
-    return DownloadError(f"{source.name}: {reason}; fetch {source.browser_url} by hand and put it at {str(target)!r}")
+    more = f" ({source.by_hand})" if source.by_hand else ""
+    return DownloadError(
+        f"{source.name}: {reason}; fetch {source.browser_url} by hand and put it at {str(target)!r}{more}"
+    )
 
 
 def _look(source: Source, target: Path) -> FetchResult | str:
@@ -135,7 +128,7 @@ def _look(source: Source, target: Path) -> FetchResult | str:
 def _fetch(source: Source, target: Path, progress: Progress | None, patience: Patience) -> FetchResult:
     """Fetch, verify, name and record a file that is missing or broken."""
     part = PartialFile(target, source.url)
-    _require_space(target.parent, source.minimum_bytes - part.size)
+    _require_space(target.parent, (source.num_bytes or source.minimum_bytes) - part.size)
     sha256 = _fill_and_verify(part, source, progress, patience)
     if target.exists():
         os.replace(target, target.with_name(f"{target.name}.broken"))
@@ -162,7 +155,7 @@ def _fill_and_verify(part: PartialFile, source: Source, progress: Progress | Non
 
 def _fill(part: PartialFile, source: Source, progress: Progress | None, patience: Patience) -> None:
     """Bring a partial file to its full length, trying again after passing faults."""
-    session = Session(patience)
+    session = Session(patience, check_certificate=source.check_certificate)
     failures, furthest = 0, part.size
     while not part.is_complete:
         try:
@@ -210,8 +203,8 @@ def _receive(part: PartialFile, source: Source, session: Session, progress: Prog
 
 def _chunks(response: HTTPResponse, source: Source, *, at_start: bool) -> Iterator[bytes]:
     """Read an answer piece by piece. Nothing is passed on of what does not begin like the file that was asked for."""
-    chunk = _read(response.read, 16)
-    if at_start and source.is_checkpoint and chunk and (problem := _beginning_problem(chunk)):
+    chunk = _read(response.read, BEGINNING_BYTES)
+    if at_start and chunk and (problem := _beginning_problem(chunk, source.kind)):
         raise TransferError(f"what came {problem}")
     while chunk:
         yield chunk
@@ -236,14 +229,18 @@ def _require_space(folder: Path, num_bytes: int) -> None:
 
 
 @contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Keep other processes and threads from fetching the same file; the system frees the lock of a killed process."""
+def locked(target: Path) -> Iterator[int]:
+    """Keep other processes and threads from making the same file; the system frees the lock of a killed process.
+
+    Yields:
+        The descriptor that the lock belongs to; a program that inherits it holds the lock until it ends.
+    """
     with target.with_name(f".{target.name}.lock").open("w") as file:
         if not _try_lock(file):
-            log.warning("waiting for another process that fetches %r", str(target))
+            log.warning("waiting for another process that makes %r", str(target))
             while not _try_lock(file):
                 time.sleep(LOCK_POLL_SECONDS)
-        yield
+        yield file.fileno()
 
 
 def _try_lock(file: IO[str]) -> bool:
@@ -275,7 +272,8 @@ def checked_file(source: Source, path: Path) -> FetchResult | None:
 def _checked_file(source: Source, path: Path) -> FetchResult:
     stat, record = path.stat(), _read_record(path)
     is_untouched = record.get("num_bytes") == stat.st_size and record.get("mtime_ns") == stat.st_mtime_ns
-    fits = source.sha256 in (None, record.get("sha256")) and stat.st_size >= source.minimum_bytes
+    is_sized = stat.st_size >= source.minimum_bytes and source.num_bytes in (None, stat.st_size)
+    fits = is_sized and source.sha256 in (None, record.get("sha256"))
     if is_untouched and fits:
         return FetchResult(path=path, status="present", num_bytes=stat.st_size, sha256=str(record["sha256"]))
     sha256 = verify(source, path)
@@ -292,35 +290,47 @@ def verify(source: Source, path: Path) -> str:
     """Read a whole file, check it against what is known of its source, and return its SHA-256.
 
     Raises:
-        UnfitFileError: if it is too small, of another kind, damaged, or has another hash than the published one.
+        UnfitFileError: if it has another size, is of another kind, damaged, or has another hash than the published one.
     """
     if not path.is_file():
         raise UnfitFileError(path, "is not a file")
     num_bytes = path.stat().st_size
     with path.open("rb") as file:
-        beginning = file.read(16)
+        beginning = file.read(BEGINNING_BYTES)
         file.seek(0)
-        if source.is_checkpoint and (problem := _beginning_problem(beginning)):
+        if problem := _beginning_problem(beginning, source.kind):
             raise UnfitFileError(path, problem)
         if num_bytes < source.minimum_bytes:
             raise UnfitFileError(
                 path, f"has {num_bytes} bytes, and cannot be right with less than {source.minimum_bytes}"
             )
-        if source.is_checkpoint and beginning.startswith(b"PK") and (problem := _zip_problem(file)):
+        if source.num_bytes not in (None, num_bytes):
+            raise UnfitFileError(path, f"has {num_bytes} bytes, and {source.num_bytes} are published")
+        if source.kind == "checkpoint" and beginning.startswith(b"PK") and (problem := _zip_problem(file)):
             raise UnfitFileError(path, problem)
-        sha256 = _sha256(file)
-    if source.sha256 not in (None, sha256):
-        raise UnfitFileError(path, f"has SHA-256 {sha256}, and {source.sha256} is published")
-    return sha256
+        sha256, md5 = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
+        _hash(file, sha256, *([md5] if source.md5 else []))
+    if source.sha256 not in (None, sha256.hexdigest()):
+        raise UnfitFileError(path, f"has SHA-256 {sha256.hexdigest()}, and {source.sha256} is published")
+    if source.md5 not in (None, md5.hexdigest()):
+        raise UnfitFileError(path, f"has MD5 {md5.hexdigest()}, and {source.md5} is published")
+    return sha256.hexdigest()
 
 
-def _beginning_problem(beginning: bytes) -> str | None:
-    """Say why the first bytes of a file are not those of a PyTorch checkpoint: a zip archive, or a bare pickle."""
-    if beginning.startswith((b"PK\x03\x04", b"\x80")):
+def _beginning_problem(beginning: bytes, kind: FileKind) -> str | None:
+    """Say why the first bytes of a file are not those of its kind."""
+    if kind == "any":
         return None
+    wanted = {"checkpoint": "a PyTorch checkpoint", "archive": "an archive", "text": "a text"}[kind]
     if beginning.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        return "is a web page, not a PyTorch checkpoint"
-    return f"is not a PyTorch checkpoint, it begins with {beginning[:4].hex(' ') or 'nothing'}"
+        return f"is a web page, not {wanted}"
+    is_archive = archive_kind(beginning) is not None
+    good = {
+        "checkpoint": beginning.startswith((b"PK\x03\x04", b"\x80")),  # a zip archive, or a bare pickle
+        "archive": is_archive,
+        "text": bool(beginning) and not is_archive and b"\0" not in beginning,
+    }[kind]
+    return None if good else f"is not {wanted}, it begins with {beginning[:4].hex(' ') or 'nothing'}"
 
 
 def _zip_problem(file: IO[bytes]) -> str | None:
@@ -343,11 +353,11 @@ def _zip_problem(file: IO[bytes]) -> str | None:
     return f"is damaged (wrong checksum of {damaged!r})" if damaged else None
 
 
-def _sha256(file: IO[bytes]) -> str:
-    digest = hashlib.sha256()
+def _hash(file: IO[bytes], *digests: hashlib._Hash) -> None:
+    """Feed a file to some hashes."""
     while chunk := file.read(1 << 20):
-        digest.update(chunk)
-    return digest.hexdigest()
+        for digest in digests:
+            digest.update(chunk)
 
 
 def _record_path(path: Path) -> Path:
@@ -559,10 +569,10 @@ def fetch_weights(
             return replace(outcome, error=str(error))
         return replace(outcome, status=result.status, num_bytes=result.num_bytes, sha256=result.sha256)
 
-    return _in_threads(fetch_one, sources)
+    return in_threads(fetch_one, sources)
 
 
-def _in_threads(function: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
+def in_threads(function: Callable[[Item], Outcome], items: Sequence[Item]) -> list[Outcome]:
     """Call a function on each item, a few at a time, and return the results in order."""
     return [future.result() for future in _start(function, items)]
 

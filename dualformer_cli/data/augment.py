@@ -7,7 +7,7 @@ from the seed or the generator that is passed in, so a clip depends on neither o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal, NamedTuple
@@ -21,7 +21,6 @@ from PIL import ImageEnhance, ImageOps
 from torch import Tensor
 
 from dualformer_cli.data import sampling
-from dualformer_cli.data.camera_paths import FLIP_PAIRS
 from dualformer_cli.data.dataset import check_video, part_length
 from dualformer_cli.data.decoding import FileIndex, VideoInfo, open_video
 from dualformer_cli.data.sampling import Indices
@@ -30,15 +29,6 @@ from dualformer_cli.data.transforms import ANTIALIAS_ABOVE, Box, Frames, resize_
 Pairs = tuple[tuple[int, int], ...]
 Flags = npt.NDArray[np.bool_]
 Fractions = npt.NDArray[np.float64]
-
-FLIP_LABELS: Mapping[str, Pairs] = {
-    "camera_motion": FLIP_PAIRS,
-    "jester": ((0, 1), (6, 7), (14, 15)),
-    "sthv1": ((2, 4), (30, 41), (52, 66)),
-    "sthv2": ((86, 87), (93, 94), (166, 167)),
-}
-"""Classes that a mirror turns into each other, by name of the class list. In Jester's, turning a hand clockwise and
-counterclockwise is one such pair, which mmaction2's map lacks."""
 
 CROP_TRIES = 10
 """Sizes drawn for a crop before the largest central one is taken."""

@@ -136,6 +136,15 @@ class PartialFile:
         return announced if fits and is_text and announced.url == self._url else None
 
 
+def url_of_part(target: Path) -> str | None:
+    """Return the address that the bytes of a partial file came from; None where there are none."""
+    try:
+        announced = json.loads(target.with_name(f"{target.name}.part.json").read_text(encoding="utf-8"))
+        return str(announced["url"])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
 def _announcement(response: HTTPResponse, url: str, length: int | None) -> Announcement:
     """Read what an answer says about its file."""
     etag, last_modified = response.headers.get("ETag"), response.headers.get("Last-Modified")

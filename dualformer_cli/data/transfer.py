@@ -6,6 +6,7 @@ files, would have to be written around any HTTP client.
 
 from __future__ import annotations
 
+import ssl
 import string
 import time
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from html.parser import HTMLParser
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import Any
+from typing import Any, Literal
 from urllib.error import URLError
 from urllib.parse import parse_qsl, quote, urlencode, urljoin, urlsplit, urlunsplit
 from urllib.request import HTTPCookieProcessor, HTTPHandler, HTTPSHandler, OpenerDirector, ProxyHandler, Request
@@ -27,6 +28,9 @@ HEADERS = [
     ("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0"),
     ("Accept-Language", "en-US,en;q=0.8"),
 ]
+
+
+FileKind = Literal["any", "checkpoint", "archive", "text"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,10 +47,18 @@ class Source:
     """For a file on Google Drive, the page that leads to it. Its bytes then must come as an attachment."""
     minimum_bytes: int = 0
     """A smaller file is not the one that was asked for."""
+    num_bytes: int | None = None
+    """Exact size, where it is known."""
+    md5: str | None = None
+    """Hash of the file, where this kind is published."""
     sha256: str | None = None
     """Hash of the file, where one is published."""
-    is_checkpoint: bool = False
-    """Whether the file must be a PyTorch checkpoint."""
+    kind: FileKind = "any"
+    """What the file must be. A text is anything but a web page or an archive; an archive may be of any kind."""
+    by_hand: str | None = None
+    """What else a person should know to fetch it by hand."""
+    check_certificate: bool = True
+    """Whether an https server has to prove that it is the one. Without, whoever sits in between can swap the file."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,10 +92,14 @@ class TransferError(Exception):
         self.wait_seconds = wait_seconds
 
 
+class CertificateError(TransferError):
+    """A server that does not prove who it is."""
+
+
 class Session:
     """What one download remembers between its requests: cookies, and whether any server was ever reached."""
 
-    def __init__(self, patience: Patience) -> None:
+    def __init__(self, patience: Patience, *, check_certificate: bool = True) -> None:
         self.reached = False
         self._connect_seconds = patience.connect_seconds
         self._opener = OpenerDirector()
@@ -91,7 +107,7 @@ class Session:
         for handler in (
             ProxyHandler(),
             _PlainHandler(patience.read_seconds),
-            _SecureHandler(patience.read_seconds),
+            _SecureHandler(patience.read_seconds, None if check_certificate else _unchecked_context()),
             HTTPCookieProcessor(),
         ):
             self._opener.add_handler(handler)
@@ -119,6 +135,10 @@ class Session:
                 Request(address, headers=dict(headers)), timeout=self._connect_seconds
             )
         except URLError as error:
+            if isinstance(error.reason, ssl.SSLCertVerificationError):
+                raise CertificateError(
+                    f"the certificate of {host} cannot be verified ({_told(error.reason)})"
+                ) from error
             # An address that was never reached is not tried again: without a network the answer should come at once.
             raise TransferError(f"{host} cannot be reached ({_told(error.reason)})", passing=self.reached) from error
         except (OSError, HTTPException) as error:
@@ -148,6 +168,13 @@ class _SecureConnection(HTTPSConnection):
         self.sock.settimeout(self.read_seconds)
 
 
+def _unchecked_context() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 class _PlainHandler(HTTPHandler):
     """Opens http addresses."""
 
@@ -165,15 +192,16 @@ class _PlainHandler(HTTPHandler):
 
 
 class _SecureHandler(HTTPSHandler):
-    """Opens https addresses, with the system's certificates."""
+    """Opens https addresses, with the system's certificates unless another context is given."""
 
-    def __init__(self, read_seconds: float) -> None:
-        super().__init__()
+    def __init__(self, read_seconds: float, context: ssl.SSLContext | None) -> None:
+        super().__init__(context=context)
         self._read_seconds = read_seconds
+        self._given_context = context
 
     def https_open(self, req: Request) -> HTTPResponse:
         def connection(host: str, **options: Any) -> HTTPSConnection:
-            made = _SecureConnection(host, **options)
+            made = _SecureConnection(host, context=self._given_context, **options)
             made.read_seconds = self._read_seconds
             return made
 

@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dualformer_cli.config.schema import DataConfig
-from dualformer_cli.data.augment import FLIP_LABELS, Pairs
+from dualformer_cli.data.augment import Pairs
+from dualformer_cli.data.catalogue import flip_labels
 from dualformer_cli.data.dataset import VideoViews, ViewPlan, read_views
 from dualformer_cli.data.manifest import load_class_names, read_manifest
 from dualformer_cli.data.matching import match_classes
@@ -144,7 +145,7 @@ def open_list(
 
 def _flip_pairs(classes: str | None, configured: Sequence[str] | None, names: Sequence[str]) -> Pairs:
     """The pairs that a mirror exchanges, in the numbering of the labels, which a list may have of its own."""
-    pairs = FLIP_LABELS.get(classes or "", ())
+    pairs = flip_labels().get(classes or "", ())
     match = None if configured is None else match_classes(configured, names)
     if match is None:
         return pairs

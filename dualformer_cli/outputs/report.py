@@ -153,6 +153,14 @@ def print_layers(document: Mapping[str, Any], *, stream: TextIO | None = None, w
     screen.flush()
 
 
+def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[bool]) -> None:
+    """Print rows on stdout below a bold head, in columns two apart, each aligned `right` or left; none is cut."""
+    screen = _Screen(None, None)
+    shown = [[screen.escaped(text) for text in row] for row in rows]
+    screen.table(shown, right=right, styles=[""] * len(right), head=head)
+    screen.flush()
+
+
 def print_json(document: object, *, stream: TextIO | None = None) -> None:
     r"""Print exactly one JSON document in UTF-8, whatever the locale, and a newline.
 

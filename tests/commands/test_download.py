@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import zipfile
@@ -19,19 +20,24 @@ from typing import Any
 
 import pytest
 from typer.testing import CliRunner
+from web_server import WebServer
 
 from dualformer_cli.app import app
 from dualformer_cli.commands import download as command
+from dualformer_cli.data.catalogue import load_catalogue
 from dualformer_cli.errors import DownloadError
 
 NAMES = ["k400-tiny", "k400-small", "k400-base", "k600-base", "diving48-small", "hmdb51-small", "ucf101-small"]
 
 
-def checkpoint() -> bytes:
+def _checkpoint() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr("model/data.pkl", bytes(50_000))
     return buffer.getvalue()
+
+
+CHECKPOINT = _checkpoint()  # once: the archive holds the time
 
 
 class Drive(BaseHTTPRequestHandler):
@@ -40,7 +46,7 @@ class Drive(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         name = self.path.strip("/")
         if name in ("k400-tiny", "k600-base", "k400-base"):
-            self.answer(200, "application/octet-stream", checkpoint(), pause=10.0 if name == "k400-base" else 0.0)
+            self.answer(200, "application/octet-stream", CHECKPOINT, pause=10.0 if name == "k400-base" else 0.0)
         elif name == "k400-small":
             self.answer(200, "text/html", b"<title>Google Drive - Quota exceeded</title>")
         else:
@@ -102,7 +108,7 @@ def invoke(*arguments: str) -> Any:
 def test_one_name_is_fetched_then_present(cache: Path) -> None:
     path = cache / "weights" / "k400-tiny.pth"
     assert run("k400-tiny") == (0, f"k400-tiny: fetched, 0.1 MB, {path}\n", "")
-    assert path.read_bytes() == checkpoint()
+    assert path.read_bytes() == CHECKPOINT
     assert invoke("k400-tiny", "--offline").stdout == f"k400-tiny: present, 0.1 MB, {path}\n"
 
 
@@ -142,7 +148,7 @@ def test_json_is_one_document_whatever_happens(cache: Path, names: Sequence[str]
         assert entry["status"] == ("fetched" if good else "error")
         assert entry["path"] == str(cache / "weights" / f"{entry['name']}.pth")
         assert entry["url"] == f"https://b.example/{entry['name']}"
-        assert (entry["num_bytes"], entry["error"] is None) == (len(checkpoint()) if good else None, good)
+        assert (entry["num_bytes"], entry["error"] is None) == (len(CHECKPOINT) if good else None, good)
         assert entry["sha256"] is None or re.fullmatch("[0-9a-f]{64}", entry["sha256"])
 
 
@@ -181,6 +187,12 @@ def test_the_list_shows_state_size_and_address(cache: Path) -> None:
     (cache / "weights" / "k400-base.pth").write_text("<html>")
     result = invoke("--list")
     rows = [line.split() for line in result.stdout.splitlines()]
+    gap = rows.index([])
+    assert " ".join(rows[0]) == "name classes train val test size fetched state licence metric address"
+    assert [row[0] for row in rows[1:gap]] == list(load_catalogue().datasets)
+    assert rows[1][:9] == ["hmdb51", "51", "3570", "1530", "-", "2.1", "GB", "automatic", "missing"]
+    assert rows[1][-1] == "https://serre.lab.brown.edu/hmdb51.html"
+    rows = rows[gap + 1 :]
     assert rows[0] == ["name", "kind", "at", "least", "top-1", "state", "address"]
     assert [row[0] for row in rows[1:]] == NAMES
     assert rows[1] == ["k400-tiny", "weights", "0.0", "MB", "79.5", "present", "https://b.example/k400-tiny"]
@@ -188,7 +200,12 @@ def test_the_list_shows_state_size_and_address(cache: Path) -> None:
 
 
 def test_the_list_as_json_has_what_is_known(cache: Path) -> None:
-    weights = json.loads(invoke("--list", "--json").stdout)["weights"]
+    document = json.loads(invoke("--list", "--json").stdout)
+    weights = document["weights"]
+    ucf101 = next(entry for entry in document["datasets"] if entry["name"] == "ucf101")
+    assert ucf101["splits"]["train_2"] == 9586
+    assert (ucf101["classes"], ucf101["metric"]) == (["ucf101"], "top-1, mean of 3 splits")
+    assert [file["name"] for file in ucf101["files"]] == ["splits", "videos"]
     assert [entry["name"] for entry in weights] == NAMES
     assert weights[0] == {
         "name": "k400-tiny",
@@ -220,21 +237,15 @@ def test_a_dry_run_says_what_where_and_how_large(cache: Path) -> None:
 def test_without_a_name_the_usage_is_said() -> None:
     code, stdout, stderr = run()
     assert (code, stdout) == (2, "")
-    assert "name a preset with published weights, or see them with --list" in stderr
+    assert "name a dataset or a preset with weights, or see all with --list" in " ".join(stderr.split())
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("kinetics400", "'kinetics400' is a dataset, and datasets are not in this version yet. Presets with weights: "),
-        ("k400-tinny", "no published weights for 'k400-tinny'; did you mean 'k400-tiny'? Presets that have some: "),
-    ],
-)
 @pytest.mark.parametrize("mode", [(), ("--dry-run",), ("--list",)])
-def test_a_name_without_weights_stops_everything(cache: Path, name: str, message: str, mode: Sequence[str]) -> None:
-    result = invoke("k400-tiny", name, *mode)
+def test_a_name_of_nothing_stops_everything(cache: Path, mode: Sequence[str]) -> None:
+    result = invoke("k400-tiny", "k400-tinny", *mode)
     assert isinstance(result.exception, DownloadError)
-    assert str(result.exception).startswith(message + ", ".join(NAMES))
+    assert str(result.exception).startswith("nothing is known of 'k400-tinny'; did you mean 'k400-tiny'? Datasets: ")
+    assert str(result.exception).endswith(", ".join(NAMES))
     assert not cache.exists()
 
 
@@ -287,3 +298,104 @@ def test_an_interrupt_ends_at_once_and_keeps_what_came(cache: Path) -> None:
         _, stderr = process.communicate(timeout=8)  # the server is silent for longer
     assert (process.returncode, stderr) == (130, "dualformer: interrupted\n")
     assert part.stat().st_size == 1000
+
+
+# Datasets.
+
+
+@pytest.fixture
+def diving48(web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Diving48 with three videos, of which one is missing, on a local server; and the folder that it goes to."""
+    names = {"train": ["-a_1", "b_2"], "test": ["c_3"]}
+    for split, videos in names.items():
+        rows = [{"vid_name": name, "label": 0, "start_frame": 0, "end_frame": 9} for name in videos]
+        web.files[f"/projects/resound/Diving48_V2_{split}.json"] = json.dumps(rows).encode()
+    web.files["/projects/resound/Diving48_vocab.json"] = b"[]"
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for name in ("-a_1", "c_3"):
+            archive.addfile(tarfile.TarInfo(f"rgb/{name}.mp4"), io.BytesIO())
+    web.files["/projects/resound/Diving48_rgb.tar.gz"] = buffer.getvalue()
+    small = {"diving48": {"files": {"videos": {"about_gb": 0.001}}}}
+    content = {"mirrors": {"http://www.svcl.ucsd.edu": web.address}, "datasets": small}
+    (tmp_path / "mirror.yaml").write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "data" / "diving48"
+
+
+def test_a_dataset_is_fetched_unpacked_and_compared(diving48: Path) -> None:
+    code, stdout, stderr = run("diving48")
+    assert (code, stderr) == (0, "")
+    assert stdout.splitlines() == [
+        f"diving48 vocabulary: done, {diving48}/annotations",
+        f"diving48 train: done, {diving48}/annotations",
+        f"diving48 test: done, {diving48}/annotations",
+        f"diving48 videos: done, {diving48}/videos",
+        "diving48 train: 1 of 2 videos are there, 1 missing, such as b_2; all in missing.csv",
+        "diving48 val: 1 of 1 videos are there",
+    ]
+    assert (diving48 / "videos" / "-a_1.mp4").is_file()
+    assert (diving48 / "missing.csv").read_text() == "split,video\ntrain,b_2\n"
+    document = json.loads(invoke("diving48", "--json", "--offline").stdout)
+    assert [entry["status"] for entry in document["datasets"]] == ["present"] * 4
+    assert [(row["split"], row["annotated"], row["present"]) for row in document["present"]["diving48"]] == [
+        ("train", 2, 1),
+        ("val", 1, 1),
+    ]
+    row = next(line for line in invoke("--list", "diving48").stdout.splitlines() if line.startswith("diving48"))
+    assert row.split()[6:8] == ["automatic", "present"]
+
+
+def test_only_and_split_choose_a_part_of_a_dataset(diving48: Path) -> None:
+    assert invoke("diving48", "--only", "annotations", "--split", "val", "--root", "there").exit_code == 0
+    found = {path.name for path in (diving48.parent.parent / "there").rglob("*.json")}
+    assert found == {"Diving48_vocab.json", "Diving48_V2_test.json"}
+    assert not diving48.exists()
+
+
+def test_a_dry_run_of_a_dataset_names_sizes_addresses_and_folders(diving48: Path, web: WebServer) -> None:
+    lines = invoke("diving48", "sthv2", "kinetics400", "--dry-run").stdout.splitlines()
+    base = f"{web.address}/projects/resound"
+    assert lines[0] == (
+        f"diving48 vocabulary: would fetch a file of unknown size from {base}/Diving48_vocab.json "
+        f"to {diving48}/annotations"
+    )
+    assert lines[3] == f"diving48 videos: would fetch about 1.0 MB from {base}/Diving48_rgb.tar.gz to {diving48}/videos"
+    assert lines[4].startswith("sthv2 annotations: by hand: go to https://www.qualcomm.com/")
+    assert (
+        "kinetics400 train: would fetch 242 archives (about 370.0 GB) listed at "
+        f"https://s3.amazonaws.com/kinetics/400/train/k400_train_path.txt to {diving48.parent}/kinetics400/videos_train"
+    ) in lines
+    assert lines[-1].startswith("in all: about 456.0 GB to fetch, and 7 files of unknown size; ")
+    assert web.requests == []
+    assert not diving48.parent.exists()
+
+
+def test_what_is_to_be_done_by_hand_is_said_and_fails(diving48: Path) -> None:
+    code, stdout, stderr = run("jester", "diving48")
+    assert code == 3
+    assert len(stdout.splitlines()) == 6
+    assert [line.partition(": ")[0] for line in stderr.splitlines()] == ["jester annotations", "jester rawframes"]
+    code, stdout, stderr = run("jester")
+    assert (code, stdout) == (1, "")
+    assert "put 20bn-jester-v1-?? or 20bn-jester-v1-??.zip or 20bnjester-v1-?? or 20bnjester-v1-??.zip into " in stderr
+
+
+def test_optional_parts_by_hand_are_no_failure(diving48: Path) -> None:
+    folder = diving48.parent / "activitynet" / "videos"
+    folder.mkdir(parents=True)
+    (folder / "v_a.mp4").touch()
+    result = invoke("activitynet", "--only", "videos")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("activitynet train_val: present, ")
+
+
+def test_weights_of_a_dataset_are_those_of_its_presets(cache: Path) -> None:
+    lines = invoke("hmdb51", "--only", "weights", "--dry-run").stdout.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["hmdb51-small"]
+
+
+def test_an_only_that_is_none_is_a_usage_error() -> None:
+    code, _, stderr = run("ucf101", "--only", "frames")
+    assert code == 2
+    assert "'frames'" in stderr

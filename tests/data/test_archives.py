@@ -12,23 +12,22 @@ import random
 import re
 import signal
 import socket
-import struct
 import subprocess
 import sys
-import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
+import web_server
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from web_server import ATTACHMENT, Responder, WebServer, page, silence, slowly, status
 
 from dualformer_cli.data import archives
 from dualformer_cli.data.archives import (
@@ -49,9 +48,6 @@ from dualformer_cli.errors import DownloadError
 
 HASTY = Patience(connect_seconds=2.0, read_seconds=0.4, retries=3, back_off_seconds=0.01, longest_wait_seconds=2.0)
 BROWSER_URL = "https://drive.example/file/d/abc/view"
-ATTACHMENT = {"Content-Disposition": 'attachment; filename="model.pth"', "Content-Type": "application/octet-stream"}
-
-Responder = Callable[[BaseHTTPRequestHandler], None]
 
 
 def checkpoint(size: int = 300_000, seed: int = 0) -> bytes:
@@ -66,124 +62,8 @@ def checkpoint(size: int = 300_000, seed: int = 0) -> bytes:
 CHECKPOINT = checkpoint()
 
 
-def body(
-    data: bytes = CHECKPOINT,
-    *,
-    takes_ranges: bool = True,
-    sends: int | None = None,
-    length: int | None = -1,
-    headers: dict[str, str] | None = None,
-    etag: str | None = '"1"',
-    reset: bool = False,
-) -> Responder:
-    """A server of one file.
-
-    Args:
-        data: the file.
-        takes_ranges: whether it answers a Range with 206; else it sends all.
-        sends: bytes after which it hangs up.
-        length: Content-Length that it claims; -1 for the true one, None for none.
-        headers: of the file.
-        etag: of the file.
-        reset: hang up with a TCP reset.
-    """
-
-    def respond(request: BaseHTTPRequestHandler) -> None:
-        asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", "")) if takes_ranges else None
-        condition = request.headers.get("If-Range")
-        if condition is not None and condition != etag:
-            asked = None
-        start = int(asked[1]) if asked else 0
-        if asked and start >= len(data):
-            return status(416, {"Content-Range": f"bytes */{len(data)}"})(request)
-        rest = data[start:]
-        request.send_response(206 if asked else 200)
-        if asked:
-            request.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
-        if length is not None:
-            request.send_header("Content-Length", str(len(rest) if length == -1 else length))
-        for name, value in {**(headers or ATTACHMENT), **({"ETag": etag} if etag else {})}.items():
-            request.send_header(name, value)
-        request.end_headers()
-        request.wfile.write(rest if sends is None else rest[:sends])
-        if reset:
-            request.wfile.flush()
-            time.sleep(0.05)  # a reset overtakes bytes that are still on their way
-            request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-    return respond
-
-
-def page(title: str, rest: str = "", *, code: int = 200) -> Responder:
-    html = f"<!DOCTYPE html><html><head><title>{title}</title></head><body>{rest}</body></html>"
-    return status(code, {"Content-Type": "text/html; charset=utf-8"}, html.encode())
-
-
-def status(code: int, headers: dict[str, str] | None = None, content: bytes = b"") -> Responder:
-    def respond(request: BaseHTTPRequestHandler) -> None:
-        request.send_response(code)
-        for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
-            request.send_header(name, value)
-        request.end_headers()
-        request.wfile.write(content)
-
-    return respond
-
-
-def silence(seconds: float) -> Responder:
-    return lambda request: time.sleep(seconds)
-
-
-class WebServer:
-    """Answers each path with its responders, one after the other; the last one stays."""
-
-    def __init__(self) -> None:
-        self.responders: dict[str, list[Responder]] = {}
-        self.requests: list[BaseHTTPRequestHandler] = []
-        outer, lock = self, threading.Lock()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                with lock:
-                    outer.requests.append(self)
-                    waiting = outer.responders.get(urlsplit(self.path).path, [status(404)])
-                    respond = waiting.pop(0) if len(waiting) > 1 else waiting[0]
-                with contextlib.suppress(OSError):
-                    respond(self)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        self.address = f"http://127.0.0.1:{self.http.server_port}"
-        threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
-
-    def on(self, path: str, *responders: Responder) -> str:
-        """Set the answers of a path and return its address."""
-        self.responders[path] = list(responders)
-        return self.address + path
-
-    def asked(self, header: str) -> list[str | None]:
-        """The values of a header in all requests so far."""
-        return [request.headers.get(header) for request in self.requests]
-
-    @property
-    def paths(self) -> list[str]:
-        return [request.path for request in self.requests]
-
-
-@pytest.fixture(autouse=True)
-def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("no_proxy", "*")
-
-
-@pytest.fixture
-def web() -> Iterator[WebServer]:
-    server = WebServer()
-    yield server
-    server.http.shutdown()
-    server.http.server_close()
+def body(data: bytes = CHECKPOINT, **faults: Any) -> Responder:
+    return web_server.body(data, **faults)
 
 
 @pytest.fixture
@@ -194,7 +74,7 @@ def target(tmp_path: Path) -> Path:
 def plain(web: WebServer, *responders: Responder, **fields: Any) -> Source:
     """A file on an ordinary server."""
     url = web.on("/model.pth", *responders)
-    return Source(name="model", url=url, browser_url=BROWSER_URL, is_checkpoint=True, **fields)
+    return Source(name="model", url=url, browser_url=BROWSER_URL, kind="checkpoint", **fields)
 
 
 def drive(web: WebServer, *direct: Responder, pages: tuple[Responder, ...] = (status(404),)) -> Source:
@@ -204,7 +84,7 @@ def drive(web: WebServer, *direct: Responder, pages: tuple[Responder, ...] = (st
         url=web.on("/download", *direct) + "?id=abc&confirm=t",
         drive_page=web.on("/uc", *pages) + "?id=abc",
         browser_url=BROWSER_URL,
-        is_checkpoint=True,
+        kind="checkpoint",
     )
 
 
@@ -267,7 +147,7 @@ def test_an_old_pickle_is_a_checkpoint_too(web: WebServer, target: Path) -> None
 
 
 def test_a_file_of_another_kind_needs_no_magic(web: WebServer, target: Path) -> None:
-    get(replace(plain(web, body(b"a list\n", headers={"Content-Type": "text/plain"})), is_checkpoint=False), target)
+    get(replace(plain(web, body(b"a list\n", headers={"Content-Type": "text/plain"})), kind="any"), target)
     assert target.read_bytes() == b"a list\n"
 
 
@@ -609,7 +489,7 @@ def test_any_damage_to_a_zip_is_survived(tmp_path: Path, changes: list[tuple[int
         data[start : start + len(replacement)] = replacement
     path = tmp_path / "model.pth"
     path.write_bytes(data)
-    source = Source(name="model", url="", browser_url="", is_checkpoint=True)
+    source = Source(name="model", url="", browser_url="", kind="checkpoint")
     with contextlib.suppress(UnfitFileError):
         assert verify(source, path) == hashlib.sha256(data).hexdigest()
 
@@ -764,19 +644,9 @@ import sys
 from pathlib import Path
 from dualformer_cli.data.archives import fetch
 from dualformer_cli.data.transfer import Source
-source = Source(name="model", url=sys.argv[1], browser_url="", is_checkpoint=True)
+source = Source(name="model", url=sys.argv[1], browser_url="", kind="checkpoint")
 print(fetch(source, Path(sys.argv[2])).status)
 """
-
-
-def slowly(data: bytes, *, step: int, pause: float) -> Responder:
-    def respond(request: BaseHTTPRequestHandler) -> None:
-        body(data, sends=0)(request)
-        for start in range(0, len(data), step):
-            request.wfile.write(data[start : start + step])
-            time.sleep(pause)
-
-    return respond
 
 
 def start(source: Source, target: Path) -> subprocess.Popen[str]:

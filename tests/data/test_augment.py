@@ -16,7 +16,6 @@ from dualformer_cli.data import augment, sampling
 from dualformer_cli.data.augment import (
     CROP_TRIES,
     ERASED_AREA,
-    FLIP_LABELS,
     TrainPlan,
     mix_batch,
     one_hot,
@@ -28,7 +27,6 @@ from dualformer_cli.data.augment import (
     swap_flipped_labels,
 )
 from dualformer_cli.data.decoding import VideoInfo
-from dualformer_cli.data.manifest import load_class_names, shipped_class_lists
 from dualformer_cli.data.transforms import Box, resize_frame, resized_size
 from dualformer_cli.errors import TooShortError, VideoError
 
@@ -437,22 +435,6 @@ def test_mirrored_clips_swap_the_classes_of_each_pair():
     flipped = np.array([True, True, True, True, False])
     assert swap_flipped_labels(labels, flipped, ((0, 1), (3, 4))) == [(1,), (0,), (5,), (0, 5, 4), (0,)]
     assert swap_flipped_labels(labels, flipped, ()) == labels
-
-
-def test_flip_labels_pair_classes_that_differ_by_direction():
-    for name, pairs in FLIP_LABELS.items():
-        classes = [label for pair in pairs for label in pair]
-        assert len(set(classes)) == len(classes)
-        if name in shipped_class_lists():
-            names = load_class_names(name)
-            for first, second in pairs:
-                assert mirrored_name(names[first]) == names[second].lower().replace("r-c", "rc")
-
-
-def mirrored_name(name):
-    mirror = {"left": "right", "clockwise": "counterclockwise"}
-    mirror |= {other: word for word, other in mirror.items()}
-    return " ".join(mirror.get(word, word) for word in name.lower().replace("r-c", "rc").split())
 
 
 def test_targets_hold_each_label_and_spread_the_smoothing():

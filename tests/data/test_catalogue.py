@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from dualformer_cli.data.catalogue import Catalogue, load_catalogue
+from dualformer_cli.data import presence
+from dualformer_cli.data.catalogue import Catalogue, flip_labels, load_catalogue
+from dualformer_cli.data.manifest import load_class_names, shipped_class_lists
 from dualformer_cli.errors import ConfigError, DownloadError
 
 PUBLISHED_TOP1 = {
@@ -72,12 +74,12 @@ def test_a_source_knows_both_drive_addresses(shipped: Catalogue) -> None:
         "https://drive.usercontent.google.com/download?id=1dvG6vjC7udHTwTaqmOAfn6U3HNs3T-QF&export=download&confirm=t"
     )
     assert source.drive_page == "https://drive.google.com/uc?id=1dvG6vjC7udHTwTaqmOAfn6U3HNs3T-QF&export=download"
-    assert source.is_checkpoint
+    assert source.kind == "checkpoint"
 
 
 @pytest.mark.parametrize("name", ["kinetics400", "UCF101", "kinetics700_2020"])
-def test_a_dataset_is_plainly_not_there_yet(shipped: Catalogue, name: str) -> None:
-    message = f"'{name}' is a dataset, and datasets are not in this version yet. Presets with weights: k400-tiny, "
+def test_a_dataset_has_no_weights_of_its_own(shipped: Catalogue, name: str) -> None:
+    message = f"'{name}' is a dataset, not a preset. Presets with published weights: k400-tiny, "
     with pytest.raises(DownloadError, match=re.escape(message)):
         shipped.entry(name)
 
@@ -119,6 +121,11 @@ def test_own_weights_can_be_added(tmp_path: Path) -> None:
     assert overridden(tmp_path, {"weights": {"mine": mine}}).source("mine").url == "https://e.org/m.pth"
 
 
+def file(**changes: Any) -> dict[str, Any]:
+    """Change the entry of UCF101's videos."""
+    return {"datasets": {"ucf101": {"files": {"videos": changes}}}}
+
+
 ENTRY = {"url": "https://e.org/m.pth", "browser_url": "https://e.org", "file_name": "m.pth", "minimum_bytes": 0}
 
 
@@ -129,14 +136,40 @@ ENTRY = {"url": "https://e.org/m.pth", "browser_url": "https://e.org", "file_nam
         ("!!python/object/apply:os.system [true]", "is not YAML: "),
         ("", "the file must be a mapping, got NoneType"),
         ("[]", "the file must be a mapping, got list"),
-        ({"weight": {}}, "unknown key 'weight'; did you mean 'weights'? Known keys: google_drive, weights, datasets"),
+        (
+            {"weight": {}},
+            "unknown key 'weight'; did you mean 'weights'? Known keys: mirrors, google_drive, weights, datasets",
+        ),
         ({"weights": []}, "weights must be a mapping, got list"),
         (
             {"google_drive": {"page": "http://x/"}},
             "google_drive.page must be an address with {id} in it, got 'http://x/'",
         ),
         ({"google_drive": {"pages": "x"}}, "unknown key 'pages'; did you mean 'page'? Known keys: direct, page"),
-        ({"datasets": "ucf101"}, "datasets must be a list of names, got 'ucf101'"),
+        ({"datasets": "ucf101"}, "datasets must be a mapping, got str"),
+        ({"mirrors": {"http://a": 5}}, "mirrors.http://a has a value of the wrong type: 5"),
+        ({"datasets": {"ucf101": {"splits": []}}}, "datasets.ucf101.splits must be a mapping, got list"),
+        ({"datasets": {"ucf101": {"splits": {"val": "9"}}}}, "datasets.ucf101: splits.val has a value of the wrong"),
+        (
+            {"datasets": {"ucf101": {"clases": []}}},
+            "datasets.ucf101 has an unknown key 'clases'; did you mean 'classes'",
+        ),
+        ({"datasets": {"mine": {"title": "x"}}}, "datasets.mine needs homepage, metric, num_classes, classes, splits"),
+        ({"datasets": {"ucf101": {"labels": "many"}}}, "labels must be one of single, multi, got 'many'"),
+        ({"datasets": {"ucf101": {"flip_labels": [[1]]}}}, "flip_labels must be pairs of different classes"),
+        ({"datasets": {"ucf101": {"flip_labels": [[1, 101]]}}}, "names a class that is not one of the 101"),
+        ({"datasets": {"ucf101": {"videos_of": "ucf"}}}, "videos_of must be another dataset, got 'ucf'"),
+        (file(into="../x"), "datasets.ucf101.files.videos: '../x' must stay inside the dataset's folder"),
+        (file(strip="rgb"), "datasets.ucf101.files.videos: strip has a value of the wrong type: 'rgb'"),
+        (file(group="video"), "group must be one of annotations, videos, got 'video'"),
+        (file(split="validation"), "split must be one of train, val, test, got 'validation'"),
+        (file(url_list="x", place=["y"]), "only one of urls, url_list and place can be given"),
+        (file(urls=[]), "one of urls, url_list and place must be given, or into and by_hand"),
+        (file(into=None), "into must say where to unpack"),
+        (file(nested=1), "nested has a value of the wrong type: 1"),
+        (file(about_gb=True), "about_gb has a value of the wrong type: True"),
+        (file(md5="x"), "md5 must be 32 lower-case hexadecimal digits, got 'x'"),
+        (file(urls=["http://x/UCF101TrainTestSplits-RecognitionTask.zip"]), "two that would be stored under the name"),
         ({"weights": {"mine": 5}}, "weights.mine must be a mapping, got 5"),
         ({"weights": {"mine": {"url": "u"}}}, "weights.mine needs browser_url, file_name, minimum_bytes"),
         (
@@ -165,3 +198,87 @@ def test_a_users_file_that_is_missing_is_named() -> None:
     message = "DUALFORMER_CATALOGUE=/no/such.yaml: cannot be read: No such file or directory; name a YAML file or unset"
     with pytest.raises(ConfigError, match=re.escape(message)):
         load_catalogue({"DUALFORMER_CATALOGUE": "/no/such.yaml"})
+
+
+# Datasets.
+
+NAMES = {
+    *("hmdb51", "ucf101", "activitynet", "kinetics400", "kinetics600", "kinetics700", "kinetics700-2020", "sthv1"),
+    *("sthv2", "diving48", "jester", "mit", "mmit", "hvu", "omnisource"),
+}
+
+
+def test_every_dataset_is_there_with_its_classes(shipped: Catalogue) -> None:
+    assert set(shipped.datasets) == NAMES
+    for name, entry in shipped.datasets.items():
+        lengths = [len(load_class_names(source)) for source in entry.classes]
+        assert not lengths or sum(lengths) == entry.num_classes, name
+        assert entry.homepage.startswith("http")
+        assert entry.metric
+        assert entry.splits
+        assert {"annotations", "videos"} <= {file.group for file in entry.files.values()} or name in (
+            "kinetics700",  # its videos are those of another
+            "mit",  # one archive holds both
+            "mmit",
+        )
+
+
+def test_every_shipped_class_list_belongs_to_a_dataset(shipped: Catalogue) -> None:
+    assert {source for entry in shipped.datasets.values() for source in entry.classes} == set(shipped_class_lists())
+
+
+def test_no_name_stands_for_two_datasets(shipped: Catalogue) -> None:
+    names = [name for key, entry in shipped.datasets.items() for name in (key, *entry.aliases)]
+    assert len(set(names)) == len(names)
+    assert not set(names) & set(shipped.weights)
+    assert shipped.dataset_name("SSv2") == "sthv2"
+    assert shipped.dataset_name("nothing") is None
+
+
+def test_weights_name_the_dataset_that_they_were_trained_on(shipped: Catalogue) -> None:
+    for entry in shipped.weights.values():
+        assert entry.dataset in shipped.datasets
+
+
+def test_what_has_no_address_says_what_to_do(shipped: Catalogue) -> None:
+    for entry in shipped.datasets.values():
+        for file in entry.files.values():
+            assert not file.is_by_hand or file.by_hand
+
+
+def test_readers_of_annotations_are_known(shipped: Catalogue) -> None:
+    for entry in shipped.datasets.values():
+        assert entry.annotation_format is None or entry.annotation_format in presence._READERS
+
+
+def test_a_mirror_of_a_host_replaces_the_longest_beginning(tmp_path: Path) -> None:
+    mirrors = {"https://s3.amazonaws.com/": "http://a/", "https://s3.amazonaws.com/kinetics/400": "http://b"}
+    catalogue = overridden(tmp_path, {"mirrors": mirrors})
+    assert catalogue.address("https://s3.amazonaws.com/kinetics/400/x y") == "http://b/x y"
+    assert catalogue.address("https://s3.amazonaws.com/kinetics/600/x") == "http://a/kinetics/600/x"
+    assert catalogue.address("https://other.org/") == "https://other.org/"
+
+
+def test_an_address_of_another_kind_takes_the_place_of_the_shipped_one(tmp_path: Path) -> None:
+    changes = {"kinetics400": {"files": {"val": {"urls": ["http://x/all.tar"]}}}}
+    entry = overridden(tmp_path, {"datasets": changes}).datasets["kinetics400"].files["val"]
+    assert (entry.urls, entry.url_list, entry.into) == (("http://x/all.tar",), None, "videos_val")
+
+
+def test_flip_labels_pair_classes_that_differ_by_direction() -> None:
+    assert flip_labels() == {
+        "camera_motion": ((1, 2), (7, 8)),
+        "jester": ((0, 1), (6, 7), (14, 15)),
+        "sthv1": ((2, 4), (30, 41), (52, 66)),
+        "sthv2": ((86, 87), (93, 94), (166, 167)),
+    }
+    for source, pairs in flip_labels().items():
+        names = load_class_names(source)
+        for first, second in pairs:
+            assert mirrored_name(names[first]) == names[second].lower().replace("r-c", "rc")
+
+
+def mirrored_name(name: str) -> str:
+    mirror = {"left": "right", "clockwise": "counterclockwise"}
+    mirror |= {other: word for word, other in mirror.items()}
+    return " ".join(mirror.get(word, word) for word in name.lower().replace("r-c", "rc").split())

@@ -11,7 +11,26 @@ from hypothesis import strategies as st
 from dualformer_cli.data.manifest import load_class_names, shipped_class_lists
 from dualformer_cli.errors import DualFormerError
 
-LENGTHS = {"diving48": 48, "hmdb51": 51, "kinetics400": 400, "kinetics600": 600, "ucf101": 101}
+LENGTHS = {
+    "activitynet200": 200,
+    "diving48": 48,
+    "hmdb51": 51,
+    "hvu_action": 739,
+    "hvu_attribute": 117,
+    "hvu_concept": 291,
+    "hvu_event": 69,
+    "hvu_object": 1678,
+    "hvu_scene": 248,
+    "jester": 27,
+    "kinetics400": 400,
+    "kinetics600": 600,
+    "kinetics700": 700,
+    "mit_v1": 339,
+    "mmit_v1": 313,
+    "sthv1": 174,
+    "sthv2": 174,
+    "ucf101": 101,
+}
 
 names = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cf", "Zl", "Zp")), min_size=1).map(str.strip)
 
@@ -26,7 +45,18 @@ def test_the_shipped_lists_have_as_many_names_as_their_datasets_classes() -> Non
 
 @pytest.mark.parametrize(
     ("source", "index", "name"),
-    [("kinetics400", 0, "abseiling"), ("kinetics400", 399, "zumba"), ("ucf101", 0, "ApplyEyeMakeup")],
+    [
+        ("kinetics400", 0, "abseiling"),
+        ("kinetics400", 399, "zumba"),
+        ("kinetics700", 170, "driving car"),
+        ("ucf101", 0, "ApplyEyeMakeup"),
+        ("ucf101", 34, "Hammering"),
+        ("hmdb51", 20, "kick"),
+        ("hmdb51", 21, "kick_ball"),
+        ("sthv1", 0, "Holding something"),
+        ("activitynet200", 10, "Playing ten pins"),
+        ("diving48", 30, "Forward+Dive+NoTwis+STR"),
+    ],
 )
 def test_names_stand_at_their_published_numbers(source: str, index: int, name: str) -> None:
     assert load_class_names(source)[index] == name
@@ -79,8 +109,7 @@ def test_a_misspelt_list_names_the_nearest_and_all(tmp_path: Path) -> None:
     with pytest.raises(DualFormerError) as caught:
         load_class_names("kinetics40")
     assert str(caught.value) == (
-        "class list 'kinetics40' not found; did you mean 'kinetics400'? "
-        "The package ships diving48, hmdb51, kinetics400, kinetics600, ucf101"
+        f"class list 'kinetics40' not found; did you mean 'kinetics400'? The package ships {', '.join(LENGTHS)}"
     )
 
 

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig
-from dualformer_cli.data.augment import FLIP_LABELS
+from dualformer_cli.data.catalogue import flip_labels
+from dualformer_cli.data.manifest import load_class_names
 from dualformer_cli.engine.build import build_model, view_plan
 from dualformer_cli.engine.distributed import Ranks
 from dualformer_cli.engine.evaluate import (
@@ -159,16 +160,14 @@ def test_labels_that_the_model_does_not_know_are_refused(tmp_path: Path) -> None
 
 
 def test_pairs_that_a_mirror_exchanges_follow_the_names_of_the_list(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    names = [f"gesture {letter}" for letter in "abcdefghijklmnopqrstuvwxyz"] + ["no gesture"]
-    monkeypatch.chdir(tmp_path)
-    Path("jester").write_text("".join(f"{name}\n" for name in names))
+    names = load_class_names("jester")
     folder = tmp_path / "data"
     folder.mkdir()
     source = folder / "list.csv"
     source.write_text("path,label\na.mp4,0\n")
-    assert open_list(DataConfig(classes="jester"), str(source), class_names=None).flip_pairs == FLIP_LABELS["jester"]
+    assert open_list(DataConfig(classes="jester"), str(source), class_names=None).flip_pairs == flip_labels()["jester"]
     some = [names[index] for index in (7, 20, 1, 6, 15)]
     (folder / "classes.txt").write_text("".join(f"{name}\n" for name in some))
     assert open_list(DataConfig(classes="jester"), str(source), class_names=None).flip_pairs == ((3, 0),)
