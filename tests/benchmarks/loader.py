@@ -19,6 +19,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch and OpenCV are loaded
 
 import argparse
+import gc
 import importlib.metadata
 import json
 import platform
@@ -256,6 +257,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+    gc.freeze()  # as our workers do; it serves all contenders
     decord.logging.set_level(decord.logging.QUIET)
     facts = machine()
     print("\n".join(f"{name}: {value}" for name, value in facts.items()))

@@ -240,6 +240,7 @@ def test_workers_have_no_stdin_one_thread_and_a_stdout_that_is_stderr(pool_of, j
         "torch": False,
         "json.tool": True,
         "initialized": True,
+        "frozen": workers._CAN_FORK,
     }
     written = capfd.readouterr()
     assert written.out == ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import signal
 import sys
@@ -115,6 +116,7 @@ def surroundings(_: object) -> dict[str, object]:
         "torch": "torch" in sys.modules,
         "json.tool": "json.tool" in sys.modules,
         "initialized": initialized_in == [os.getpid()],
+        "frozen": gc.get_freeze_count() > 0,
     }
 
 
