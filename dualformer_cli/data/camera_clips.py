@@ -293,7 +293,7 @@ def render_file(job: Job, root: Path, settings: Settings) -> int:
         job.seeds(settings),
         num_frames=settings.num_frames,
         size=(sample.height, sample.width),
-        pictures=_stock(job.split, settings),
+        pictures=pictures_of(job.split, settings),
         label=job.label,
         difficulty=settings.difficulty,
     )
@@ -332,8 +332,8 @@ def write_h264(path: Path, frames: Pixels, *, fps: Fraction, crf: int) -> None:
 
 
 @lru_cache(maxsize=4)
-def _stock(split: str, settings: Settings) -> PictureSource:
-    """The pictures of one split; no picture is in two."""
+def pictures_of(split: str, settings: Settings) -> PictureSource:
+    """Return the pictures of one split; no picture is in two."""
     seed = int(np.random.SeedSequence([settings.seed, list(SPLITS).index(split), 2]).generate_state(1)[0])
     files = _share_out(settings.pictures, settings.seed)[split]
     return PictureSource(seed=seed, num_drawn=_DRAWN, side=_SIDE, files=files, max_kept=256)

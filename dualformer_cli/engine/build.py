@@ -30,6 +30,8 @@ def build_model(config: RunConfig) -> DualFormer:
         dropout=model.dropout,
         drop_path=model.drop_path,
         token_head=model.token_head,
+        motion_heads=model.motion_heads,
+        start=model.start,
         gradient_checkpointing=model.gradient_checkpointing,
     )
 
