@@ -322,7 +322,14 @@ class TrainConfig:
             _fraction(name, getattr(self, name))
         for name in ("random_erasing", "max_unreadable"):
             _probability(name, getattr(self, name))
-        for name in ("motion_weight", "mixup_alpha", "cutmix_alpha", "rand_augment_ops", "rand_augment_magnitude", "frozen_stages"):
+        for name in (
+            "motion_weight",
+            "mixup_alpha",
+            "cutmix_alpha",
+            "rand_augment_ops",
+            "rand_augment_magnitude",
+            "frozen_stages",
+        ):
             _at_least(name, getattr(self, name), 0)
         for name in ("repeats", "validate_every", "save_every_steps", "keep_epochs", "log_every_steps"):
             _at_least(name, getattr(self, name), 1)

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
 
-from dualformer_cli.data.camera_clips import Settings, find_sources, pictures_of
-from dualformer_cli.data.camera_motion import CLASSES, STATIC, PictureSource, render_clip
+from dualformer_cli.data.camera_clips import find_sources, share_out
+from dualformer_cli.data.camera_motion import CLASSES, PictureSource, render_clip
+from dualformer_cli.data.camera_paths import STATIC
 from dualformer_cli.data.pictures import Pixels
 
 RENDERED = "render:camera-motion"
@@ -24,6 +26,9 @@ _LEAST_DIFFICULTY = 0.3
 """The easiest clips over the hardest ones."""
 _ASPECTS = (1.0, 1.0, 4 / 3, 4 / 3, 16 / 9, 9 / 16)
 """Width over height of the frames, of which the middle is cut out."""
+_NUM_DRAWN = 400
+"""Pictures drawn for an epoch: drawing one takes as long as rendering a clip."""
+_STOCK_SEED = 4
 _FLAT = 0.04
 """Share of the static clips that show one colour."""
 
@@ -42,6 +47,8 @@ class RenderPlan:
     """Share of clips of noise or with a cut."""
     pictures: tuple[str, ...]
     """Picture files."""
+    stock: int
+    """Number of the stock of drawn pictures; each epoch has its own."""
 
     def label(self, number: int) -> int | None:
         """The class of a clip of the epoch, by its number from 0; the classes take turns, and the last have none."""
@@ -69,7 +76,7 @@ def picture_files(names: Sequence[str]) -> tuple[str, ...]:
     Raises:
         DualFormerError: if a folder is missing or has no picture.
     """
-    return find_sources(names)
+    return tuple(str(path) for path in share_out(find_sources(names), 0)["train"])
 
 
 def render_training_clips(plan: RenderPlan, number: int, seeds: Sequence[Sequence[int]]) -> RenderedClips:
@@ -85,7 +92,8 @@ def render_training_clips(plan: RenderPlan, number: int, seeds: Sequence[Sequenc
     """
     started = perf_counter()
     label = plan.label(number)
-    clips, motions = [], []
+    clips: list[Pixels] = []
+    motions: list[npt.NDArray[np.float32]] = []
     for repeat, seed in enumerate(seeds):
         if repeat % 2:
             clips.append(clips[-1][:, :, ::-1])
@@ -114,7 +122,7 @@ def _with_motion(rng: np.random.Generator, plan: RenderPlan, label: int) -> tupl
         rng.integers(0, 2**32, 4).tolist(),
         num_frames=plan.num_frames,
         size=(height, width),
-        pictures=_stock(plan.pictures),
+        pictures=_stock(plan.stock, plan.pictures),
         label=label,
         difficulty=plan.difficulty * (1 - (1 - _LEAST_DIFFICULTY) * rng.random() ** 2),
     )
@@ -128,7 +136,9 @@ def _without_motion(rng: np.random.Generator, plan: RenderPlan) -> tuple[Pixels,
     motion = np.full((plan.num_frames - 1, 2, 3), np.nan, np.float32)
     if rng.random() < 0.3:
         coarse = int(rng.choice((1, 2, 4)))
-        small = rng.normal(rng.uniform(60, 190), rng.uniform(15, 80), (shape[0], *(-(-s // coarse) for s in shape[1:3]), 3))
+        small = rng.normal(
+            rng.uniform(60, 190), rng.uniform(15, 80), (shape[0], *(-(-s // coarse) for s in shape[1:3]), 3)
+        )
         if rng.random() < 0.5:
             small[:] = small[..., :1]
         noise = small.repeat(coarse, axis=1).repeat(coarse, axis=2)[:, : plan.size, : plan.size]
@@ -144,5 +154,8 @@ def _mirror(motion: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 @lru_cache(maxsize=1)
-def _stock(pictures: tuple[str, ...]) -> PictureSource:
-    return pictures_of("train", Settings(pictures=pictures))
+def _stock(number: int, pictures: tuple[str, ...]) -> PictureSource:
+    """Pictures that are drawn once in a worker and used for many clips; those that `prepare` draws are others."""
+    seed = int(np.random.SeedSequence([number, _STOCK_SEED]).generate_state(1)[0])
+    files = [Path(path) for path in pictures]
+    return PictureSource(seed=seed, num_drawn=_NUM_DRAWN, files=files, max_kept=3 * _NUM_DRAWN)

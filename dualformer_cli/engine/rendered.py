@@ -1,4 +1,4 @@
-"""Training on clips that are rendered on the fly: what the configuration says, as the trainer and its workers need it."""
+"""Training on clips that are rendered on the fly: from the configuration to a list and a plan."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ def render_plan(data: DataConfig, *, files: tuple[str, ...], epoch: int) -> Rend
         difficulty=render.difficulty * min(1.0, epoch / render.easy_epochs if render.easy_epochs else 1.0),
         without_motion=render.without_motion,
         pictures=files,
+        stock=epoch,
     )
 
 
@@ -67,7 +68,8 @@ def rendered_pictures(data: DataConfig) -> tuple[str, ...]:
 def rendered_list(data: DataConfig, files: tuple[str, ...]) -> LabelledList:
     """The clips of an epoch as a list; those without a motion have no label."""
     plan = render_plan(data, files=files, epoch=0)
-    labels = [() if (label := plan.label(n)) is None else (label,) for n in range(plan.num_clips)]
+    numbered = [plan.label(number) for number in range(plan.num_clips)]
+    labels: list[tuple[int, ...]] = [() if label is None else (label,) for label in numbered]
     names = [f"{RENDERED}/{number:07d}" for number in range(plan.num_clips)]
     render = data.render
     facts = [render.num_clips, render.difficulty, render.easy_epochs, render.without_motion]

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from dualformer_cli.model.windows import Size3
 
-PIXELS_PER_STEP = 0.5
+PIXELS_PER_STEP = 0.25
 """Motions much smaller than this, in pixels a frame, are taught evenly; larger ones by their logarithm."""
 _FASTEST = 4.0
 """Speed of the fastest grating in pixels a frame."""
-_CYCLES_PER_PATCH = (0.5, 2.0)
+_CYCLES_PER_PATCH = (0.5, 3.0)
 _CYCLES_PER_FRAME = 0.4
 """The most that a grating drifts by; from 0.5 on it would seem to drift back."""
 
@@ -58,7 +58,7 @@ def motion_at_tokens(motion: Tensor, grid: tuple[int, int], size: tuple[int, int
     """How the content at the middle of each token moves to the next frame.
 
     Args:
-        motion: affine maps from each frame to the next, shape (b, T - 1, 2, 3), about the middle of the frame in pixels.
+        motion: affine maps from each frame to the next in pixels about the frame's middle, shape (b, T - 1, 2, 3).
         grid: tokens along (height, width).
         size: (height, width) of the frame in pixels.
 

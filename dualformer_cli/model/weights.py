@@ -90,7 +90,8 @@ def load_weights(
         model: the model to fill.
         source: a file (.pth, .pt, .safetensors) or a state dict, bare or wrapped as in a training checkpoint.
         strict: every tensor of the model must be found and none may be left over, except those of heads for
-            training that the model does not have. When False, tensors that are missing or of another shape keep their initial values.
+            training that the model does not have. When False, tensors that are missing or of another shape keep their
+            initial values.
         name: what messages call a state dict that comes from a file.
 
     Returns:
