@@ -71,8 +71,6 @@ class ModelConfig:
     """Stochastic depth of the last block; it rises linearly from 0."""
     token_head: bool = False
     """Whether the model has the second classifier of token labelling, one prediction per token."""
-    motion_heads: bool = False
-    """Whether the model has heads for the motion at every token, which train.motion_weight teaches."""
     start: Literal["published", "motion"] = "published"
     """Initial values without other weights: the published ones, or those from which motion is learnt quickly."""
     gradient_checkpointing: bool = False
@@ -267,8 +265,8 @@ class TrainConfig:
     label_smoothing: float = 0.0
     """Share of a label's probability that is spread over all classes."""
     motion_weight: float = 0.0
-    """Weight of teaching the motion at the tokens, summed over the stages, beside the classification; clips that are
-    rendered while training know theirs."""
+    """Weight of teaching the motion at the tokens, summed over the stages, beside the classification. Only clips that
+    are rendered while training know theirs; heads for it are in the model during training alone."""
     mixup_alpha: float = 0.0
     """Beta parameter of mixup; 0 is off."""
     cutmix_alpha: float = 0.0

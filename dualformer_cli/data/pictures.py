@@ -351,7 +351,9 @@ def _leaves(rng: np.random.Generator, side: int) -> Image.Image:
             draw.ellipse((x - radius, y - flat * radius, x + radius, y + flat * radius), fill=ink)
         else:
             angles = turn + 2 * math.pi * np.arange(corners) / corners
-            points = zip((x + radius * np.cos(angles)).tolist(), (y + flat * radius * np.sin(angles)).tolist(), strict=True)
+            points = zip(
+                (x + radius * np.cos(angles)).tolist(), (y + flat * radius * np.sin(angles)).tolist(), strict=True
+            )
             draw.polygon(list(points), fill=ink)
     if rng.random() < 0.7:
         image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 0.01) * side)))

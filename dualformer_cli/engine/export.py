@@ -1,7 +1,7 @@
 """A checkpoint becomes a small file of weights to give away, whose scores mean what they say.
 
-    dualformer eval --weights runs/train/checkpoints/best.pt --data val.csv --dump val.jsonl
-    python -m dualformer_cli.engine.export runs/train/checkpoints/best.pt val.jsonl weights.safetensors
+dualformer eval --weights runs/train/checkpoints/best.pt --data val.csv --dump val.jsonl
+python -m dualformer_cli.engine.export runs/train/checkpoints/best.pt val.jsonl weights.safetensors
 """
 
 from __future__ import annotations

@@ -21,18 +21,13 @@ def check_rendering(config: RunConfig) -> None:
     Raises:
         ConfigError: naming them.
     """
-    train, is_rendered = config.train, config.data.train_list == RENDERED
-    if train.motion_weight and not is_rendered:
-        raise ConfigError(
-            f"train.motion_weight is {train.motion_weight:g}, but only rendered clips know their motion; "
-            f"give --data {RENDERED}, or set it to 0"
-        )
-    if train.motion_weight and not config.model.motion_heads:
-        raise ConfigError(f"train.motion_weight is {train.motion_weight:g}, which needs model.motion_heads=true")
+    train = config.train
+    if config.data.train_list != RENDERED:
+        return
     mixed = [name for name in ("mixup_alpha", "cutmix_alpha", "rand_augment_ops") if getattr(train, name)]
-    if is_rendered and mixed:
+    if mixed:
         raise ConfigError(f"train.{mixed[0]} must be 0 where clips are rendered, got {getattr(train, mixed[0])}")
-    if is_rendered and config.data.multi_label:
+    if config.data.multi_label:
         raise ConfigError("data.multi_label must be false where clips are rendered: each has one motion")
 
 

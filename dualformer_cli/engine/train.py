@@ -145,7 +145,10 @@ class Trainer:
         checkpoint = self.folder.load_latest() if resume else None
         if resume and checkpoint is None:
             self.notes.append(f"nothing to resume in {str(output)!r}: this is a new run")
-        self.model = build_model(self.config)
+        is_taught_motion = is_rendered and self.config.train.motion_weight > 0
+        if self.config.train.motion_weight and not is_rendered:
+            self.notes.append("the motion at the tokens is not taught: only rendered clips know theirs")
+        self.model = build_model(self.config, motion_heads=is_taught_motion)
         if checkpoint is None:
             self._start(offline)
         self.model.to(ranks.device)
@@ -349,12 +352,12 @@ class Trainer:
                 clips, targets, mixup_alpha=train.mixup_alpha, cutmix_alpha=train.cutmix_alpha, rng=rng
             )
         with torch.autocast(device.type, dtype_of(self.precision), enabled=self.precision != "fp32"):
-            if batch.motion is not None and train.motion_weight:
+            if batch.motion is not None and self.model.motion_heads is not None:
                 logits, motions = self.forward_motion(clips)
             else:
                 logits, motions = self.forward(clips), []
         loss = classification_loss_sum(logits, targets, multi_label=data.multi_label)
-        if motions:
+        if motions and batch.motion is not None:
             motion = torch.from_numpy(batch.motion).to(device)
             loss = loss + train.motion_weight * motion_loss_sum(motions, motion, (data.crop_size, data.crop_size))
         self.scaler.scale(loss / count).backward()
