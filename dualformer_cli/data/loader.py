@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualformer_cli.data.augment import Fractions, TrainingClips, TrainPlan, read_training_clips
+from dualformer_cli.data.camera_stream import RenderedClips, render_training_clips
 from dualformer_cli.data.decoding import FileIndex
 from dualformer_cli.data.manifest import Sample
 from dualformer_cli.data.sampling import Indices
@@ -74,6 +75,8 @@ class Batch:
     """Frame numbers of the clips in their videos, shape (b, T)."""
     boxes: Fractions | None = None
     """Crops of the clips as shares of the frame, (x, y, width, height), shape (b, 4)."""
+    motion: npt.NDArray[np.float32] | None = None
+    """How the content of rendered clips moves, as in `RenderedClips`, shape (b, T - 1, 2, 3); None for videos."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +157,7 @@ def training_steps(
     jobs = (
         _Job(
             paths[order[p]],
+            int(order[p]),
             samples[order[p]].start,
             samples[order[p]].num_frames,
             tuple((seed, epoch, int(p), repeat) for repeat in range(batches.repeats)),
@@ -171,24 +175,28 @@ def training_steps(
 @dataclass(frozen=True, slots=True)
 class _Job:
     path: str
+    number: int
     start: int
     num_frames: int | None
     seeds: tuple[tuple[int, ...], ...]
     index: FileIndex | None
 
 
-def _read(plan: TrainPlan, job: _Job) -> TrainingClips:
+def _read(plan: TrainPlan, job: _Job) -> TrainingClips | RenderedClips:
+    if plan.render is not None:
+        return render_training_clips(plan.render, job.number, job.seeds)
     return read_training_clips(job.path, plan, job.seeds, start=job.start, num_frames=job.num_frames, index=job.index)
 
 
 def _collect(
     videos: list[int],
-    outcomes: Iterator[tuple[_Job, TrainingClips | Exception]],
+    outcomes: Iterator[tuple[_Job, TrainingClips | RenderedClips | Exception]],
     plan: TrainPlan,
     indexes: IndexCache,
 ) -> Batch:
     """Take the outcomes of one forward pass together."""
     read: list[TrainingClips] = []
+    rendered: list[RenderedClips] = []
     samples, unreadable, seconds = [], [], 0.0
     for video, (job, outcome) in zip(videos, islice(outcomes, len(videos)), strict=True):
         if isinstance(outcome, DualFormerError):
@@ -196,18 +204,24 @@ def _collect(
         elif isinstance(outcome, Exception):
             raise outcome
         else:
+            samples += [video] * len(outcome.clips)
+            if isinstance(outcome, RenderedClips):
+                rendered.append(outcome)
+                seconds += outcome.seconds
+                continue
             read.append(outcome)
             if outcome.index is not None:
                 indexes.put(job.path, outcome.index)
-            samples += [video] * len(outcome.clips)
             seconds += outcome.decode_seconds + outcome.preprocess_seconds
     nothing = np.empty((0, plan.num_frames, plan.crop_size, plan.crop_size, 3), np.uint8)
+    everything: list[TrainingClips | RenderedClips] = [*read, *rendered]
     return Batch(
-        clips=np.concatenate([nothing, *(outcome.clips for outcome in read)]),
+        clips=np.concatenate([nothing, *(outcome.clips for outcome in everything)]),
         samples=tuple(samples),
-        flipped=np.concatenate([np.empty(0, np.bool_), *(outcome.flipped for outcome in read)]),
+        flipped=np.concatenate([np.empty(0, np.bool_), *(outcome.flipped for outcome in everything)]),
         unreadable=tuple(unreadable),
         read_seconds=seconds,
         indices=np.concatenate([np.empty((0, plan.num_frames), np.int64), *(outcome.indices for outcome in read)]),
         boxes=np.concatenate([np.empty((0, 4)), *(outcome.boxes for outcome in read)]),
+        motion=np.concatenate([outcome.motion for outcome in rendered]) if rendered else None,
     )

@@ -7,13 +7,18 @@ from math import prod
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig, RunConfig, Size3, ViewsConfig
 from dualformer_cli.data.augment import Pairs, TrainPlan
+from dualformer_cli.data.camera_stream import RenderPlan
 from dualformer_cli.data.dataset import ViewPlan
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import config_of, read_checkpoint
 
 
-def build_model(config: RunConfig) -> DualFormer:
+def build_model(config: RunConfig, *, motion_heads: bool = False) -> DualFormer:
     """Build the network that a config describes, with random weights.
+
+    Args:
+        config: of the run.
+        motion_heads: add the heads that are taught the motion at every token.
 
     Raises:
         ConfigError: if the clip's size does not fit windows and pools.
@@ -33,6 +38,8 @@ def build_model(config: RunConfig) -> DualFormer:
         dropout=model.dropout,
         drop_path=model.drop_path,
         token_head=model.token_head,
+        motion_heads=motion_heads,
+        start=model.start,
         gradient_checkpointing=model.gradient_checkpointing,
         kernels=config.runtime.kernels,
     )
@@ -65,8 +72,11 @@ def view_plan(data: DataConfig, views: ViewsConfig, *, every_seconds: float | No
     )
 
 
-def train_plan(config: RunConfig, flip_pairs: Pairs) -> TrainPlan:
-    """How videos are cut into random clips; `flip_pairs` are the classes that a mirror turns into each other."""
+def train_plan(config: RunConfig, flip_pairs: Pairs, *, render: RenderPlan | None = None) -> TrainPlan:
+    """How videos are cut into random clips, or with `render` clips are rendered.
+
+    `flip_pairs` are the classes that a mirror turns into each other.
+    """
     data, train = config.data, config.train
     return TrainPlan(
         num_frames=data.clip.num_frames,
@@ -85,6 +95,7 @@ def train_plan(config: RunConfig, flip_pairs: Pairs) -> TrainPlan:
         rand_augment_magnitude=train.rand_augment_magnitude,
         repeats=train.repeats,
         flip_labels=flip_pairs,
+        render=render,
     )
 
 

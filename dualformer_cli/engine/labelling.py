@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 
 from dualformer_cli.config.load import ResolvedConfig
+from dualformer_cli.data.camera_stream import RENDERED
 from dualformer_cli.data.dataset import VideoViews, ViewPlan, read_views
 from dualformer_cli.data.loader import Batch
 from dualformer_cli.data.tokenlabels import (
@@ -102,6 +103,8 @@ class LabelWriter:
         offline: bool = False,
     ) -> None:
         self.ranks, self.folder = ranks, LabelFolder(output)
+        if resolved.config.data.train_list == RENDERED:
+            raise ConfigError(f"{RENDERED} has no videos whose labels could be stored; give --data LIST")
         self.listed, self.config = open_training_list(resolved)
         if len(self.listed.class_names) > 2**16:
             raise ConfigError(f"token labels hold up to 65,536 classes, the list has {len(self.listed.class_names)}")
