@@ -217,12 +217,12 @@ def test_as_a_process_it_prints_one_document_and_one_line_of_error(
         command = [sys.executable, "-m", "dualformer_cli", "gradcam", str(scenes / "a.mp4"), *arguments]
         options = ["--preset", str(mini_preset), "--weights", str(mini_weights)]
         environ = {**os.environ, "PYTHONPATH": str(Path(dualformer_cli.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-        return subprocess.run([*command, *options], capture_output=True, text=True, env=environ, timeout=120)
+        return subprocess.run([*command, *options], capture_output=True, text=True, env=environ, timeout=300)
 
     done = start("--json")
     assert done.returncode == 0
     assert json.loads(done.stdout)["output"] == "a.gradcam.gif"
-    failed = start("--layer", "9/9")
+    failed = start("--layer", "9/9", "--out", "b.gif")
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr.startswith("dualformer: layer '9/9' not found")
     assert len(failed.stderr.splitlines()) == 1
