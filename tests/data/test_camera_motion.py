@@ -93,7 +93,7 @@ def test_bars_are_black_and_the_scene_lies_between_them():
     for seed in range(60):
         clip = render_clip(seed, num_frames=3, size=(64, 64), pictures=PICTURES, difficulty=1.0)
         rows = clip.frames.max(axis=(0, 2, 3))
-        if rows[0] < 12 and rows[32] > 40:
+        if max(rows[0], rows[-1]) < 12 and rows[32] > 40:  # one dark edge may be the scene's
             found += 1
             np.testing.assert_array_equal(rows < 12, rows[::-1] < 12)
     assert found

@@ -224,7 +224,8 @@ def test_every_dataset_is_there_with_its_classes(shipped: Catalogue) -> None:
 
 
 def test_every_shipped_class_list_belongs_to_a_dataset(shipped: Catalogue) -> None:
-    assert {source for entry in shipped.datasets.values() for source in entry.classes} == set(shipped_class_lists())
+    of_datasets = {source for entry in shipped.datasets.values() for source in entry.classes}
+    assert of_datasets | {"camera_motion"} == set(shipped_class_lists())
 
 
 def test_no_name_stands_for_two_datasets(shipped: Catalogue) -> None:

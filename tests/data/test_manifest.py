@@ -13,6 +13,7 @@ from dualformer_cli.errors import DualFormerError
 
 LENGTHS = {
     "activitynet200": 200,
+    "camera_motion": 10,
     "diving48": 48,
     "hmdb51": 51,
     "hvu_action": 739,
