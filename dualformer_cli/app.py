@@ -21,6 +21,7 @@ from dualformer_cli.commands.eval import evaluate
 from dualformer_cli.commands.flops import flops
 from dualformer_cli.commands.options import VerboseOption
 from dualformer_cli.commands.predict import predict
+from dualformer_cli.commands.prepare import prepare
 from dualformer_cli.commands.train import train
 from dualformer_cli.errors import DualFormerError
 
@@ -233,3 +234,4 @@ register("eval", evaluate)
 register("predict", predict)
 register("flops", flops)
 register("download", download)
+register("prepare", prepare)

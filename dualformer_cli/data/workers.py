@@ -7,6 +7,7 @@ this process, so workers go on while the caller is busy.
 
 from __future__ import annotations
 
+import os
 import pickle
 import queue
 import sys
@@ -35,7 +36,7 @@ from dualformer_cli.data.worker_process import (
 )
 from dualformer_cli.errors import DualFormerError
 
-__all__ = ["WorkerDied", "WorkerPool", "WorkerStartError", "WorkerTimeout", "heartbeat"]
+__all__ = ["WorkerDied", "WorkerPool", "WorkerStartError", "WorkerTimeout", "heartbeat", "usable_cores"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -43,6 +44,11 @@ Result = TypeVar("Result")
 _Function = TypeVar("_Function")
 
 _CAN_FORK = sys.platform == "linux"
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WorkerTimeout(DualFormerError):  # noqa: N818
