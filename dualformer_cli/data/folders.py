@@ -138,9 +138,7 @@ def _search(folder: str, leave_out: Collection[str]) -> _Found:
     found = _Found()
     excluded = {os.path.realpath(path) for path in leave_out}
     inside_excluded: list[str] = []
-
-    def count_hidden(path: str) -> None:
-        found.num_hidden += 1
+    hidden: list[str] = []
 
     def complain(name: str, reason: str) -> None:
         found.problems.append(f"{name!r}: {reason}")
@@ -148,7 +146,7 @@ def _search(folder: str, leave_out: Collection[str]) -> _Found:
     def repeated(name: str) -> None:
         found.problems.append(f"{name!r} leads to a folder that was searched already; its videos count once")
 
-    for current, names in walk(folder, complain, on_hidden=count_hidden, on_repeated=repeated):
+    for current, names in walk(folder, complain, on_hidden=hidden.append, on_repeated=repeated):
         below = any(current.startswith(path + os.sep) for path in inside_excluded)
         if below or os.path.realpath(current) in excluded or os.path.lexists(os.path.join(current, STATE_FILE)):
             inside_excluded.append(current)
@@ -161,6 +159,8 @@ def _search(folder: str, leave_out: Collection[str]) -> _Found:
             continue
         found.videos += [os.path.join(prefix, name) for name in videos]
         found.others += [os.path.join(prefix, name) for name in names if not is_video_name(name)]
+    ours = set(inside_excluded)
+    found.num_hidden = sum(os.path.dirname(path) not in ours for path in hidden)
     return found
 
 
@@ -255,6 +255,9 @@ def _read_tables(
     if None in some_split and len(some_split) > 1:
         row = next(row for row in rows if row.split is None)
         raise DualFormerError(f"{row.where}: it has no split, and others have; fill in the column for all, or for none")
+    notes = [note] if note else []
+    if not multi_label and any(";" in name for name in class_names):
+        notes.append("some labels hold ';'; if they are several, say --multi-label")
     predefined = " and predefined splits" if None not in some_split else ""
     return VideoFolder(
         folder=folder,
@@ -263,7 +266,7 @@ def _read_tables(
         class_names=class_names,
         is_multi_label=multi_label,
         skipped={"not in the table": not_listed} if not_listed else {},
-        notes=[note] if note else [],
+        notes=notes,
         missing=[row.path for row in rows if not row.exists],
     )
 
@@ -419,10 +422,8 @@ def _name_classes(rows: Sequence[_Row], folder: str) -> tuple[list[str], dict[st
 
 
 def _with_search(content: VideoFolder, found: _Found) -> VideoFolder:
-    skipped = {**content.skipped, "hidden": found.num_hidden, "no videos": len(found.others)}
+    skipped = {**content.skipped, "hidden": found.num_hidden, "other than videos": len(found.others)}
     notes = [*content.notes, *found.problems]
-    if content.videos and not content.is_multi_label and any(";" in name for name in content.class_names):
-        notes.append("some class names hold ';'; if a video has several labels there, say --multi-label")
     if len(content.class_names) == 1:
         notes.append(f"all videos are of one class, {content.class_names[0]!r}; a classifier needs at least two")
     return replace(content, skipped={reason: count for reason, count in skipped.items() if count}, notes=notes)

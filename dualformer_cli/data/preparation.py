@@ -34,6 +34,7 @@ from dualformer_cli.data.transcoding import (
     estimate_frames,
     estimate_transcode,
     extract_frames,
+    fitted_size,
     transcode,
 )
 from dualformer_cli.data.workers import WorkerDied, WorkerPool, WorkerTimeout
@@ -315,7 +316,9 @@ def _earlier_summary(plan: Plan, fingerprint: str) -> dict[str, Any]:
     if arguments != plan.arguments:
         changed = next(key for key in plan.arguments if arguments.get(key) != plan.arguments[key])
         was, now = arguments.get(changed), plan.arguments[changed]
-        raise DualFormerError(f"{plan.root!r} holds lists made with {changed} {was!r}, now {now!r}; {advice}")
+        raise DualFormerError(
+            f"{plan.root!r} holds lists made with other options ({changed} was {was!r}, now {now!r}); {advice}"
+        )
     if before.get("fingerprint") != fingerprint:
         raise DualFormerError(f"the videos or labels have changed since the lists in {plan.root!r} were made; {advice}")
     for name in names:
@@ -404,6 +407,8 @@ def _conversion(plan: Plan, video: int, finding: Finding) -> Conversion:
         short_side=plan.short_side,
         quality=plan.quality,
         num_frames=finding.num_frames or 0,
+        width=finding.width or 1,
+        height=finding.height or 1,
     )
 
 
@@ -499,24 +504,34 @@ def _spread(items: Sequence[Any], count: int) -> list[Any]:
 def _estimate(
     pool: WorkerPool, plan: Plan, sampled: Sequence[Conversion], jobs: Sequence[Conversion] = (), *, scale: float = 1.0
 ) -> dict[str, Any]:
-    """Try some frames of a few videos and reckon what all `jobs` (or `scale` times the sample) will need."""
+    """Try some frames of a few videos and reckon what all `jobs` (or `scale` times the sample) will need.
+
+    Bytes go with the pixels that are written, time with those that are read.
+    """
     function = estimate_transcode if plan.convert == "transcode" else estimate_frames
-    num_frames, num_bytes, seconds = 0, 0, 0.0
-    for _, outcome in pool.imap(function, sampled, ahead=2 * plan.num_workers):
+    num_bytes, seconds, num_written, num_read = 0, 0.0, 0, 0
+    for job, outcome in pool.imap(function, sampled, ahead=2 * plan.num_workers):
         if isinstance(outcome, Estimate):
-            num_frames += outcome.num_frames
             num_bytes += outcome.num_bytes
             seconds += outcome.seconds
+            num_written += outcome.num_frames * _pixels_after(job)
+            num_read += outcome.num_frames * job.width * job.height
         elif not isinstance(outcome, DualFormerError):
             raise outcome
-    all_frames = sum(job.num_frames for job in jobs or sampled) * scale
-    share = all_frames / max(1, num_frames)
+    jobs = jobs or sampled
+    bytes_share = sum(job.num_frames * _pixels_after(job) for job in jobs) * scale / max(1, num_written)
+    time_share = sum(job.num_frames * job.width * job.height for job in jobs) * scale / max(1, num_read)
     return {
-        "videos": round(len(jobs or sampled) * scale),
-        "bytes": round(num_bytes * share),
-        "seconds": seconds * share / plan.num_workers,
+        "videos": round(len(jobs) * scale),
+        "bytes": round(num_bytes * bytes_share),
+        "seconds": seconds * time_share / plan.num_workers,
         "free_bytes": shutil.disk_usage(_existing(plan.root)).free,
     }
+
+
+def _pixels_after(job: Conversion) -> int:
+    width, height = fitted_size(job.width, job.height, job.short_side, even=True)
+    return width * height
 
 
 def _existing(path: str) -> str:

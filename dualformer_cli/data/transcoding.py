@@ -56,6 +56,9 @@ class Conversion:
     """Constant rate factor of H.264, less is better; or quality of JPEG, more is better."""
     num_frames: int
     """Frames of the source, as an earlier look at it found."""
+    width: int
+    height: int
+    """Its size in pixels, upright."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +225,7 @@ class _Encoder:
     def write(self, pictures: Iterator[VideoFrame]) -> int:
         """Encode the pictures and return their number."""
         count = 0
-        options = {"movflags": "+faststart"}
+        options = {"movflags": "+faststart"} if isinstance(self._target, str) else {}  # it reads the file again
         with self._av.open(self._target, "w", format="mp4", options=options) as container:
             stream = container.add_stream("libx264", rate=self._rate, options=self._options)
             stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
