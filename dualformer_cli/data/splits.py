@@ -99,4 +99,9 @@ def _assign(
                 if split == _TRAIN:
                     in_train.add(other)
         carried = lack
+    for label, numbers in of_class.items():  # whose groups other classes have given away
+        if label not in in_train:
+            smallest = min(numbers, key=lambda number: sum(content[number].values()))
+            chosen[smallest] = _TRAIN
+            in_train.update(content[smallest])
     return chosen

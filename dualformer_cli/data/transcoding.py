@@ -244,6 +244,7 @@ class _Encoder:
 
     def _convert(self, picture: VideoFrame) -> VideoFrame:
         """Scale, turn and bring into the target's pixel format."""
+        from av.video.frame import PictureType
         from av.video.reformatter import Colorspace
 
         width, height = (self.width, self.height)[:: -1 if self._quarter_turns % 2 else 1]
@@ -262,6 +263,7 @@ class _Encoder:
         if scaled is picture or self._quarter_turns:
             scaled = self._turned(scaled)
         scaled.colorspace = matrix
+        scaled.pict_type = PictureType.NONE  # that of the source would make the encoder do the same
         return scaled
 
     def _turned(self, picture: VideoFrame) -> VideoFrame:
