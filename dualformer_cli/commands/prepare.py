@@ -1,58 +1,291 @@
-"""`dualformer prepare`: data that `train` and `eval` can use."""
+"""`dualformer prepare`: data that `train` and `eval` can use, from a folder of videos or rendered."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from dualformer_cli.commands.options import JsonOption, VerboseOption
+from dualformer_cli.commands.options import JsonOption, OverridesOption, PresetOption, VerboseOption, resolve
 from dualformer_cli.commands.render import render_camera_motion
+from dualformer_cli.errors import DualFormerError
+
+if TYPE_CHECKING:
+    from dualformer_cli.data.lists import ListFormat
+    from dualformer_cli.data.preparation import Plan
 
 CAMERA_MOTION = "camera-motion"
+RENDER_OPTIONS = frozenset({"count", "pictures", "num_frames", "difficulty"})
+"""Options of camera-motion alone, and those that it shares with the others."""
+SHARED_OPTIONS = frozenset({"name", "root", "seed", "workers", "overwrite", "dry_run", "as_json", "verbose"})
+DEFAULT_SPLIT = "0.8/0.2"
+DEFAULT_CRF = 23
+DEFAULT_JPEG_QUALITY = 95
+SHOWN_VIDEOS = 12
+"""Videos on the sheet of --show."""
 
 
 def prepare(
-    source: Annotated[str, typer.Argument(metavar="NAME", help="camera-motion: clips rendered from pictures.")],
+    context: typer.Context,
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME|FOLDER", help="A folder of videos, a dataset's name, or camera-motion to render."),
+    ],
     root: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder to write to. [default: ./camera-motion]")
+        Path | None,
+        typer.Option(
+            "--root", metavar="DIR", help="Folder for all that is written. [default: FOLDER/prepared, or camera-motion]"
+        ),
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Decode every video to its end, and compare frames reached by seeking.")
+    ] = False,
+    transcode: Annotated[
+        bool, typer.Option("--transcode", help="Write small H.264 files that are quick to read; list these.")
+    ] = False,
+    frames: Annotated[bool, typer.Option("--frames", help="Write every frame as a JPEG image; list these.")] = False,
+    short_side: Annotated[
+        int,
+        typer.Option("--short-side", min=16, metavar="PIXELS", help="Shrink to this, with --transcode or --frames."),
+    ] = 256,
+    crf: Annotated[
+        int, typer.Option("--crf", min=0, max=51, help="Compression of --transcode; less is better and larger.")
+    ] = DEFAULT_CRF,
+    jpeg_quality: Annotated[
+        int, typer.Option("--jpeg-quality", min=1, max=100, help="Compression of --frames; more is better and larger.")
+    ] = DEFAULT_JPEG_QUALITY,
+    split: Annotated[
+        str | None,
+        typer.Option("--split", metavar="TRAIN/VAL[/TEST]", help=f"Shares of the splits. [default: {DEFAULT_SPLIT}]"),
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of the random splits.")] = 0,
+    group_pattern: Annotated[
+        str | None,
+        typer.Option("--group-pattern", metavar="REGEX", help="Keep videos together whose paths agree in this."),
+    ] = None,
+    group_column: Annotated[
+        str | None,
+        typer.Option("--group-column", metavar="NAME", help="Keep videos together that agree in this column."),
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option("--labels", metavar="FILE.csv", help="Table with the columns file and label.")
+    ] = None,
+    layout: Annotated[
+        str, typer.Option("--layout", metavar="auto|folders|splits|table", help="How the folder is laid out.")
+    ] = "auto",
+    class_depth: Annotated[
+        int, typer.Option("--class-depth", min=1, metavar="N", help="Folder levels that make the class name.")
+    ] = 1,
+    multi_label: Annotated[
+        bool, typer.Option("--multi-label", help="Labels of the table are several, with ';' between them.")
+    ] = False,
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--formats",
+            metavar="FORMAT,...",
+            help="Write older lists too: [multilabel_]video, [multilabel_]rawframe, rawframe_offset, json.",
+        ),
+    ] = None,
+    show: Annotated[
+        Path | None, typer.Option("--show", metavar="FILE.png", help="Draw what training sees of some videos.")
+    ] = None,
+    preset: PresetOption = None,
+    overrides: OverridesOption = None,
     count: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Clips to render, all splits together. [default: 10000]")
+        int | None,
+        typer.Option("--count", min=1, metavar="N", help="Clips of camera-motion, all splits. [default: 10000]"),
     ] = None,
     pictures: Annotated[
         list[str] | None,
         typer.Option(
+            "--pictures",
             metavar="DIR|scikit-image",
-            help="Pictures to move over besides drawn ones: a folder, or the photographs in scikit-image. Repeatable.",
+            help="What camera-motion moves over besides drawn pictures: a folder, or scikit-image's photographs.",
         ),
     ] = None,
-    num_frames: Annotated[int, typer.Option(metavar="N", help="Frames of a rendered clip.")] = 32,
+    num_frames: Annotated[
+        int, typer.Option("--num-frames", metavar="N", help="Frames of a clip of camera-motion.")
+    ] = 32,
     difficulty: Annotated[
-        float, typer.Option(metavar="0..1", help="From large, clean motion (0) to all that hides it (1).")
+        float,
+        typer.Option("--difficulty", metavar="0..1", help="camera-motion from large and clean (0) to hardly seen (1)."),
     ] = 1.0,
-    seed: Annotated[int, typer.Option(metavar="N", help="Seed of every random choice.")] = 0,
     workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processes that work. [default: one per core]")
+        int | None, typer.Option("--workers", min=1, metavar="N", help="Processes that work. [default: all cores]")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say how much space and time it would take.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Render anew what is there.")] = False,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Give up a video without progress.")
+    ] = 20.0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace lists and videos that are there.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Make a data set: videos, a list of each split with labels, and the class names."""
-    if source != CAMERA_MOTION:
-        raise typer.BadParameter(f"{source!r} is not known; known: {CAMERA_MOTION}", param_hint="NAME")
-    render_camera_motion(
-        root,
-        count=count,
-        pictures=pictures or (),
-        num_frames=num_frames,
-        difficulty=difficulty,
-        seed=seed,
-        num_workers=workers,
-        dry_run=dry_run,
-        overwrite=overwrite,
-        as_json=as_json,
+    """Turn a folder of videos into train.csv, val.csv and classes.txt.
+
+    The folder has one folder per class, or a CSV file with the columns file and label, or train/, val/ and test/
+    folders. Stopped runs are gone on with. Exit code 3 means that some videos cannot be used.
+    """
+    is_rendered = name == CAMERA_MOTION
+    _refuse_options(context, is_rendered=is_rendered)
+    if is_rendered:
+        render_camera_motion(
+            root,
+            count=count,
+            pictures=pictures or (),
+            num_frames=num_frames,
+            difficulty=difficulty,
+            seed=seed,
+            num_workers=workers,
+            dry_run=dry_run,
+            overwrite=overwrite,
+            as_json=as_json,
+        )
+        return
+    if _is_dataset(name):
+        raise DualFormerError(
+            f"{name!r} is a dataset, and preparing datasets by name is not in this version; "
+            f"if you mean a folder, write {os.path.join(os.curdir, name)!r}"
+        )
+    if transcode and frames:
+        raise typer.BadParameter("choose one of --transcode and --frames", param_hint="--transcode")
+    if overrides and show is None:
+        raise typer.BadParameter("--preset and --set say how clips are drawn: give --show too", param_hint="--set")
+    from dualformer_cli.data.folders import LAYOUTS, read_folder
+    from dualformer_cli.data.preparation import Plan
+    from dualformer_cli.data.splits import parse_shares
+    from dualformer_cli.data.workers import usable_cores
+
+    if layout not in LAYOUTS:
+        raise typer.BadParameter(f"{layout!r} is none of {', '.join(LAYOUTS)}", param_hint="--layout")
+    target = Path(name) / "prepared" if root is None else root
+    content = read_folder(
+        name,
+        layout=layout,
+        table=labels,
+        class_depth=class_depth,
+        multi_label=multi_label,
+        group_pattern=group_pattern,
+        group_column=group_column,
+        leave_out=[str(target)],
     )
+    plan = Plan(
+        content=content,
+        root=str(target),
+        shares=parse_shares(split or DEFAULT_SPLIT),
+        seed=seed,
+        check=check,
+        convert="transcode" if transcode else "frames" if frames else None,
+        short_side=short_side,
+        quality=crf if transcode else jpeg_quality,
+        formats=_formats(formats),
+        overwrite=overwrite,
+        num_workers=workers or usable_cores(),
+        timeout_seconds=timeout,
+    )
+    if split is not None and content.videos[0].split is not None:
+        raise typer.BadParameter(f"{content.layout} decide already", param_hint="--split")
+    if dry_run:
+        _show_plan(plan, as_json=as_json)
+        return
+    sheet = None if show is None else _Sheet(show, preset, overrides, plan)
+    document = _prepare(plan)
+    if sheet is not None:
+        sheet.write()
+    _report(document, as_json=as_json)
+
+
+def _refuse_options(context: typer.Context, *, is_rendered: bool) -> None:
+    """Refuse options that would do nothing.
+
+    Raises:
+        typer.BadParameter: naming the first.
+    """
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if name in SHARED_OPTIONS or source is None or source.name in ("DEFAULT", "DEFAULT_MAP"):
+            continue
+        is_of_rendering = name in RENDER_OPTIONS
+        if is_of_rendering != is_rendered:
+            where = CAMERA_MOTION if is_of_rendering else f"videos that exist, not of {CAMERA_MOTION}"
+            raise typer.BadParameter(f"this is an option of {where}", param_hint=parameter.opts[-1])
+
+
+def _is_dataset(name: str) -> bool:
+    """Whether a name is a dataset's, and no folder of that name is meant: those have a separator in them."""
+    from dualformer_cli.data.catalogue import load_catalogue
+
+    return os.sep not in name and name.lower().replace("_", "-") in load_catalogue().datasets
+
+
+def _formats(text: str | None) -> tuple[ListFormat, ...]:
+    """Read the value of --formats."""
+    from dualformer_cli.data.preparation import LIST_NAMES
+
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    for name in names:
+        if name not in LIST_NAMES:
+            allowed = ", ".join(LIST_NAMES)
+            raise typer.BadParameter(f"{name!r} is none of {allowed}", param_hint="--formats")
+    return tuple(dict.fromkeys(cast("list[ListFormat]", names)))
+
+
+def _show_plan(plan: Plan, *, as_json: bool) -> None:
+    """Print what would be done."""
+    from dualformer_cli.data.preparation import preview
+    from dualformer_cli.outputs.preparation import print_plan
+    from dualformer_cli.outputs.report import print_json
+
+    document = preview(plan)
+    (print_json if as_json else print_plan)(document)
+
+
+def _prepare(plan: Plan) -> dict[str, Any]:
+    """Do the work, with progress on stderr."""
+    from dualformer_cli.data.preparation import prepare
+    from dualformer_cli.outputs.preparation import start_lines
+    from dualformer_cli.outputs.report import Progress, log
+
+    def start(document: dict[str, Any]) -> None:
+        for line in start_lines(document):
+            log(line)
+
+    return prepare(plan, watch=lambda title, total: Progress(title, total=total), say=log, start=start)
+
+
+def _report(document: dict[str, Any], *, as_json: bool) -> None:
+    """Print the result and leave with the exit code that sums it up."""
+    from dualformer_cli.outputs.preparation import print_preparation
+    from dualformer_cli.outputs.report import print_json
+
+    (print_json if as_json else print_preparation)(document)
+    if document["broken"]:
+        raise typer.Exit(3)
+
+
+class _Sheet:
+    """A picture of what training sees; what cannot work is refused before the videos are prepared."""
+
+    def __init__(self, path: Path, preset: str | None, overrides: list[str] | None, plan: Plan) -> None:
+        from dualformer_cli.outputs.sheet import check_sheet_path
+
+        check_sheet_path(path)
+        self.path, self.preset = path, preset or "k400-small"
+        train_list = os.path.join(plan.root, "train.csv")
+        flags: dict[str, Any] = {"data.train_list": train_list, "runtime.num_workers": plan.num_workers}
+        self.config = resolve(self.preset, overrides, seed=plan.seed, **flags).config
+
+    def write(self) -> None:
+        """Draw the first clips of training."""
+        from dualformer_cli.engine.preview import preview_clips
+        from dualformer_cli.outputs.report import log
+        from dualformer_cli.outputs.sheet import write_sheet
+
+        clips = preview_clips(self.config, num_videos=SHOWN_VIDEOS)
+        title = f"What {self.preset} sees in training: random clips, {len(clips)} of {self.config.data.train_list}"
+        write_sheet([(clip.label, clip.path, clip.frames) for clip in clips], self.path, title=title)
+        log(f"{self.path}: {len(clips)} training clips")

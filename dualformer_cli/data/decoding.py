@@ -287,11 +287,13 @@ def _load_av() -> Any:
 class _PyAVFile:
     """One open container, its largest video stream, and a decoder on a single thread."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, strict: bool = False) -> None:
         self.av = _load_av()
         if self.av is None:
             raise VideoError(path, "PyAV is not installed; pip install av")
         self.path = path
+        self.strict = strict
+        """Whether damage that the decoder could paint over is a failure."""
         self.num_failed = 0
         """Packets that could not be read or decoded."""
         self.ended_early = False
@@ -343,7 +345,8 @@ class _PyAVFile:
         # One thread: many workers decode at once, and skip_frame is read at the wrong packet by threaded decoders.
         self.stream.thread_type = "NONE"
         self.stream.thread_count = 1  # for dav1d, which does not know thread_type
-        self.stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
+        strict = {"err_detect": "explode+crccheck+bitstream+buffer+careful"} if self.strict else {}
+        self.stream.codec_context.options = {"max_pixels": str(MAX_PIXELS), **strict}
 
     @property
     def containers(self) -> frozenset[str]:
@@ -492,6 +495,22 @@ def _rises(times: npt.NDArray[np.int64]) -> bool:
     return bool((np.diff(times) > 0).all())
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrictDecode:
+    """What a decode from start to end finds that forgives nothing."""
+
+    frames: dict[int, Frame]
+    """The frames that were asked for, by number; without those that could not be decoded."""
+    num_expected: int
+    """Frames there should be; more than the video has when it was cut short."""
+    num_damaged: int
+    """Those that are missing, or decoded from damaged data or from damaged frames."""
+    has_edit_list: bool
+    """Whether frames are hidden by an edit list."""
+    stated_seconds: float | None
+    """Duration that the container's header states, sound included."""
+
+
 class PyAVReader(VideoReader):
     """Frames by PyAV. Opening reads all packets once and decodes the first frame.
 
@@ -534,6 +553,46 @@ class PyAVReader(VideoReader):
 
     def close(self) -> None:
         self._file.close()
+
+    def pictures(self) -> Iterator[VideoFrame]:
+        """Yield all frames in order as they are stored: in their own pixel format, and not turned by `info.rotation`.
+
+        Raises:
+            VideoError: if more than a tenth cannot be decoded.
+        """
+        with _opened(self._path) as file:
+            for _, frame in self._without_gaps(file.frames(), self.info.num_frames - 1):
+                yield frame
+
+    def decode_strictly(self, wanted: Container[int]) -> StrictDecode:
+        """Decode all from the start, taking all for damaged that decoders usually paint over."""
+        frames: dict[int, Frame] = {}
+        position, num_clean, num_hidden, is_dirty = 0, 0, 0, False
+        with _opened(self._path, strict=True) as file:
+            file.size = self._file.size
+            for packet in chain(file.packets(), [None]):
+                if packet is not None:
+                    num_hidden += packet.is_discard
+                    is_dirty = is_dirty and not packet.is_keyframe
+                num_failed = file.num_failed
+                for frame in file.decode(packet):
+                    index = self._place(frame, position)
+                    if index is None:
+                        continue
+                    if index in wanted:
+                        frames[index] = file.to_rgb(frame, self._rotation)
+                    num_clean += not (is_dirty or frame.is_corrupt)
+                    position = index + 1
+                is_dirty = is_dirty or file.num_failed > num_failed
+            stated = file.container.duration
+            promised = len(file.stream.index_entries) - num_hidden if "mov" in file.containers else 0
+        return StrictDecode(
+            frames=frames,
+            num_expected=max(promised, self.info.num_frames),
+            num_damaged=max(0, max(promised, self.info.num_frames) - num_clean),
+            has_edit_list=self._index.has_hidden,
+            stated_seconds=None if stated is None else stated / 1e6,
+        )
 
     def _scan(self) -> tuple[_PacketTable, VideoFrame | None]:
         """Read all packets, decoding only until the first frame comes out."""
@@ -707,8 +766,8 @@ class PyAVReader(VideoReader):
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[_PyAVFile]:
-    file = _PyAVFile(path)
+def _opened(path: str, *, strict: bool = False) -> Iterator[_PyAVFile]:
+    file = _PyAVFile(path, strict=strict)
     try:
         yield file
     finally:

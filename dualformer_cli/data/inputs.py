@@ -152,11 +152,11 @@ def _list_entries(text: str, folder: str) -> Iterator[str]:
 
 def _videos_below(top: str, complain: Complain) -> Iterator[str]:
     """Yield the videos and the folders of numbered frames in a folder and the folders below it."""
-    for folder, files in _walk(top, complain):
-        videos = [file for file in files if _is_video(file)]
+    for folder, files in walk(top, complain):
+        videos = [file for file in files if is_video_name(file)]
         if videos:
             yield from (os.path.join(folder, video) for video in videos)
-        elif sum(_FRAME.fullmatch(file) is not None for file in files) > 1:
+        elif holds_frames(files):
             yield folder
 
 
@@ -167,7 +167,7 @@ def _videos_matching(pattern: str, complain: Complain) -> Iterator[str]:
     for path in _matches(pattern, complain):
         if os.path.isdir(path):
             yield from _videos_below(path, complain)
-        elif spells_suffix or _is_video(path):
+        elif spells_suffix or is_video_name(path):
             yield path
 
 
@@ -184,12 +184,25 @@ def _matches(pattern: str, complain: Complain) -> Iterator[str]:
         if not after:
             yield root or os.curdir
             continue
-        for folder, _ in _walk(root, complain):
+        for folder, _ in walk(root, complain):
             yield from _matches(os.path.join(glob.escape(folder), after), complain)
 
 
-def _walk(top: str, complain: Complain) -> Iterator[tuple[str, list[str]]]:
-    """Yield each folder from `top` down with the names of its files, in natural order; hidden entries are skipped."""
+def walk(
+    top: str,
+    complain: Complain,
+    *,
+    on_hidden: Callable[[str], object] = str,
+    on_repeated: Callable[[str], object] = str,
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder from `top` down with the names of its files, in natural order; hidden entries are skipped.
+
+    Args:
+        top: where to start.
+        complain: told of folders that cannot be read.
+        on_hidden: called with the path of each entry whose name starts with a dot.
+        on_repeated: called with each folder that a link leads to a second time, which is not entered again.
+    """
     entered: set[tuple[int, int]] = set()
     pending = [top]
     while pending:
@@ -197,13 +210,18 @@ def _walk(top: str, complain: Complain) -> Iterator[tuple[str, list[str]]]:
         try:
             status = os.stat(folder or os.curdir)
             if (status.st_dev, status.st_ino) in entered:
+                on_repeated(folder)
                 continue
             entered.add((status.st_dev, status.st_ino))
             with os.scandir(folder or os.curdir) as scan:
-                entries = [(entry.name, _leads_to_folder(entry)) for entry in scan if not entry.name.startswith(".")]
+                found = list(scan)
+            entries = [(entry.name, _leads_to_folder(entry)) for entry in found if not entry.name.startswith(".")]
         except OSError as error:
             complain(folder or os.curdir, f"the folder cannot be read: {_reason(error)}")
             continue
+        for entry in found:
+            if entry.name.startswith("."):
+                on_hidden(entry.path)
         entries.sort(key=lambda entry: _natural(entry[0]))
         yield folder, [name for name, is_folder in entries if not is_folder]
         pending.extend(os.path.join(folder, name) for name, is_folder in reversed(entries) if is_folder)
@@ -214,7 +232,13 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
-def _is_video(name: str) -> bool:
+def holds_frames(names: Iterable[str]) -> bool:
+    """Whether a folder with these files is a video in frames: it has several numbered images."""
+    return sum(_FRAME.fullmatch(name) is not None for name in names) > 1
+
+
+def is_video_name(name: str) -> bool:
+    """Whether a file has the suffix of a video, in any case."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 

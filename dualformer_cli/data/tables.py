@@ -33,6 +33,8 @@ class _Table(NamedTuple):
     lines: list[int]
     """Where each row starts."""
     rows: list[list[str]]
+    columns: list[tuple[str, ...]]
+    """The same values; empty while rows may still differ in length."""
 
     def where(self, row: int) -> str:
         return f"line {self.lines[row]}"
@@ -116,7 +118,7 @@ def _read_table(text: str, delimiter: str, labels: Labels) -> _Table:
     lines, rows, line = [], [], 1
     try:
         for row in reader:
-            if any(row):
+            if row and (row[0] or any(row)):
                 lines.append(line)
                 rows.append(row)
             line = reader.line_num + 1
@@ -126,22 +128,21 @@ def _read_table(text: str, delimiter: str, labels: Labels) -> _Table:
     for name in header:
         if header.count(name) > 1:
             raise DualFormerError(f"list {labels.source!r}: two columns are called {name!r}")
-    table = _Table(header, lines[1:], rows[1:])
+    table = _Table(header, lines[1:], rows[1:], [])
     for index, row in enumerate(table.rows):
         if len(row) != len(header):
             problem = f"it has {len(row)} fields and the header has {len(header)}; quote fields that hold {delimiter!r}"
             raise _error(table, index, labels, problem)
     if not rows[1:]:
         raise DualFormerError(f"list {labels.source!r} is empty: it has a header and no rows")
-    return table
+    return table._replace(columns=list(zip(*table.rows, strict=True)))
 
 
-def _column(table: _Table, name: str) -> list[str]:
+def _column(table: _Table, name: str) -> Sequence[str]:
     """Return the values of a column, empty ones if there is no such column."""
     if name not in table.header:
         return [""] * len(table.rows)
-    index = table.header.index(name)
-    return [row[index] for row in table.rows]
+    return table.columns[table.header.index(name)]
 
 
 def _convert(table: _Table, name: str, convert: Callable[[str], T], labels: Labels) -> list[T | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig, RunConfig, ViewsConfig
+from dualformer_cli.data.augment import Pairs, TrainPlan
 from dualformer_cli.data.dataset import ViewPlan
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import config_of, read_checkpoint
@@ -49,6 +50,29 @@ def view_plan(data: DataConfig, views: ViewsConfig, *, every_seconds: float | No
         decoder=data.decoder,
         frame_rate=data.frame_rate,
         every_seconds=every_seconds,
+    )
+
+
+def train_plan(config: RunConfig, flip_pairs: Pairs) -> TrainPlan:
+    """How videos are cut into random clips; `flip_pairs` are the classes that a mirror turns into each other."""
+    data, train = config.data, config.train
+    return TrainPlan(
+        num_frames=data.clip.num_frames,
+        frame_interval=data.clip.frame_interval,
+        sampling=data.clip.sampling,
+        short_side=data.train.short_side,
+        crop_size=data.crop_size,
+        area=data.train.area,
+        aspect=data.train.aspect,
+        flip=data.train.flip,
+        antialias=data.antialias,
+        min_frames=data.min_frames,
+        decoder=data.decoder,
+        frame_rate=data.frame_rate,
+        rand_augment_ops=train.rand_augment_ops,
+        rand_augment_magnitude=train.rand_augment_magnitude,
+        repeats=train.repeats,
+        flip_labels=flip_pairs,
     )
 
 

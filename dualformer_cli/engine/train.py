@@ -33,7 +33,7 @@ from dualformer_cli.data.loader import Batch, BatchPlan, Order, epoch_order, tra
 from dualformer_cli.data.manifest import load_class_names
 from dualformer_cli.data.transforms import normalize
 from dualformer_cli.data.workers import WorkerPool
-from dualformer_cli.engine.build import build_model, view_plan
+from dualformer_cli.engine.build import build_model, train_plan, view_plan
 from dualformer_cli.engine.checkpoint import CheckpointFolder
 from dualformer_cli.engine.distributed import (
     Ranks,
@@ -513,25 +513,7 @@ class Trainer:
         return open_list(self.config.data, source, class_names=self.train_list.class_names)
 
     def _train_plan(self) -> TrainPlan:
-        data, train = self.config.data, self.config.train
-        return TrainPlan(
-            num_frames=data.clip.num_frames,
-            frame_interval=data.clip.frame_interval,
-            sampling=data.clip.sampling,
-            short_side=data.train.short_side,
-            crop_size=data.crop_size,
-            area=data.train.area,
-            aspect=data.train.aspect,
-            flip=data.train.flip,
-            antialias=data.antialias,
-            min_frames=data.min_frames,
-            decoder=data.decoder,
-            frame_rate=data.frame_rate,
-            rand_augment_ops=train.rand_augment_ops,
-            rand_augment_magnitude=train.rand_augment_magnitude,
-            repeats=train.repeats,
-            flip_labels=self.train_list.flip_pairs,
-        )
+        return train_plan(self.config, self.train_list.flip_pairs)
 
     def _pool(self) -> WorkerPool:
         return WorkerPool(

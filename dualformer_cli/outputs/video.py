@@ -355,7 +355,7 @@ def _caption_box(lines: tuple[tuple[str, int], ...], height: int, width: int) ->
 
 
 def _draw_line(image: Image.Image, label: str, percent: int, *, top: int, padding: int, size: int) -> None:
-    draw, font = ImageDraw.Draw(image), _font(size)
+    draw, font = ImageDraw.Draw(image), font_of(size)
     left, right = padding, image.width - padding
     bar_right = left + round((right - left) * percent / 100)
     row = round(size * 1.5)
@@ -365,7 +365,7 @@ def _draw_line(image: Image.Image, label: str, percent: int, *, top: int, paddin
     number = f"{percent}%"
     draw.text((right - inset, middle), number, fill=_TEXT_COLOUR, font=font, anchor="rm")
     room = right - left - 2 * inset - font.getlength("100%") - inset
-    draw.text((left + inset, middle), _shorten(label, font, room), fill=_TEXT_COLOUR, font=font, anchor="lm")
+    draw.text((left + inset, middle), shorten(label, font, room), fill=_TEXT_COLOUR, font=font, anchor="lm")
 
 
 def _blend(image: Image.Image, *, margin: int) -> _Box:
@@ -374,7 +374,7 @@ def _blend(image: Image.Image, *, margin: int) -> _Box:
     return _Box(margin=margin, keep=(256 - share).astype(np.uint16), paint=pixels[..., :3] * share)
 
 
-def _shorten(label: str, font: ImageFont.FreeTypeFont, room: float) -> str:
+def shorten(label: str, font: ImageFont.FreeTypeFont, room: float) -> str:
     """Return the label as the font can draw it, cut with an ellipsis to `room` pixels."""
     text = _drawable(printable(label))
     if font.getlength(text) <= room:
@@ -400,13 +400,14 @@ def _say_boxes() -> None:
 
 @lru_cache(maxsize=4096)
 def _has_glyph(char: str) -> bool:
-    font = _font(16)
+    font = font_of(16)
     mask, missing = font.getmask(char), font.getmask("\uffff")
     return (mask.size, bytes(mask)) != (missing.size, bytes(missing))
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """The built-in font in a size, in pixels."""
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):
         raise DualFormerError("this Pillow was built without FreeType and cannot draw captions; install another Pillow")

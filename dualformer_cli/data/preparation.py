@@ -1,0 +1,665 @@
+"""Labelled videos become manifests: looked at, split, converted if asked, and written with all that was found.
+
+Worker processes do the work that a file could spoil. Every finished piece is in the journal, so that a run that was
+stopped is taken up where it was; what the folder ends with is the same either way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from dualformer_cli.data.checking import Finding, Look, look
+from dualformer_cli.data.duplicates import find_look_alikes
+from dualformer_cli.data.folders import SPLITS, STATE_FILE, VideoFolder
+from dualformer_cli.data.journal import Journal, open_journal, remove_left_overs, stamp
+from dualformer_cli.data.lists import ListFormat
+from dualformer_cli.data.manifest import Manifest, check_class_names, list_text, manifest_text
+from dualformer_cli.data.samples import USABLE, Sample
+from dualformer_cli.data.splits import split_videos
+from dualformer_cli.data.transcoding import (
+    Conversion,
+    Converted,
+    Estimate,
+    estimate_frames,
+    estimate_transcode,
+    extract_frames,
+    fitted_size,
+    transcode,
+)
+from dualformer_cli.data.workers import WorkerDied, WorkerPool, WorkerTimeout
+from dualformer_cli.errors import DualFormerError, VideoError
+from dualformer_cli.files import atomic_path
+
+Convert = Literal["transcode", "frames"]
+
+SUMMARY = "prepare.json"
+LIST_NAMES: Mapping[ListFormat, str] = {
+    "video": "list_videos.txt",
+    "rawframe": "list_rawframes.txt",
+    "rawframe_offset": "list_rawframes_offset.txt",
+    "multilabel_video": "list_videos_multilabel.txt",
+    "multilabel_rawframe": "list_rawframes_multilabel.txt",
+    "json": "list.json",
+}
+"""End of the file name of each older list format, after the split."""
+
+_FOLDERS: Mapping[Convert, str] = {"transcode": "videos", "frames": "frames"}
+_SAMPLED = 8
+"""Videos of which a conversion tries some frames, to tell its size and time."""
+_FEW = 5
+"""Examples named of each kind of thing that was found."""
+_MOST_PAIRS = 200
+"""Pairs of look-alikes that the summary names."""
+_SPARE = 1.05
+"""Disk space that must be free, over the estimate."""
+
+
+class Progress(Protocol):
+    """Told of every finished piece."""
+
+    def advance(self, steps: int = 1, *, note: str | None = None) -> None: ...
+
+
+Watch = Callable[[str, int], AbstractContextManager[Progress]]
+"""Takes what is done and the number of its pieces."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to become of the videos of a folder."""
+
+    content: VideoFolder
+    root: str
+    """Folder that is written."""
+    shares: tuple[float, ...]
+    """Of train, val and maybe test, for videos that nothing puts into a split."""
+    seed: int = 0
+    check: bool = False
+    convert: Convert | None = None
+    short_side: int = 256
+    quality: int = 23
+    """As `Conversion` has it."""
+    formats: tuple[ListFormat, ...] = ()
+    """Older list formats to write beside the manifests."""
+    overwrite: bool = False
+    num_workers: int = 1
+    timeout_seconds: float = 20.0
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All that decides what is written, beside the videos."""
+        convert = {"convert": self.convert, "short_side": self.short_side, "quality": self.quality}
+        return {
+            "layout": self.content.layout,
+            "split": list(self.shares),
+            "seed": self.seed,
+            "check": self.check,
+            "formats": list(self.formats),
+            **(convert if self.convert else {"convert": None}),
+        }
+
+    @cached_property
+    def splits(self) -> list[int]:
+        """Number of each video's split, in SPLITS."""
+        videos = self.content.videos
+        if all(video.split is not None for video in videos):
+            return [SPLITS.index(video.split or "") for video in videos]
+        return split_videos(
+            [video.labels for video in videos], [video.group for video in videos], self.shares, seed=self.seed
+        )
+
+    @cached_property
+    def sources(self) -> list[str]:
+        """Path of each video."""
+        return [os.path.join(self.content.folder, video.path) for video in self.content.videos]
+
+    @cached_property
+    def targets(self) -> list[str]:
+        """Where each video is after the conversion, relative to `root`."""
+        paths = [video.path for video in self.content.videos]
+        if self.convert is None:
+            prefix = os.path.relpath(os.path.realpath(self.content.folder), os.path.realpath(self.root))
+            return [os.path.join(prefix, path) for path in paths]
+        suffix = ".mp4" if self.convert == "transcode" else ""
+        return [os.path.join(_FOLDERS[self.convert], name) for name in target_names(paths, suffix)]
+
+
+def target_names(paths: Sequence[str], suffix: str) -> list[str]:
+    """Name the result of each video: its suffix is replaced, or kept where two would come to the same name.
+
+    Raises:
+        DualFormerError: if two videos have the same result in spite of that.
+    """
+    stems = [os.path.splitext(path)[0] for path in paths]
+    counts = Counter(stems)
+    names = [
+        (path if counts[stem] > 1 and stem != path else stem) + suffix for path, stem in zip(paths, stems, strict=True)
+    ]
+    for name, count in Counter(names).items():
+        if count > 1:
+            first, second = [path for path, own in zip(paths, names, strict=True) if own == name][:2]
+            raise DualFormerError(f"{first!r} and {second!r} would both become {name!r}; rename one of them")
+    return names
+
+
+def preview(plan: Plan) -> dict[str, Any]:
+    """Say what `prepare` would do, and write nothing. Some videos are tried if a conversion is asked for."""
+    _check_lists(plan)
+    document = _describe(plan)
+    if plan.convert is not None:
+        with _pool(plan) as pool:
+            tried = [
+                (video, finding)
+                for video, finding in _look_at(pool, plan, _spread(range(len(plan.sources)), _SAMPLED))
+                if finding.is_decodable
+            ]
+            if not tried:
+                raise DualFormerError(f"none of the {min(_SAMPLED, len(plan.sources))} videos tried can be read")
+            jobs = [_conversion(plan, video, finding) for video, finding in tried]
+            document["estimate"] = _estimate(pool, plan, jobs, scale=len(plan.sources) / len(tried))
+    return document
+
+
+def prepare(
+    plan: Plan, *, watch: Watch, say: Callable[[str], None], start: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """Write the manifests of a folder, going on where an earlier run was stopped.
+
+    Args:
+        plan: what to do.
+        watch: shows progress.
+        say: shows a line.
+        start: told, before the work begins, what is in the folder, as `preview` returns it.
+
+    Returns:
+        The summary that is also written as prepare.json, and under "run" what this run did.
+
+    Raises:
+        DualFormerError: if there is something else where files are to be written, if no video can be read, or if the
+            disk is too small.
+    """
+    if os.path.realpath(plan.root) == os.path.realpath(plan.content.folder):
+        raise DualFormerError(f"the videos are in {plan.root!r}: name another folder to write into with --root")
+    _check_lists(plan)
+    described = _describe(plan)
+    start(described)
+    _make_folder(plan.root)
+    with open_journal(os.path.join(plan.root, STATE_FILE)) as journal:
+        remove_left_overs(plan.root)
+        fingerprint = _fingerprint(plan)
+        before = _earlier_summary(plan, fingerprint)
+        with _pool(plan) as pool:
+            findings = _look_at_all(pool, plan, journal, watch)
+            if not any(finding.status in USABLE or finding.is_decodable for finding in findings):
+                raise DualFormerError(
+                    f"none of the {len(findings)} videos can be read; the first, {plan.sources[0]!r}: "
+                    f"{findings[0].status.removeprefix('broken: ')}"
+                )
+            samples = _listed(plan, findings)
+            run: dict[str, Any] = {}
+            if plan.convert is not None:
+                samples, run = _convert_all(pool, plan, journal, findings, samples, watch, say)
+        summary = {**described, **_found(plan, findings, samples), "fingerprint": fingerprint}
+        _write(plan, samples, summary, before)
+    return {**summary, "run": run}
+
+
+def _pool(plan: Plan) -> WorkerPool:
+    return WorkerPool(plan.num_workers, plan.timeout_seconds, preload=[__name__, "av"])
+
+
+def _make_folder(path: str) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise DualFormerError(f"cannot make the folder {path!r}: {reason}; name another one with --root") from None
+
+
+def _check_lists(plan: Plan) -> None:
+    """Refuse, before any work is done, names that the older list formats cannot hold."""
+    has_folders = {plan.convert == "frames" or (not plan.convert and os.path.isdir(source)) for source in plan.sources}
+    if plan.formats and len(has_folders) > 1:
+        raise DualFormerError("--formats cannot list files and folders of frames together; add --transcode or --frames")
+    for list_format in plan.formats:
+        if list_format != "json" and ("rawframe" in list_format) not in has_folders:
+            problem = "needs folders of frames: add --frames" if "rawframe" in list_format else "needs video files"
+            raise DualFormerError(f"--formats {list_format} {problem}")
+        samples = [
+            replace(sample, num_frames=2) for sample in _listed(plan, [Finding(status="ok")] * len(plan.targets))
+        ]
+        for split, manifest in _manifests(plan, samples).items():
+            list_text(manifest, os.path.join(plan.root, f"{split}_{LIST_NAMES[list_format]}"), list_format)
+
+
+def _describe(plan: Plan) -> dict[str, Any]:
+    """Say what was found in the folder and where it goes."""
+    content = plan.content
+    splits = {}
+    for number, name in enumerate(SPLITS):
+        videos = [video for video, split in zip(content.videos, plan.splits, strict=True) if split == number]
+        if videos:
+            counts = Counter(label for video in videos for label in video.labels)
+            splits[name] = {"videos": len(videos), "per_class": [counts[label] for label in content.class_names]}
+    return {
+        "folder": content.folder,
+        "root": plan.root,
+        "arguments": plan.arguments,
+        "layout": content.layout,
+        "videos": len(content.videos),
+        "classes": content.class_names,
+        "is_multi_label": content.is_multi_label,
+        "splits": splits,
+        "skipped": content.skipped,
+        "messages": [*content.notes, *_gaps(plan, splits)],
+    }
+
+
+def _gaps(plan: Plan, splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Name classes without videos in a split."""
+    messages = []
+    for name, split in splits.items():
+        empty = [label for label, count in zip(plan.content.class_names, split["per_class"], strict=True) if not count]
+        if empty and len(empty) < len(plan.content.class_names):
+            messages.append(f"no video in {name}: {_some(empty)}")
+    asked = [] if plan.content.videos[0].split else [SPLITS[n] for n, share in enumerate(plan.shares) if share]
+    missing = [name for name in asked if name not in splits]
+    if missing:
+        messages.append(f"too few videos for {' and '.join(missing)}")
+    return messages
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, names[:_FEW]))
+    return shown if len(names) <= _FEW else f"{shown} and {len(names) - _FEW} more"
+
+
+def _fingerprint(plan: Plan) -> str:
+    """SHA-256 over the videos as they are listed and as they lie on disk."""
+    digest = hashlib.sha256()
+    for video, source in zip(plan.content.videos, plan.sources, strict=True):
+        row = json.dumps([video.path, video.labels, video.split, video.group, stamp(source)])
+        digest.update(row.encode())
+    digest.update(json.dumps(plan.content.class_names).encode())
+    return digest.hexdigest()
+
+
+def _earlier_summary(plan: Plan, fingerprint: str) -> dict[str, Any]:
+    """Return the summary of an earlier run, {} if there is none.
+
+    Raises:
+        DualFormerError: if lists are there that another run than this one would write, unless it may overwrite them.
+    """
+    names = [name for name in _output_names(plan) if os.path.lexists(os.path.join(plan.root, name))]
+    advice = "replace them with --overwrite, or name another folder with --root"
+    try:
+        with open(os.path.join(plan.root, SUMMARY), encoding="utf-8") as file:
+            before: dict[str, Any] = json.load(file)
+        arguments, files = before["arguments"], before["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        before, arguments, files = {}, None, {}
+    if plan.overwrite or not names:
+        return before
+    if not before:
+        raise DualFormerError(f"{plan.root!r} holds {names[0]!r}, which prepare did not write; {advice}")
+    if arguments != plan.arguments:
+        changed = next(key for key in plan.arguments if arguments.get(key) != plan.arguments[key])
+        was, now = arguments.get(changed), plan.arguments[changed]
+        raise DualFormerError(
+            f"{plan.root!r} holds lists made with other options ({changed} was {was!r}, now {now!r}); {advice}"
+        )
+    if before.get("fingerprint") != fingerprint:
+        raise DualFormerError(f"the videos or labels have changed since the lists in {plan.root!r} were made; {advice}")
+    for name in names:
+        if name != SUMMARY and _hash_of(os.path.join(plan.root, name)) != files.get(name):
+            raise DualFormerError(f"{name!r} in {plan.root!r} has been changed since prepare wrote it; {advice}")
+    return before
+
+
+def _output_names(plan: Plan) -> list[str]:
+    lists = [LIST_NAMES[list_format] for list_format in plan.formats]
+    names = [f"{split}{end}" for split in SPLITS for end in (".csv", *(f"_{name}" for name in lists))]
+    return [SUMMARY, "classes.txt", *names]
+
+
+def _hash_of(path: str) -> str | None:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.sha256(file.read()).hexdigest()
+    except OSError:
+        return None
+
+
+def _look_at(pool: WorkerPool, plan: Plan, videos: Sequence[int]) -> Iterator[tuple[int, Finding]]:
+    """Yield the videos with what they are."""
+    jobs = (Look(path=plan.sources[video], check=plan.check) for video in videos)
+    outcomes = pool.imap(look, jobs, ahead=8 * plan.num_workers)
+    for video, (_, outcome) in zip(videos, outcomes, strict=True):
+        if isinstance(outcome, WorkerTimeout | WorkerDied):
+            yield video, Finding(status=f"broken: {outcome}")
+        elif isinstance(outcome, Exception):
+            raise outcome
+        else:
+            yield video, outcome
+
+
+def _look_at_all(pool: WorkerPool, plan: Plan, journal: Journal, watch: Watch) -> list[Finding]:
+    """Look at every video that the journal does not know as it is now."""
+    stamps = [stamp(source) for source in plan.sources]
+    known: dict[int, Finding] = {}
+    for number, video in enumerate(plan.content.videos):
+        record = journal.find("look", video.path)
+        if record and record["stamp"] == stamps[number] is not None and record["check"] >= plan.check:
+            finding = record["finding"]
+            known[number] = Finding(**{**finding, "notes": tuple(finding["notes"]), "hashes": tuple(finding["hashes"])})
+    todo = [number for number in range(len(plan.sources)) if number not in known]
+    with watch("check" if plan.check else "look at", len(todo)) as progress:
+        for number, finding in _look_at(pool, plan, todo):
+            known[number] = finding
+            path = plan.content.videos[number].path
+            if finding.num_frames or not finding.status.startswith("broken: decoder"):  # those are tried again
+                journal.add("look", path, stamp=stamps[number], check=plan.check, finding=asdict(finding))
+            progress.advance(note=path)
+    return [known[number] for number in range(len(plan.sources))]
+
+
+def _listed(plan: Plan, findings: Sequence[Finding]) -> list[Sample]:
+    """Return the row of each video."""
+    numbers = {name: number for number, name in enumerate(plan.content.class_names)}
+    samples = []
+    for video, target, finding in zip(plan.content.videos, plan.targets, findings, strict=True):
+        labels = tuple(numbers[label] for label in video.labels)
+        samples.append(
+            Sample(
+                target,
+                labels[0] if labels and not plan.content.is_multi_label else None,
+                labels,
+                num_frames=finding.num_frames,
+                fps=_rounded(finding.fps),
+                width=finding.width,
+                height=finding.height,
+                duration_seconds=_rounded(finding.duration_seconds),
+                status=finding.status,
+            )
+        )
+    return samples
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)
+
+
+def _conversion(plan: Plan, video: int, finding: Finding) -> Conversion:
+    return Conversion(
+        source=plan.sources[video],
+        target=os.path.join(plan.root, plan.targets[video]),
+        short_side=plan.short_side,
+        quality=plan.quality,
+        num_frames=finding.num_frames or 0,
+        width=finding.width or 1,
+        height=finding.height or 1,
+    )
+
+
+def _convert_all(
+    pool: WorkerPool,
+    plan: Plan,
+    journal: Journal,
+    findings: Sequence[Finding],
+    samples: Sequence[Sample],
+    watch: Watch,
+    say: Callable[[str], None],
+) -> tuple[list[Sample], dict[str, Any]]:
+    """Convert what is not converted yet; return the rows of the results, and what was done."""
+    settings = f"{plan.convert} short_side={plan.short_side} quality={plan.quality}"
+    possible = [video for video, finding in enumerate(findings) if finding.is_decodable]
+    done, todo = _sort_out(plan, journal, possible, settings)
+    jobs = [_conversion(plan, video, findings[video]) for video in todo]
+    kept = len(done)
+    if todo:
+        sampled = _estimate(pool, plan, _spread(jobs, _SAMPLED), jobs)
+        say(_tell(plan, sampled, kept))
+        _require_space(plan, sampled)
+    function = transcode if plan.convert == "transcode" else extract_frames
+    failed: dict[int, str] = {}
+    with watch("transcode" if plan.convert == "transcode" else "extract frames", len(todo)) as progress:
+        begun = _begin(plan, journal, todo, jobs, settings)
+        for video, (_, outcome) in zip(todo, pool.imap(function, begun, ahead=4 * plan.num_workers), strict=True):
+            target = plan.targets[video]
+            if isinstance(outcome, Converted):
+                done[video] = outcome
+                journal.add("done", target, settings=settings, stamp=stamp(plan.sources[video]), result=asdict(outcome))
+            elif isinstance(outcome, VideoError | WorkerTimeout | WorkerDied):
+                failed[video] = outcome.reason if isinstance(outcome, VideoError) else str(outcome)
+            else:
+                raise outcome
+            progress.advance(note=plan.content.videos[video].path)
+    prefix = os.path.relpath(os.path.realpath(plan.content.folder), os.path.realpath(plan.root))
+    rows = []
+    for video, sample in enumerate(samples):
+        if video in done:
+            rows.append(replace(sample, width=done[video].width, height=done[video].height, status="ok"))
+            continue
+        status = f"broken: cannot be converted: {failed[video]}" if video in failed else sample.status
+        rows.append(replace(sample, path=os.path.join(prefix, plan.content.videos[video].path), status=status))
+    return rows, {"converted": len(todo) - len(failed), "kept": kept, "failed": len(failed)}
+
+
+def _sort_out(
+    plan: Plan, journal: Journal, videos: Sequence[int], settings: str
+) -> tuple[dict[int, Converted], list[int]]:
+    """Tell what is converted already from what is to do.
+
+    Raises:
+        DualFormerError: if something else is where a result goes, unless it may be overwritten.
+    """
+    done, todo = {}, []
+    advice = "replace it with --overwrite, or name another folder with --root"
+    for video in videos:
+        target = plan.targets[video]
+        path = os.path.join(plan.root, target)
+        record, begun = journal.find("done", target), journal.find("begin", target)
+        exists = os.path.lexists(path)
+        if exists and record and record["settings"] == settings and record["stamp"] == stamp(plan.sources[video]):
+            result = Converted(**record["result"])
+            if plan.convert == "frames" or os.path.getsize(path) == result.num_bytes:
+                done[video] = result
+                continue
+        if exists and not plan.overwrite:
+            if begun is None:
+                raise DualFormerError(f"{path!r} is there, and prepare did not write it; {advice}")
+            if begun["settings"] != settings:
+                raise DualFormerError(f"{path!r} was made with other settings ({begun['settings']}); {advice}")
+        todo.append(video)
+    return done, todo
+
+
+def _begin(
+    plan: Plan, journal: Journal, videos: Sequence[int], jobs: Sequence[Conversion], settings: str
+) -> Iterator[Conversion]:
+    """Yield the jobs; before each, note that what will be there is ours."""
+    for video, job in zip(videos, jobs, strict=True):
+        _make_folder(os.path.dirname(job.target))
+        journal.add("begin", plan.targets[video], settings=settings)
+        yield job
+
+
+def _spread(items: Sequence[Any], count: int) -> list[Any]:
+    """Return so many items, evenly over all."""
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
+
+
+def _estimate(
+    pool: WorkerPool, plan: Plan, sampled: Sequence[Conversion], jobs: Sequence[Conversion] = (), *, scale: float = 1.0
+) -> dict[str, Any]:
+    """Try some frames of a few videos and reckon what all `jobs` (or `scale` times the sample) will need.
+
+    Bytes go with the pixels that are written, time with those that are read.
+    """
+    function = estimate_transcode if plan.convert == "transcode" else estimate_frames
+    num_bytes, seconds, num_written, num_read = 0, 0.0, 0, 0
+    for job, outcome in pool.imap(function, sampled, ahead=2 * plan.num_workers):
+        if isinstance(outcome, Estimate):
+            num_bytes += outcome.num_bytes
+            seconds += outcome.seconds
+            num_written += outcome.num_frames * _pixels_after(job)
+            num_read += outcome.num_frames * job.width * job.height
+        elif not isinstance(outcome, DualFormerError):
+            raise outcome
+    jobs = jobs or sampled
+    bytes_share = sum(job.num_frames * _pixels_after(job) for job in jobs) * scale / max(1, num_written)
+    time_share = sum(job.num_frames * job.width * job.height for job in jobs) * scale / max(1, num_read)
+    return {
+        "videos": round(len(jobs) * scale),
+        "bytes": round(num_bytes * bytes_share),
+        "seconds": seconds * time_share / plan.num_workers,
+        "free_bytes": shutil.disk_usage(_existing(plan.root)).free,
+    }
+
+
+def _pixels_after(job: Conversion) -> int:
+    width, height = fitted_size(job.width, job.height, job.short_side, even=True)
+    return width * height
+
+
+def _existing(path: str) -> str:
+    """Return the nearest folder above that exists."""
+    path = os.path.abspath(path)
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def _tell(plan: Plan, sampled: Mapping[str, Any], kept: int) -> str:
+    kept_too = f", beside {kept} that are done" if kept else ""
+    what = "to transcode" if plan.convert == "transcode" else "whose frames to extract"
+    return (
+        f"{sampled['videos']} videos {what}{kept_too}: about {sampled['bytes'] / 1e6:,.1f} MB, "
+        f"about {sampled['seconds'] / 60:,.1f} min on {plan.num_workers} cores; "
+        f"{sampled['free_bytes'] / 1e9:,.1f} GB free"
+    )
+
+
+def _require_space(plan: Plan, sampled: Mapping[str, Any]) -> None:
+    if sampled["bytes"] * _SPARE > sampled["free_bytes"]:
+        raise DualFormerError(
+            f"about {sampled['bytes'] / 1e9:,.2f} GB are needed in {plan.root!r} and "
+            f"{sampled['free_bytes'] / 1e9:,.2f} GB are free; free some space, name another folder with --root, "
+            "or choose a smaller --short-side"
+        )
+
+
+def _manifests(plan: Plan, samples: Sequence[Sample]) -> dict[str, Manifest]:
+    """Return the list of every split that has videos."""
+    manifests = {}
+    for number, name in enumerate(SPLITS):
+        own = [sample for sample, split in zip(samples, plan.splits, strict=True) if split == number]
+        if own:
+            manifests[name] = Manifest(
+                samples=own,
+                class_names=plan.content.class_names,
+                is_multi_label=plan.content.is_multi_label,
+                root=plan.root,
+            )
+    return manifests
+
+
+def _write(plan: Plan, samples: Sequence[Sample], summary: dict[str, Any], before: Mapping[str, Any]) -> None:
+    """Write all lists and the summary; what an earlier run wrote and this one does not goes."""
+    outputs = {"classes.txt": check_class_names(plan.content.class_names)}
+    for split, manifest in _manifests(plan, samples).items():
+        target = os.path.join(plan.root, f"{split}.csv")
+        outputs[f"{split}.csv"] = manifest_text(manifest, target)
+        summary["splits"][split]["usable"] = sum(sample.is_usable for sample in manifest.samples)
+        summary["splits"][split]["fingerprint"] = manifest.fingerprint
+        for list_format in plan.formats:
+            name = f"{split}_{LIST_NAMES[list_format]}"
+            outputs[name], _ = list_text(manifest, os.path.join(plan.root, name), list_format)
+    summary["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in outputs.items()}
+    # The summary first: it tells a run that follows on a sudden end that the lists are ours.
+    text = json.dumps(summary, indent=1) + "\n"
+    for name, data in {SUMMARY: text.encode(), **outputs}.items():
+        path = os.path.join(plan.root, name)
+        if _hash_of(path) != hashlib.sha256(data).hexdigest():
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(data)
+    for name, digest in before.get("files", {}).items():
+        path = os.path.join(plan.root, os.path.basename(name))
+        if name not in outputs and _hash_of(path) == digest:
+            os.unlink(path)
+
+
+def _found(plan: Plan, findings: Sequence[Finding], samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return statistics, and what is wrong or odd."""
+    videos = plan.content.videos
+    usable = [number for number, sample in enumerate(samples) if sample.status in USABLE]
+    notes: dict[str, list[str]] = {}
+    for video, finding in zip(videos, findings, strict=True):
+        for note in finding.notes:
+            notes.setdefault(note, []).append(video.path)
+    pairs = find_look_alikes([finding.hashes for finding in findings], plan.splits)
+    statuses = Counter("broken" if sample.status not in USABLE else sample.status for sample in samples)
+    return {
+        "status": {name: statuses[name] for name in ("ok", "sequential_only", "broken")},
+        "broken": [
+            {"path": video.path, "status": sample.status}
+            for video, sample in zip(videos, samples, strict=True)
+            if sample.status not in USABLE
+        ],
+        "notes": [{"note": note, "videos": len(paths), "examples": paths[:_FEW]} for note, paths in notes.items()],
+        "statistics": _statistics([findings[number] for number in usable], [plan.sources[number] for number in usable]),
+        "look_alikes": {
+            "pairs": len(pairs),
+            "examples": [
+                {
+                    "first": videos[pair.first].path,
+                    "first_split": SPLITS[plan.splits[pair.first]],
+                    "second": videos[pair.second].path,
+                    "second_split": SPLITS[plan.splits[pair.second]],
+                    "bits": pair.bits,
+                }
+                for pair in pairs[:_MOST_PAIRS]
+            ],
+        },
+    }
+
+
+def _statistics(findings: Sequence[Finding], sources: Sequence[str]) -> dict[str, Any]:
+    """Describe the videos as they lie in the folder."""
+    lengths = [finding.num_frames for finding in findings if finding.num_frames is not None]
+    seconds = [finding.duration_seconds for finding in findings if finding.duration_seconds is not None]
+    sizes = Counter(f"{finding.width}x{finding.height}" for finding in findings)
+    rates = Counter("unknown" if finding.fps is None else f"{finding.fps:.4g}" for finding in findings)
+    codecs = Counter(str(finding.codec) for finding in findings)
+    return {
+        "videos": len(findings),
+        "bytes": sum((stamp(source) or [0])[0] for source in sources),
+        "num_frames": _spread_of(lengths),
+        "duration_seconds": _spread_of(seconds),
+        "sizes": dict(sizes.most_common()),
+        "fps": dict(rates.most_common()),
+        "codecs": dict(codecs.most_common()),
+    }
+
+
+def _spread_of(values: Sequence[float]) -> dict[str, float] | None:
+    if not values:
+        return None
+    return {
+        "total": round(float(sum(values)), 3),
+        "min": float(min(values)),
+        "median": float(np.median(values)),
+        "max": float(max(values)),
+    }

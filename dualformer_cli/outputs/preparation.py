@@ -1,0 +1,120 @@
+"""What `prepare` found and wrote, as people read it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+from dualformer_cli.outputs.report import cells, clock, pad, printable
+
+_MOST_CLASSES = 40
+_MOST_NAMED = 20
+_MOST_KINDS = 6
+
+
+def print_preparation(document: Mapping[str, Any], *, stream: TextIO | None = None) -> None:
+    """Print the summary of `prepare`: videos, splits, classes, statistics, and what is wrong or odd."""
+    out = sys.stdout if stream is None else stream
+    encoding = getattr(out, "encoding", None) or "utf-8"
+    for line in (*_lines(document), *_broken(document), *_look_alikes(document)):
+        out.write(printable(line, encoding).rstrip() + "\n")
+
+
+def print_plan(document: Mapping[str, Any], *, stream: TextIO | None = None) -> None:
+    """Print what `prepare --dry-run` would do."""
+    out = sys.stdout if stream is None else stream
+    encoding = getattr(out, "encoding", None) or "utf-8"
+    lines = [*_start(document), *_classes(document)]
+    if estimate := document.get("estimate"):
+        lines.append(
+            f"would need about {estimate['bytes'] / 1e6:,.1f} MB of {estimate['free_bytes'] / 1e6:,.0f} MB free, "
+            f"and about {clock(estimate['seconds'])}"
+        )
+    for line in lines:
+        out.write(printable(line, encoding).rstrip() + "\n")
+
+
+def start_lines(document: Mapping[str, Any]) -> list[str]:
+    """What was found in the folder, in a few lines that can be read before the work starts."""
+    return list(_start(document))
+
+
+def _start(document: Mapping[str, Any]) -> Iterator[str]:
+    names = document["classes"]
+    shown = ", ".join(names[:_MOST_KINDS]) + (
+        f" and {len(names) - _MOST_KINDS} more" if len(names) > _MOST_KINDS else ""
+    )
+    yield f"{document['folder']}: {document['layout']}, {document['videos']} videos, {len(names)} classes ({shown})"
+    if document["skipped"]:
+        yield "left out: " + ", ".join(f"{count} {reason}" for reason, count in document["skipped"].items())
+    for message in document["messages"]:
+        yield f"note: {message}"
+
+
+def _lines(document: Mapping[str, Any]) -> Iterator[str]:
+    yield from _classes(document)
+    status = document["status"]
+    yield "videos     " + ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in status.items() if count)
+    yield from _statistics(document["statistics"])
+    for note in document["notes"]:
+        yield f"note       {note['note']}: {note['videos']} videos, such as {note['examples'][0]}"
+    run = document["run"]
+    if run:
+        failed = f", {run['failed']} failed" if run["failed"] else ""
+        yield f"converted  {run['converted']} now, {run['kept']} before{failed}"
+    yield f"written    {', '.join(name for name in document['files'])} in {document['root']}"
+
+
+def _classes(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a table of classes and splits; of many classes only the sums."""
+    splits = document["splits"]
+    names = document["classes"][:_MOST_CLASSES]
+    size = max(map(cells, (*names, "class", "all videos")))
+    yield pad("class", size) + "".join(f"{split:>8}" for split in splits)
+    if len(document["classes"]) <= _MOST_CLASSES:
+        for number, name in enumerate(names):
+            yield pad(name, size) + "".join(f"{split['per_class'][number]:>8}" for split in splits.values())
+    else:
+        for title, pick in (("fewest", min), ("most", max)):
+            yield pad(title, size) + "".join(f"{pick(split['per_class']):>8}" for split in splits.values())
+    yield pad("all videos", size) + "".join(f"{split['videos']:>8}" for split in splits.values())
+
+
+def _statistics(statistics: Mapping[str, Any]) -> Iterator[str]:
+    seconds, lengths = statistics["duration_seconds"], statistics["num_frames"]
+    if seconds:
+        middle = f"{seconds['min']:.1f} to {seconds['max']:.1f} s, median {seconds['median']:.1f}"
+        yield f"duration   {clock(seconds['total'], with_hours=True)} in all; {middle}"
+    if lengths:
+        yield f"frames     {lengths['min']:.0f} to {lengths['max']:.0f}, median {lengths['median']:.0f}"
+    yield f"sizes      {_common(statistics['sizes'])}"
+    yield f"fps        {_common(statistics['fps'])}"
+    yield f"codecs     {_common(statistics['codecs'])}; {statistics['bytes'] / 1e6:,.1f} MB"
+
+
+def _common(counts: Mapping[str, int]) -> str:
+    shown = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:_MOST_KINDS])
+    return shown + (f" and {len(counts) - _MOST_KINDS} more" if len(counts) > _MOST_KINDS else "")
+
+
+def _broken(document: Mapping[str, Any]) -> Iterator[str]:
+    broken = document["broken"]
+    for video in broken[:_MOST_NAMED]:
+        yield f"broken     {video['path']}: {video['status'].removeprefix('broken: ')}"
+    if len(broken) > _MOST_NAMED:
+        yield f"           and {len(broken) - _MOST_NAMED} more, all in prepare.json"
+
+
+def _look_alikes(document: Mapping[str, Any]) -> Iterator[str]:
+    found = document["look_alikes"]
+    if not found["pairs"]:
+        return
+    yield (
+        f"look alike {found['pairs']} pairs of videos in different splits, which makes results too good; "
+        "keep such videos together with --group-pattern or --group-column:"
+    )
+    for pair in found["examples"][:_MOST_KINDS]:
+        yield f"           {pair['first_split']} {pair['first']}  |  {pair['second_split']} {pair['second']}"
+    if found["pairs"] > _MOST_KINDS:
+        yield f"           and {found['pairs'] - _MOST_KINDS} more, in prepare.json"
