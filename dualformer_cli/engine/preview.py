@@ -9,7 +9,8 @@ import numpy.typing as npt
 import torch
 
 from dualformer_cli.config.schema import RunConfig
-from dualformer_cli.data.augment import FLIP_LABELS, mix_batch, one_hot, random_erasing, swap_flipped_labels
+from dualformer_cli.data.augment import mix_batch, one_hot, random_erasing, swap_flipped_labels
+from dualformer_cli.data.catalogue import flip_labels
 from dualformer_cli.data.loader import BatchPlan, epoch_order, training_steps
 from dualformer_cli.data.transforms import normalize
 from dualformer_cli.data.workers import WorkerPool
@@ -41,7 +42,7 @@ def preview_clips(config: RunConfig, *, num_videos: int) -> list[SeenClip]:
     data, train = config.data, config.train
     if data.train_list is None:
         raise ConfigError("there is no training list; set data.train_list")
-    classes = data.classes if data.classes in FLIP_LABELS else None  # a list has its own, and nothing else needs them
+    classes = data.classes if data.classes in flip_labels() else None  # a list has its own, and nothing else needs them
     listed = open_list(replace(data, classes=classes), data.train_list, class_names=None, usable_only=True)
     order = epoch_order(len(listed), seed=config.runtime.seed, epoch=0)[:num_videos]
     batches = BatchPlan(
