@@ -299,7 +299,8 @@ class _Sheet:
 
         check_sheet_path(path)
         self.path, self.preset = path, preset or "k400-small"
-        train_list = os.path.join(plan.root, "train.csv")
+        training = [own.name for own in plan.lists if own.rows and "train" in own.name] or ["train"]
+        train_list = os.path.join(plan.root, f"{training[0]}.csv")
         flags: dict[str, Any] = {"data.train_list": train_list, "runtime.num_workers": plan.num_workers}
         self.config = resolve(self.preset, overrides, seed=plan.seed, **flags).config
 

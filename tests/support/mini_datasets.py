@@ -166,8 +166,10 @@ def activitynet(clips: Clips) -> Mini:
             "v1-2_val.tar.gz": targz({"v1-2/val/v_valid_-____.mkv": b}),
             "archives/v1-3_train_val.tar.gz": targz({"v1-3/train_val/v__6bJUbfpnQA.webm": c}),
             "v1-2_test.tar.gz": targz({"v1-2/test/v_test_______.mp4": d}),
-            **{name: targz({f"{name}/readme.txt": b"-"}) for name in ("v1-3_test.tar.gz",)},
-            **{name: zipped({"readme.txt": b"-"}) for name in ("missing_files.zip",)},
+            "v1-3_test.tar.gz": targz({"readme.txt": b"-"}),
+            "missing_files.zip": zipped({"readme.txt": b"-"}),
+            "missing_files_v1-2_test.zip": zipped({"readme.txt": b"-"}),
+            "missing_files_v1-3_test.zip": zipped({"readme.txt": b"-"}),
         },
         lists={
             "train": [("v1-2/train/v_--1DO2V4K74.mp4", (rock,)), ("v__6bJUbfpnQA.webm", (beer,))],
@@ -223,7 +225,7 @@ def kinetics400(clips: Clips) -> Mini:
         lists={
             "train": [
                 ("videos_replacement/0wR5jVB-WPk_000417_000427.mp4", (0,)),
-                ("videos_train/--nQbRBEz2s_000104_000114.mp4", (2,)),
+                ("videos_train/--nQbRBEz2s_000104_000114.mp4", (1,)),
                 ("videos_train/old-name___.mp4", (399,)),
             ],
             "val": [("videos_val/_v-al_______000005_000015.mp4", (399,))],
@@ -382,7 +384,10 @@ def sthv2(clips: Clips) -> Mini:
         "labels/test-answers.csv": lines(f"3;{names[1]}"),
     }
     whole = targz(
-        {f"20bn-something-something-v2/{key}.webm": v for key, v in zip(("78687", "5", "42326", "3"), (a, b, c, d))}
+        {
+            f"20bn-something-something-v2/{key}.webm": v
+            for key, v in zip(("78687", "5", "42326", "3"), (a, b, c, d), strict=True)
+        }
     )
     stem = "20bn-something-something-v2-"
     return Mini(
