@@ -127,7 +127,7 @@ def download(
             progress=progress,
         )
         weights = archives.fetch_weights(selection.weights, root=root, offline=offline, progress=progress)
-    present = {name: acquire.compare(catalogue, name, data) for name in selection.datasets}
+    present = {name: acquire.compare(catalogue, name, data, splits) for name in selection.datasets}
     _report(outcomes, weights, present, as_json=as_json)
 
 

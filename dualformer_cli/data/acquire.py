@@ -141,6 +141,8 @@ class _Job:
     """Addresses of the same file; none for one that the user has put there."""
     paths: tuple[Path, ...]
     """Where it lies, or its pieces."""
+    number: str = ""
+    """Which of a list it is, such as 3/242."""
 
 
 def plan(
@@ -363,10 +365,11 @@ def describe(catalogue: Catalogue, name: str, root: Path) -> DatasetState:
     )
 
 
-def compare(catalogue: Catalogue, name: str, root: Path) -> list[SplitPresence]:
-    """Compare the videos of a dataset that are there with those that are annotated."""
+def compare(catalogue: Catalogue, name: str, root: Path, splits: Sequence[str] | None = None) -> list[SplitPresence]:
+    """Compare the videos of a dataset that are there with those that are annotated, in some splits or in all."""
     entry = catalogue.datasets[name]
-    return present_and_annotated(entry, root.absolute() / name, root.absolute() / (entry.videos_of or name))
+    rows = present_and_annotated(entry, root.absolute() / name, root.absolute() / (entry.videos_of or name))
+    return [row for row in rows if splits is None or set(splits) & set(row.split.split("_"))]
 
 
 def acquire(
@@ -514,7 +517,7 @@ class _Run:
             jobs.setdefault(name, _Job(item=item, name=name, sources=(source,), paths=(item.archive_folder / name,)))
         if not jobs:
             raise UnfitFileError(path, "is empty; it should list addresses")
-        return list(jobs.values())
+        return [replace(job, number=f"{number}/{len(jobs)} ") for number, job in enumerate(jobs.values(), start=1)]
 
     def _placed_jobs(self, item: Item) -> list[_Job] | _Result:
         """Return what the user has put there, or what there is to do."""
@@ -627,7 +630,7 @@ class _Run:
     def _tell(self, job: _Job, doing: str = "") -> Progress | None:
         if self._progress is None:
             return None
-        progress, name = self._progress, f"{doing}{job.item.dataset}/{job.name}"
+        progress, name = self._progress, f"{doing}{job.item.dataset} {job.number}{job.name}"
         return lambda done, length: progress(name, done, length)
 
 

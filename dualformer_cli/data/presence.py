@@ -48,7 +48,7 @@ def present_and_annotated(entry: DatasetEntry, folder: Path, videos: Path) -> li
         videos: folder of the dataset whose archives hold its videos; often the same.
 
     Returns:
-        A row per split. Without annotations, a row per folder of which the number of videos is known.
+        A row per split. Without annotations, a row per folder with videos of which the number is known.
     """
     there = _present(videos)
     if not there:
@@ -56,8 +56,9 @@ def present_and_annotated(entry: DatasetEntry, folder: Path, videos: Path) -> li
     annotated = annotated_videos(entry, folder / "annotations")
     if not annotated:
         return [
-            SplitPresence(split=name, annotated=wanted, present=len(there.get(name, ())), examples=())
+            SplitPresence(split=name, annotated=wanted, present=len(there[name]), examples=())
             for name, wanted in entry.num_videos.items()
+            if name in there
         ]
     missing = {split: _missing(split, names, there) for split, names in annotated.items()}
     _write_missing(folder / MISSING_FILE, missing)

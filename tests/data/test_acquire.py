@@ -225,8 +225,8 @@ def test_lists_of_archives_are_fetched_with_troubles(web: WebServer, root: Path,
         "videos_test/t.mp4": NOISE["f"],
     }
     assert any("mountain%20climber%20" in path for path in web.paths)
-    assert "kinetics600/playing 'x'.tar.gz" in told
-    assert "unpack kinetics600/playing 'x'.tar.gz" in told
+    assert "kinetics600 3/3 playing 'x'.tar.gz" in told
+    assert "unpack kinetics600 3/3 playing 'x'.tar.gz" in told
     assert look(catalogue, plan(catalogue, ["kinetics600"], root, splits=["test"])[-1]).state == "present"
 
 

@@ -54,8 +54,9 @@ def checkpoint(size: int = 300_000, seed: int = 0) -> bytes:
     """A zip archive of the shape that torch.save writes; what is inside does not matter here."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("model/data.pkl", b"\x80\x02}q\x00.")
-        archive.writestr("model/data/0", random.Random(seed).randbytes(size))
+        # ZipInfo, because a name alone would be stored with the time, and two calls would give two archives.
+        archive.writestr(zipfile.ZipInfo("model/data.pkl"), b"\x80\x02}q\x00.")
+        archive.writestr(zipfile.ZipInfo("model/data/0"), random.Random(seed).randbytes(size))
     return buffer.getvalue()
 
 
