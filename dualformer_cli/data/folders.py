@@ -99,8 +99,6 @@ class VideoFolder:
     """What a dataset has in place of one list for each split, in which every video is once."""
     facts: dict[str, Any] = field(default_factory=dict)
     """More for the summary."""
-    missing: list[str] = field(default_factory=list)
-    """Videos that a table names and that are not there."""
 
 
 def read_folder(
@@ -295,7 +293,6 @@ def _read_tables(
         is_multi_label=multi_label,
         skipped={"not in the table": not_listed} if not_listed else {},
         notes=notes,
-        missing=[row.path for row in rows if not row.exists],
     )
 
 
@@ -306,7 +303,6 @@ class _Row:
     labels: tuple[str, ...]
     split: str | None
     group: str | None
-    exists: bool
 
 
 class _Finder:
@@ -320,16 +316,16 @@ class _Finder:
             os.path.splitext(video)[0]: video for video in videos if stems[os.path.splitext(video)[0]] == 1
         }
 
-    def find(self, name: str, where: str) -> tuple[str, bool]:
-        """Return the path relative to the folder, and whether there is such a video."""
+    def find(self, name: str, where: str) -> str:
+        """Return the path relative to the folder; there may be no such file."""
         path = os.path.relpath(name, os.path.abspath(self._folder)) if os.path.isabs(name) else os.path.normpath(name)
         if path in self._known:
-            return path, True
+            return path
         if path in self._by_stem:
-            return self._by_stem[path], True
+            return self._by_stem[path]
         if not is_encodable(name) or path == os.curdir or path.split(os.sep)[0] == os.pardir:
             raise DualFormerError(f"{where}: {name!r} is not inside of the folder; name files relative to the folder")
-        return path, os.path.lexists(os.path.join(self._folder, path))
+        return path
 
 
 def _read_table(
@@ -361,8 +357,8 @@ def _read_table(
             raise DualFormerError(f"{where}: {values[file_column]!r} has no label; only test videos may lack one")
         if not values[file_column]:
             raise DualFormerError(f"{where}: it names no file")
-        found, exists = finder.find(values[file_column], where)
-        rows.append(_Row(where, found, labels, own, (values[group] or None) if group is not None else None, exists))
+        found = finder.find(values[file_column], where)
+        rows.append(_Row(where, found, labels, own, (values[group] or None) if group is not None else None))
     return rows
 
 

@@ -30,8 +30,12 @@ from dualformer_cli.files import atomic_path
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
-H264_OPTIONS = {"preset": "veryfast", "tune": "fastdecode", "g": "16", "bf": "0", "sc_threshold": "0"}
-"""Short groups of pictures without B-frames: a random frame needs 15 others at most, and each packet is one frame."""
+H264_OPTIONS = {
+    **{"preset": "veryfast", "tune": "fastdecode", "g": "16", "bf": "0", "sc_threshold": "0"},
+    "x264-params": "cpu-independent=1",
+}
+"""Short groups of pictures without B-frames: a random frame needs 15 others at most, and each packet is one frame.
+Some of x264's fast routines depend on the processor, and now and then on what lies in memory: these are left out."""
 FRAME_NAME = "img_{:05d}.jpg"
 """Name of a frame by its number, from 1."""
 SAMPLE_FRAMES = 64
@@ -244,7 +248,6 @@ class _Encoder:
 
     def _convert(self, picture: VideoFrame) -> VideoFrame:
         """Scale, turn and bring into the target's pixel format."""
-        from av.video.frame import PictureType
         from av.video.reformatter import Colorspace
 
         width, height = (self.width, self.height)[:: -1 if self._quarter_turns % 2 else 1]
@@ -260,21 +263,25 @@ class _Encoder:
             dst_color_range="MPEG",
             threads=1,
         )
-        if scaled is picture or self._quarter_turns:
-            scaled = self._turned(scaled)
-        scaled.colorspace = matrix
-        scaled.pict_type = PictureType.NONE  # that of the source would make the encoder do the same
-        return scaled
+        ready = self._upright(scaled)
+        ready.colorspace = matrix
+        return ready
 
-    def _turned(self, picture: VideoFrame) -> VideoFrame:
-        """Return an upright copy."""
+    def _upright(self, picture: VideoFrame) -> VideoFrame:
+        """Return a copy that is turned.
+
+        The encoder looks behind the ends of rows: they are zeros, so that the same video gives the same bytes. And a
+        decoded picture knows of what kind it was in the source, which the encoder would make it again.
+        """
         planes = picture.to_ndarray()
         height, width = picture.height, picture.width
-        luma = planes[:height]
         chroma = planes[height:].reshape(2, height // 2, width // 2)
-        turned = [np.rot90(plane, self._quarter_turns) for plane in (luma, *chroma)]
-        data = np.concatenate([plane.reshape(-1) for plane in turned]).reshape(-1, self.width)
-        return self._av.VideoFrame.from_ndarray(data, "yuv420p")
+        line = -(-self.width // 64) * 64 + 64
+        whole = np.zeros((self.height * 3 // 2 + 64, line), np.uint8)
+        whole[: self.height, : self.width] = np.rot90(planes[:height], self._quarter_turns)
+        rest = whole[self.height : self.height * 3 // 2].reshape(2, self.height // 2, line // 2)
+        rest[:, :, : self.width // 2] = np.rot90(chroma, self._quarter_turns, axes=(1, 2))
+        return self._av.VideoFrame.from_numpy_buffer(whole[: self.height * 3 // 2], "yuv420p", width=self.width)
 
 
 def _times(reader: VideoReader) -> tuple[np.ndarray[Any, Any], Fraction]:

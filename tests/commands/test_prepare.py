@@ -1,103 +1,168 @@
-"""`dualformer prepare camera-motion`: a data set out of nothing, and words for what cannot be."""
+"""The options, output and ends of `dualformer prepare`."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from dualformer_cli.app import app
-from dualformer_cli.data import camera_clips, workers
-from dualformer_cli.data.manifest import read_manifest
+from dualformer_cli.config.load import load_config
+from dualformer_cli.engine.preview import preview_clips
 from dualformer_cli.errors import DualFormerError
 
-QUICK = ["--count", "100", "--num-frames", "2"]
+RUNNER = CliRunner(env={"COLUMNS": "100"})
+CLASSES = ("running, fast", 'it\'s "naïve"')
 
-pytestmark = pytest.mark.usefixtures("_own_environment")
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory, clip_drawer: Callable[..., Path]) -> Path:
+    """Two classes of five videos."""
+    folder = tmp_path_factory.mktemp("drawn")
+    for number, name in enumerate(CLASSES):
+        (folder / name).mkdir()
+        for clip in range(5):
+            clip_drawer(folder / name / f"clip {clip}.mp4", num_frames=10 + 5 * number + clip, size=(72, 64))
+    return folder
 
 
 @pytest.fixture
-def prepare(monkeypatch, here_pool):
-    """The function prepare(*arguments) -> the runner's result; clips are rendered in this process."""
-    monkeypatch.setattr(camera_clips, "WorkerPool", here_pool)
-    monkeypatch.setattr(camera_clips, "_SIDE", 64)
-    camera_clips._stock.cache_clear()
-    return lambda *arguments: CliRunner().invoke(app, ["prepare", *map(str, arguments)])
+def prepare(
+    _own_environment: None, drawn: Path, tmp_path: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Any]:
+    """The function prepare(*options) -> result of the command on a copy of the videos at "videos"."""
+    for module in ("data.preparation", "data.workers", "engine.preview", "engine.train"):
+        monkeypatch.setattr(f"dualformer_cli.{module}.WorkerPool", here_pool)
+    shutil.copytree(drawn, "videos")
+    return lambda *options: RUNNER.invoke(app, ["prepare", *map(str, options)])
 
 
-def test_it_makes_lists_that_can_be_read_in_a_folder_of_its_own(prepare):
-    result = prepare("camera-motion", *QUICK)
+def test_a_folder_becomes_lists_that_train_takes(prepare: Any, mini_preset: Path) -> None:
+    result = prepare("videos")
     assert result.exit_code == 0, result.output
-    lines = result.stdout.splitlines()
-    assert lines[:3] == [
-        "train: 80 clips, camera-motion/train.csv",
-        "val: 10 clips, camera-motion/val.csv",
-        "test: 10 clips, camera-motion/test.csv",
+    assert "videos: class folders, 10 videos, 2 classes" in result.stderr
+    assert "all videos 8 2" in " ".join(result.stdout.split())
+    assert "written    classes.txt, train.csv, val.csv in videos/prepared" in result.stdout
+    lists = [f"--data=videos/prepared/{split}.csv" for split in ("train", "val")]
+    small = [f"--set=train.{key}=2" for key in ("batch_size", "global_batch_size")] + ["--set=train.epochs=1"]
+    trained = RUNNER.invoke(
+        app, ["train", "--preset", str(mini_preset), *lists, *small, "--set=data.train.short_side=64"]
+    )
+    assert trained.exit_code == 0, trained.output
+    predicted = RUNNER.invoke(
+        app, ["predict", "--weights", "runs/train/checkpoints/last.pt", f"videos/{CLASSES[1]}/clip 0.mp4", "--json"]
+    )
+    labels = {row["label"] for row in json.loads(predicted.stdout)["results"][0]["predictions"]}
+    assert labels == set(CLASSES)
+
+
+def test_json_is_one_document_and_a_broken_video_makes_it_3(prepare: Any) -> None:
+    (Path("videos") / CLASSES[0] / "broken.mp4").write_text("no video")
+    result = prepare("videos", "--json", "--check", "--root", "out")
+    assert result.exit_code == 3
+    document = json.loads(result.stdout)
+    assert document["broken"] == [
+        {"path": f"{CLASSES[0]}/broken.mp4", "status": "broken: a text file, not a video"},
     ]
-    assert lines[3].startswith("100 of 100 clips rendered now, ")
-    assert len(read_manifest("camera-motion/train.csv")) == 80
+    assert document["status"] == {"ok": 10, "sequential_only": 0, "broken": 1}
+    assert sum(split["videos"] for split in document["splits"].values()) == 11
+    assert (Path("out") / "train.csv").is_file()
+    assert not (Path("videos") / "prepared").exists()
 
 
-def test_it_prints_one_document(prepare, tmp_path):
-    Image.new("RGB", (80, 60), (200, 30, 30)).save(tmp_path / "red.png")
-    arguments = ["camera-motion", *QUICK, "--root", "set", "--pictures", tmp_path, "--seed", 5, "--json"]
-    first, second = (json.loads(prepare(*arguments).stdout) for _ in range(2))
-    assert (first["rendered"], second["rendered"]) == (100, 0)
-    assert first["clips"] == {"train": 80, "val": 10, "test": 10}
-    assert first["settings"]["seed"] == 5
-    assert first["num_pictures"] == 1
-    assert first["lists"]["val"] == "set/val.csv"
+def test_a_dry_run_writes_nothing(prepare: Any) -> None:
+    result = prepare("videos", "--transcode", "--dry-run", "--split", "0.5/0.3/0.2")
+    assert result.exit_code == 0, result.output
+    assert "all videos 5 3 2" in " ".join(result.stdout.split())
+    assert "would need about" in result.stdout
+    assert not (Path("videos") / "prepared").exists()
 
 
-def test_a_dry_run_says_how_much_and_writes_nothing(prepare):
-    result = prepare("camera-motion", *QUICK, "--dry-run")
-    assert result.stdout.startswith("camera-motion: would render 100 of 100 clips, about ")
-    document = json.loads(prepare("camera-motion", *QUICK, "--dry-run", "--json").stdout)
-    assert document["missing"] == 100
-    assert os.listdir() == []
+def test_transcode_tells_its_size_first_and_lists_the_new_files(prepare: Any) -> None:
+    result = prepare("videos", "--transcode", "--short-side", 48, "--crf", 30, "--formats", "json")
+    assert result.exit_code == 0, result.output
+    assert "10 videos to transcode: about" in result.stderr
+    assert "converted  10 now, 0 before" in result.stdout
+    listed = json.loads((Path("videos/prepared") / "train_list.json").read_text())
+    assert {entry["filename"].split("/")[0] for entry in listed} == {"videos"}
+
+
+def test_show_draws_what_training_sees(prepare: Any, mini_preset: Path) -> None:
+    result = prepare("videos", "--show", "sheet.png", "--preset", mini_preset, "--set", "train.random_erasing=1")
+    assert result.exit_code == 0, result.output
+    assert "sheet.png: 8 training clips" in result.stderr
+    with Image.open("sheet.png") as image:
+        assert image.width > 8 * 112
+        assert image.height > 8 * 112
+
+
+def test_the_shown_clips_are_those_of_the_recipe(prepare: Any, mini_preset: Path) -> None:
+    assert prepare("videos").exit_code == 0
+    plain = [
+        "data.train_list=videos/prepared/train.csv",
+        "data.train.flip=0",
+        "data.train.area=[1, 1]",
+        "data.train.aspect=[1, 1]",
+    ]
+    still = preview_clips(load_config(str(mini_preset), overrides=plain).config, num_videos=3)
+    again = preview_clips(load_config(str(mini_preset), overrides=plain).config, num_videos=3)
+    assert len(still) == 3
+    assert all(clip.frames.shape == (8, 64, 64, 3) and clip.label in CLASSES for clip in still)
+    assert all(np.array_equal(a.frames, b.frames) for a, b in zip(still, again, strict=True))
+    mixed = preview_clips(load_config(str(mini_preset), overrides=[*plain, "train.mixup_alpha=8"]).config, num_videos=8)
+    assert any(" + " in clip.label and "% " in clip.label for clip in mixed)
+    erasing = [*plain, "train.random_erasing=1"]
+    erased = preview_clips(load_config(str(mini_preset), overrides=erasing).config, num_videos=3)
+    for before, after in zip(still, erased, strict=True):
+        changed = (before.frames != after.frames).any(axis=(0, 3))
+        assert 0.01 < changed.mean() < 0.4
+        assert np.abs(after.frames[:, changed] - np.array([123.675, 116.28, 103.53])).max() < 1
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("options", "complaint"),
     [
-        (["--count", "20"], "20 clips are too few"),
-        (["--pictures", "nowhere"], "folder of pictures 'nowhere' not found"),
-        (["--num-frames", "1"], "at least 2 frames"),
-        (["--difficulty", "7"], "difficulty must be 0 to 1, got 7"),
-        (["--root", "file/set"], "cannot make folder 'file/set"),
+        (("videos", "--transcode", "--frames"), "choose one of --transcode and --frames"),
+        (("videos", "--layout", "circles"), "none of auto, folders, splits, table"),
+        (("videos", "--formats", "video,csv"), "'csv' is none of video, rawframe"),
+        (("videos", "--set", "train.repeats=2"), "give --show"),
     ],
 )
-def test_what_cannot_be_is_one_line_and_nothing_is_made(prepare, arguments, said):
-    Path("file").touch()
-    result = prepare("camera-motion", *QUICK, *arguments)
+def test_options_that_do_not_fit_are_a_usage_error(prepare: Any, options: tuple[str, ...], complaint: str) -> None:
+    result = prepare(*options)
+    assert result.exit_code == 2
+    assert complaint in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_split_folders_leave_nothing_to_split(prepare: Any) -> None:
+    for name in ("train", "val"):
+        shutil.move(Path("videos") / CLASSES[name == "val"], Path("divided") / name / "a")
+    result = prepare("divided", "--split", "0.5/0.5")
+    assert result.exit_code == 2
+    assert prepare("divided").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("hmdb51",), "no annotations of hmdb51 are in 'data/hmdb51/annotations'; dualformer download hmdb51"),
+        (("nowhere",), "folder 'nowhere' does not exist"),
+        (("videos", "--show", "a.jpg"), "ends in .png"),
+        (("videos", "--split", "0.5"), "--split '0.5'"),
+        (("videos", "--group-column", "person"), "needs a table"),
+    ],
+)
+def test_what_cannot_be_prepared_is_one_clear_line(prepare: Any, options: tuple[str, ...], complaint: str) -> None:
+    result = prepare(*options)
+    assert result.exit_code == 1
     assert isinstance(result.exception, DualFormerError)
-    assert said in str(result.exception)
-    assert os.listdir() == ["file"]
-
-
-def test_a_run_that_is_killed_goes_on_with_the_next(prepare, monkeypatch):
-    arguments = ["prepare", "camera-motion", "--root", "set", "--count", "100", "--num-frames", "2", "--workers", "1"]
-    process = subprocess.Popen([sys.executable, "-m", "dualformer_cli", *arguments], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while len(list(Path("set").rglob("[0-9]*.mp4"))) < 5 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    there = {path: path.stat().st_mtime_ns for path in Path("set").rglob("[0-9]*.mp4")}
-    assert 5 <= len(there) < 100
-    assert not Path("set", "train.csv").exists()
-    summary = json.loads(prepare(*arguments[1:], "--json").stdout)
-    assert summary["rendered"] == 100 - len(there)
-    assert {path: path.stat().st_mtime_ns for path in there} == there
-
-
-def test_the_pool_finds_at_least_one_core():
-    assert workers.usable_cores() >= 1
+    with pytest.raises(DualFormerError, match=complaint):
+        raise result.exception
+    assert not (Path("videos") / "prepared").exists()
