@@ -153,3 +153,73 @@ def train_on(name: str, mini: Mini, folder: Path, invoke: Callable[..., Any], pr
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
     assert document["videos"]["scored"] == len(mini.lists[first.replace("train", "val")])
+
+
+def test_frames_and_older_lists_of_a_dataset_have_their_published_names(prepared: Any) -> None:
+    _, document = prepared("hmdb51", "--frames", "--formats", "rawframe", "--check")
+    folder = Path("data/hmdb51/prepared")
+    assert document["run"]["converted"] == 3  # once, though three splits list them
+    text = (folder / "hmdb51_train_split_1_rawframes.txt").read_text()
+    assert text == "frames/videos/kick/kick_[a]_(1)!&; 20 20\nframes/videos/sword/-sword 20 44\n"
+    assert len(list((folder / "frames/videos/sword/-sword").iterdir())) == 20
+    assert len(rows(folder / "val_3.csv")) == 1
+
+
+def test_parts_keep_their_frames_in_transcoded_copies_and_offset_lists(prepared: Any) -> None:
+    prepared("activitynet", "--transcode", "--short-side", 32, "--formats", "video,json")
+    folder = Path("data/activitynet/prepared")
+    parts = read_manifest(str(folder / "train_clips.csv")).samples
+    assert [(part.start, part.num_frames) for part in parts] == [(5, 10), (15, 5), (0, 10)]
+    assert parts[0].height == 32
+    whole = (folder / "activitynet_train_list_videos.txt").read_text().splitlines()
+    assert [line.rpartition(" ")[0] for line in whole] == [sample.path for sample in (parts[0], parts[2])]
+    assert json.loads((folder / "activitynet_train_clips_list.json").read_text())[0]["offset"] == 5
+    assert not (folder / "activitynet_train_clips_list_videos.txt").exists()  # this format has no parts
+
+
+def test_what_is_missing_is_said_last_and_is_no_failure(
+    set_up: Any, invoke: Callable[..., Any], mini_preset: Path
+) -> None:
+    set_up("diving48")
+    assert invoke("download", "diving48").exit_code == 0
+    plan = invoke("prepare", "Diving", "--dry-run")
+    assert "note: 1 annotated videos are not there" in plan.stdout
+    assert not Path("data/diving48/prepared").exists()
+    result = invoke("prepare", "diving", "--show", "sheet.png", "--preset", mini_preset)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[-1] == (
+        "missing    train: 1 of 3 annotated videos, such as gone_00001; all are named in prepare.json"
+    )
+    assert ["train", "2", "48", "2", "1", "1"] in [line.split() for line in result.stdout.splitlines()]
+    assert "sheet.png: 2 training clips" in result.stderr
+    summary = json.loads(Path("data/diving48/prepared/prepare.json").read_text())
+    assert summary["dataset"]["splits"]["train"]["missing_videos"] == ["gone_00001"]
+    Path("data/diving48/videos/gone_00001.mp4").write_bytes(Path("data/diving48/videos/x_00001.mp4").read_bytes())
+    again = invoke("prepare", "diving")
+    assert "have changed since the lists" in str(again.exception)
+    result = invoke("prepare", "diving", "--overwrite")
+    assert result.stdout.splitlines()[-1] == "complete   every annotated video of Diving48 (V2) is there"
+
+
+def test_a_broken_video_of_a_dataset_is_listed_as_such_and_makes_it_3(set_up: Any, invoke: Callable[..., Any]) -> None:
+    set_up("diving48")
+    invoke("download", "diving48")
+    Path("data/diving48/videos/x_00001.mp4").write_text("a page")
+    result = invoke("prepare", "diving48")
+    assert result.exit_code == 3, result.output
+    (sample,) = read_manifest("data/diving48/prepared/val.csv").samples
+    assert sample.status == "broken: a text file, not a video"
+
+
+@pytest.mark.parametrize("option", [["--split", "0.8/0.2"], ["--labels", "x.csv"], ["--multi-label"], ["--count", "9"]])
+def test_options_of_other_data_are_refused_for_a_dataset(option: list[str], invoke: Callable[..., Any]) -> None:
+    result = invoke("prepare", "jester", *option)
+    assert result.exit_code == 2
+    assert "this is an option of" in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_a_folder_of_the_same_name_is_told_apart(invoke: Callable[..., Any]) -> None:
+    Path("jester").mkdir()
+    result = invoke("prepare", "jester")
+    assert "jester is the dataset jester; for the folder of that name write './jester'" in result.stderr
+    assert "holds no videos" in str(invoke("prepare", "./jester").exception)
