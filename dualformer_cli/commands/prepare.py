@@ -241,7 +241,7 @@ def _read_dataset(dataset: str, name: str, root: Path) -> tuple[VideoFolder, Pat
     from dualformer_cli.data.datasets import prepared_folder, read_dataset
     from dualformer_cli.outputs.report import log
 
-    if os.path.isdir(name) and not os.path.samefile(name, root / dataset if (root / dataset).exists() else root):
+    if os.path.isdir(name) and os.path.realpath(name) != os.path.realpath(root / dataset):
         log(f"{name} is the dataset {dataset}; for the folder of that name write {os.path.join(os.curdir, name)!r}")
     return read_dataset(load_catalogue(), dataset, root), prepared_folder(root, dataset)
 

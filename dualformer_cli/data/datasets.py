@@ -125,8 +125,8 @@ class _Classes:
             match = match_classes(names, shipped.get(group, []))
             if match is not None:
                 of = f" of {group}" if group else ""
-                message = match.message.replace("of the data", "of this file").replace("the data", "this file")
-                message = message.replace("of the model", "of ours").replace("the model", "ours")
+                message = match.message.replace("data and model have", "both have").replace("the data", "this file")
+                message = message.replace("the model", "ours")
                 self.notes.append(
                     f"the classes{of} are numbered as in {index.path!r}, which is not our order: {message}"
                 )

@@ -168,7 +168,7 @@ def test_the_order_of_the_users_own_index_counts_and_is_told(root: Path) -> None
     assert listed(content, "train") == {"rawframes/7": (5,)}
     (note,) = content.notes
     assert "which is not our order" in note
-    assert "the same 174 classes in another order" in note
+    assert "both have the same 174 classes in another order" in note
 
 
 def test_a_classes_txt_beside_the_annotations_comes_before_all(root: Path) -> None:
