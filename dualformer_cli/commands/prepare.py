@@ -11,6 +11,7 @@ import typer
 from dualformer_cli.commands.download import DATA
 from dualformer_cli.commands.options import JsonOption, OverridesOption, PresetOption, VerboseOption, resolve
 from dualformer_cli.commands.render import render_camera_motion
+from dualformer_cli.errors import DualFormerError, nearest
 
 if TYPE_CHECKING:
     from dualformer_cli.data.folders import VideoFolder
@@ -229,10 +230,22 @@ def _refuse_options(context: typer.Context, name: str | None) -> None:
 
 
 def _dataset_name(name: str) -> str | None:
-    """Return the dataset that a name means; None for that of a folder, which has a separator in it if need be."""
+    """Return the dataset that a name means; None for that of a folder, which has a separator in it if need be.
+
+    Raises:
+        DualFormerError: if it is no folder, and nearly the name of a dataset.
+    """
     from dualformer_cli.data.catalogue import load_catalogue
 
-    return None if os.sep in name else load_catalogue().dataset_name(name)
+    if os.sep in name:
+        return None
+    catalogue = load_catalogue()
+    found = catalogue.dataset_name(name)
+    if found is None and not os.path.exists(name) and (hint := nearest(name.lower(), catalogue.datasets)):
+        raise DualFormerError(
+            f"{name!r} is neither a folder nor a dataset{hint} Datasets: {', '.join(catalogue.datasets)}"
+        )
+    return found
 
 
 def _read_dataset(dataset: str, name: str, root: Path) -> tuple[VideoFolder, Path]:

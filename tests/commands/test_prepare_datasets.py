@@ -223,3 +223,9 @@ def test_a_folder_of_the_same_name_is_told_apart(invoke: Callable[..., Any]) -> 
     result = invoke("prepare", "jester")
     assert "jester is the dataset jester; for the folder of that name write './jester'" in result.stderr
     assert "holds no videos" in str(invoke("prepare", "./jester").exception)
+
+
+def test_a_name_that_is_nearly_a_dataset_is_told(invoke: Callable[..., Any]) -> None:
+    assert "'kinetic400' is neither a folder nor a dataset; did you mean 'kinetics400'?" in str(
+        invoke("prepare", "kinetic400").exception
+    )
