@@ -1,4 +1,4 @@
-"""`dualformer prepare`: data that `train` and `eval` can use, from a folder of videos or rendered."""
+"""`dualformer prepare`: data that `train` and `eval` can use, from a dataset, a folder of videos, or rendered."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from dualformer_cli.commands.download import DATA
 from dualformer_cli.commands.options import JsonOption, OverridesOption, PresetOption, VerboseOption, resolve
 from dualformer_cli.commands.render import render_camera_motion
-from dualformer_cli.errors import DualFormerError
+from dualformer_cli.errors import DualFormerError, nearest
 
 if TYPE_CHECKING:
+    from dualformer_cli.data.folders import VideoFolder
     from dualformer_cli.data.lists import ListFormat
     from dualformer_cli.data.preparation import Plan
 
@@ -20,6 +22,8 @@ CAMERA_MOTION = "camera-motion"
 RENDER_OPTIONS = frozenset({"count", "pictures", "num_frames", "difficulty"})
 """Options of camera-motion alone, and those that it shares with the others."""
 SHARED_OPTIONS = frozenset({"name", "root", "seed", "workers", "overwrite", "dry_run", "as_json", "verbose"})
+FOLDER_OPTIONS = frozenset({"split", "group_pattern", "group_column", "labels", "layout", "class_depth", "multi_label"})
+"""Options that say what a folder of one's own holds."""
 DEFAULT_SPLIT = "0.8/0.2"
 DEFAULT_CRF = 23
 DEFAULT_JPEG_QUALITY = 95
@@ -31,12 +35,15 @@ def prepare(
     context: typer.Context,
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME|FOLDER", help="A folder of videos, a dataset's name, or camera-motion to render."),
+        typer.Argument(metavar="NAME|FOLDER", help="A dataset, a folder of videos, or camera-motion to render."),
     ],
     root: Annotated[
         Path | None,
         typer.Option(
-            "--root", metavar="DIR", help="Folder for all that is written. [default: FOLDER/prepared, or camera-motion]"
+            "--root",
+            metavar="DIR",
+            help="Folder for all that is written; for a dataset, where download put it, and DIR/NAME/prepared is "
+            "written. [default: FOLDER/prepared, data, or camera-motion]",
         ),
     ] = None,
     check: Annotated[
@@ -124,13 +131,15 @@ def prepare(
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Turn a folder of videos into train.csv, val.csv and classes.txt.
+    """Turn a dataset that was downloaded, or a folder of videos, into train.csv, val.csv and classes.txt.
 
-    The folder has one folder per class, or a CSV file with the columns file and label, or train/, val/ and test/
-    folders. Stopped runs are gone on with. Exit code 3 means that some videos cannot be used.
+    A dataset is named as dualformer download names it, and keeps its own splits. A folder has one folder per class, or
+    a CSV file with the columns file and label, or train/, val/ and test/ folders. Stopped runs are gone on with. Exit
+    code 3 means that some videos cannot be used.
     """
     is_rendered = name == CAMERA_MOTION
-    _refuse_options(context, is_rendered=is_rendered)
+    dataset = None if is_rendered else _dataset_name(name)
+    _refuse_options(context, CAMERA_MOTION if is_rendered else dataset)
     if is_rendered:
         render_camera_motion(
             root,
@@ -145,11 +154,6 @@ def prepare(
             as_json=as_json,
         )
         return
-    if _is_dataset(name):
-        raise DualFormerError(
-            f"{name!r} is a dataset, and preparing datasets by name is not in this version; "
-            f"if you mean a folder, write {os.path.join(os.curdir, name)!r}"
-        )
     if transcode and frames:
         raise typer.BadParameter("choose one of --transcode and --frames", param_hint="--transcode")
     if overrides and show is None:
@@ -161,17 +165,20 @@ def prepare(
 
     if layout not in LAYOUTS:
         raise typer.BadParameter(f"{layout!r} is none of {', '.join(LAYOUTS)}", param_hint="--layout")
-    target = Path(name) / "prepared" if root is None else root
-    content = read_folder(
-        name,
-        layout=layout,
-        table=labels,
-        class_depth=class_depth,
-        multi_label=multi_label,
-        group_pattern=group_pattern,
-        group_column=group_column,
-        leave_out=[str(target)],
-    )
+    if dataset is not None:
+        content, target = _read_dataset(dataset, name, root or DATA)
+    else:
+        target = Path(name) / "prepared" if root is None else root
+        content = read_folder(
+            name,
+            layout=layout,
+            table=labels,
+            class_depth=class_depth,
+            multi_label=multi_label,
+            group_pattern=group_pattern,
+            group_column=group_column,
+            leave_out=[str(target)],
+        )
     plan = Plan(
         content=content,
         root=str(target),
@@ -198,28 +205,58 @@ def prepare(
     _report(document, as_json=as_json)
 
 
-def _refuse_options(context: typer.Context, *, is_rendered: bool) -> None:
+def _refuse_options(context: typer.Context, name: str | None) -> None:
     """Refuse options that would do nothing.
+
+    Args:
+        context: has the options that were given.
+        name: camera-motion, a dataset, or None for a folder.
 
     Raises:
         typer.BadParameter: naming the first.
     """
     for parameter in context.command.params:
-        name = parameter.name or ""
-        source = context.get_parameter_source(name)
-        if name in SHARED_OPTIONS or source is None or source.name in ("DEFAULT", "DEFAULT_MAP"):
+        option = parameter.name or ""
+        source = context.get_parameter_source(option)
+        if option in SHARED_OPTIONS or source is None or source.name in ("DEFAULT", "DEFAULT_MAP"):
             continue
-        is_of_rendering = name in RENDER_OPTIONS
-        if is_of_rendering != is_rendered:
+        is_of_rendering = option in RENDER_OPTIONS
+        if is_of_rendering != (name == CAMERA_MOTION):
             where = CAMERA_MOTION if is_of_rendering else f"videos that exist, not of {CAMERA_MOTION}"
             raise typer.BadParameter(f"this is an option of {where}", param_hint=parameter.opts[-1])
+        if option in FOLDER_OPTIONS and name is not None:
+            problem = f"this is an option of your own folder; the annotations of {name} decide it"
+            raise typer.BadParameter(problem, param_hint=parameter.opts[-1])
 
 
-def _is_dataset(name: str) -> bool:
-    """Whether a name is a dataset's, and no folder of that name is meant: those have a separator in them."""
+def _dataset_name(name: str) -> str | None:
+    """Return the dataset that a name means; None for that of a folder, which has a separator in it if need be.
+
+    Raises:
+        DualFormerError: if it is no folder, and nearly the name of a dataset.
+    """
     from dualformer_cli.data.catalogue import load_catalogue
 
-    return os.sep not in name and name.lower().replace("_", "-") in load_catalogue().datasets
+    if os.sep in name:
+        return None
+    catalogue = load_catalogue()
+    found = catalogue.dataset_name(name)
+    if found is None and not os.path.exists(name) and (hint := nearest(name.lower(), catalogue.datasets)):
+        raise DualFormerError(
+            f"{name!r} is neither a folder nor a dataset{hint} Datasets: {', '.join(catalogue.datasets)}"
+        )
+    return found
+
+
+def _read_dataset(dataset: str, name: str, root: Path) -> tuple[VideoFolder, Path]:
+    """Return what there is of a dataset, and the folder for its lists."""
+    from dualformer_cli.data.catalogue import load_catalogue
+    from dualformer_cli.data.datasets import prepared_folder, read_dataset
+    from dualformer_cli.outputs.report import log
+
+    if os.path.isdir(name) and os.path.realpath(name) != os.path.realpath(root / dataset):
+        log(f"{name} is the dataset {dataset}; for the folder of that name write {os.path.join(os.curdir, name)!r}")
+    return read_dataset(load_catalogue(), dataset, root), prepared_folder(root, dataset)
 
 
 def _formats(text: str | None) -> tuple[ListFormat, ...]:
@@ -275,7 +312,8 @@ class _Sheet:
 
         check_sheet_path(path)
         self.path, self.preset = path, preset or "k400-small"
-        train_list = os.path.join(plan.root, "train.csv")
+        training = [own.name for own in plan.lists if own.rows and "train" in own.name] or ["train"]
+        train_list = os.path.join(plan.root, f"{training[0]}.csv")
         flags: dict[str, Any] = {"data.train_list": train_list, "runtime.num_workers": plan.num_workers}
         self.config = resolve(self.preset, overrides, seed=plan.seed, **flags).config
 

@@ -163,7 +163,9 @@ class DatasetEntry:
     num_videos: Mapping[str, int] = field(default_factory=dict)
     """Folder to the videos, or folders of frames, that the archives leave in it."""
     annotation_format: str | None = None
-    """How presence.py reads which videos are annotated."""
+    """How annotations.py reads which videos there are, and their classes."""
+    folders_tell_labels: bool = False
+    """Whether a video that the annotations lack has the class of the folder that it was unpacked into."""
     videos_of: str | None = None
     """Dataset whose archives hold the videos of this one."""
     note: str = ""

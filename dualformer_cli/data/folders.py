@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 from dualformer_cli.data.inputs import holds_frames, is_video_name, walk
 from dualformer_cli.data.manifest import check_class_names, load_class_names
@@ -56,6 +56,30 @@ class Video:
     """Videos of one group stay in one split; None is a group of its own."""
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a list that is to be written."""
+
+    video: int
+    """Number of the video in its folder."""
+    labels: tuple[int, ...]
+    part_seconds: tuple[float, float] | None = None
+    """Start and end of the part that counts; None for all of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoList:
+    """One list that is to be written."""
+
+    name: str
+    """File name without suffix, maybe in a folder: val, train_1, action/train."""
+    old_name: str
+    """Beginning of the file names of the older list formats, in the same folder."""
+    class_names: list[str]
+    is_multi_label: bool
+    rows: list[Row]
+
+
 @dataclass(frozen=True, kw_only=True)
 class VideoFolder:
     """What a folder holds."""
@@ -71,6 +95,10 @@ class VideoFolder:
     """Why files were left out, and how many."""
     notes: list[str] = field(default_factory=list)
     """What the user should know."""
+    lists: list[VideoList] = field(default_factory=list)
+    """What a dataset has in place of one list for each split, in which every video is once."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """More for the summary."""
 
 
 def read_folder(

@@ -12,12 +12,12 @@ _NAMED_AT_MOST = 5
 
 
 class ClassLookup:
-    """Finds classes by name. Names that only differ as copies of a dataset do (see `_key`) are the same name."""
+    """Finds classes by name. Names that only differ as copies of a dataset do (see `loose_key`) are the same name."""
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = list(names)
         self._exact = _unique(names, str)
-        self._loose = _unique(names, _key)
+        self._loose = _unique(names, loose_key)
         self.most_words = max((len(name.split()) for name in names), default=0)
         """Words of the longest name."""
 
@@ -27,7 +27,7 @@ class ClassLookup:
     def find(self, name: str) -> int | None:
         """Return the number of the class, or None: there is none, or there are several and `name` is none's own."""
         index = self._exact.get(name)
-        return self._loose.get(_key(name)) if index is None else index
+        return self._loose.get(loose_key(name)) if index is None else index
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ def _describe(
     return "; ".join(sentences) + example
 
 
-def _key(name: str) -> str:
+def loose_key(name: str) -> str:
     """Return what all spellings of a class name share."""
     bare = re.sub(r"[\"'`\u2018\u2019\u201c\u201d()\[\]]", "", unicodedata.normalize("NFKC", name))
     return " ".join(bare.replace("_", " ").casefold().split())

@@ -21,7 +21,7 @@ import numpy as np
 
 from dualformer_cli.data.checking import Finding, Look, look
 from dualformer_cli.data.duplicates import find_look_alikes
-from dualformer_cli.data.folders import SPLITS, STATE_FILE, VideoFolder
+from dualformer_cli.data.folders import SPLITS, STATE_FILE, Row, VideoFolder, VideoList
 from dualformer_cli.data.journal import Journal, open_journal, remove_left_overs, stamp
 from dualformer_cli.data.lists import ListFormat
 from dualformer_cli.data.manifest import Manifest, check_class_names, list_text, manifest_text
@@ -45,14 +45,14 @@ Convert = Literal["transcode", "frames"]
 
 SUMMARY = "prepare.json"
 LIST_NAMES: Mapping[ListFormat, str] = {
-    "video": "list_videos.txt",
-    "rawframe": "list_rawframes.txt",
-    "rawframe_offset": "list_rawframes_offset.txt",
-    "multilabel_video": "list_videos_multilabel.txt",
-    "multilabel_rawframe": "list_rawframes_multilabel.txt",
-    "json": "list.json",
+    "video": "_videos.txt",
+    "rawframe": "_rawframes.txt",
+    "rawframe_offset": "_rawframes_offset.txt",
+    "multilabel_video": "_videos_multilabel.txt",
+    "multilabel_rawframe": "_rawframes_multilabel.txt",
+    "json": ".json",
 }
-"""End of the file name of each older list format, after the split."""
+"""End of the file name of each older list format, after `VideoList.old_name`."""
 
 _FOLDERS: Mapping[Convert, str] = {"transcode": "videos", "frames": "frames"}
 _SAMPLED = 8
@@ -118,6 +118,26 @@ class Plan:
         return split_videos(
             [video.labels for video in videos], [video.group for video in videos], self.shares, seed=self.seed
         )
+
+    @cached_property
+    def lists(self) -> list[VideoList]:
+        """The lists to write; those without rows are not written."""
+        if self.content.lists:
+            return self.content.lists
+        numbers = {name: number for number, name in enumerate(self.content.class_names)}
+        rows: list[list[Row]] = [[] for _ in SPLITS]
+        for number, (video, split) in enumerate(zip(self.content.videos, self.splits, strict=True)):
+            rows[split].append(Row(number, tuple(numbers[label] for label in video.labels)))
+        return [
+            VideoList(
+                name=name,
+                old_name=f"{name}_list",
+                class_names=self.content.class_names,
+                is_multi_label=self.content.is_multi_label,
+                rows=own,
+            )
+            for name, own in zip(SPLITS, rows, strict=True)
+        ]
 
     @cached_property
     def sources(self) -> list[str]:
@@ -236,22 +256,24 @@ def _check_lists(plan: Plan) -> None:
         if list_format != "json" and ("rawframe" in list_format) not in has_folders:
             problem = "needs folders of frames: add --frames" if "rawframe" in list_format else "needs video files"
             raise DualFormerError(f"--formats {list_format} {problem}")
-        samples = [
-            replace(sample, num_frames=2) for sample in _listed(plan, [Finding(status="ok")] * len(plan.targets))
-        ]
-        for split, manifest in _manifests(plan, samples).items():
-            list_text(manifest, os.path.join(plan.root, f"{split}_{LIST_NAMES[list_format]}"), list_format)
+    if plan.formats:
+        samples = _listed(plan, [Finding(status="ok", num_frames=2)] * len(plan.targets))
+        for own, manifest in _manifests(plan, samples):
+            for name, list_format in _old_lists(plan, own):
+                list_text(manifest, os.path.join(plan.root, name), list_format)
 
 
 def _describe(plan: Plan) -> dict[str, Any]:
     """Say what was found in the folder and where it goes."""
     content = plan.content
     splits = {}
-    for number, name in enumerate(SPLITS):
-        videos = [video for video, split in zip(content.videos, plan.splits, strict=True) if split == number]
-        if videos:
-            counts = Counter(label for video in videos for label in video.labels)
-            splits[name] = {"videos": len(videos), "per_class": [counts[label] for label in content.class_names]}
+    for own in plan.lists:
+        counts = Counter(label for row in own.rows for label in row.labels)
+        if own.rows:
+            splits[own.name] = {
+                "videos": len(own.rows),
+                "per_class": [counts[label] for label in range(len(own.class_names))],
+            }
     return {
         "folder": content.folder,
         "root": plan.root,
@@ -263,16 +285,18 @@ def _describe(plan: Plan) -> dict[str, Any]:
         "splits": splits,
         "skipped": content.skipped,
         "messages": [*content.notes, *_gaps(plan, splits)],
+        **content.facts,
     }
 
 
 def _gaps(plan: Plan, splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Name classes without videos in a split."""
     messages = []
-    for name, split in splits.items():
-        empty = [label for label, count in zip(plan.content.class_names, split["per_class"], strict=True) if not count]
-        if empty and len(empty) < len(plan.content.class_names):
-            messages.append(f"no video in {name}: {_some(empty)}")
+    for own in plan.lists:
+        counts = splits[own.name]["per_class"] if own.rows else []
+        empty = [label for label, count in zip(own.class_names, counts, strict=False) if not count]
+        if empty and len(empty) < len(own.class_names):
+            messages.append(f"no video in {own.name}: {_some(empty)}")
     asked = [] if plan.content.videos[0].split else [SPLITS[n] for n, share in enumerate(plan.shares) if share]
     missing = [name for name in asked if name not in splits]
     if missing:
@@ -292,6 +316,9 @@ def _fingerprint(plan: Plan) -> str:
         row = json.dumps([video.path, video.labels, video.split, video.group, stamp(source)])
         digest.update(row.encode())
     digest.update(json.dumps(plan.content.class_names).encode())
+    for own in plan.content.lists:
+        rows = [[row.video, row.labels, row.part_seconds] for row in own.rows]
+        digest.update(json.dumps([own.name, own.class_names, rows]).encode())
     return digest.hexdigest()
 
 
@@ -328,9 +355,24 @@ def _earlier_summary(plan: Plan, fingerprint: str) -> dict[str, Any]:
 
 
 def _output_names(plan: Plan) -> list[str]:
-    lists = [LIST_NAMES[list_format] for list_format in plan.formats]
-    names = [f"{split}{end}" for split in SPLITS for end in (".csv", *(f"_{name}" for name in lists))]
-    return [SUMMARY, "classes.txt", *names]
+    names = {SUMMARY: None}
+    for own in plan.lists:
+        names |= dict.fromkeys(_file_names(plan, own))
+    return list(names)
+
+
+def _file_names(plan: Plan, own: VideoList) -> list[str]:
+    """Return what a list is written as: class names, manifest, older formats."""
+    classes = os.path.join(os.path.dirname(own.name), "classes.txt")
+    return [classes, f"{own.name}.csv", *(name for name, _ in _old_lists(plan, own))]
+
+
+def _old_lists(plan: Plan, own: VideoList) -> list[tuple[str, ListFormat]]:
+    """Return the name and format of each older list; parts of videos go only where a format has them."""
+    has_parts = any(row.part_seconds for row in own.rows)
+    formats = [name for name in plan.formats if not has_parts or name in ("rawframe_offset", "json")]
+    folder = os.path.dirname(own.name)
+    return [(os.path.join(folder, own.old_name + LIST_NAMES[name]), name) for name in formats]
 
 
 def _hash_of(path: str) -> str | None:
@@ -375,25 +417,19 @@ def _look_at_all(pool: WorkerPool, plan: Plan, journal: Journal, watch: Watch) -
 
 
 def _listed(plan: Plan, findings: Sequence[Finding]) -> list[Sample]:
-    """Return the row of each video."""
-    numbers = {name: number for number, name in enumerate(plan.content.class_names)}
-    samples = []
-    for video, target, finding in zip(plan.content.videos, plan.targets, findings, strict=True):
-        labels = tuple(numbers[label] for label in video.labels)
-        samples.append(
-            Sample(
-                target,
-                labels[0] if labels and not plan.content.is_multi_label else None,
-                labels,
-                num_frames=finding.num_frames,
-                fps=_rounded(finding.fps),
-                width=finding.width,
-                height=finding.height,
-                duration_seconds=_rounded(finding.duration_seconds),
-                status=finding.status,
-            )
+    """Return each video without its labels."""
+    return [
+        Sample(
+            target,
+            num_frames=finding.num_frames,
+            fps=_rounded(finding.fps),
+            width=finding.width,
+            height=finding.height,
+            duration_seconds=_rounded(finding.duration_seconds),
+            status=finding.status,
         )
-    return samples
+        for target, finding in zip(plan.targets, findings, strict=True)
+    ]
 
 
 def _rounded(value: float | None) -> float | None:
@@ -561,31 +597,45 @@ def _require_space(plan: Plan, sampled: Mapping[str, Any]) -> None:
         )
 
 
-def _manifests(plan: Plan, samples: Sequence[Sample]) -> dict[str, Manifest]:
-    """Return the list of every split that has videos."""
-    manifests = {}
-    for number, name in enumerate(SPLITS):
-        own = [sample for sample, split in zip(samples, plan.splits, strict=True) if split == number]
-        if own:
-            manifests[name] = Manifest(
-                samples=own,
-                class_names=plan.content.class_names,
-                is_multi_label=plan.content.is_multi_label,
-                root=plan.root,
+def _manifests(plan: Plan, samples: Sequence[Sample]) -> list[tuple[VideoList, Manifest]]:
+    """Return what is written of every list that has rows."""
+    manifests = []
+    for own in plan.lists:
+        if own.rows:
+            folder = os.path.dirname(own.name)
+            up = os.path.relpath(os.curdir, folder) if folder else ""
+            manifest = Manifest(
+                samples=[_row(own, row, samples[row.video], up) for row in own.rows],
+                class_names=own.class_names,
+                is_multi_label=own.is_multi_label,
+                root=os.path.join(plan.root, folder) if folder else plan.root,
             )
+            manifests.append((own, manifest))
     return manifests
+
+
+def _row(own: VideoList, row: Row, sample: Sample, up: str) -> Sample:
+    """Return a video as a row of a list that is `up` from it."""
+    label = row.labels[0] if row.labels and not own.is_multi_label else None
+    labelled = replace(sample, path=os.path.join(up, sample.path), label=label, labels=row.labels)
+    if row.part_seconds is None or sample.fps is None or sample.num_frames is None:
+        return labelled
+    start, end = (min(round(seconds * sample.fps), sample.num_frames) for seconds in row.part_seconds)
+    status = sample.status if end > start or not sample.is_usable else "broken: the part is outside of the video"
+    seconds = _rounded((end - start) / sample.fps)
+    return replace(labelled, start=start, num_frames=end - start, duration_seconds=seconds, status=status)
 
 
 def _write(plan: Plan, samples: Sequence[Sample], summary: dict[str, Any], before: Mapping[str, Any]) -> None:
     """Write all lists and the summary; what an earlier run wrote and this one does not goes."""
-    outputs = {"classes.txt": check_class_names(plan.content.class_names)}
-    for split, manifest in _manifests(plan, samples).items():
-        target = os.path.join(plan.root, f"{split}.csv")
-        outputs[f"{split}.csv"] = manifest_text(manifest, target)
-        summary["splits"][split]["usable"] = sum(sample.is_usable for sample in manifest.samples)
-        summary["splits"][split]["fingerprint"] = manifest.fingerprint
-        for list_format in plan.formats:
-            name = f"{split}_{LIST_NAMES[list_format]}"
+    outputs: dict[str, bytes] = {}
+    for own, manifest in _manifests(plan, samples):
+        classes, table, *_ = _file_names(plan, own)
+        outputs[classes] = check_class_names(own.class_names)
+        outputs[table] = manifest_text(manifest, os.path.join(plan.root, table))
+        summary["splits"][own.name]["usable"] = sum(sample.is_usable for sample in manifest.samples)
+        summary["splits"][own.name]["fingerprint"] = manifest.fingerprint
+        for name, list_format in _old_lists(plan, own):
             outputs[name], _ = list_text(manifest, os.path.join(plan.root, name), list_format)
     summary["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in outputs.items()}
     # The summary first: it tells a run that follows on a sudden end that the lists are ours.
@@ -593,11 +643,13 @@ def _write(plan: Plan, samples: Sequence[Sample], summary: dict[str, Any], befor
     for name, data in {SUMMARY: text.encode(), **outputs}.items():
         path = os.path.join(plan.root, name)
         if _hash_of(path) != hashlib.sha256(data).hexdigest():
+            _make_folder(os.path.dirname(path))
             with atomic_path(path) as temporary:
                 temporary.write_bytes(data)
     for name, digest in before.get("files", {}).items():
-        path = os.path.join(plan.root, os.path.basename(name))
-        if name not in outputs and _hash_of(path) == digest:
+        path = os.path.normpath(os.path.join(plan.root, name))
+        is_inside = path.startswith(os.path.join(os.path.normpath(plan.root), ""))
+        if name not in outputs and is_inside and _hash_of(path) == digest:
             os.unlink(path)
 
 

@@ -17,7 +17,7 @@ def print_preparation(document: Mapping[str, Any], *, stream: TextIO | None = No
     """Print the summary of `prepare`: videos, splits, classes, statistics, and what is wrong or odd."""
     out = sys.stdout if stream is None else stream
     encoding = getattr(out, "encoding", None) or "utf-8"
-    for line in (*_lines(document), *_broken(document), *_look_alikes(document)):
+    for line in (*_lines(document), *_broken(document), *_look_alikes(document), *_missing(document)):
         out.write(printable(line, encoding).rstrip() + "\n")
 
 
@@ -42,10 +42,13 @@ def start_lines(document: Mapping[str, Any]) -> list[str]:
 
 def _start(document: Mapping[str, Any]) -> Iterator[str]:
     names = document["classes"]
+    missing = sum(split["missing"] for split in document.get("dataset", {"splits": {}})["splits"].values())
     shown = ", ".join(names[:_MOST_KINDS]) + (
         f" and {len(names) - _MOST_KINDS} more" if len(names) > _MOST_KINDS else ""
     )
     yield f"{document['folder']}: {document['layout']}, {document['videos']} videos, {len(names)} classes ({shown})"
+    if missing:
+        yield f"note: {missing} annotated videos are not there"
     if document["skipped"]:
         yield "left out: " + ", ".join(f"{count} {reason}" for reason, count in document["skipped"].items())
     for message in document["messages"]:
@@ -67,8 +70,11 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _classes(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a table of classes and splits; of many classes only the sums."""
+    """Yield a table of classes and splits; of many classes only the sums. Of a dataset, one of its lists."""
     splits = document["splits"]
+    if "dataset" in document:
+        yield from _dataset_lists(splits)
+        return
     names = document["classes"][:_MOST_CLASSES]
     size = max(map(cells, (*names, "class", "all videos")))
     yield pad("class", size) + "".join(f"{split:>8}" for split in splits)
@@ -79,6 +85,39 @@ def _classes(document: Mapping[str, Any]) -> Iterator[str]:
         for title, pick in (("fewest", min), ("most", max)):
             yield pad(title, size) + "".join(f"{pick(split['per_class']):>8}" for split in splits.values())
     yield pad("all videos", size) + "".join(f"{split['videos']:>8}" for split in splits.values())
+
+
+def _dataset_lists(splits: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a table of lists: some have classes of their own, and some datasets have many."""
+    size = max(map(cells, ("list", *splits)))
+    yield f"{pad('list', size)}{'videos':>9}{'classes':>9}{'with videos':>13}{'fewest':>8}{'most':>8}"
+    for name, split in splits.items():
+        counts = split["per_class"]
+        filled = [count for count in counts if count]
+        yield (
+            f"{pad(name, size)}{split['videos']:>9}{len(counts):>9}{len(filled):>13}{min(filled):>8}{max(filled):>8}"
+        )
+
+
+def _missing(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield how much of a dataset is there, last, where it is seen."""
+    if "dataset" not in document:
+        return
+    dataset = document["dataset"]
+    for name, split in dataset["splits"].items():
+        if not split["missing"]:
+            continue
+        videos = split["missing_videos"]
+        such = f", such as {videos[0]}; all are named in prepare.json" if videos else ": none is there"
+        yield f"missing    {name}: {split['missing']} of {split['annotated']} annotated videos{such}"
+    if not any(split["missing"] for split in dataset["splits"].values()):
+        yield f"complete   every annotated video of {dataset['title']} is there"
+    for key, what in (
+        ("copies", "files hold a video that another file holds too, and are not listed"),
+        ("not_annotated", "videos are in no annotation, and are not listed"),
+    ):
+        if found := dataset[key]["videos"]:
+            yield f"left out   {found} {what}, such as {dataset[key]['examples'][0]}"
 
 
 def _statistics(statistics: Mapping[str, Any]) -> Iterator[str]:
@@ -110,10 +149,10 @@ def _look_alikes(document: Mapping[str, Any]) -> Iterator[str]:
     found = document["look_alikes"]
     if not found["pairs"]:
         return
-    yield (
-        f"look alike {found['pairs']} pairs of videos in different splits, which makes results too good; "
-        "keep such videos together with --group-pattern or --group-column:"
-    )
+    advice = "keep such videos together with --group-pattern or --group-column"
+    if "dataset" in document:
+        advice = "these splits are official, and all published results have them"
+    yield f"look alike {found['pairs']} pairs of videos in different splits, which makes results too good; {advice}:"
     for pair in found["examples"][:_MOST_KINDS]:
         yield f"           {pair['first_split']} {pair['first']}  |  {pair['second_split']} {pair['second']}"
     if found["pairs"] > _MOST_KINDS:

@@ -152,7 +152,7 @@ def test_split_folders_leave_nothing_to_split(prepare: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        (("hmdb51",), "'hmdb51' is a dataset, and preparing datasets by name is not in this version.*'./hmdb51'"),
+        (("hmdb51",), "no annotations of hmdb51 are in 'data/hmdb51/annotations'; dualformer download hmdb51"),
         (("nowhere",), "folder 'nowhere' does not exist"),
         (("videos", "--show", "a.jpg"), "ends in .png"),
         (("videos", "--split", "0.5"), "--split '0.5'"),

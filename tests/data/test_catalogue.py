@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from dualformer_cli.data import presence
+from dualformer_cli.data import annotations
 from dualformer_cli.data.catalogue import Catalogue, flip_labels, load_catalogue
 from dualformer_cli.data.manifest import load_class_names, shipped_class_lists
 from dualformer_cli.errors import ConfigError, DownloadError
@@ -249,7 +249,7 @@ def test_what_has_no_address_says_what_to_do(shipped: Catalogue) -> None:
 
 def test_readers_of_annotations_are_known(shipped: Catalogue) -> None:
     for entry in shipped.datasets.values():
-        assert entry.annotation_format is None or entry.annotation_format in presence._READERS
+        assert entry.annotation_format is None or entry.annotation_format in annotations._READERS
 
 
 def test_a_mirror_of_a_host_replaces_the_longest_beginning(tmp_path: Path) -> None:
