@@ -29,6 +29,8 @@ _ASPECTS = (1.0, 1.0, 4 / 3, 4 / 3, 16 / 9, 9 / 16)
 _NUM_DRAWN = 400
 """Pictures drawn for an epoch: drawing one takes as long as rendering a clip."""
 _STOCK_SEED = 4
+_CUT_STILLS = 0.4
+"""Share of the cuts that are between two static clips, which otherwise look like one."""
 _FLAT = 0.04
 """Share of the static clips that show one colour."""
 
@@ -143,7 +145,8 @@ def _without_motion(rng: np.random.Generator, plan: RenderPlan) -> tuple[Pixels,
             small[:] = small[..., :1]
         noise = small.repeat(coarse, axis=1).repeat(coarse, axis=2)[:, : plan.size, : plan.size]
         return noise.clip(0, 255).astype(np.uint8), motion
-    before, after = (_with_motion(rng, plan, int(rng.integers(len(CLASSES))))[0] for _ in range(2))
+    labels = (STATIC, STATIC) if rng.random() < _CUT_STILLS else rng.integers(len(CLASSES), size=2).tolist()
+    before, after = (_with_motion(rng, plan, label)[0] for label in labels)
     cut = int(rng.integers(plan.num_frames // 4, 3 * plan.num_frames // 4 + 1))
     return np.concatenate([before[:cut], after[cut:]]), motion
 
