@@ -9,8 +9,12 @@ from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import config_of, read_checkpoint
 
 
-def build_model(config: RunConfig) -> DualFormer:
+def build_model(config: RunConfig, *, motion_heads: bool = False) -> DualFormer:
     """Build the network that a config describes, with random weights.
+
+    Args:
+        config: of the run.
+        motion_heads: add the heads that are taught the motion at every token.
 
     Raises:
         ConfigError: if the clip's size does not fit windows and pools.
@@ -30,6 +34,8 @@ def build_model(config: RunConfig) -> DualFormer:
         dropout=model.dropout,
         drop_path=model.drop_path,
         token_head=model.token_head,
+        motion_heads=motion_heads,
+        start=model.start,
         gradient_checkpointing=model.gradient_checkpointing,
     )
 

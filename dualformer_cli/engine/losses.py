@@ -5,11 +5,14 @@ All are computed in float32, or in float64 where the logits are, whatever autoca
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from dualformer_cli.model.motion import compress_motion, motion_at_tokens
 
 
 def classification_loss_sum(logits: Tensor, targets: Tensor, *, multi_label: bool = False) -> Tensor:
@@ -98,3 +101,24 @@ def soft_token_labels(values: Tensor, indices: Tensor, *, num_classes: int, reno
 
 def _widen(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def motion_loss_sum(said: Sequence[Tensor], motion: Tensor, size: tuple[int, int]) -> Tensor:
+    """How wrong the motion heads are: a smooth L1 distance, averaged over tokens, summed over stages and clips.
+
+    Args:
+        said: compressed motion of each stage's tokens, shape (b, T, h, w, 2), as the motion heads give it.
+        motion: true affine maps from frame to frame, shape (b, T - 1, 2, 3); clips without numbers do not count.
+        size: (height, width) of the clips in pixels.
+
+    Returns:
+        A scalar.
+    """
+    is_known = motion.isfinite().flatten(1).all(dim=1)
+    total = motion.new_zeros(())
+    for of_stage in said:
+        grid = (of_stage.shape[2], of_stage.shape[3])
+        wanted = compress_motion(motion_at_tokens(motion[is_known], grid, size))
+        losses = F.smooth_l1_loss(_widen(of_stage)[is_known], wanted, reduction="none", beta=0.5)
+        total = total + losses.flatten(1).mean(dim=1).sum()
+    return total

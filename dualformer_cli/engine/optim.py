@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from dualformer_cli.model.blocks import PositionConv
 from dualformer_cli.model.dualformer import DualFormer, Stage
+from dualformer_cli.model.weights import TRAINING_HEADS
 
 ParameterGroup = dict[str, Any]
 """{"params", "names", "lr", "lr_scale", "weight_decay"}; lr is the run's learning rate times lr_scale."""
@@ -32,7 +33,7 @@ def parameter_groups(
 ) -> list[ParameterGroup]:
     """Sort all parameters that train into groups of one learning rate and one weight decay.
 
-    The backbone learns at `backbone_lr_scale`, the classifier and the token head at the full rate. Position
+    The backbone learns at `backbone_lr_scale`, the classifier and the heads for training at the full rate. Position
     convolutions have the full rate too and never decay: so the published runs resolved their settings.
 
     Args:
@@ -59,7 +60,7 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_position, is_head = id(parameter) in unscaled, name.startswith(("classifier.", "token_head."))
+        is_position, is_head = id(parameter) in unscaled, name.startswith(("classifier.", *TRAINING_HEADS))
         lr_scale = 1.0 if is_position or is_head else backbone_lr_scale
         lr_scale *= layer_decay ** (top - layers.get(id(parameter), top))
         decays = not is_position and (decay_norms or parameter.dim() > 1)

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from math import lcm
-from typing import cast
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from torch.utils.checkpoint import checkpoint
 from dualformer_cli.errors import ConfigError
 from dualformer_cli.model.attention import GlobalPyramidAttention, LocalWindowAttention, PyramidPool
 from dualformer_cli.model.blocks import Block, PatchEmbed, PositionConv
+from dualformer_cli.model.motion import motion_heads as build_motion_heads
+from dualformer_cli.model.motion import start_from_motion
 from dualformer_cli.model.windows import Size3
 
 
@@ -167,6 +169,8 @@ class DualFormer(nn.Module):
         dropout: before the classifier, in training.
         drop_path: stochastic depth of the last block, rising linearly from 0.
         token_head: add the per-token classifier of token labelling.
+        motion_heads: add heads that tell the motion at the tokens of every stage.
+        start: initial values, as published or those from which motion is learnt (model/motion.py).
         gradient_checkpointing: recompute blocks in the backward pass instead of storing their activations.
 
     Raises:
@@ -189,6 +193,8 @@ class DualFormer(nn.Module):
         dropout: float = 0.5,
         drop_path: float = 0.0,
         token_head: bool = False,
+        motion_heads: bool = False,
+        start: Literal["published", "motion"] = "published",
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -220,7 +226,10 @@ class DualFormer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(dim, num_classes)
         self.token_head = _token_head(dim, num_classes, dropout) if token_head else None
+        self.motion_heads = build_motion_heads(embed_dims, patch_sizes) if motion_heads else None
         self.apply(_initialise)
+        if start == "motion":
+            start_from_motion(self, cast(Stage, self.stages[0]).patch_embed.proj, self.classifier)
         self.set_gradient_checkpointing(gradient_checkpointing)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
@@ -261,6 +270,18 @@ class DualFormer(nn.Module):
     def forward(self, clips: Tensor) -> Tensor:
         """Clips (b, 3, T, H, W) to logits (b, num_classes)."""
         return self.classify(self.forward_tokens(clips))
+
+    def forward_motion(self, clips: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Clips (b, 3, T, H, W) to logits and what each stage says of the motion, (b, T, h, w, 2), compressed.
+
+        Raises:
+            ValueError: without motion heads.
+        """
+        if self.motion_heads is None:
+            raise ValueError("the model was built without motion heads")
+        outputs = self.forward_stages(clips)
+        motions = [head(output) for head, output in zip(self.motion_heads, outputs, strict=True)]
+        return self.classify(self.norm(outputs[-1])), motions
 
     def _check(self, clips: Tensor) -> None:
         if clips.dim() != 5 or clips.shape[1] != 3:

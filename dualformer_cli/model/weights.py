@@ -38,6 +38,10 @@ _LAYOUT = (
 )
 
 
+TRAINING_HEADS = ("token_head.", "motion_heads.")
+"""Tensors that a model which only classifies has no need of."""
+
+
 def _translator(source: int, target: int) -> Callable[[str], str]:
     rules = []
     for row in _LAYOUT:
@@ -85,8 +89,9 @@ def load_weights(
     Args:
         model: the model to fill.
         source: a file (.pth, .pt, .safetensors) or a state dict, bare or wrapped as in a training checkpoint.
-        strict: every tensor of the model must be found and none may be left over, except the token head's when the
-            model has none. When False, tensors that are missing or of another shape keep their initial values.
+        strict: every tensor of the model must be found and none may be left over, except those of heads for
+            training that the model does not have. When False, tensors that are missing or of another shape keep their
+            initial values.
         name: what messages call a state dict that comes from a file.
 
     Returns:
@@ -268,7 +273,7 @@ def _explain_misfit(
 ) -> None:
     """Raise WeightsError if the tensors do not fill the model exactly, saying what they are instead."""
     missing = tuple(key for key in fresh if key not in misshapen)
-    extra = tuple(key for key in unused if key not in misshapen and not key.startswith("token_head."))
+    extra = tuple(key for key in unused if key not in misshapen and not key.startswith(TRAINING_HEADS))
     if not (missing or extra or misshapen):
         return
     if not any(key in own for key in tensors):

@@ -11,7 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dualformer_cli.engine.losses import classification_loss_sum, soft_token_labels, token_label_loss_sum
+from dualformer_cli.engine.losses import (
+    classification_loss_sum,
+    motion_loss_sum,
+    soft_token_labels,
+    token_label_loss_sum,
+)
+from dualformer_cli.model.motion import compress_motion, motion_at_tokens
 
 
 @pytest.fixture
@@ -143,3 +149,18 @@ def test_token_labels_of_another_grid_are_refused() -> None:
         token_label_loss_sum(
             torch.zeros(2, 5), torch.zeros(2, dtype=torch.long), torch.zeros(2, 6, 5), torch.zeros(2, 4, 5)
         )
+
+
+def test_motion_that_is_told_rightly_costs_nothing_and_unknown_motion_does_not_count() -> None:
+    generator = torch.Generator().manual_seed(0)
+    motion = torch.eye(2, 3) + 0.1 * torch.randn(3, 7, 2, 3, generator=generator)
+    said = [compress_motion(motion_at_tokens(motion, grid, (32, 32))) for grid in ((4, 4), (2, 2))]
+    assert motion_loss_sum(said, motion, (32, 32)) == 0
+    wrong = [said[0] + 1, said[1]]
+    loss = motion_loss_sum(wrong, motion, (32, 32))
+    assert loss == pytest.approx(3 * 0.75)  # smooth L1 of 1 with a bend at 0.5, for each of three clips
+    unknown = motion.clone()
+    unknown[1] = torch.nan
+    assert motion_loss_sum(wrong, unknown, (32, 32)) == pytest.approx(2 * 0.75)
+    unknown[:] = torch.nan
+    assert motion_loss_sum(wrong, unknown, (32, 32)) == 0

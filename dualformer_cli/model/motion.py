@@ -1,0 +1,121 @@
+"""Learning motion from nothing: a start that responds to it, and heads that are taught it at every token.
+
+From the published start (linear layers of standard deviation 0.02, a random patch embedding) a small network sits at
+chance for tens of thousands of clips, because motion shows in no linear function of the pixels: its layers begin nearly
+linear, and a patch's mean drowns its changes. Here every layer begins at full strength, the patch embedding begins as
+pairs of drifting gratings, whose energy is the motion, and each stage is asked for the motion at its tokens.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from dualformer_cli.model.windows import Size3
+
+PIXELS_PER_STEP = 0.25
+"""Motions much smaller than this, in pixels a frame, are taught evenly; larger ones by their logarithm."""
+_FASTEST = 4.0
+"""Speed of the fastest grating in pixels a frame."""
+_CYCLES_PER_PATCH = (0.5, 3.0)
+_CYCLES_PER_FRAME = 0.4
+"""The most that a grating drifts by; from 0.5 on it would seem to drift back."""
+
+
+class MotionHead(nn.Module):
+    """Tells how the content moves at each token.
+
+    Args:
+        dim: channels of a token.
+        num_frames: frames that a token covers.
+    """
+
+    def __init__(self, dim: int, *, num_frames: int) -> None:
+        super().__init__()
+        self.num_frames = num_frames
+        self.norm = nn.LayerNorm(dim, eps=1e-5)
+        self.linear = nn.Linear(dim, 2 * num_frames)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens (b, t, h, w, c) to compressed motions (b, t * num_frames, h, w, 2), as `compress_motion` gives."""
+        y = self.linear(self.norm(x)).unflatten(-1, (self.num_frames, 2))
+        return y.permute(0, 1, 4, 2, 3, 5).flatten(1, 2)
+
+
+def motion_heads(embed_dims: Sequence[int], patch_sizes: Sequence[Size3]) -> nn.ModuleList:
+    """One head for each stage."""
+    heads, num_frames = nn.ModuleList(), 1
+    for dim, patch_size in zip(embed_dims, patch_sizes, strict=True):
+        num_frames *= patch_size[0]
+        heads.append(MotionHead(dim, num_frames=num_frames))
+    return heads
+
+
+def motion_at_tokens(motion: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """How the content at the middle of each token moves to the next frame.
+
+    Args:
+        motion: affine maps from each frame to the next in pixels about the frame's middle, shape (b, T - 1, 2, 3).
+        grid: tokens along (height, width).
+        size: (height, width) of the frame in pixels.
+
+    Returns:
+        Pixels to the right and down, shape (b, T, h, w, 2); the last frame has the motion of the one before.
+    """
+    y, x = (
+        (torch.arange(tokens, device=motion.device, dtype=motion.dtype) + 0.5) * side / tokens - side / 2
+        for tokens, side in zip(grid, size, strict=True)
+    )
+    rows, columns = torch.meshgrid(y, x, indexing="ij")
+    points = torch.stack([columns, rows, torch.ones_like(rows)], dim=-1)
+    moved = torch.einsum("btij,hwj->bthwi", motion, points) - points[..., :2]
+    return torch.cat([moved, moved[:, -1:]], dim=1)
+
+
+def compress_motion(pixels: Tensor) -> Tensor:
+    """Pixels a frame to the scale that motion is taught in: even near 0, logarithmic further out."""
+    return torch.asinh(pixels / PIXELS_PER_STEP)
+
+
+@torch.no_grad()
+def start_from_motion(model: nn.Module, first_embedding: nn.Conv3d, classifier: nn.Linear) -> None:
+    """Give a fresh model initial values from which motion is learnt at once.
+
+    Args:
+        model: linear layers get a standard deviation of 1 over the root of their inputs.
+        first_embedding: of the frames' pixels; becomes drifting gratings.
+        classifier: keeps its values.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module is not classifier:
+            nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
+    first_embedding.weight.copy_(_drifting_gratings(*first_embedding.weight.shape))
+    assert first_embedding.bias is not None
+    first_embedding.bias.zero_()
+
+
+def _drifting_gratings(num_filters: int, num_colours: int, frames: int, height: int, width: int) -> Tensor:
+    """Filters in pairs, a quarter of a cycle apart, of random direction, speed and fineness, without mean, of norm 1.
+
+    Returns:
+        Shape (num_filters, num_colours, frames, height, width).
+    """
+    num_pairs = (num_filters + 1) // 2
+    least, most = (math.log(cycles / max(height, width)) for cycles in _CYCLES_PER_PATCH)
+    fineness = torch.exp(least + (most - least) * torch.rand(num_pairs))  # cycles a pixel
+    direction = 2 * math.pi * torch.rand(num_pairs)
+    speed = torch.sinh((2 * torch.rand(num_pairs) - 1) * math.asinh(_FASTEST))
+    drift = (fineness * speed).clamp(-_CYCLES_PER_FRAME, _CYCLES_PER_FRAME)  # cycles a frame
+    t, y, x = (torch.arange(side) - (side - 1) / 2 for side in (frames, height, width))
+    across = torch.cos(direction)[:, None, None] * x + torch.sin(direction)[:, None, None] * y[:, None]
+    cycles = (fineness[:, None, None] * across)[:, None] - (drift[:, None] * t)[:, :, None, None]
+    fade = torch.cos(math.pi * x / (1.6 * width)) * torch.cos(math.pi * y / (1.6 * height))[:, None]
+    waves = torch.stack([torch.cos(2 * math.pi * cycles), torch.sin(2 * math.pi * cycles)], dim=1) * fade
+    waves = waves - waves.mean(dim=(2, 3, 4), keepdim=True)
+    waves = waves / waves.flatten(2).norm(dim=2)[..., None, None, None]
+    colours = (1 + 0.5 * torch.randn(num_pairs, 1, num_colours)) / num_colours
+    filters = colours[..., None, None, None] * waves[:, :, None]
+    return filters.flatten(0, 1)[:num_filters]

@@ -1,0 +1,88 @@
+"""Motion at tokens, and the start from which it is learnt."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from dualformer_cli.model.dualformer import DualFormer
+from dualformer_cli.model.motion import MotionHead, compress_motion, motion_at_tokens
+from dualformer_cli.model.weights import load_weights
+
+
+def small_model(**options: object) -> DualFormer:
+    return DualFormer(
+        input_size=(8, 32, 32),
+        num_classes=10,
+        embed_dims=(16, 24),
+        depths=(2, 2),
+        num_heads=(2, 2),
+        patch_sizes=((4, 8, 8), (1, 2, 2)),
+        window_size=(2, 2, 2),
+        fine_grid=(2, 2, 2),
+        coarse_grid=(2, 2, 2),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+@given(st.floats(-20, 20), st.floats(-20, 20))
+def test_content_that_slides_moves_alike_at_every_token(dx: float, dy: float) -> None:
+    motion = torch.tensor([[[1.0, 0.0, dx], [0.0, 1.0, dy]]]).expand(2, 5, 2, 3)
+    moved = motion_at_tokens(motion, (3, 4), (48, 64))
+    assert moved.shape == (2, 6, 3, 4, 2)
+    np.testing.assert_allclose(moved, torch.tensor([dx, dy]).expand(moved.shape), atol=1e-4)
+
+
+def test_content_that_grows_moves_away_from_the_middle() -> None:
+    motion = torch.tensor([[[1.5, 0.0, 0.0], [0.0, 1.5, 0.0]]])[None]
+    moved = motion_at_tokens(motion, (2, 2), (32, 64))[0, 0]
+    assert moved.tolist() == [[[-8.0, -4.0], [8.0, -4.0]], [[-8.0, 4.0], [8.0, 4.0]]]
+
+
+def test_a_head_says_the_frames_of_a_token_in_order() -> None:
+    head = MotionHead(6, num_frames=2)
+    nn.init.zeros_(head.linear.weight)
+    head.linear.bias.data = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    said = head(torch.randn(1, 3, 2, 2, 6))
+    assert said.shape == (1, 6, 2, 2, 2)
+    assert said[0, :, 1, 0].tolist() == 3 * [[1.0, 2.0], [3.0, 4.0]]
+
+
+def test_small_motion_keeps_its_sign_and_order_when_compressed() -> None:
+    pixels = torch.linspace(-30, 30, 101)
+    compressed = compress_motion(pixels)
+    assert (compressed.diff() > 0).all()
+    np.testing.assert_allclose(compressed, -compressed.flip(0), atol=1e-5)
+
+
+def test_the_start_for_motion_sees_changes_and_no_brightness() -> None:
+    model = small_model(start="motion")
+    first = model.stages[0].patch_embed.proj  # type: ignore[union-attr]
+    flat = first(torch.full((1, 3, 8, 32, 32), 2.5))
+    assert flat.abs().max().item() < 1e-4
+    assert first(torch.randn(1, 3, 8, 32, 32)).std().item() > 0.1
+    linear = model.stages[0].blocks[0].mlp.fc1  # type: ignore[union-attr]
+    assert linear.weight.std().item() == pytest.approx(16**-0.5, rel=0.15)
+    assert model.classifier.weight.std().item() == pytest.approx(0.02, rel=0.3)
+
+
+def test_heads_for_motion_change_no_logits_and_weights_load_without_them() -> None:
+    taught = small_model(motion_heads=True, start="motion", dropout=0.0).eval()
+    plain = small_model(dropout=0.0).eval()
+    report = load_weights(plain, taught.state_dict())
+    assert report.unused
+    assert all(name.startswith("motion_heads.") for name in report.unused)
+    clips = torch.randn(2, 3, 8, 32, 32)
+    with torch.no_grad():
+        logits, motions = taught.forward_motion(clips)
+        np.testing.assert_allclose(logits, plain(clips), atol=1e-5)
+    assert [tuple(motion.shape) for motion in motions] == [(2, 8, 4, 4, 2), (2, 8, 2, 2, 2)]
+
+
+def test_a_model_without_heads_for_motion_cannot_tell_it() -> None:
+    with pytest.raises(ValueError, match="without motion heads"):
+        small_model().forward_motion(torch.randn(1, 3, 8, 32, 32))
