@@ -33,7 +33,7 @@ from dualformer_cli.files import atomic_path
 
 SPLITS = {"train": 0.8, "val": 0.1, "test": 0.1}
 """Names of the lists, and the share of the clips that each gets."""
-RENDERER = 1
+RENDERER = 2
 """Goes up when the same seed no longer gives the same clips."""
 PHOTOGRAPHS = "scikit-image"
 """Name that stands for the photographs of that package in place of a folder."""
@@ -333,14 +333,14 @@ def write_h264(path: Path, frames: Pixels, *, fps: Fraction, crf: int) -> None:
 
 @lru_cache(maxsize=4)
 def _stock(split: str, settings: Settings) -> PictureSource:
-    """The pictures of one split; no picture is in two."""
+    """Return the pictures of one split; no picture is in two."""
     seed = int(np.random.SeedSequence([settings.seed, list(SPLITS).index(split), 2]).generate_state(1)[0])
-    files = _share_out(settings.pictures, settings.seed)[split]
+    files = share_out(settings.pictures, settings.seed)[split]
     return PictureSource(seed=seed, num_drawn=_DRAWN, side=_SIDE, files=files, max_kept=256)
 
 
-def _share_out(pictures: Sequence[str], seed: int) -> dict[str, list[Path]]:
-    """Give each picture to one split; with three or more every split gets one."""
+def share_out(pictures: Sequence[str], seed: int) -> dict[str, list[Path]]:
+    """Give each picture file to one split; with three or more every split gets one."""
     order = np.random.default_rng([seed, 3]).permutation(len(pictures))
     num_held_out = {
         split: max(round(len(pictures) * share), min(1, len(pictures) // 3))

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from dualformer_cli.errors import DualFormerError
 
@@ -20,7 +20,7 @@ Pixels = npt.NDArray[np.uint8]
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _SIMPLE = ("polygons", "blobs", "mosaic", "camouflage")
-_ALL = (*_SIMPLE, "noise", "bands", "clutter", "scene")
+_ALL = (*_SIMPLE, "noise", "bands", "clutter", "scene", *("leaves",) * 4)
 _SMALLEST_LEVEL = 16
 _PHOTOGRAPHS = (
     *("astronaut.png", "brick.png", "camera.png", "chelsea.png", "coffee.png", "coins.png", "grass.png", "gravel.png"),
@@ -210,6 +210,8 @@ def _draw_kind(rng: np.random.Generator, kind: str, side: int, *, bold: bool) ->
         return _bands(rng, side)
     if kind == "clutter":
         return _clutter(rng, side)
+    if kind == "leaves":
+        return _leaves(rng, side)
     return _scene(rng, side)
 
 
@@ -327,6 +329,40 @@ def _clutter(rng: np.random.Generator, side: int) -> Image.Image:
             x += stroke + size * (rng.uniform(0.1, 0.3) if rng.random() < 0.8 else 0.8)
         y += size * rng.uniform(1.3, 2.2)
     return image
+
+
+def _leaves(rng: np.random.Generator, side: int) -> Image.Image:
+    """Shapes of all sizes that hide one another, in related colours, rough and shaded: statistically like photographs.
+
+    It is the "dead leaves" model; without it a network reads drawn pictures better than photographs by ten points.
+    """
+    base, contrast, colourful = rng.uniform(50, 200, 3), rng.uniform(15, 70), rng.uniform(0, 30)
+    image = Image.new("RGB", (side, side), (int(base[0]), int(base[1]), int(base[2])))
+    draw = ImageDraw.Draw(image)
+    count = int(rng.integers(150, 600))
+    least = rng.uniform(0.006, 0.03) * side
+    radii = np.minimum(least * rng.uniform(0.002, 1, count) ** -0.5, side * 0.35)
+    shades = base + contrast * rng.standard_normal((count, 1)) + colourful * rng.standard_normal((count, 3))
+    corners = int(rng.integers(3, 8))
+    for radius, shade in zip(radii.tolist(), shades.clip(0, 255).astype(int).tolist(), strict=True):
+        x, y = rng.uniform(0, side, 2)
+        ink, turn, flat = (shade[0], shade[1], shade[2]), rng.uniform(0, math.pi), rng.uniform(0.3, 1)
+        if rng.random() < 0.5:
+            draw.ellipse((x - radius, y - flat * radius, x + radius, y + flat * radius), fill=ink)
+        else:
+            angles = turn + 2 * math.pi * np.arange(corners) / corners
+            points = zip(
+                (x + radius * np.cos(angles)).tolist(), (y + flat * radius * np.sin(angles)).tolist(), strict=True
+            )
+            draw.polygon(list(points), fill=ink)
+    if rng.random() < 0.7:
+        image = image.filter(ImageFilter.GaussianBlur(float(rng.uniform(0, 0.01) * side)))
+    rough = _noise(rng, side, 3, lowest=int(rng.integers(8, 48)), octaves=6) - 0.5
+    light = _noise(rng, side, 1, lowest=2, octaves=2) - 0.5
+    grey = rough.mean(axis=2, keepdims=True)
+    values = np.asarray(image, np.float32) + rng.uniform(0, 90) * grey + rng.uniform(0, 25) * rough
+    values *= 1 + rng.uniform(0, 1) * light
+    return Image.fromarray(values.clip(0, 255).astype(np.uint8))
 
 
 def _scene(rng: np.random.Generator, side: int) -> Image.Image:

@@ -112,10 +112,10 @@ def test_pictures_of_a_folder_belong_to_one_split_each(tmp_path):
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
     found = find_sources([str(tmp_path)])
     assert len(found) == 20
-    shared = camera_clips._share_out(found, seed=1)
+    shared = camera_clips.share_out(found, seed=1)
     assert {split: len(paths) for split, paths in shared.items()} == {"train": 16, "val": 2, "test": 2}
     assert sorted(str(path) for paths in shared.values() for path in paths) == sorted(found)
-    assert {split: len(paths) for split, paths in camera_clips._share_out(found[:3], seed=1).items()} == dict.fromkeys(
+    assert {split: len(paths) for split, paths in camera_clips.share_out(found[:3], seed=1).items()} == dict.fromkeys(
         SPLITS, 1
     )
 
