@@ -71,6 +71,8 @@ class ModelConfig:
     """Stochastic depth of the last block; it rises linearly from 0."""
     token_head: bool = False
     """Whether the model has the second classifier of token labelling, one prediction per token."""
+    start: Literal["published", "motion"] = "published"
+    """Initial values without other weights: the published ones, or those from which motion is learnt quickly."""
     gradient_checkpointing: bool = False
     """Recompute each block's activations in the backward pass instead of storing them."""
 
@@ -92,6 +94,7 @@ class ModelConfig:
                 raise ConfigError(f"embed_dims must divide into num_heads, got {dim} channels and {heads} heads")
         _above("mlp_ratio", self.mlp_ratio, 0)
         _at_least("num_classes", self.num_classes, 1)
+        _one_of("start", self.start, ("published", "motion"))
         _fraction("dropout", self.dropout)
         _fraction("drop_path", self.drop_path)
 
@@ -156,6 +159,28 @@ class TrainViewsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RenderConfig:
+    """Clips that are rendered while training, where the training list is render:camera-motion."""
+
+    num_clips: int = 10000
+    """Clips of an epoch; no two of a run are equal."""
+    difficulty: float = 1.0
+    """The most that is in the way of seeing the motion, 0 to 1."""
+    easy_epochs: float = 0.0
+    """Epochs over which the difficulty rises from 0."""
+    without_motion: float = 0.04
+    """Share of clips of noise or with a cut, which are to be equally likely of every class."""
+    pictures: tuple[str, ...] = ()
+    """Folders of pictures to move over besides drawn ones; scikit-image stands for the photographs of that package."""
+
+    def __post_init__(self) -> None:
+        _at_least("num_clips", self.num_clips, 1)
+        _probability("difficulty", self.difficulty)
+        _at_least("easy_epochs", self.easy_epochs, 0)
+        _fraction("without_motion", self.without_motion)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataConfig:
     """From a file on disk to normalised clips."""
 
@@ -171,7 +196,9 @@ class DataConfig:
     std: tuple[float, float, float] = (58.395, 57.12, 57.375)
     """Divides red, green, blue after the mean is subtracted, in grey levels."""
     train_list: str | None = None
-    """Training list: a manifest or one of the older list formats."""
+    """Training list: a manifest, one of the older list formats, or render:camera-motion for clips made on the fly."""
+    render: RenderConfig = field(default_factory=RenderConfig)
+    """Clips made on the fly."""
     validation_list: str | None = None
     """List that is validated during training, and that eval scores."""
     root: str | None = None
@@ -237,6 +264,9 @@ class TrainConfig:
     """Gradients are scaled down to this norm; None leaves them."""
     label_smoothing: float = 0.0
     """Share of a label's probability that is spread over all classes."""
+    motion_weight: float = 0.0
+    """Weight of teaching the motion at the tokens, summed over the stages, beside the classification. Only clips that
+    are rendered while training know theirs; heads for it are in the model during training alone."""
     mixup_alpha: float = 0.0
     """Beta parameter of mixup; 0 is off."""
     cutmix_alpha: float = 0.0
@@ -290,7 +320,14 @@ class TrainConfig:
             _fraction(name, getattr(self, name))
         for name in ("random_erasing", "max_unreadable"):
             _probability(name, getattr(self, name))
-        for name in ("mixup_alpha", "cutmix_alpha", "rand_augment_ops", "rand_augment_magnitude", "frozen_stages"):
+        for name in (
+            "motion_weight",
+            "mixup_alpha",
+            "cutmix_alpha",
+            "rand_augment_ops",
+            "rand_augment_magnitude",
+            "frozen_stages",
+        ):
             _at_least(name, getattr(self, name), 0)
         for name in ("repeats", "validate_every", "save_every_steps", "keep_epochs", "log_every_steps"):
             _at_least(name, getattr(self, name), 1)

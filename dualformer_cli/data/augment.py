@@ -22,6 +22,7 @@ from torch import Tensor
 
 from dualformer_cli.data import sampling
 from dualformer_cli.data.camera_paths import FLIP_PAIRS
+from dualformer_cli.data.camera_stream import RenderPlan
 from dualformer_cli.data.dataset import check_video, part_length
 from dualformer_cli.data.decoding import VideoInfo, open_video
 from dualformer_cli.data.sampling import Indices
@@ -74,6 +75,8 @@ class TrainPlan:
     """Clips taken from a video each time it is opened: so many seeds are given."""
     flip_labels: Pairs
     """Classes that are swapped in the label of a flipped clip, for `swap_flipped_labels`."""
+    render: RenderPlan | None = None
+    """How clips are rendered, where there are no videos; of the rest of the plan only sizes and repeats count then."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

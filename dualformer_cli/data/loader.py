@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualformer_cli.data.augment import TrainingClips, TrainPlan, read_training_clips
+from dualformer_cli.data.camera_stream import RenderedClips, render_training_clips
 from dualformer_cli.data.manifest import Sample
 from dualformer_cli.data.workers import WorkerPool
 from dualformer_cli.errors import DualFormerError, VideoError
@@ -36,6 +37,8 @@ class Batch:
     """(path, reason) of the videos that are missing from the batch."""
     read_seconds: float
     """Time that the workers spent on it."""
+    motion: npt.NDArray[np.float32] | None = None
+    """How the content of rendered clips moves, as in `RenderedClips`, shape (b, T - 1, 2, 3); None for videos."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +116,7 @@ def training_steps(
     jobs = (
         _Job(
             paths[order[p]],
+            int(order[p]),
             samples[order[p]].start,
             samples[order[p]].num_frames,
             tuple((seed, epoch, int(p), repeat) for repeat in range(batches.repeats)),
@@ -129,18 +133,24 @@ def training_steps(
 @dataclass(frozen=True, slots=True)
 class _Job:
     path: str
+    number: int
     start: int
     num_frames: int | None
     seeds: tuple[tuple[int, ...], ...]
 
 
-def _read(plan: TrainPlan, job: _Job) -> TrainingClips:
+def _read(plan: TrainPlan, job: _Job) -> TrainingClips | RenderedClips:
+    if plan.render is not None:
+        return render_training_clips(plan.render, job.number, job.seeds)
     return read_training_clips(job.path, plan, job.seeds, start=job.start, num_frames=job.num_frames)
 
 
-def _collect(videos: list[int], outcomes: Iterator[tuple[_Job, TrainingClips | Exception]], plan: TrainPlan) -> Batch:
+def _collect(
+    videos: list[int], outcomes: Iterator[tuple[_Job, TrainingClips | RenderedClips | Exception]], plan: TrainPlan
+) -> Batch:
     """Take the outcomes of one forward pass together."""
     clips, flipped, samples, unreadable, seconds = [], [], [], [], 0.0
+    motion: list[npt.NDArray[np.float32]] = []
     for video, (job, outcome) in zip(videos, islice(outcomes, len(videos)), strict=True):
         if isinstance(outcome, DualFormerError):
             unreadable.append((job.path, outcome.reason if isinstance(outcome, VideoError) else str(outcome)))
@@ -150,7 +160,11 @@ def _collect(videos: list[int], outcomes: Iterator[tuple[_Job, TrainingClips | E
             clips.append(outcome.clips)
             flipped.append(outcome.flipped)
             samples += [video] * len(outcome.clips)
-            seconds += outcome.decode_seconds + outcome.preprocess_seconds
+            if isinstance(outcome, RenderedClips):
+                motion.append(outcome.motion)
+                seconds += outcome.seconds
+            else:
+                seconds += outcome.decode_seconds + outcome.preprocess_seconds
     nothing = np.empty((0, plan.num_frames, plan.crop_size, plan.crop_size, 3), np.uint8)
     return Batch(
         clips=np.concatenate([nothing, *clips]),
@@ -158,4 +172,5 @@ def _collect(videos: list[int], outcomes: Iterator[tuple[_Job, TrainingClips | E
         flipped=np.concatenate([np.empty(0, np.bool_), *flipped]),
         unreadable=tuple(unreadable),
         read_seconds=seconds,
+        motion=np.concatenate(motion) if motion else None,
     )

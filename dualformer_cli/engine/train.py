@@ -28,6 +28,7 @@ from torch import Tensor
 from dualformer_cli.config.load import ResolvedConfig, to_yaml
 from dualformer_cli.config.schema import RunConfig, TrainConfig
 from dualformer_cli.data.augment import TrainPlan, mix_batch, one_hot, random_erasing, swap_flipped_labels
+from dualformer_cli.data.camera_stream import RENDERED, RenderPlan
 from dualformer_cli.data.loader import Batch, BatchPlan, Order, epoch_order, training_steps
 from dualformer_cli.data.manifest import load_class_names
 from dualformer_cli.data.transforms import normalize
@@ -46,7 +47,7 @@ from dualformer_cli.engine.distributed import (
     sum_over_ranks,
 )
 from dualformer_cli.engine.evaluate import LabelledList, evaluate, open_list, summarise
-from dualformer_cli.engine.losses import classification_loss_sum
+from dualformer_cli.engine.losses import classification_loss_sum, motion_loss_sum
 from dualformer_cli.engine.optim import (
     WeightAverage,
     build_optimizer,
@@ -55,6 +56,7 @@ from dualformer_cli.engine.optim import (
     set_learning_rate,
     train_mode,
 )
+from dualformer_cli.engine.rendered import check_rendering, render_plan, rendered_list, rendered_pictures
 from dualformer_cli.engine.scoring import Scorer
 from dualformer_cli.engine.start import start_from_images, start_from_video
 from dualformer_cli.errors import ConfigError, DualFormerError
@@ -130,7 +132,10 @@ class Trainer:
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> None:
         self.ranks, self.output, self.on_event = ranks, output, on_event
-        self.train_list, self.config = _training_list(resolved)
+        check_rendering(resolved.config)
+        is_rendered = resolved.config.data.train_list == RENDERED
+        self.pictures = rendered_pictures(resolved.config.data) if is_rendered else ()
+        self.train_list, self.config = _training_list(resolved, self.pictures)
         self.validation_list = self._validation_list()
         self.recipe = plan_recipe(self.config.train, ranks.world_size)
         self.precision = pick_precision(self.config.runtime.precision, ranks.device)
@@ -140,7 +145,10 @@ class Trainer:
         checkpoint = self.folder.load_latest() if resume else None
         if resume and checkpoint is None:
             self.notes.append(f"nothing to resume in {str(output)!r}: this is a new run")
-        self.model = build_model(self.config)
+        is_taught_motion = is_rendered and self.config.train.motion_weight > 0
+        if self.config.train.motion_weight and not is_rendered:
+            self.notes.append("the motion at the tokens is not taught: only rendered clips know theirs")
+        self.model = build_model(self.config, motion_heads=is_taught_motion)
         if checkpoint is None:
             self._start(offline)
         self.model.to(ranks.device)
@@ -166,8 +174,10 @@ class Trainer:
         if checkpoint is not None:
             self._restore(checkpoint)
         self.forward: Callable[[Tensor], Tensor] = self.model
+        self.forward_motion = self.model.forward_motion
         if self.config.runtime.compile:
             self.forward = torch.compile(self.model)
+            self.forward_motion = torch.compile(self.model.forward_motion)
         self.batches = BatchPlan(
             num_samples=len(self.train_list),
             batch_size=self.recipe.batch_size,
@@ -342,15 +352,25 @@ class Trainer:
                 clips, targets, mixup_alpha=train.mixup_alpha, cutmix_alpha=train.cutmix_alpha, rng=rng
             )
         with torch.autocast(device.type, dtype_of(self.precision), enabled=self.precision != "fp32"):
-            logits = self.forward(clips)
+            if batch.motion is not None and self.model.motion_heads is not None:
+                logits, motions = self.forward_motion(clips)
+            else:
+                logits, motions = self.forward(clips), []
         loss = classification_loss_sum(logits, targets, multi_label=data.multi_label)
+        if motions and batch.motion is not None:
+            motion = torch.from_numpy(batch.motion).to(device)
+            loss = loss + train.motion_weight * motion_loss_sum(motions, motion, (data.crop_size, data.crop_size))
         self.scaler.scale(loss / count).backward()
         return loss.detach().double().cpu()
 
     def _targets(self, batch: Batch) -> Tensor:
         labels = [self.train_list.labels[sample] for sample in batch.samples]
         labels = swap_flipped_labels(labels, batch.flipped, self.train_list.flip_pairs)
-        return one_hot(labels, self.config.model.num_classes, self.config.train.label_smoothing)
+        smoothing, num_classes = self.config.train.label_smoothing, self.config.model.num_classes
+        targets = one_hot(labels, num_classes, smoothing)
+        if batch.motion is not None:  # rendered clips without a motion are to be equally likely of every class
+            targets[[not of_clip for of_clip in labels]] = 1 / num_classes
+        return targets
 
     def _learning_rate(self) -> float:
         return lr_at(
@@ -526,7 +546,14 @@ class Trainer:
             rand_augment_magnitude=train.rand_augment_magnitude,
             repeats=train.repeats,
             flip_labels=self.train_list.flip_pairs,
+            render=self._render_plan(),
         )
+
+    def _render_plan(self) -> RenderPlan | None:
+        """How clips are rendered in this epoch, or None where the list has videos."""
+        if self.train_list.source != RENDERED:
+            return None
+        return render_plan(self.config.data, files=self.pictures, epoch=self.epoch)
 
     def _pool(self) -> WorkerPool:
         return WorkerPool(
@@ -625,7 +652,7 @@ def _memory_mib(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _training_list(resolved: ResolvedConfig) -> tuple[LabelledList, RunConfig]:
+def _training_list(resolved: ResolvedConfig, pictures: tuple[str, ...]) -> tuple[LabelledList, RunConfig]:
     """Open the training list; a list that brings its own classes rebuilds the classifier unless the user set it.
 
     Raises:
@@ -634,8 +661,11 @@ def _training_list(resolved: ResolvedConfig) -> tuple[LabelledList, RunConfig]:
     config = resolved.config
     if config.data.train_list is None:
         raise ConfigError("there is no training list; give --data MANIFEST or --set data.train_list=MANIFEST")
-    opened = open_list(config.data, config.data.train_list, class_names=None, usable_only=True)
-    unlabelled = sum(not labels for labels in opened.labels)
+    if config.data.train_list == RENDERED:
+        opened, unlabelled = rendered_list(config.data, pictures), 0
+    else:
+        opened = open_list(config.data, config.data.train_list, class_names=None, usable_only=True)
+        unlabelled = sum(not labels for labels in opened.labels)
     if unlabelled:
         raise ConfigError(
             f"{unlabelled} of the {len(opened)} videos of the training list {config.data.train_list!r} have no label; "
