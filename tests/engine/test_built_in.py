@@ -1,0 +1,56 @@
+"""The weights that come with the package: they tell motion over pictures that they never saw."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from dualformer_cli import create_model, load_weights
+from dualformer_cli.config.load import load_config
+from dualformer_cli.data.archives import shipped_weights
+from dualformer_cli.data.camera_motion import CLASSES, PictureSource, render_clip
+from dualformer_cli.data.transforms import normalize
+
+PRESET = "camera-motion"
+
+
+def scores_of(clips: list[np.ndarray]) -> np.ndarray:
+    """Scores of clips, as `predict` gives them for one view."""
+    data = load_config(PRESET, environ={}).config.data
+    path = shipped_weights(PRESET)
+    assert path is not None
+    model = create_model(PRESET).eval()
+    load_weights(model, path)
+    with torch.no_grad():
+        return (
+            model(normalize(torch.from_numpy(np.stack(clips)), data.mean, data.std, torch.float32)).softmax(-1).numpy()
+        )
+
+
+def test_the_shipped_weights_are_small_and_in_half_precision() -> None:
+    path = shipped_weights(PRESET)
+    assert path is not None
+    assert path.stat().st_size <= 6_000_000
+    assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16}
+
+
+def test_the_shipped_weights_tell_every_motion_over_new_pictures() -> None:
+    pictures = PictureSource(seed=2**31 + 5, num_drawn=40)
+    labels = np.arange(50) % len(CLASSES)
+    clips = [
+        render_clip([99, n], num_frames=16, size=(96, 96), pictures=pictures, label=int(label), difficulty=0.5).frames
+        for n, label in enumerate(labels)
+    ]
+    right = scores_of(clips).argmax(axis=1) == labels
+    assert right.mean() >= 0.9
+    assert all(right[labels == label].any() for label in range(len(CLASSES)))
+
+
+def test_the_shipped_weights_are_sure_of_black_and_unsure_of_noise() -> None:
+    rng = np.random.default_rng(0)
+    black = np.zeros((16, 96, 96, 3), np.uint8)
+    noise = rng.integers(0, 256, black.shape, dtype=np.uint8)
+    of_black, of_noise = scores_of([black, noise])
+    assert of_black.argmax() == CLASSES.index("static")
+    assert of_noise.max() < 0.6
