@@ -806,13 +806,15 @@ def transport_stream(num_frames: int) -> bytes:
 
 
 @contextmanager
-def sender(data: bytes) -> Iterator[str]:
-    """Yield the address of a sender that plays a stream to whoever comes first and hangs up."""
+def sender(data: bytes, seconds: float = 0) -> Iterator[str]:
+    """Yield the address of a sender that plays a stream, in so long a time, to whoever comes first and hangs up."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
             with suppress(OSError), server.accept()[0] as connection:
-                connection.sendall(data)
+                for piece in range(100):
+                    connection.sendall(data[len(data) * piece // 100 : len(data) * (piece + 1) // 100])
+                    time.sleep(seconds / 100)
 
         thread = threading.Thread(target=serve, daemon=True)
         thread.start()
@@ -836,7 +838,7 @@ def test_a_live_stream_becomes_segments_until_it_ends(predict: Any, scenes: Path
 
 
 def test_a_live_stream_is_shown_clip_by_clip_and_stops_in_time(predict: Any) -> None:
-    with sender(transport_stream(200)) as address:
+    with sender(transport_stream(200), seconds=8) as address:  # at once, a slow reader would find its end first
         result = predict(address, "--every", 0.2, "--duration", 0.5)
     assert result.exit_code == 0
     clips = result.stdout.split(address)[0]
