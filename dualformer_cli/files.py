@@ -1,13 +1,15 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files so that a reader never meets half of one, and telling what is in one."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from dualformer_cli.errors import DualFormerError
 
@@ -32,6 +34,34 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def path_in_own_folder(target: Path) -> Iterator[Path]:
+    """Give a path for what another process writes, in a folder of its own beside `target`; rename it on success.
+
+    The process may be killed at any moment, by Ctrl-C too: what it leaves behind goes with the folder. An error that
+    names a file of that folder names it without.
+
+    Raises:
+        DualFormerError: what the body raises, in these words.
+    """
+    with TemporaryDirectory(prefix=".dualformer-", dir=target.parent, ignore_cleanup_errors=True) as folder:
+        unfinished = Path(folder, target.name)
+        try:
+            yield unfinished
+        except DualFormerError as error:
+            raise DualFormerError(str(error).replace(os.path.join(os.path.basename(folder), ""), "")) from error
+        os.replace(unfinished, target)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def check_outputs(outputs: Sequence[Path], inputs: Sequence[str], *, overwrite: bool) -> None:

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
@@ -34,7 +33,7 @@ from dualformer_cli.commands.options import (
 )
 from dualformer_cli.commands.predict import announce
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.files import check_outputs
+from dualformer_cli.files import check_outputs, path_in_own_folder
 
 if TYPE_CHECKING:
     from dualformer_cli.config.load import ResolvedConfig
@@ -294,10 +293,7 @@ def _draw(
     title: str,
     layer: Layer,
 ) -> None:
-    """Have a worker decode the frames again, at the size in which they are shown, and draw.
-
-    The worker may be killed at any moment, by Ctrl-C too: what it leaves behind goes with its folder.
-    """
+    """Have a worker decode the frames again, at the size in which they are shown, and draw."""
     from dualformer_cli.outputs.heatmap import Heatmaps, Style
 
     data = engine.config.data
@@ -311,15 +307,12 @@ def _draw(
         title=title,
         detail=f"saliency at layer {layer} of {engine.preset}",
     )
-    with TemporaryDirectory(prefix=".dualformer-", dir=target.parent, ignore_cleanup_errors=True) as folder:
-        unfinished = Path(folder, target.name)
-        job = (video, str(unfinished), heatmaps, Style(**style), fps, data.decoder, data.frame_rate)
-        try:
+    try:
+        with path_in_own_folder(target) as unfinished:
+            job = (video, str(unfinished), heatmaps, Style(**style), fps, data.decoder, data.frame_rate)
             pool.call(_draw_in_worker, job)
-        except DualFormerError as error:
-            reason = str(error).replace(os.path.join(os.path.basename(folder), ""), "")
-            raise DualFormerError(f"{video!r} was not drawn: {reason}") from error
-        os.replace(unfinished, target)
+    except DualFormerError as error:
+        raise DualFormerError(f"{video!r} was not drawn: {error}") from error
 
 
 def _draw_in_worker(job: tuple[str, str, Heatmaps, Style, float, Any, float | None]) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -40,7 +38,7 @@ from dualformer_cli.commands.options import (
     views_keys,
 )
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.files import check_outputs
+from dualformer_cli.files import check_outputs, path_in_own_folder
 
 if TYPE_CHECKING:
     from dualformer_cli.data.workers import WorkerPool
@@ -342,18 +340,10 @@ class _Session:
                 result.update(status="error", error=f"classified, but not saved: {error}")
 
     def _save_annotated(self, result: dict[str, Any], target: Path) -> None:
-        """Have a worker draw the result onto its video.
-
-        The worker may be killed at any moment, by Ctrl-C too: what it leaves behind goes with its folder.
-        """
+        """Have a worker draw the result onto its video."""
         data = self.engine.config.data
-        with TemporaryDirectory(prefix=".dualformer-", dir=target.parent, ignore_cleanup_errors=True) as folder:
-            unfinished = Path(folder, target.name)
-            try:
-                self.pool.call(_annotate, (result, str(unfinished), data.decoder, data.frame_rate))
-            except DualFormerError as error:
-                raise DualFormerError(str(error).replace(os.path.join(os.path.basename(folder), ""), "")) from error
-            os.replace(unfinished, target)
+        with path_in_own_folder(target) as unfinished:
+            self.pool.call(_annotate, (result, str(unfinished), data.decoder, data.frame_rate))
 
 
 def _annotate(job: tuple[dict[str, Any], str, Any, float | None]) -> None:

@@ -8,7 +8,6 @@ clip and the tile in which that place is, bilinear between the tokens there.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -27,7 +26,7 @@ from dualformer_cli.data.decoding import VideoInfo, open_video
 from dualformer_cli.data.sampling import Indices
 from dualformer_cli.data.transforms import Box, Frames, resize_frame, resized_size
 from dualformer_cli.errors import DualFormerError, VideoError
-from dualformer_cli.files import atomic_path
+from dualformer_cli.files import atomic_path, sha256_of
 
 FORMAT = 1
 HEADER = "header.json"
@@ -338,7 +337,7 @@ class LabelFolder:
             file.flush()
             os.fsync(file.fileno())
         rows = [video.row() for video in writer.videos]
-        document = {"sha256": _sha256(self._bin(shard)), "statistics": writer.statistics, "videos": rows}
+        document = {"sha256": sha256_of(self._bin(shard)), "statistics": writer.statistics, "videos": rows}
         self.write_json(self._json(shard).name, document)
 
     def read_index(self, shard: int) -> tuple[list[StoredVideo], dict[str, Any]]:
@@ -423,14 +422,6 @@ class ShardWriter:
     def refuse(self, job: LabelJob, path: str, reason: str) -> None:
         """Note a video that cannot be labelled."""
         self.videos.append(StoredVideo(job.index, path, reason))
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

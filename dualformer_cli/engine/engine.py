@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -28,6 +27,7 @@ from dualformer_cli.engine.evaluate import Dump, LabelledList, VideoRecord, eval
 from dualformer_cli.engine.prediction import LiveScores, Prediction, VideoScores, failure, top
 from dualformer_cli.engine.scoring import Scorer
 from dualformer_cli.errors import ConfigError, DualFormerError, VideoError, WeightsError
+from dualformer_cli.files import sha256_of
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import class_names_of, load_weights, read_checkpoint
 
@@ -244,7 +244,7 @@ class Engine:
         if names is not None:
             self.class_names, self.is_nameless = names, False
         _LOGGER.debug("%s: %s", path, report)
-        return model, "published" if is_published else str(path), _sha256(path)
+        return model, "published" if is_published else str(path), sha256_of(path)
 
 
 def _read_timeline(path: str, plan: ViewPlan, pool: WorkerPool) -> Iterator[VideoViews | Exception]:
@@ -271,11 +271,3 @@ def _read_segments(path: str, plan: ViewPlan, segments: slice) -> VideoViews:
 def versions() -> dict[str, str]:
     """Versions that numbers depend on."""
     return {"dualformer": __version__, "torch": torch.__version__}
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()

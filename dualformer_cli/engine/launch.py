@@ -26,6 +26,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
+from dualformer_cli.data.workers import usable_cores
 from dualformer_cli.engine.distributed import LAUNCHER_PID, is_one_of_many
 from dualformer_cli.errors import DualFormerError
 
@@ -147,10 +148,9 @@ def _check(num_processes: int, device: str) -> None:
 
 def _variables(num_processes: int, device: str) -> dict[str, str]:
     """What the processes find in their environment, beside what torchrun puts there."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     variables = {
         LAUNCHER_PID: str(os.getpid()),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, cores // num_processes))),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, usable_cores() // num_processes))),
         "TORCHELASTIC_SIGNALS_TO_HANDLE": "SIGQUIT",  # the others are ours
     }
     return variables if device == "cuda" else {**variables, "CUDA_VISIBLE_DEVICES": ""}
