@@ -38,6 +38,7 @@ from dualformer_cli.engine.build import build_model, train_plan, view_plan
 from dualformer_cli.engine.checkpoint import CheckpointFolder
 from dualformer_cli.engine.distributed import (
     Ranks,
+    RanksLost,
     any_rank,
     average_buffers,
     convert_batch_norm,
@@ -629,7 +630,11 @@ class Trainer:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        """Let SIGTERM, SIGUSR1 and the first Ctrl-C end the run after the step in hand; a second Ctrl-C at once."""
+        """Let SIGTERM, SIGUSR1 and the first Ctrl-C end the run after the step in hand; a second Ctrl-C at once.
+
+        Where a rank dies, torchrun's agent sends SIGTERM to the others. One that finds the dead rank gone only after
+        that leaves in silence: the agent knows who failed, and nothing can be agreed and saved any more.
+        """
 
         def ask(signum: int, frame: FrameType | None) -> None:
             if signum == signal.SIGINT and self._stop_signal is not None:
@@ -640,6 +645,10 @@ class Trainer:
         before = {name: signal.signal(name, ask) for name in names}
         try:
             yield
+        except RanksLost:
+            if self._stop_signal == signal.SIGTERM:
+                raise SystemExit(128 + signal.SIGTERM) from None
+            raise
         finally:
             for name, handler in before.items():
                 signal.signal(name, handler)

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -247,11 +248,20 @@ def processes_of(launcher: int) -> dict[str, int]:
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks processes up in /proc")
-def test_a_rank_that_dies_ends_the_run_with_one_line_and_leaves_no_process(command: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_late", [False, True], ids=["at once", "after the agent stopped the other"])
+def test_a_rank_that_dies_ends_the_run_with_one_line_and_leaves_no_process(
+    command: Any, tmp_path: Path, is_late: bool
+) -> None:
     process = command("--output", str(tmp_path / "run"), "--set", "train.epochs=100000", "--cpu-processes", "2")
     for line in process.stderr:
         if "step 5/" in line:
-            os.kill(processes_of(process.pid)["1"], signal.SIGKILL)
+            ranks = processes_of(process.pid)
+            if is_late:  # as on a busy machine: the other rank finds out when SIGTERM has come already
+                os.kill(ranks["0"], signal.SIGSTOP)
+            os.kill(ranks["1"], signal.SIGKILL)
+            if is_late:
+                time.sleep(2)
+                os.kill(ranks["0"], signal.SIGCONT)
             break
     stdout, stderr = process.communicate(timeout=90)
     said = [line for line in stderr.splitlines() if line.startswith("dualformer: ")]
