@@ -250,10 +250,13 @@ class TrainConfig:
     """Epochs during which the learning rate rises from a tenth of its curve."""
     lr: float = 1e-3
     """Peak learning rate, for global_batch_size clips per step."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """adamw, as published; muon updates the matrices of the blocks by Muon and the rest by AdamW, and learns from
+    nothing in half as many steps."""
     backbone_lr_scale: float = 0.1
     """The backbone's learning rate over the classifier's."""
     weight_decay: float = 0.02
-    """AdamW's decoupled weight decay."""
+    """The optimizer's decoupled weight decay."""
     decay_norms: bool = True
     """Whether norms and biases decay too, as they did in the published runs; false is what their configs meant."""
     batch_size: int = 8

@@ -107,7 +107,7 @@ def motion_loss_sum(said: Sequence[Tensor], motion: Tensor, size: tuple[int, int
     """How wrong the motion heads are: a smooth L1 distance, averaged over tokens, summed over stages and clips.
 
     Args:
-        said: compressed motion of each stage's tokens, shape (b, T, h, w, 2), as the motion heads give it.
+        said: compressed motion of each stage's tokens, shape (b, t, h, w, 2), as the motion heads give it.
         motion: true affine maps from frame to frame, shape (b, T - 1, 2, 3); clips without numbers do not count.
         size: (height, width) of the clips in pixels.
 
@@ -117,8 +117,8 @@ def motion_loss_sum(said: Sequence[Tensor], motion: Tensor, size: tuple[int, int
     is_known = motion.isfinite().flatten(1).all(dim=1)
     total = motion.new_zeros(())
     for of_stage in said:
-        grid = (of_stage.shape[2], of_stage.shape[3])
-        wanted = compress_motion(motion_at_tokens(motion[is_known], grid, size))
+        t, h, w = of_stage.shape[1:4]
+        wanted = compress_motion(motion_at_tokens(motion[is_known], (t, h, w), size))
         losses = F.smooth_l1_loss(_widen(of_stage)[is_known], wanted, reduction="none", beta=0.5)
         total = total + losses.flatten(1).mean(dim=1).sum()
     return total

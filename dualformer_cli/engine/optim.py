@@ -6,9 +6,9 @@ Groups and curve are those of the published runs as they resolved; `tests/golden
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,10 @@ from dualformer_cli.model.weights import TRAINING_HEADS
 
 ParameterGroup = dict[str, Any]
 """{"params", "names", "lr", "lr_scale", "weight_decay"}; lr is the run's learning rate times lr_scale."""
+
+OptimizerName = Literal["adamw", "muon"]
+
+_BETAS = (0.9, 0.999)
 
 
 def parameter_groups(
@@ -152,9 +156,74 @@ def lr_at(
     return lr
 
 
-def build_optimizer(groups: Iterable[ParameterGroup], *, device: torch.device) -> torch.optim.AdamW:
-    """AdamW with betas (0.9, 0.999) over `parameter_groups`; on CUDA one fused kernel updates many tensors."""
-    return torch.optim.AdamW(groups, betas=(0.9, 0.999), fused=device.type == "cuda")
+def build_optimizer(
+    groups: Sequence[ParameterGroup], name: OptimizerName, *, device: torch.device
+) -> torch.optim.Optimizer:
+    """AdamW with betas (0.9, 0.999) over `parameter_groups`, or Muon for the blocks' matrices and AdamW for the rest.
+
+    On CUDA one fused kernel updates the many tensors of AdamW.
+    """
+    if name == "adamw":
+        return torch.optim.AdamW(groups, betas=_BETAS, fused=device.type == "cuda")
+    return MuonWithAdamW(groups, device=device)
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon (Jordan et al. 2024) for the matrices of the blocks' linear layers, AdamW for everything else.
+
+    Muon makes the singular values of a matrix's update equal. Its updates are scaled to the size of AdamW's
+    (Liu et al. 2025, arXiv 2502.16982), so that one learning rate and weight decay serve both.
+
+    Args:
+        groups: as `parameter_groups` gives them.
+        device: of the parameters.
+    """
+
+    def __init__(self, groups: Sequence[ParameterGroup], *, device: torch.device) -> None:
+        halves = [_part(group, is_matrix=is_matrix) for is_matrix in (True, False) for group in groups]
+        parts = [group for group in halves if group["params"]]
+        super().__init__(parts, {})
+        matrices, others = ([group for group in parts if group["is_matrix"] is wanted] for wanted in (True, False))
+        self._muon = torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw")
+        self._adamw = torch.optim.AdamW(others, betas=_BETAS, fused=device.type == "cuda")
+        self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]  # now with the settings of each
+        self._share()
+
+    def _share(self) -> None:
+        """Let both work on this object's groups and state, which are what is saved."""
+        for optimizer, is_matrix in ((self._muon, True), (self._adamw, False)):
+            optimizer.param_groups = [group for group in self.param_groups if group["is_matrix"] is is_matrix]
+            optimizer.state = self.state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a saved state.
+
+        Raises:
+            ValueError: if it is of other parameters.
+        """
+        super().load_state_dict(state_dict)
+        self._share()
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """Update the parameters by their gradients."""
+        self._muon.step()
+        self._adamw.step()
+
+
+def _part(group: ParameterGroup, *, is_matrix: bool) -> ParameterGroup:
+    """The matrices of the stages in a group, or all that is not one."""
+    named = [
+        (name, parameter)
+        for name, parameter in zip(group["names"], group["params"], strict=True)
+        if (name.startswith("stages.") and parameter.dim() == 2) is is_matrix
+    ]
+    return {
+        **group,
+        "names": [name for name, _ in named],
+        "params": [parameter for _, parameter in named],
+        "is_matrix": is_matrix,
+    }
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -176,6 +176,7 @@ class Trainer:
                 layer_decay=train.layer_decay,
                 frozen_stages=train.frozen_stages,
             ),
+            train.optimizer,
             device=ranks.device,
         )
         self.scaler = torch.amp.GradScaler(ranks.device.type, enabled=self.precision == "fp16")

@@ -20,8 +20,7 @@ from dualformer_cli.errors import ConfigError
 from dualformer_cli.kernels.backend import Backend
 from dualformer_cli.model.attention import GlobalPyramidAttention, LocalWindowAttention, PyramidPool
 from dualformer_cli.model.blocks import Block, PatchEmbed, PositionConv
-from dualformer_cli.model.motion import motion_heads as build_motion_heads
-from dualformer_cli.model.motion import start_from_motion
+from dualformer_cli.model.motion import MotionHead, start_from_motion
 from dualformer_cli.model.windows import Size3
 
 
@@ -245,7 +244,7 @@ class DualFormer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(dim, num_classes)
         self.token_head = _token_head(dim, num_classes, dropout) if token_head else None
-        self.motion_heads = build_motion_heads(embed_dims, patch_sizes) if motion_heads else None
+        self.motion_heads = nn.ModuleList(map(MotionHead, embed_dims)) if motion_heads else None
         self.apply(_initialise)
         if start == "motion":
             start_from_motion(self, cast(Stage, self.stages[0]).patch_embed.proj, self.classifier)
@@ -317,7 +316,7 @@ class DualFormer(nn.Module):
         return self.classify(tokens), self.token_head(tokens)
 
     def forward_motion(self, clips: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Clips (b, 3, T, H, W) to logits and what each stage says of the motion, (b, T, h, w, 2), compressed.
+        """Clips (b, 3, T, H, W) to logits and what each stage says of the motion, (b, t, h, w, 2), compressed.
 
         Raises:
             ValueError: without motion heads.

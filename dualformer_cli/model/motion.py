@@ -9,7 +9,6 @@ pairs of drifting gratings, whose energy is the motion, and each stage is asked 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,49 +29,40 @@ class MotionHead(nn.Module):
 
     Args:
         dim: channels of a token.
-        num_frames: frames that a token covers.
     """
 
-    def __init__(self, dim: int, *, num_frames: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
-        self.num_frames = num_frames
         self.norm = nn.LayerNorm(dim, eps=1e-5)
-        self.linear = nn.Linear(dim, 2 * num_frames)
+        self.linear = nn.Linear(dim, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Tokens (b, t, h, w, c) to compressed motions (b, t * num_frames, h, w, 2), as `compress_motion` gives."""
-        y = self.linear(self.norm(x)).unflatten(-1, (self.num_frames, 2))
-        return y.permute(0, 1, 4, 2, 3, 5).flatten(1, 2)
+        """Tokens (b, t, h, w, c) to compressed motions (b, t, h, w, 2), as `compress_motion` gives."""
+        motion: Tensor = self.linear(self.norm(x))
+        return motion
 
 
-def motion_heads(embed_dims: Sequence[int], patch_sizes: Sequence[Size3]) -> nn.ModuleList:
-    """One head for each stage."""
-    heads, num_frames = nn.ModuleList(), 1
-    for dim, patch_size in zip(embed_dims, patch_sizes, strict=True):
-        num_frames *= patch_size[0]
-        heads.append(MotionHead(dim, num_frames=num_frames))
-    return heads
+def motion_at_tokens(motion: Tensor, grid: Size3, size: tuple[int, int]) -> Tensor:
+    """How the content at the middle of each token moves to the next frame, averaged over the token's frames.
 
-
-def motion_at_tokens(motion: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """How the content at the middle of each token moves to the next frame.
+    A trembling hand moves single frames by more than a slow pan does; the mean over a token's frames has little of it.
 
     Args:
         motion: affine maps from each frame to the next in pixels about the frame's middle, shape (b, T - 1, 2, 3).
-        grid: tokens along (height, width).
+        grid: tokens along (time, height, width); T is a multiple of the first.
         size: (height, width) of the frame in pixels.
 
     Returns:
-        Pixels to the right and down, shape (b, T, h, w, 2); the last frame has the motion of the one before.
+        Pixels to the right and down, shape (b, t, h, w, 2); the last frame has the motion of the one before.
     """
     y, x = (
         (torch.arange(tokens, device=motion.device, dtype=motion.dtype) + 0.5) * side / tokens - side / 2
-        for tokens, side in zip(grid, size, strict=True)
+        for tokens, side in zip(grid[1:], size, strict=True)
     )
     rows, columns = torch.meshgrid(y, x, indexing="ij")
     points = torch.stack([columns, rows, torch.ones_like(rows)], dim=-1)
     moved = torch.einsum("btij,hwj->bthwi", motion, points) - points[..., :2]
-    return torch.cat([moved, moved[:, -1:]], dim=1)
+    return torch.cat([moved, moved[:, -1:]], dim=1).unflatten(1, (grid[0], -1)).mean(dim=2)
 
 
 def compress_motion(pixels: Tensor) -> Tensor:

@@ -154,7 +154,7 @@ def test_token_labels_of_another_grid_are_refused() -> None:
 def test_motion_that_is_told_rightly_costs_nothing_and_unknown_motion_does_not_count() -> None:
     generator = torch.Generator().manual_seed(0)
     motion = torch.eye(2, 3) + 0.1 * torch.randn(3, 7, 2, 3, generator=generator)
-    said = [compress_motion(motion_at_tokens(motion, grid, (32, 32))) for grid in ((4, 4), (2, 2))]
+    said = [compress_motion(motion_at_tokens(motion, grid, (32, 32))) for grid in ((4, 4, 4), (2, 2, 2))]
     assert motion_loss_sum(said, motion, (32, 32)) == 0
     wrong = [said[0] + 1, said[1]]
     loss = motion_loss_sum(wrong, motion, (32, 32))

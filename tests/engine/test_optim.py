@@ -185,7 +185,7 @@ def test_without_warmup_the_first_rate_is_the_peak() -> None:
 
 def test_the_optimizer_keeps_each_groups_rate_and_decay() -> None:
     groups = parameter_groups(small_model(), **RECIPE)
-    optimizer = build_optimizer(groups, device=torch.device("cpu"))
+    optimizer = build_optimizer(groups, "adamw", device=torch.device("cpu"))
     set_learning_rate(optimizer, 0.5)
     assert [(group["lr"], group["weight_decay"], group["betas"]) for group in optimizer.param_groups] == [
         (0.5 * group["lr_scale"], group["weight_decay"], (0.9, 0.999)) for group in groups
@@ -198,7 +198,7 @@ def test_an_update_moves_every_parameter_by_its_own_rate() -> None:
     model = small_model()
     before = copy.deepcopy(dict(model.named_parameters()))
     groups = parameter_groups(model, **{**RECIPE, "weight_decay": 0.0})
-    optimizer = build_optimizer(groups, device=torch.device("cpu"))
+    optimizer = build_optimizer(groups, "adamw", device=torch.device("cpu"))
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimizer.step()
@@ -206,6 +206,56 @@ def test_an_update_moves_every_parameter_by_its_own_rate() -> None:
         for name, parameter in zip(group["names"], group["params"], strict=True):
             moved = before[name] - parameter  # AdamW's first update is lr * sign(gradient)
             torch.testing.assert_close(moved, torch.full_like(moved, group["lr"]), rtol=1e-2, atol=1e-6)
+
+
+def give_gradients(model: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+def test_muon_updates_the_matrices_of_blocks_evenly_and_leaves_the_rest_to_adamw() -> None:
+    torch.manual_seed(0)
+    model, plain = small_model(), small_model()
+    plain.load_state_dict(model.state_dict())
+    start = copy.deepcopy(dict(model.named_parameters()))
+    recipe = {**RECIPE, "weight_decay": 0.0, "backbone_lr_scale": 1.0}
+    for one, name in ((model, "muon"), (plain, "adamw")):
+        optimizer = build_optimizer(parameter_groups(one, **recipe), name, device=torch.device("cpu"))
+        give_gradients(one, 0)
+        optimizer.step()
+    of_adamw = dict(plain.named_parameters())
+    matrices = 0
+    for name, parameter in model.named_parameters():
+        change = (parameter - start[name]).detach()
+        if name.startswith("stages.") and parameter.dim() == 2:
+            matrices += 1
+            values = torch.linalg.svdvals(change)
+            assert values.max() < 2 * values.min(), name  # of a random gradient they differ by far more
+            assert change.square().mean().sqrt().item() == pytest.approx(0.2 * RECIPE["lr"], rel=0.35), name
+        else:
+            assert torch.equal(parameter, of_adamw[name]), name
+    assert matrices == sum(isinstance(module, nn.Linear) for module in model.stages.modules())
+
+
+def test_muon_goes_on_from_its_saved_state_bit_by_bit() -> None:
+    torch.manual_seed(0)
+    unbroken = small_model()
+    optimizer = build_optimizer(parameter_groups(unbroken, **RECIPE), "muon", device=torch.device("cpu"))
+    for seed in range(2):
+        give_gradients(unbroken, seed)
+        optimizer.step()
+    resumed = small_model()
+    resumed.load_state_dict(unbroken.state_dict())
+    second = build_optimizer(parameter_groups(resumed, **RECIPE), "muon", device=torch.device("cpu"))
+    second.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for model, its in ((unbroken, optimizer), (resumed, second)):
+        set_learning_rate(its, 0.01)
+        give_gradients(model, 7)
+        its.step()
+    for name, value in unbroken.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+    assert second.param_groups[0]["lr"] == 0.01 * second.param_groups[0]["lr_scale"]
 
 
 def linear(value: float) -> nn.Linear:
