@@ -28,6 +28,8 @@ _ASPECTS = (1.0, 1.0, 4 / 3, 4 / 3, 16 / 9, 9 / 16)
 """Width over height of the frames, of which the middle is cut out."""
 _NUM_DRAWN = 400
 """Pictures drawn for an epoch: drawing one takes as long as rendering a clip."""
+_PHOTOGRAPHS_SHARE = 0.3
+"""Share of the views that are of picture files, where there are some: they are few."""
 _STOCK_SEED = 4
 _CUT_STILLS = 0.4
 """Share of the cuts that are between two static clips, which otherwise look like one."""
@@ -161,4 +163,6 @@ def _stock(number: int, pictures: tuple[str, ...]) -> PictureSource:
     """Pictures that are drawn once in a worker and used for many clips; those that `prepare` draws are others."""
     seed = int(np.random.SeedSequence([number, _STOCK_SEED]).generate_state(1)[0])
     files = [Path(path) for path in pictures]
-    return PictureSource(seed=seed, num_drawn=_NUM_DRAWN, files=files, max_kept=3 * _NUM_DRAWN)
+    return PictureSource(
+        seed=seed, num_drawn=_NUM_DRAWN, files=files, taken_share=_PHOTOGRAPHS_SHARE, max_kept=3 * _NUM_DRAWN
+    )
