@@ -360,7 +360,14 @@ def _lists(
                 own.append(Row(video, labels if is_multi_label else labels[:1]))
         listed = f"{group}/{split}" if classes.is_grouped else split
         lists.append(
-            VideoList(name=listed, old_name=old_name, class_names=names, is_multi_label=is_multi_label, rows=own)
+            VideoList(
+                name=listed,
+                old_name=old_name,
+                class_names=names,
+                is_multi_label=is_multi_label,
+                rows=own,
+                group=group if classes.is_grouped else "",
+            )
         )
     parts = [_part_row(video, part, said, classes) for video, said in rows for part in said.parts]
     if parts:

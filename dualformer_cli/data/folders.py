@@ -78,6 +78,8 @@ class VideoList:
     class_names: list[str]
     is_multi_label: bool
     rows: list[Row]
+    group: str = ""
+    """Group of classes that it has the labels of, where a dataset has several; others share its `old_name`."""
 
 
 @dataclass(frozen=True, kw_only=True)

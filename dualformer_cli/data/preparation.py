@@ -23,7 +23,7 @@ from dualformer_cli.data.checking import Finding, Look, look
 from dualformer_cli.data.duplicates import find_look_alikes
 from dualformer_cli.data.folders import SPLITS, STATE_FILE, Row, VideoFolder, VideoList
 from dualformer_cli.data.journal import Journal, open_journal, remove_left_overs, stamp
-from dualformer_cli.data.lists import ListFormat
+from dualformer_cli.data.lists import ListFormat, format_json
 from dualformer_cli.data.manifest import Manifest, check_class_names, list_text, manifest_text
 from dualformer_cli.data.samples import USABLE, Sample
 from dualformer_cli.data.splits import split_videos
@@ -358,7 +358,7 @@ def _output_names(plan: Plan) -> list[str]:
     names = {SUMMARY: None}
     for own in plan.lists:
         names |= dict.fromkeys(_file_names(plan, own))
-    return list(names)
+    return [*names, *_grouped_names(plan)]
 
 
 def _file_names(plan: Plan, own: VideoList) -> list[str]:
@@ -373,6 +373,25 @@ def _old_lists(plan: Plan, own: VideoList) -> list[tuple[str, ListFormat]]:
     formats = [name for name in plan.formats if not has_parts or name in ("rawframe_offset", "json")]
     folder = os.path.dirname(own.name)
     return [(os.path.join(folder, own.old_name + LIST_NAMES[name]), name) for name in formats]
+
+
+def _grouped_names(plan: Plan) -> dict[str, list[VideoList]]:
+    """Return the JSON lists that have the labels of all groups together, each with the lists that it is made of."""
+    names: dict[str, list[VideoList]] = {}
+    for own in plan.lists:
+        if own.group and "json" in plan.formats:
+            names.setdefault(own.old_name + LIST_NAMES["json"], []).append(own)
+    return names
+
+
+def _grouped_json(lists: Sequence[VideoList], samples: Sequence[Sample]) -> bytes:
+    """Return a JSON list in which the labels of a video come in groups: a group that it lacks is unknown."""
+    labels: dict[int, dict[str, tuple[int, ...]]] = {}
+    for own in lists:
+        for row in own.rows:
+            labels.setdefault(row.video, {})[own.group] = row.labels
+    videos = [video for video in sorted(labels) if samples[video].is_usable]
+    return format_json([samples[video] for video in videos], [labels[video] for video in videos]).encode()
 
 
 def _hash_of(path: str) -> str | None:
@@ -637,6 +656,8 @@ def _write(plan: Plan, samples: Sequence[Sample], summary: dict[str, Any], befor
         summary["splits"][own.name]["fingerprint"] = manifest.fingerprint
         for name, list_format in _old_lists(plan, own):
             outputs[name], _ = list_text(manifest, os.path.join(plan.root, name), list_format)
+    for name, lists in _grouped_names(plan).items():
+        outputs[name] = _grouped_json(lists, samples)
     summary["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in outputs.items()}
     # The summary first: it tells a run that follows on a sudden end that the lists are ours.
     text = json.dumps(summary, indent=1) + "\n"
