@@ -75,13 +75,23 @@ def read_dataset(catalogue: Catalogue, name: str, root: Path) -> VideoFolder:
         )
     classes = _Classes(entry, annotations)
     videos = root / (entry.videos_of or name)
-    shelf = _Shelf(find_videos(videos))
+    shelf = _Shelf(find_videos(videos, entry.not_used))
+    classes.notes += _not_used(entry, root / name)
     if entry.folders_tell_labels:
         said += shelf.labelled_by_folder(said, classes)
     splits = _join(said, shelf, classes, is_multi_label=entry.labels == "multi")
     if not any(split.rows for split in splits.values()):
         raise DualFormerError(_nothing_there(entry, name, root, videos, shelf))
     return _content(entry, name, videos, splits, shelf, classes)
+
+
+def _not_used(entry: DatasetEntry, folder: Path) -> list[str]:
+    """Say what is there and not used, and why."""
+    there: dict[str, list[str]] = defaultdict(list)
+    for name, why in entry.not_used.items():
+        if (folder / name).exists():
+            there[why].append(name)
+    return [f"{' and '.join(names)} not used: {why}" for why, names in there.items()]
 
 
 def _nothing_there(entry: DatasetEntry, name: str, root: Path, videos: Path, shelf: _Shelf) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import logging
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ def present_and_annotated(entry: DatasetEntry, folder: Path, videos: Path) -> li
     Returns:
         A row per split. Without annotations, a row per folder with videos of which the number is known.
     """
-    there = _present(videos)
+    there = _present(videos, entry.not_used)
     if not there:
         return []
     annotated = annotated_videos(entry, folder / "annotations")
@@ -73,13 +73,13 @@ def present_and_annotated(entry: DatasetEntry, folder: Path, videos: Path) -> li
     ]
 
 
-def find_videos(folder: Path) -> dict[str, list[str]]:
-    """Find the videos of a dataset.
+def find_videos(folder: Path, leave_out: Collection[str] = ()) -> dict[str, list[str]]:
+    """Find the videos of a dataset, but not in the folders to leave out.
 
     Returns:
         Paths below `folder` of video files and folders of frames, by the folder in it that holds them.
     """
-    skipped = {"annotations", "archives", PREPARED}
+    skipped = {"annotations", "archives", PREPARED, *leave_out}
     found: dict[str, list[str]] = {}
     try:
         tops = [entry for entry in os.scandir(folder) if entry.is_dir()]
@@ -91,9 +91,9 @@ def find_videos(folder: Path) -> dict[str, list[str]]:
     return {name: paths for name, paths in found.items() if paths}
 
 
-def _present(folder: Path) -> dict[str, set[str]]:
+def _present(folder: Path, leave_out: Collection[str]) -> dict[str, set[str]]:
     """Return the stems of all videos, and the names of all folders of frames, by the folder that holds them."""
-    return {top: set(map(stem_of, paths)) for top, paths in find_videos(folder).items()}
+    return {top: set(map(stem_of, paths)) for top, paths in find_videos(folder, leave_out).items()}
 
 
 def stem_of(path: str) -> str:
