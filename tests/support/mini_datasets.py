@@ -272,7 +272,10 @@ def kinetics600(clips: Clips) -> Mini:
             "val": [(f"videos_val/{mountain}/_bbbbbbbbb-_000002_000012.mp4", (number("kinetics600", mountain),))],
         },
         missing={"val": 1},
-        notes=["1 videos that the annotations lack have the class of the archive they came in"],
+        notes=[
+            "1 videos that the annotations lack have the class of the archive they came in",
+            "annotations/train.txt and annotations/val.txt not used: their format is not documented",
+        ],
     )
 
 
