@@ -22,7 +22,9 @@ CAMERA_MOTION = "camera-motion"
 RENDER_OPTIONS = frozenset({"count", "pictures", "num_frames", "difficulty"})
 """Options of camera-motion alone, and those that it shares with the others."""
 SHARED_OPTIONS = frozenset({"name", "root", "seed", "workers", "overwrite", "dry_run", "as_json", "verbose"})
-FOLDER_OPTIONS = frozenset({"split", "group_pattern", "group_column", "labels", "layout", "class_depth", "multi_label"})
+FOLDER_OPTIONS = frozenset(
+    {"split", "group_pattern", "group_column", "group_look_alikes", "labels", "layout", "class_depth", "multi_label"}
+)
 """Options that say what a folder of one's own holds."""
 DEFAULT_SPLIT = "0.8/0.2"
 DEFAULT_CRF = 23
@@ -76,6 +78,9 @@ def prepare(
         str | None,
         typer.Option("--group-column", metavar="NAME", help="Keep videos together that agree in this column."),
     ] = None,
+    group_look_alikes: Annotated[
+        bool, typer.Option("--group-look-alikes", help="Keep videos together that look alike, as copies do.")
+    ] = False,
     labels: Annotated[
         str | None, typer.Option("--labels", metavar="FILE.csv", help="Table with the columns file and label.")
     ] = None,
@@ -184,6 +189,7 @@ def prepare(
         root=str(target),
         shares=parse_shares(split or DEFAULT_SPLIT),
         seed=seed,
+        group_look_alikes=group_look_alikes,
         check=check,
         convert="transcode" if transcode else "frames" if frames else None,
         short_side=short_side,
@@ -193,8 +199,9 @@ def prepare(
         num_workers=workers or usable_cores(),
         timeout_seconds=timeout,
     )
-    if split is not None and content.videos[0].split is not None:
-        raise typer.BadParameter(f"{content.layout} decide already", param_hint="--split")
+    for given, hint in ((split is not None, "--split"), (group_look_alikes, "--group-look-alikes")):
+        if given and content.videos[0].split is not None:
+            raise typer.BadParameter(f"{content.layout} decide already", param_hint=hint)
     if dry_run:
         _show_plan(plan, as_json=as_json)
         return

@@ -26,7 +26,7 @@ from dualformer_cli.data.journal import Journal, open_journal, remove_left_overs
 from dualformer_cli.data.lists import ListFormat, format_json
 from dualformer_cli.data.manifest import Manifest, check_class_names, list_text, manifest_text
 from dualformer_cli.data.samples import USABLE, Sample
-from dualformer_cli.data.splits import split_videos
+from dualformer_cli.data.splits import join_groups, split_videos
 from dualformer_cli.data.transcoding import (
     Conversion,
     Converted,
@@ -85,6 +85,8 @@ class Plan:
     shares: tuple[float, ...]
     """Of train, val and maybe test, for videos that nothing puts into a split."""
     seed: int = 0
+    group_look_alikes: bool = False
+    """Whether videos that look alike stay in one split."""
     check: bool = False
     convert: Convert | None = None
     short_side: int = 256
@@ -104,6 +106,7 @@ class Plan:
             "layout": self.content.layout,
             "split": list(self.shares),
             "seed": self.seed,
+            "group_look_alikes": self.group_look_alikes,
             "check": self.check,
             "formats": list(self.formats),
             **(convert if self.convert else {"convert": None}),
@@ -213,7 +216,7 @@ def prepare(
         raise DualFormerError(f"the videos are in {plan.root!r}: name another folder to write into with --root")
     _check_lists(plan)
     described = _describe(plan)
-    start(described)
+    start({**described, "messages": plan.content.notes} if plan.group_look_alikes else described)
     _make_folder(plan.root)
     with open_journal(os.path.join(plan.root, STATE_FILE)) as journal:
         remove_left_overs(plan.root)
@@ -226,6 +229,9 @@ def prepare(
                     f"none of the {len(findings)} videos can be read; the first, {plan.sources[0]!r}: "
                     f"{findings[0].status.removeprefix('broken: ')}"
                 )
+            if plan.group_look_alikes:
+                plan = _with_look_alikes_grouped(plan, findings)
+                described = _describe(plan)
             samples = _listed(plan, findings)
             run: dict[str, Any] = {}
             if plan.convert is not None:
@@ -233,6 +239,23 @@ def prepare(
         summary = {**described, **_found(plan, findings, samples), "fingerprint": fingerprint}
         _write(plan, samples, summary, before)
     return {**summary, "run": run}
+
+
+def _with_look_alikes_grouped(plan: Plan, findings: Sequence[Finding]) -> Plan:
+    """Return the plan with videos that look alike in one group, and a note that says how many they are."""
+    content = plan.content
+    pairs = [pair[:2] for pair in find_look_alikes([finding.hashes for finding in findings])]
+    if not pairs:
+        return plan
+    groups = join_groups([video.group for video in content.videos], pairs)
+    videos = [replace(video, group=group) for video, group in zip(content.videos, groups, strict=True)]
+    joined = {groups[first] for first, _ in pairs}
+    largest = max(count for group, count in Counter(groups).items() if group in joined)
+    note = (
+        f"{len({video for pair in pairs for video in pair})} videos look like another one and stay with it: "
+        f"{len(joined)} groups, the largest of {largest} videos"
+    )
+    return replace(plan, content=replace(content, videos=videos, notes=[*content.notes, note]))
 
 
 def _pool(plan: Plan) -> WorkerPool:

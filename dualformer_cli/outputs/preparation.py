@@ -149,7 +149,7 @@ def _look_alikes(document: Mapping[str, Any]) -> Iterator[str]:
     found = document["look_alikes"]
     if not found["pairs"]:
         return
-    advice = "keep such videos together with --group-pattern or --group-column"
+    advice = "keep such videos together with --group-look-alikes, --group-pattern or --group-column"
     if "dataset" in document:
         advice = "these splits are official, and all published results have them"
     yield f"look alike {found['pairs']} pairs of videos in different splits, which makes results too good; {advice}:"

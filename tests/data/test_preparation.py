@@ -15,6 +15,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import pytest
 
 from dualformer_cli.data import preparation
@@ -282,6 +284,32 @@ def test_look_alikes_across_splits_are_reported(run: Any, own: Path) -> None:
     assert found["pairs"] >= 1
     assert found["examples"][0]["bits"] == 0
     assert {found["examples"][0][side] for side in ("first_split", "second_split")} == {"train", "val"}
+
+
+def test_look_alikes_stay_in_one_split_when_asked(run: Any, tmp_path: Path) -> None:
+    own, rng = tmp_path / "own", np.random.default_rng(0)
+    for number in range(8):
+        folder = own / "ab"[number % 2] / f"video {number}"
+        folder.mkdir(parents=True)
+        for frame in range(4):
+            grey = PIL.Image.fromarray(rng.integers(0, 256, (8, 9), np.uint8))
+            grey.resize((72, 64), PIL.Image.Resampling.NEAREST).save(folder / f"{frame}.png")
+    for number in range(4):
+        shutil.copytree(own / "a" / "video 0", own / "b" / f"copy {number}")
+    before = run(own, root=tmp_path / "before")
+    assert before["look_alikes"]["pairs"]
+    summary = run(own, root=tmp_path / "after", group_look_alikes=True)
+    assert summary["look_alikes"]["pairs"] == 0
+    (note,) = [message for message in summary["messages"] if "look like another one" in message]
+    assert note == "5 videos look like another one and stay with it: 1 groups, the largest of 5 videos"
+    listed = {split: read_manifest(str(tmp_path / "after" / f"{split}.csv")).files for split in ("train", "val")}
+    holding = [split for split, files in listed.items() if any("copy" in file or "video 0" in file for file in files)]
+    assert len(holding) == 1
+    assert sum(map(len, listed.values())) == 12
+    again = run(own, root=tmp_path / "again", group_look_alikes=True)
+    assert again["files"] == summary["files"]
+    with pytest.raises(DualFormerError, match="group_look_alikes was True, now False"):
+        run(own, root=tmp_path / "after")
 
 
 def test_a_preview_writes_nothing_and_tries_a_few(run: Any, own: Path) -> None:
