@@ -32,8 +32,24 @@ class Journal:
 
     def add(self, step: str, path: str, **facts: Any) -> None:
         """Note a step; it is on disk, as far as the kernel knows, when this returns."""
-        record = {"step": step, "path": path, **facts}
-        self._records[step, path] = record
+        self._add({"step": step, "path": path, **facts})
+
+    def know(self, path: str) -> None:
+        """Take what another process has noted until now as known; the file stays as it is."""
+        with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+            self._records |= _read(file)[0]
+
+    def adopt(self, path: str, step: str = "") -> int:
+        """Take over the journal of a process that has ended, and delete its file; return its records of a step."""
+        with open(path, encoding="utf-8") as file:
+            records, _ = _read(file)
+        for record in records.values():
+            self._add(record)
+        os.unlink(path)
+        return sum(record["step"] == step for record in records.values())
+
+    def _add(self, record: dict[str, Any]) -> None:
+        self._records[record["step"], record["path"]] = record
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
 
@@ -91,8 +107,7 @@ def _lock(file: TextIO, folder: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise DualFormerError(
-            f"another dualformer prepare is at work in {folder!r}; wait for it, or name another folder with --root. "
-            "One process uses all cores: it needs no torchrun"
+            f"another dualformer prepare is at work in {folder!r}; wait for it, or name another folder with --root"
         ) from None
 
 

@@ -6,13 +6,14 @@ stopped is taken up where it was; what the folder ends with is the same either w
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -158,6 +159,30 @@ class Plan:
         return [os.path.join(_FOLDERS[self.convert], name) for name in target_names(paths, suffix)]
 
 
+def _alone() -> None:
+    """Wait for nobody."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Team:
+    """Processes that prepare the same folder together, on one machine or on several that share a disk."""
+
+    rank: int = 0
+    """Number of this one; 0 writes the lists."""
+    size: int = 1
+    wait: Callable[[], object] = _alone
+    """Returns when every process has called it."""
+
+    def share(self, count: int) -> range:
+        """Return the numbers of the videos that this process works on."""
+        return range(self.rank, count, self.size)
+
+    def journal(self, root: str) -> str:
+        """Return the file in which this process notes what it has done."""
+        stem, suffix = os.path.splitext(STATE_FILE)
+        return os.path.join(root, f"{stem}.{self.rank}{suffix}" if self.rank else STATE_FILE)
+
+
 def target_names(paths: Sequence[str], suffix: str) -> list[str]:
     """Name the result of each video: its suffix is replaced, or kept where two would come to the same name.
 
@@ -195,15 +220,24 @@ def preview(plan: Plan) -> dict[str, Any]:
 
 
 def prepare(
-    plan: Plan, *, watch: Watch, say: Callable[[str], None], start: Callable[[dict[str, Any]], None]
+    plan: Plan,
+    *,
+    watch: Watch,
+    say: Callable[[str], None],
+    start: Callable[[dict[str, Any]], None],
+    team: Team | None = None,
 ) -> dict[str, Any]:
     """Write the manifests of a folder, going on where an earlier run was stopped.
+
+    Of a team, `help_prepare` is for all but process 0, which comes here: each looks at its share of the videos and
+    converts them, and this one does at the end what is left, such as another try of what failed.
 
     Args:
         plan: what to do.
         watch: shows progress.
         say: shows a line.
         start: told, before the work begins, what is in the folder, as `preview` returns it.
+        team: who works with this process; None for nobody.
 
     Returns:
         The summary that is also written as prepare.json, and under "run" what this run did.
@@ -214,16 +248,19 @@ def prepare(
     """
     if os.path.realpath(plan.root) == os.path.realpath(plan.content.folder):
         raise DualFormerError(f"the videos are in {plan.root!r}: name another folder to write into with --root")
+    team = team or Team()
     _check_lists(plan)
     described = _describe(plan)
     start({**described, "messages": plan.content.notes} if plan.group_look_alikes else described)
     _make_folder(plan.root)
-    with open_journal(os.path.join(plan.root, STATE_FILE)) as journal:
+    with open_journal(team.journal(plan.root)) as journal:
         remove_left_overs(plan.root)
+        _adopt(journal, plan.root)  # of a team that was stopped
         fingerprint = _fingerprint(plan)
         before = _earlier_summary(plan, fingerprint)
         with _pool(plan) as pool:
-            findings = _look_at_all(pool, plan, journal, watch)
+            helped = _lead(pool, plan, journal, team, watch, say) if team.size > 1 else 0
+            findings = list(_look_at_all(pool, plan, journal, watch, range(len(plan.sources))).values())
             if not any(finding.status in USABLE or finding.is_decodable for finding in findings):
                 raise DualFormerError(
                     f"none of the {len(findings)} videos can be read; the first, {plan.sources[0]!r}: "
@@ -235,10 +272,56 @@ def prepare(
             samples = _listed(plan, findings)
             run: dict[str, Any] = {}
             if plan.convert is not None:
-                samples, run = _convert_all(pool, plan, journal, findings, samples, watch, say)
+                result = _convert_all(pool, plan, journal, dict(enumerate(findings)), watch, say)
+                samples, run = _converted(plan, samples, result), result.counts(helped)
         summary = {**described, **_found(plan, findings, samples), "fingerprint": fingerprint}
         _write(plan, samples, summary, before)
     return {**summary, "run": run}
+
+
+def help_prepare(plan: Plan, *, team: Team) -> None:
+    """Do the share of a process that is not the first of its team; see `prepare`."""
+    team.wait()  # until the first has looked at what is there
+    with open_journal(team.journal(plan.root)) as journal, _pool(plan) as pool:
+        journal.know(os.path.join(plan.root, STATE_FILE))
+        _do_share(pool, plan, journal, team, _unwatched, None)
+    team.wait()
+
+
+def _lead(pool: WorkerPool, plan: Plan, journal: Journal, team: Team, watch: Watch, say: Callable[[str], None]) -> int:
+    """Do the first one's share, and return how many videos the team has converted when all have done theirs."""
+    team.wait()
+    converted = _do_share(pool, plan, journal, team, watch, say)
+    team.wait()
+    return converted + _adopt(journal, plan.root)
+
+
+def _do_share(
+    pool: WorkerPool, plan: Plan, journal: Journal, team: Team, watch: Watch, say: Callable[[str], None] | None
+) -> int:
+    """Look at a part of the videos and convert them; return how many were converted."""
+    findings = _look_at_all(pool, plan, journal, watch, team.share(len(plan.sources)))
+    if plan.convert is None:
+        return 0
+    result = _convert_all(pool, plan, journal, findings, watch, say, times=team.size)
+    return len(result.done) - result.kept
+
+
+def _adopt(journal: Journal, root: str) -> int:
+    """Take over what the others of a team have noted, and return how many videos they have converted."""
+    stem, suffix = os.path.splitext(STATE_FILE)
+    pattern = os.path.join(glob.escape(root), f"{stem}.[0-9]*{suffix}")
+    return sum(journal.adopt(path, "done") for path in sorted(glob.glob(pattern)))
+
+
+@contextmanager
+def _unwatched(_title: str, _total: int) -> Iterator[Progress]:
+    yield _Unseen()
+
+
+class _Unseen:
+    def advance(self, steps: int = 1, *, note: str | None = None) -> None:
+        """Tell nobody."""
 
 
 def _with_look_alikes_grouped(plan: Plan, findings: Sequence[Finding]) -> Plan:
@@ -438,24 +521,26 @@ def _look_at(pool: WorkerPool, plan: Plan, videos: Sequence[int]) -> Iterator[tu
             yield video, outcome
 
 
-def _look_at_all(pool: WorkerPool, plan: Plan, journal: Journal, watch: Watch) -> list[Finding]:
-    """Look at every video that the journal does not know as it is now."""
-    stamps = [stamp(source) for source in plan.sources]
+def _look_at_all(
+    pool: WorkerPool, plan: Plan, journal: Journal, watch: Watch, videos: Sequence[int]
+) -> dict[int, Finding]:
+    """Look at every one of some videos that the journal does not know as it is now."""
+    stamps = {video: stamp(plan.sources[video]) for video in videos}
     known: dict[int, Finding] = {}
-    for number, video in enumerate(plan.content.videos):
-        record = journal.find("look", video.path)
-        if record and record["stamp"] == stamps[number] is not None and record["check"] >= plan.check:
+    for video in videos:
+        record = journal.find("look", plan.content.videos[video].path)
+        if record and record["stamp"] == stamps[video] is not None and record["check"] >= plan.check:
             finding = record["finding"]
-            known[number] = Finding(**{**finding, "notes": tuple(finding["notes"]), "hashes": tuple(finding["hashes"])})
-    todo = [number for number in range(len(plan.sources)) if number not in known]
+            known[video] = Finding(**{**finding, "notes": tuple(finding["notes"]), "hashes": tuple(finding["hashes"])})
+    todo = [video for video in videos if video not in known]
     with watch("check" if plan.check else "look at", len(todo)) as progress:
-        for number, finding in _look_at(pool, plan, todo):
-            known[number] = finding
-            path = plan.content.videos[number].path
+        for video, finding in _look_at(pool, plan, todo):
+            known[video] = finding
+            path = plan.content.videos[video].path
             if finding.num_frames or not finding.status.startswith("broken: decoder"):  # those are tried again
-                journal.add("look", path, stamp=stamps[number], check=plan.check, finding=asdict(finding))
+                journal.add("look", path, stamp=stamps[video], check=plan.check, finding=asdict(finding))
             progress.advance(note=path)
-    return [known[number] for number in range(len(plan.sources))]
+    return {video: known[video] for video in videos}
 
 
 def _listed(plan: Plan, findings: Sequence[Finding]) -> list[Sample]:
@@ -490,24 +575,42 @@ def _conversion(plan: Plan, video: int, finding: Finding) -> Conversion:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    """What became of some videos, by number."""
+
+    done: dict[int, Converted]
+    failed: dict[int, str]
+    kept: int
+    """How many of them were done before."""
+
+    def counts(self, helped: int) -> dict[str, int]:
+        """Return what this run did, of which a team did `helped`."""
+        converted = len(self.done) - self.kept + helped
+        return {"converted": converted, "kept": self.kept - helped, "failed": len(self.failed)}
+
+
 def _convert_all(
     pool: WorkerPool,
     plan: Plan,
     journal: Journal,
-    findings: Sequence[Finding],
-    samples: Sequence[Sample],
+    findings: Mapping[int, Finding],
     watch: Watch,
-    say: Callable[[str], None],
-) -> tuple[list[Sample], dict[str, Any]]:
-    """Convert what is not converted yet; return the rows of the results, and what was done."""
+    say: Callable[[str], None] | None,
+    *,
+    times: int = 1,
+) -> _Result:
+    """Convert what is not converted yet; before that, if `say` is given, tell what `times` as much will need."""
     settings = f"{plan.convert} short_side={plan.short_side} quality={plan.quality}"
-    possible = [video for video, finding in enumerate(findings) if finding.is_decodable]
+    possible = [video for video, finding in findings.items() if finding.is_decodable]
     done, todo = _sort_out(plan, journal, possible, settings)
     jobs = [_conversion(plan, video, findings[video]) for video in todo]
     kept = len(done)
-    if todo:
-        sampled = _estimate(pool, plan, _spread(jobs, _SAMPLED), jobs)
-        say(_tell(plan, sampled, kept))
+    if todo and say is not None:
+        sampled = _estimate(
+            pool, plan, _spread(jobs, _SAMPLED), jobs, scale=times, num_workers=plan.num_workers * times
+        )
+        say(_tell(plan, sampled, kept * times, times))
         _require_space(plan, sampled)
     function = transcode if plan.convert == "transcode" else extract_frames
     failed: dict[int, str] = {}
@@ -523,15 +626,21 @@ def _convert_all(
             else:
                 raise outcome
             progress.advance(note=plan.content.videos[video].path)
+    return _Result(done=done, failed=failed, kept=kept)
+
+
+def _converted(plan: Plan, samples: Sequence[Sample], result: _Result) -> list[Sample]:
+    """Return the rows of the results; a video without one stays where it is."""
     prefix = os.path.relpath(os.path.realpath(plan.content.folder), os.path.realpath(plan.root))
     rows = []
     for video, sample in enumerate(samples):
-        if video in done:
-            rows.append(replace(sample, width=done[video].width, height=done[video].height, status="ok"))
+        if own := result.done.get(video):
+            rows.append(replace(sample, width=own.width, height=own.height, status="ok"))
             continue
-        status = f"broken: cannot be converted: {failed[video]}" if video in failed else sample.status
+        why = result.failed.get(video)
+        status = sample.status if why is None else f"broken: cannot be converted: {why}"
         rows.append(replace(sample, path=os.path.join(prefix, plan.content.videos[video].path), status=status))
-    return rows, {"converted": len(todo) - len(failed), "kept": kept, "failed": len(failed)}
+    return rows
 
 
 def _sort_out(
@@ -580,7 +689,13 @@ def _spread(items: Sequence[Any], count: int) -> list[Any]:
 
 
 def _estimate(
-    pool: WorkerPool, plan: Plan, sampled: Sequence[Conversion], jobs: Sequence[Conversion] = (), *, scale: float = 1.0
+    pool: WorkerPool,
+    plan: Plan,
+    sampled: Sequence[Conversion],
+    jobs: Sequence[Conversion] = (),
+    *,
+    scale: float = 1.0,
+    num_workers: int | None = None,
 ) -> dict[str, Any]:
     """Try some frames of a few videos and reckon what all `jobs` (or `scale` times the sample) will need.
 
@@ -602,7 +717,7 @@ def _estimate(
     return {
         "videos": round(len(jobs) * scale),
         "bytes": round(num_bytes * bytes_share),
-        "seconds": seconds * time_share / plan.num_workers,
+        "seconds": seconds * time_share / (num_workers or plan.num_workers),
         "free_bytes": shutil.disk_usage(_existing(plan.root)).free,
     }
 
@@ -620,12 +735,13 @@ def _existing(path: str) -> str:
     return path
 
 
-def _tell(plan: Plan, sampled: Mapping[str, Any], kept: int) -> str:
+def _tell(plan: Plan, sampled: Mapping[str, Any], kept: int, times: int) -> str:
     kept_too = f", beside {kept} that are done" if kept else ""
+    about = "about " if times > 1 else ""
     what = "to transcode" if plan.convert == "transcode" else "whose frames to extract"
     return (
-        f"{sampled['videos']} videos {what}{kept_too}: about {sampled['bytes'] / 1e6:,.1f} MB, "
-        f"about {sampled['seconds'] / 60:,.1f} min on {plan.num_workers} cores; "
+        f"{about}{sampled['videos']} videos {what}{kept_too}: about {sampled['bytes'] / 1e6:,.1f} MB, "
+        f"about {sampled['seconds'] / 60:,.1f} min on {plan.num_workers * times} cores; "
         f"{sampled['free_bytes'] / 1e9:,.1f} GB free"
     )
 

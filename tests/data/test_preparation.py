@@ -8,8 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +25,7 @@ from dualformer_cli.data import preparation
 from dualformer_cli.data.folders import STATE_FILE, read_folder
 from dualformer_cli.data.journal import open_journal, remove_left_overs
 from dualformer_cli.data.manifest import read_manifest
-from dualformer_cli.data.preparation import Plan, prepare, preview, target_names
+from dualformer_cli.data.preparation import Plan, Team, help_prepare, prepare, preview, target_names
 from dualformer_cli.errors import DualFormerError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -60,11 +62,12 @@ def run(here_pool: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
 
     def run(folder: Path, said: list[str] | None = None, **options: Any) -> dict[str, Any]:
         root = str(options.pop("root", folder / "prepared"))
+        team = options.pop("team", None)
         content = options.pop("content", None) or read_folder(str(folder), leave_out=[root])
         plan = Plan(content=content, root=root, **{"shares": (0.6, 0.4), **options})
         advance = SimpleNamespace(advance=lambda *_, **__: None)
         say = [].append if said is None else said.append
-        return prepare(plan, watch=lambda *_: nullcontext(advance), say=say, start=lambda _: None)
+        return prepare(plan, watch=lambda *_: nullcontext(advance), say=say, start=lambda _: None, team=team)
 
     return run
 
@@ -249,7 +252,7 @@ def test_only_one_process_writes_a_folder(run: Any, own: Path) -> None:
     (own / "prepared").mkdir()
     with (
         open_journal(str(own / "prepared" / STATE_FILE)),
-        pytest.raises(DualFormerError, match=r"another dualformer prepare is at work in .*torchrun"),
+        pytest.raises(DualFormerError, match=r"another dualformer prepare is at work in .*--root"),
     ):
         run(own)
 
@@ -274,6 +277,48 @@ def test_nothing_readable_is_an_error(run: Any, tmp_path: Path) -> None:
 def test_the_folder_of_the_videos_is_not_written_into(run: Any, own: Path) -> None:
     with pytest.raises(DualFormerError, match="name another folder to write into with --root"):
         run(own, content=read_folder(str(own)), root=own)
+
+
+def as_team(own: Path, root: Path, size: int, run: Any, **options: Any) -> dict[str, Any]:
+    """Prepare a folder in several threads that each think to be one of several processes."""
+    barrier = threading.Barrier(size, timeout=60)
+    content = read_folder(str(own), leave_out=[str(root)])
+    plan = Plan(content=content, root=str(root), shares=(0.6, 0.4), **options)
+    with ThreadPoolExecutor(size) as threads:
+        helpers = [
+            threads.submit(help_prepare, plan, team=Team(rank=rank, size=size, wait=barrier.wait))
+            for rank in range(1, size)
+        ]
+        summary: dict[str, Any] = run(own, root=root, team=Team(size=size, wait=barrier.wait), **options)
+        for helper in helpers:
+            helper.result()
+    return summary
+
+
+def test_a_team_writes_what_one_process_writes(run: Any, own: Path, tmp_path: Path) -> None:
+    size, options = 3, {"convert": "transcode", "short_side": 32}
+    alone = run(own, root=tmp_path / "alone", **options)
+    summary = as_team(own, tmp_path / "team", size, run, **options)
+    assert {**summary, "root": alone["root"]} == alone
+    assert summary["run"] == {"converted": 15, "kept": 0, "failed": 0}
+    ours = tree(tmp_path / "team", without=(STATE_FILE, "prepare.json"))
+    assert ours == tree(tmp_path / "alone", without=(STATE_FILE, "prepare.json"))  # and no journal but the first's
+    again = as_team(own, tmp_path / "team", size, run, **options)
+    assert again["run"] == {"converted": 0, "kept": 15, "failed": 0}
+
+
+def test_what_a_stopped_team_has_done_is_taken_over(run: Any, own: Path, tmp_path: Path) -> None:
+    root, options = tmp_path / "out", {"convert": "transcode", "short_side": 32}
+    content = read_folder(str(own), leave_out=[str(root)])
+    plan = Plan(content=content, root=str(root), shares=(0.6, 0.4), **options)
+    root.mkdir()
+    help_prepare(plan, team=Team(rank=1, size=3))  # its share, and nobody else is there
+    (journal,) = root.glob(".dualformer-prepare.*.jsonl")
+    done = journal.read_text().count('"done"')
+    assert 3 < done < 7
+    summary = run(own, root=root, **options)
+    assert summary["run"] == {"converted": 15 - done, "kept": done, "failed": 0}
+    assert not journal.exists()
 
 
 def test_look_alikes_across_splits_are_reported(run: Any, own: Path) -> None:
