@@ -22,6 +22,7 @@ import numpy as np
 
 from dualformer_cli.data.checking import Finding, Look, look
 from dualformer_cli.data.duplicates import find_look_alikes
+from dualformer_cli.data.estimates import draw, total
 from dualformer_cli.data.folders import SPLITS, STATE_FILE, Row, VideoFolder, VideoList
 from dualformer_cli.data.journal import Journal, open_journal, remove_left_overs, stamp
 from dualformer_cli.data.lists import ListFormat, format_json
@@ -56,7 +57,7 @@ LIST_NAMES: Mapping[ListFormat, str] = {
 """End of the file name of each older list format, after `VideoList.old_name`."""
 
 _FOLDERS: Mapping[Convert, str] = {"transcode": "videos", "frames": "frames"}
-_SAMPLED = 8
+_SAMPLED = 16
 """Videos of which a conversion tries some frames, to tell its size and time."""
 _FEW = 5
 """Examples named of each kind of thing that was found."""
@@ -207,15 +208,7 @@ def preview(plan: Plan) -> dict[str, Any]:
     document = _describe(plan)
     if plan.convert is not None:
         with _pool(plan) as pool:
-            tried = [
-                (video, finding)
-                for video, finding in _look_at(pool, plan, _spread(range(len(plan.sources)), _SAMPLED))
-                if finding.is_decodable
-            ]
-            if not tried:
-                raise DualFormerError(f"none of the {min(_SAMPLED, len(plan.sources))} videos tried can be read")
-            jobs = [_conversion(plan, video, finding) for video, finding in tried]
-            document["estimate"] = _estimate(pool, plan, jobs, scale=len(plan.sources) / len(tried))
+            document["estimate"] = _estimate_unseen(pool, plan)
     return document
 
 
@@ -607,9 +600,7 @@ def _convert_all(
     jobs = [_conversion(plan, video, findings[video]) for video in todo]
     kept = len(done)
     if todo and say is not None:
-        sampled = _estimate(
-            pool, plan, _spread(jobs, _SAMPLED), jobs, scale=times, num_workers=plan.num_workers * times
-        )
+        sampled = _estimate_all(pool, plan, dict(zip(todo, jobs, strict=True)), times)
         say(_tell(plan, sampled, kept * times, times))
         _require_space(plan, sampled)
     function = transcode if plan.convert == "transcode" else extract_frames
@@ -682,42 +673,63 @@ def _begin(
         yield job
 
 
-def _spread(items: Sequence[Any], count: int) -> list[Any]:
-    """Return so many items, evenly over all."""
-    count = min(count, len(items))
-    return [items[number * len(items) // count] for number in range(count)]
+def _estimate_unseen(pool: WorkerPool, plan: Plan) -> dict[str, Any]:
+    """Look at a few videos, drawn by the size of their files, and reckon what the conversion of all will need."""
+    sizes = [(stamp(source) or [0])[0] for source in plan.sources]
+    is_mixed = any(os.path.isdir(source) for source in plan.sources)  # the size of a folder says nothing
+    weights = [1.0 if is_mixed else max(1.0, size) for size in sizes]
+    drawn = draw(weights, _SAMPLED, order=weights)
+    jobs = {
+        video: _conversion(plan, video, finding)
+        for video, finding in _look_at(pool, plan, list(drawn))
+        if finding.is_decodable
+    }
+    if not jobs:
+        raise DualFormerError(f"none of the {len(drawn)} videos tried can be read")
+    return _estimate(pool, plan, jobs, drawn, weights, num_workers=plan.num_workers)
+
+
+def _estimate_all(pool: WorkerPool, plan: Plan, jobs: Mapping[int, Conversion], times: int) -> dict[str, Any]:
+    """Reckon what the conversion of videos that were looked at will need, and as many `times`.
+
+    They are drawn by the pixels that are written, with few and with many bytes for each pixel in the source.
+    """
+    videos = list(jobs)
+    weights = [float(max(1, jobs[video].num_frames) * _pixels_after(jobs[video])) for video in videos]
+    sizes = [(stamp(plan.sources[video]) or [0])[0] for video in videos]
+    order = [size / weight for size, weight in zip(sizes, weights, strict=True)]
+    drawn = draw(weights, _SAMPLED, order=order)
+    tried = {number: jobs[videos[number]] for number in drawn}
+    return _estimate(pool, plan, tried, drawn, weights, num_workers=plan.num_workers * times, times=times)
 
 
 def _estimate(
     pool: WorkerPool,
     plan: Plan,
-    sampled: Sequence[Conversion],
-    jobs: Sequence[Conversion] = (),
+    jobs: Mapping[int, Conversion],
+    drawn: Mapping[int, int],
+    weights: Sequence[float],
     *,
-    scale: float = 1.0,
-    num_workers: int | None = None,
+    num_workers: int,
+    times: int = 1,
 ) -> dict[str, Any]:
-    """Try some frames of a few videos and reckon what all `jobs` (or `scale` times the sample) will need.
-
-    Bytes go with the pixels that are written, time with those that are read.
-    """
+    """Convert some frames of those that were drawn, and reckon what all will need."""
     function = estimate_transcode if plan.convert == "transcode" else estimate_frames
-    num_bytes, seconds, num_written, num_read = 0, 0.0, 0, 0
-    for job, outcome in pool.imap(function, sampled, ahead=2 * plan.num_workers):
+    num_bytes: dict[int, float] = {}
+    seconds: dict[int, float] = {}
+    outcomes = pool.imap(function, jobs.values(), ahead=2 * plan.num_workers)
+    for (number, job), (_, outcome) in zip(jobs.items(), outcomes, strict=True):
         if isinstance(outcome, Estimate):
-            num_bytes += outcome.num_bytes
-            seconds += outcome.seconds
-            num_written += outcome.num_frames * _pixels_after(job)
-            num_read += outcome.num_frames * job.width * job.height
+            share = job.num_frames / max(1, outcome.num_frames)
+            num_bytes[number], seconds[number] = outcome.num_bytes * share, outcome.seconds * share
         elif not isinstance(outcome, DualFormerError):
             raise outcome
-    jobs = jobs or sampled
-    bytes_share = sum(job.num_frames * _pixels_after(job) for job in jobs) * scale / max(1, num_written)
-    time_share = sum(job.num_frames * job.width * job.height for job in jobs) * scale / max(1, num_read)
+    size = total(num_bytes, drawn, weights)
     return {
-        "videos": round(len(jobs) * scale),
-        "bytes": round(num_bytes * bytes_share),
-        "seconds": seconds * time_share / (num_workers or plan.num_workers),
+        "videos": len(weights) * times,
+        "bytes": round(size.value) * times,
+        "give_or_take": round(size.spread, 2),
+        "seconds": total(seconds, drawn, weights).value * times / num_workers,
         "free_bytes": shutil.disk_usage(_existing(plan.root)).free,
     }
 
@@ -738,9 +750,10 @@ def _existing(path: str) -> str:
 def _tell(plan: Plan, sampled: Mapping[str, Any], kept: int, times: int) -> str:
     kept_too = f", beside {kept} that are done" if kept else ""
     about = "about " if times > 1 else ""
+    give_or_take = f" (give or take {sampled['give_or_take']:.0%})" if sampled["give_or_take"] else ""
     what = "to transcode" if plan.convert == "transcode" else "whose frames to extract"
     return (
-        f"{about}{sampled['videos']} videos {what}{kept_too}: about {sampled['bytes'] / 1e6:,.1f} MB, "
+        f"{about}{sampled['videos']} videos {what}{kept_too}: about {sampled['bytes'] / 1e6:,.1f} MB{give_or_take}, "
         f"about {sampled['seconds'] / 60:,.1f} min on {plan.num_workers * times} cores; "
         f"{sampled['free_bytes'] / 1e9:,.1f} GB free"
     )
