@@ -131,6 +131,8 @@ def read_folder(
     """
     if not os.path.isdir(folder):
         raise DualFormerError(f"folder {folder!r} does not exist; name a folder with your videos")
+    if os.path.lexists(os.path.join(folder, STATE_FILE)):
+        raise DualFormerError(f"folder {folder!r} is what prepare has written; name the folder that holds your videos")
     found = _search(folder, leave_out)
     tables = [table] if table is not None else _find_tables(folder, found.others)
     chosen = _choose_layout(layout, found, tables, table)
@@ -164,7 +166,7 @@ class _Found:
 
 def _search(folder: str, leave_out: Collection[str]) -> _Found:
     found = _Found()
-    excluded = {os.path.realpath(path) for path in leave_out}
+    excluded = {os.path.realpath(path) for path in leave_out} - {os.path.realpath(folder)}  # that, `prepare` refuses
     inside_excluded: list[str] = []
     hidden: list[str] = []
 

@@ -5,6 +5,7 @@ One line of JSON per step, written when the step is done. The last line may be t
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -59,19 +60,31 @@ def open_journal(path: str) -> Iterator[Journal]:
     """Open the journal of a folder, for one process at a time.
 
     Raises:
-        DualFormerError: if another process has it open, or it cannot be written.
+        DualFormerError: if another process has it open, it cannot be written, or the disk is full.
     """
+    folder = os.path.dirname(path)
     try:
-        with open(path, "a+", encoding="utf-8") as file:
-            _lock(file, os.path.dirname(path))
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  # closed below
+    except OSError as error:
+        raise _cannot_write(folder, error) from None
+    try:
+        with file:
+            _lock(file, folder)
             records, is_torn = _read(file)
             if is_torn:
                 file.write("\n")
             yield Journal(file, records)
-    except PermissionError:
-        raise DualFormerError(
-            f"cannot write in {os.path.dirname(path)!r}: no permission; name another folder with --root"
-        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _cannot_write(folder, error) from None
+
+
+def _cannot_write(folder: str, error: OSError) -> DualFormerError:
+    reason = (error.strerror or str(error)).lower()
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "free some space, or " if is_full else ""
+    return DualFormerError(f"cannot write in {folder!r}: {reason}; {advice}name another folder with --root")
 
 
 def stamp(path: str) -> list[int] | None:

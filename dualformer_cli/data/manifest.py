@@ -383,6 +383,11 @@ def check_class_names(names: Sequence[str]) -> bytes:
     seen: set[str] = set()
     for name, line in zip_longest(names, read):
         if not name or name != line or name in seen:
-            raise DualFormerError(f"class name {name!r} cannot be a line of its own in classes.txt; rename it")
+            reason = "it is there twice" if name in seen else "it starts or ends with a space"
+            if name.strip() == name not in seen:
+                reason = "it is empty, or holds a line break or what is not text"
+            raise DualFormerError(
+                f"class name {name!r} cannot be a line of its own in classes.txt: {reason}; rename it"
+            )
         seen.add(name)
     return data

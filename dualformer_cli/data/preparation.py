@@ -753,18 +753,23 @@ def _tell(plan: Plan, sampled: Mapping[str, Any], kept: int, times: int) -> str:
     give_or_take = f" (give or take {sampled['give_or_take']:.0%})" if sampled["give_or_take"] else ""
     what = "to transcode" if plan.convert == "transcode" else "whose frames to extract"
     return (
-        f"{about}{sampled['videos']} videos {what}{kept_too}: about {sampled['bytes'] / 1e6:,.1f} MB{give_or_take}, "
+        f"{about}{sampled['videos']} videos {what}{kept_too}: about {_size(sampled['bytes'])}{give_or_take}, "
         f"about {sampled['seconds'] / 60:,.1f} min on {plan.num_workers * times} cores; "
-        f"{sampled['free_bytes'] / 1e9:,.1f} GB free"
+        f"{_size(sampled['free_bytes'])} free"
     )
 
 
+def _size(num_bytes: float) -> str:
+    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if num_bytes >= unit), (1e3, "kB"))
+    return f"{num_bytes / unit:,.1f} {name}"
+
+
 def _require_space(plan: Plan, sampled: Mapping[str, Any]) -> None:
-    if sampled["bytes"] * _SPARE > sampled["free_bytes"]:
+    needed, free = sampled["bytes"], sampled["free_bytes"]
+    if needed * _SPARE > free:
         raise DualFormerError(
-            f"about {sampled['bytes'] / 1e9:,.2f} GB are needed in {plan.root!r} and "
-            f"{sampled['free_bytes'] / 1e9:,.2f} GB are free; free some space, name another folder with --root, "
-            "or choose a smaller --short-side"
+            f"about {_size(needed)} are needed in {plan.root!r} and {_size(free)} are free; free some space, name "
+            "another folder with --root, or choose a smaller --short-side"
         )
 
 

@@ -93,7 +93,7 @@ def refusal(folder, text, name="list.txt", **options):
 # Round trips
 
 
-@settings(max_examples=150)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_a_manifest_reads_back_with_any_name(folder, data):
     manifest = data.draw(manifests(nasty_paths))
@@ -112,7 +112,7 @@ def test_a_manifest_reads_back_with_any_name(folder, data):
     assert (again.files, again.fingerprint) == (manifest.files, manifest.fingerprint)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(data=st.data(), list_format=st.sampled_from([*LINE_FORMATS, "json"]))
 def test_an_older_list_says_what_was_written_or_is_refused(folder, data, list_format):
     may_be_multi = list_format.startswith("multilabel") or list_format == "json"
@@ -142,7 +142,7 @@ def test_an_older_list_says_what_was_written_or_is_refused(folder, data, list_fo
             assert [sample.num_frames for sample in read.samples] == [sample.num_frames for sample in usable]
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data(), list_format=st.sampled_from([*LINE_FORMATS, "json"]))
 def test_names_with_spaces_and_leading_dashes_fit_every_older_list(folder, data, list_format):
     paths = data.draw(st.lists(plain_paths.map(str.strip), min_size=1, max_size=4))
@@ -151,7 +151,7 @@ def test_names_with_spaces_and_leading_dashes_fit_every_older_list(folder, data,
     assert [sample.path for sample in read_manifest(str(folder / "plain"), list_format=list_format).samples] == paths
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(text=st.one_of(st.binary(max_size=60), st.text('path,label\n\r\t;"3 a.mp4[{}]:\ufeff', max_size=40)))
 def test_any_bytes_are_read_or_refused_in_one_line(folder, text):
     try:

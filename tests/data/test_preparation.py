@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -259,7 +260,7 @@ def test_only_one_process_writes_a_folder(run: Any, own: Path) -> None:
 
 def test_the_disk_is_asked_first(run: Any, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(DualFormerError, match=r"are needed in .* and 0\.00 GB are free; .*--short-side"):
+    with pytest.raises(DualFormerError, match=r"kB are needed in .* and 1\.0 kB are free; .*--short-side"):
         run(own, convert="transcode")
     assert not (own / "prepared" / "videos").exists()
 
@@ -319,6 +320,20 @@ def test_what_a_stopped_team_has_done_is_taken_over(run: Any, own: Path, tmp_pat
     summary = run(own, root=root, **options)
     assert summary["run"] == {"converted": 15 - done, "kept": done, "failed": 0}
     assert not journal.exists()
+
+
+def test_a_journal_tells_what_keeps_it_from_being_written_and_nothing_else(tmp_path: Path) -> None:
+    def fail(path: Path, error: OSError) -> None:
+        with open_journal(str(path / STATE_FILE)):
+            raise error
+
+    with pytest.raises(DualFormerError, match=r"cannot write in .*: no space left on device; free some space, or name"):
+        fail(tmp_path, OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(PermissionError, match="/a/worker"):  # of something else than the journal
+        fail(tmp_path, PermissionError(errno.EACCES, "Permission denied", "/a/worker"))
+    (tmp_path / "b" / STATE_FILE).mkdir(parents=True)
+    with pytest.raises(DualFormerError, match=r"cannot write in .*/b': is a directory; name another folder with --r"):
+        fail(tmp_path / "b", OSError())
 
 
 def test_look_alikes_across_splits_are_reported(run: Any, own: Path) -> None:
