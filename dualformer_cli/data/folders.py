@@ -203,11 +203,17 @@ def _find_tables(folder: str, others: Iterable[str]) -> list[str]:
 
 def _is_table(path: str) -> bool:
     try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+        encoding, errors = ("utf-16", "replace") if _is_utf16(path) else ("utf-8-sig", "surrogateescape")
+        with open(path, encoding=encoding, errors=errors) as file:
             header = _names(_fields(file.readline(65536)))
     except OSError:
         return False
     return _column(header, _FILE_COLUMNS) is not None and _column(header, _LABEL_COLUMNS) is not None
+
+
+def _is_utf16(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) in (b"\xff\xfe", b"\xfe\xff")
 
 
 def _choose_layout(
@@ -371,6 +377,8 @@ def _table_lines(path: str) -> list[tuple[int, list[str]]]:
     try:
         if os.path.getsize(path) > _MAX_TABLE_BYTES:
             raise DualFormerError(f"table {path!r} is larger than 1 GiB")
+        if _is_utf16(path):
+            raise DualFormerError(f"table {path!r} is UTF-16 text; save it as UTF-8")
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             first = file.readline(65536)
             file.seek(0)

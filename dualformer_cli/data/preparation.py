@@ -63,6 +63,8 @@ _FEW = 5
 """Examples named of each kind of thing that was found."""
 _MOST_PAIRS = 200
 """Pairs of look-alikes that the summary names."""
+_LONGEST_NAME = 255
+"""Bytes that the name of a file can have."""
 _SPARE = 1.05
 """Disk space that must be free, over the estimate."""
 
@@ -188,7 +190,7 @@ def target_names(paths: Sequence[str], suffix: str) -> list[str]:
     """Name the result of each video: its suffix is replaced, or kept where two would come to the same name.
 
     Raises:
-        DualFormerError: if two videos have the same result in spite of that.
+        DualFormerError: if two videos have the same result in spite of that, or its name is too long for a file.
     """
     stems = [os.path.splitext(path)[0] for path in paths]
     counts = Counter(stems)
@@ -199,6 +201,11 @@ def target_names(paths: Sequence[str], suffix: str) -> list[str]:
         if count > 1:
             first, second = [path for path, own in zip(paths, names, strict=True) if own == name][:2]
             raise DualFormerError(f"{first!r} and {second!r} would both become {name!r}; rename one of them")
+    for path, name in zip(paths, names, strict=True):
+        if (length := len(os.fsencode(os.path.basename(name)))) > _LONGEST_NAME:
+            raise DualFormerError(
+                f"{path!r} would become {name!r}, a name of {length} bytes, and {_LONGEST_NAME} are possible; rename it"
+            )
     return names
 
 

@@ -406,6 +406,13 @@ def test_names_that_cannot_be_told_apart_are_refused() -> None:
         target_names(["x.avi", "x.mov", "x.avi.mkv"], ".mp4")
 
 
+def test_names_that_no_file_can_have_are_refused_before_the_work() -> None:
+    paths = [f"a/{'ü' * 125}{suffix}" for suffix in (".avi", ".mkv")]  # 254 bytes each
+    assert target_names(paths[:1], ".mp4") == [f"a/{'ü' * 125}.mp4"]
+    with pytest.raises(DualFormerError, match=r"avi' would become .*\.avi\.mp4', a name of 258 bytes, and 255 are"):
+        target_names(paths, ".mp4")
+
+
 @pytest.mark.parametrize(("convert", "quality"), [("transcode", 23), ("frames", 95)])
 def test_a_killed_run_is_finished_by_the_next_as_if_it_had_not_been(
     run: Any, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, convert: Any, quality: int
