@@ -213,6 +213,8 @@ def preview(plan: Plan) -> dict[str, Any]:
     """Say what `prepare` would do, and write nothing. Some videos are tried if a conversion is asked for."""
     _check_lists(plan)
     document = _describe(plan)
+    if plan.group_look_alikes:
+        document["messages"].append("videos that look alike are not known before all are looked at; splits will differ")
     if plan.convert is not None:
         with _pool(plan) as pool:
             document["estimate"] = _estimate_unseen(pool, plan)
@@ -267,8 +269,11 @@ def prepare(
                     f"{findings[0].status.removeprefix('broken: ')}"
                 )
             if plan.group_look_alikes:
+                num_told = len(plan.content.notes)
                 plan = _with_look_alikes_grouped(plan, findings)
                 described = _describe(plan)
+                for message in described["messages"][num_told:]:
+                    say(f"note: {message}")
             samples = _listed(plan, findings)
             run: dict[str, Any] = {}
             if plan.convert is not None:

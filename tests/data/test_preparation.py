@@ -358,7 +358,9 @@ def test_look_alikes_stay_in_one_split_when_asked(run: Any, tmp_path: Path) -> N
         shutil.copytree(own / "a" / "video 0", own / "b" / f"copy {number}")
     before = run(own, root=tmp_path / "before")
     assert before["look_alikes"]["pairs"]
-    summary = run(own, root=tmp_path / "after", group_look_alikes=True)
+    said: list[str] = []
+    summary = run(own, said, root=tmp_path / "after", group_look_alikes=True)
+    assert said[0].startswith("note: 5 videos look like another one")
     assert summary["look_alikes"]["pairs"] == 0
     (note,) = [message for message in summary["messages"] if "look like another one" in message]
     assert note == "5 videos look like another one and stay with it: 1 groups, the largest of 5 videos"
