@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -17,12 +22,15 @@ if TYPE_CHECKING:
     from dualformer_cli.data.folders import VideoFolder
     from dualformer_cli.data.lists import ListFormat
     from dualformer_cli.data.preparation import Plan
+    from dualformer_cli.engine.distributed import Ranks
 
 CAMERA_MOTION = "camera-motion"
 RENDER_OPTIONS = frozenset({"count", "pictures", "num_frames", "difficulty"})
 """Options of camera-motion alone, and those that it shares with the others."""
 SHARED_OPTIONS = frozenset({"name", "root", "seed", "workers", "overwrite", "dry_run", "as_json", "verbose"})
-FOLDER_OPTIONS = frozenset({"split", "group_pattern", "group_column", "labels", "layout", "class_depth", "multi_label"})
+FOLDER_OPTIONS = frozenset(
+    {"split", "group_pattern", "group_column", "group_look_alikes", "labels", "layout", "class_depth", "multi_label"}
+)
 """Options that say what a folder of one's own holds."""
 DEFAULT_SPLIT = "0.8/0.2"
 DEFAULT_CRF = 23
@@ -76,6 +84,9 @@ def prepare(
         str | None,
         typer.Option("--group-column", metavar="NAME", help="Keep videos together that agree in this column."),
     ] = None,
+    group_look_alikes: Annotated[
+        bool, typer.Option("--group-look-alikes", help="Keep videos together that look alike, as copies do.")
+    ] = False,
     labels: Annotated[
         str | None, typer.Option("--labels", metavar="FILE.csv", help="Table with the columns file and label.")
     ] = None,
@@ -141,18 +152,20 @@ def prepare(
     dataset = None if is_rendered else _dataset_name(name)
     _refuse_options(context, CAMERA_MOTION if is_rendered else dataset)
     if is_rendered:
-        render_camera_motion(
-            root,
-            count=count,
-            pictures=pictures or (),
-            num_frames=num_frames,
-            difficulty=difficulty,
-            seed=seed,
-            num_workers=workers,
-            dry_run=dry_run,
-            overwrite=overwrite,
-            as_json=as_json,
-        )
+        with _ranks() as ranks:
+            if ranks is None or ranks.is_main:
+                render_camera_motion(
+                    root,
+                    count=count,
+                    pictures=pictures or (),
+                    num_frames=num_frames,
+                    difficulty=difficulty,
+                    seed=seed,
+                    num_workers=workers,
+                    dry_run=dry_run,
+                    overwrite=overwrite,
+                    as_json=as_json,
+                )
         return
     if transcode and frames:
         raise typer.BadParameter("choose one of --transcode and --frames", param_hint="--transcode")
@@ -184,6 +197,7 @@ def prepare(
         root=str(target),
         shares=parse_shares(split or DEFAULT_SPLIT),
         seed=seed,
+        group_look_alikes=group_look_alikes,
         check=check,
         convert="transcode" if transcode else "frames" if frames else None,
         short_side=short_side,
@@ -193,13 +207,18 @@ def prepare(
         num_workers=workers or usable_cores(),
         timeout_seconds=timeout,
     )
-    if split is not None and content.videos[0].split is not None:
-        raise typer.BadParameter(f"{content.layout} decide already", param_hint="--split")
+    for given, hint in ((split is not None, "--split"), (group_look_alikes, "--group-look-alikes")):
+        if given and content.videos[0].split is not None:
+            raise typer.BadParameter(f"{content.layout} decide already", param_hint=hint)
     if dry_run:
-        _show_plan(plan, as_json=as_json)
+        with _ranks() as ranks:
+            if ranks is None or ranks.is_main:
+                _show_plan(plan, as_json=as_json)
         return
     sheet = None if show is None else _Sheet(show, preset, overrides, plan)
-    document = _prepare(plan)
+    document = _prepare(plan, num_workers=workers)
+    if document is None:
+        return
     if sheet is not None:
         sheet.write()
     _report(document, as_json=as_json)
@@ -281,9 +300,26 @@ def _show_plan(plan: Plan, *, as_json: bool) -> None:
     (print_json if as_json else print_plan)(document)
 
 
-def _prepare(plan: Plan) -> dict[str, Any]:
-    """Do the work, with progress on stderr."""
-    from dualformer_cli.data.preparation import prepare
+@contextmanager
+def _ranks() -> Iterator[Ranks | None]:
+    """Join the processes that torchrun or srun started; None without them, which is told without loading torch."""
+    if not {"RANK", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"} & os.environ.keys():
+        yield None
+        return
+    from dualformer_cli.engine.distributed import init_ranks
+
+    with init_ranks("cpu", timeout=timedelta(days=7)) as ranks:  # one may have much longer videos than the others
+        yield ranks
+
+
+def _prepare(plan: Plan, *, num_workers: int | None) -> dict[str, Any] | None:
+    """Do the work, with progress on stderr; under torchrun, this rank's share, of which only rank 0 has the result.
+
+    Args:
+        plan: what to do.
+        num_workers: as the user says; None lets the ranks of a machine share its cores.
+    """
+    from dualformer_cli.data.preparation import Team, help_prepare, prepare
     from dualformer_cli.outputs.preparation import start_lines
     from dualformer_cli.outputs.report import Progress, log
 
@@ -291,7 +327,19 @@ def _prepare(plan: Plan) -> dict[str, Any]:
         for line in start_lines(document):
             log(line)
 
-    return prepare(plan, watch=lambda title, total: Progress(title, total=total), say=log, start=start)
+    with _ranks() as ranks:
+        team = Team()
+        if ranks is not None and ranks.world_size > 1:
+            from dualformer_cli.engine.distributed import barrier, gather_objects
+
+            team = Team(rank=ranks.rank, size=ranks.world_size, wait=barrier)
+            machines = gather_objects(platform.node())
+            shared = max(1, plan.num_workers // machines.count(platform.node()))
+            plan = replace(plan, num_workers=num_workers or shared)
+        if team.rank:
+            help_prepare(plan, team=team)
+            return None
+        return prepare(plan, watch=lambda title, total: Progress(title, total=total), say=log, start=start, team=team)
 
 
 def _report(document: dict[str, Any], *, as_json: bool) -> None:

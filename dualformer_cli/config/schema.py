@@ -207,6 +207,8 @@ class DataConfig:
         "auto", "manifest", "video", "rawframe", "rawframe_offset", "multilabel_video", "multilabel_rawframe", "json"
     ] = "auto"
     """Format of the lists; auto looks at them."""
+    label_group: str | None = None
+    """Group of labels to take, where those of a JSON list come in groups, as HVU's do: action, scene, ..."""
     multi_label: bool = False
     """Whether a video has several labels: sigmoid scores, binary cross-entropy and mAP."""
     train: TrainViewsConfig = field(default_factory=TrainViewsConfig)

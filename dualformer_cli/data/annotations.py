@@ -47,7 +47,7 @@ class Annotation:
     where: str = ""
     """File and line, for messages."""
     folder: str = ""
-    """Folder that the video is in, where its names do not tell it from others; "" for any."""
+    """Folder that the video is in, or its last levels, where its names do not tell it from others; "" for any."""
     parts: tuple[Part, ...] = ()
 
 
@@ -312,7 +312,7 @@ def _omnisource(folder: Path) -> Found:
             file, _, label = line.rpartition(" ")
             if not file or not label.isdecimal():
                 raise DualFormerError(f"{where}: {line!r} is not PATH LABEL; fetch it again")
-            yield Annotation(split, (_stem(file),), (int(label),), where)
+            yield Annotation(split, (_stem(file),), (int(label),), where, os.path.dirname(file))
     for split, path in _first(folder, {"**/*kinetics_raw_200*.json": "train_raw"}):
         content = _json(path)
         with _reading(path):

@@ -168,6 +168,8 @@ class DatasetEntry:
     """Whether a video that the annotations lack has the class of the folder that it was unpacked into."""
     videos_of: str | None = None
     """Dataset whose archives hold the videos of this one."""
+    not_used: Mapping[str, str] = field(default_factory=dict)
+    """Folders and files in the dataset's folder that prepare makes nothing of, and why."""
     note: str = ""
     """What a user should know of it."""
 

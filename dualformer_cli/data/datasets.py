@@ -17,16 +17,23 @@ from dualformer_cli.data.annotations import Annotation, ClassIndex, Part, read_a
 from dualformer_cli.data.catalogue import Catalogue, DatasetEntry
 from dualformer_cli.data.folders import Row, Video, VideoFolder, VideoList
 from dualformer_cli.data.manifest import load_class_names
-from dualformer_cli.data.matching import ClassLookup, loose_key, match_classes
-from dualformer_cli.data.presence import PREPARED, belongs_to, by_split, find_videos, stem_of
+from dualformer_cli.data.matching import ClassLookup, match_classes
+from dualformer_cli.data.presence import (
+    PREPARED,
+    belongs_to,
+    by_split,
+    find_videos,
+    is_in_folder,
+    is_in_no_folder,
+    stem_of,
+    top_of,
+)
 from dualformer_cli.errors import DualFormerError, nearest
 
 _FEW = 5
 """Examples named of each kind of thing that was found."""
 _REPLACEMENT = "_replacement"
 """End of the folder whose videos are taken where another has the same."""
-_SECOND_LEVEL = {"training": "train", "validation": "val", "testing": "test"}
-"""Folders that hold the splits of Moments in Time."""
 
 
 @dataclass(slots=True)
@@ -75,13 +82,23 @@ def read_dataset(catalogue: Catalogue, name: str, root: Path) -> VideoFolder:
         )
     classes = _Classes(entry, annotations)
     videos = root / (entry.videos_of or name)
-    shelf = _Shelf(find_videos(videos))
+    shelf = _Shelf(find_videos(videos, entry.not_used))
+    classes.notes += _not_used(entry, root / name)
     if entry.folders_tell_labels:
         said += shelf.labelled_by_folder(said, classes)
     splits = _join(said, shelf, classes, is_multi_label=entry.labels == "multi")
     if not any(split.rows for split in splits.values()):
         raise DualFormerError(_nothing_there(entry, name, root, videos, shelf))
     return _content(entry, name, videos, splits, shelf, classes)
+
+
+def _not_used(entry: DatasetEntry, folder: Path) -> list[str]:
+    """Say what is there and not used, and why."""
+    there: dict[str, list[str]] = defaultdict(list)
+    for name, why in entry.not_used.items():
+        if (folder / name).exists():
+            there[why].append(name)
+    return [f"{' and '.join(names)} not used: {why}" for why, names in there.items()]
 
 
 def _nothing_there(entry: DatasetEntry, name: str, root: Path, videos: Path, shelf: _Shelf) -> str:
@@ -186,7 +203,7 @@ class _Shelf:
             for path in found[top]:
                 self._by_stem[stem_of(path)].append(len(self.paths))
                 self.paths.append(path)
-                self._tops.append(_top_of(path, top))
+                self._tops.append(top_of(path))
 
     def of(self, stem: str, split: str) -> list[int]:
         """Return the videos of a split that have this stem; those that replace others come first."""
@@ -214,12 +231,11 @@ class _Shelf:
 
     def in_folder(self, numbers: Sequence[int], folder: str) -> list[int]:
         """Return those that are in a folder of this name, however it is spelled."""
-        key = loose_key(folder)
-        return [number for number in numbers if loose_key(self._folder(number)) == key]
+        return [number for number in numbers if is_in_folder(self.paths[number], folder)]
 
     def in_no_folder(self, numbers: Sequence[int]) -> list[int]:
         """Return those that are in no folder below the top."""
-        return [number for number in numbers if self.paths[number].count(os.sep) < 2]
+        return [number for number in numbers if is_in_no_folder(self.paths[number])]
 
     def _folder(self, number: int) -> str:
         return os.path.basename(os.path.dirname(self.paths[number]))
@@ -240,13 +256,6 @@ class _Shelf:
                 f"{found[0].names[0]}"
             )
         return found
-
-
-def _top_of(path: str, top: str) -> str:
-    """Return the folder that says to which split a video belongs, in the form NAME_SPLIT if any."""
-    parts = path.split(os.sep)
-    split = _SECOND_LEVEL.get(parts[1]) if len(parts) > 3 else None  # classes have such names too, one level below
-    return f"{top}_{split}" if split else top
 
 
 def _join(said: list[Annotation], shelf: _Shelf, classes: _Classes, *, is_multi_label: bool) -> dict[str, _Split]:
@@ -306,7 +315,7 @@ def _find(annotation: Annotation, shelf: _Shelf, others: Mapping[str, int], spli
                 return None
         if numbers:
             return shelf.take(numbers)
-    split.missing.append(annotation.names[0])
+    split.missing.append(os.path.join(annotation.folder, annotation.names[0]))
     return None
 
 
@@ -360,7 +369,14 @@ def _lists(
                 own.append(Row(video, labels if is_multi_label else labels[:1]))
         listed = f"{group}/{split}" if classes.is_grouped else split
         lists.append(
-            VideoList(name=listed, old_name=old_name, class_names=names, is_multi_label=is_multi_label, rows=own)
+            VideoList(
+                name=listed,
+                old_name=old_name,
+                class_names=names,
+                is_multi_label=is_multi_label,
+                rows=own,
+                group=group if classes.is_grouped else "",
+            )
         )
     parts = [_part_row(video, part, said, classes) for video, said in rows for part in said.parts]
     if parts:

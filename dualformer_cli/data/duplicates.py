@@ -31,7 +31,7 @@ Hashes = tuple[int | None, ...]
 
 
 class LookAlike(NamedTuple):
-    """Two videos in different splits, by number."""
+    """Two videos, by number."""
 
     first: int
     second: int
@@ -58,12 +58,12 @@ def hash_frame(small: Frame) -> int | None:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def find_look_alikes(hashes: Sequence[Hashes], splits: Sequence[int]) -> list[LookAlike]:
-    """Find pairs of videos that look alike and are in different splits, the most alike first.
+def find_look_alikes(hashes: Sequence[Hashes], splits: Sequence[int] | None = None) -> list[LookAlike]:
+    """Find pairs of videos that look alike, the most alike first.
 
     Args:
         hashes: of each video, FRAMES_PER_VIDEO frames each; () for a video that cannot be read.
-        splits: number of each video's split.
+        splits: number of each video's split; pairs in the same one are left out. None finds all.
     """
     words = np.zeros((len(hashes), FRAMES_PER_VIDEO), np.uint64)
     is_known = np.zeros(words.shape, np.bool_)
@@ -72,7 +72,7 @@ def find_look_alikes(hashes: Sequence[Hashes], splits: Sequence[int]) -> list[Lo
             if value is not None:
                 words[video, place], is_known[video, place] = value, True
     found: dict[tuple[int, int], float] = {}
-    for left, right in _candidates(words, is_known, np.asarray(splits)):
+    for left, right in _candidates(words, is_known, None if splits is None else np.asarray(splits)):
         both = is_known[left] & is_known[right]
         count = both.sum(axis=1)
         bits = (np.bitwise_count(words[left] ^ words[right]) * both).sum(axis=1)
@@ -82,7 +82,7 @@ def find_look_alikes(hashes: Sequence[Hashes], splits: Sequence[int]) -> list[Lo
 
 
 def _candidates(words: Any, is_known: Any, splits: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield arrays of pairs (first, second), first < second, that share a word and are in different splits."""
+    """Yield arrays of pairs (first, second), first < second, that share a word and not their split."""
     for place in range(FRAMES_PER_VIDEO):
         for band in range(_BANDS):
             buckets: dict[int, list[int]] = defaultdict(list)
@@ -94,6 +94,11 @@ def _candidates(words: Any, is_known: Any, splits: Any) -> Iterator[tuple[Any, A
 
 
 def _pairs(videos: Any, splits: Any) -> Iterator[tuple[Any, Any]]:
+    if splits is None:
+        if len(videos) * (len(videos) - 1) // 2 <= _MAX_PAIRS:
+            first, second = np.triu_indices(len(videos), 1)
+            yield videos[first], videos[second]
+        return
     own = splits[videos]
     kinds = np.unique(own).tolist()
     for number, one in enumerate(kinds):

@@ -78,6 +78,8 @@ class VideoList:
     class_names: list[str]
     is_multi_label: bool
     rows: list[Row]
+    group: str = ""
+    """Group of classes that it has the labels of, where a dataset has several; others share its `old_name`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +131,8 @@ def read_folder(
     """
     if not os.path.isdir(folder):
         raise DualFormerError(f"folder {folder!r} does not exist; name a folder with your videos")
+    if os.path.lexists(os.path.join(folder, STATE_FILE)):
+        raise DualFormerError(f"folder {folder!r} is what prepare has written; name the folder that holds your videos")
     found = _search(folder, leave_out)
     tables = [table] if table is not None else _find_tables(folder, found.others)
     chosen = _choose_layout(layout, found, tables, table)
@@ -162,7 +166,7 @@ class _Found:
 
 def _search(folder: str, leave_out: Collection[str]) -> _Found:
     found = _Found()
-    excluded = {os.path.realpath(path) for path in leave_out}
+    excluded = {os.path.realpath(path) for path in leave_out} - {os.path.realpath(folder)}  # that, `prepare` refuses
     inside_excluded: list[str] = []
     hidden: list[str] = []
 
@@ -199,11 +203,17 @@ def _find_tables(folder: str, others: Iterable[str]) -> list[str]:
 
 def _is_table(path: str) -> bool:
     try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+        encoding, errors = ("utf-16", "replace") if _is_utf16(path) else ("utf-8-sig", "surrogateescape")
+        with open(path, encoding=encoding, errors=errors) as file:
             header = _names(_fields(file.readline(65536)))
     except OSError:
         return False
     return _column(header, _FILE_COLUMNS) is not None and _column(header, _LABEL_COLUMNS) is not None
+
+
+def _is_utf16(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) in (b"\xff\xfe", b"\xfe\xff")
 
 
 def _choose_layout(
@@ -367,6 +377,8 @@ def _table_lines(path: str) -> list[tuple[int, list[str]]]:
     try:
         if os.path.getsize(path) > _MAX_TABLE_BYTES:
             raise DualFormerError(f"table {path!r} is larger than 1 GiB")
+        if _is_utf16(path):
+            raise DualFormerError(f"table {path!r} is UTF-16 text; save it as UTF-8")
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             first = file.readline(65536)
             file.seek(0)

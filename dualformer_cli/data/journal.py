@@ -5,6 +5,7 @@ One line of JSON per step, written when the step is done. The last line may be t
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -32,8 +33,24 @@ class Journal:
 
     def add(self, step: str, path: str, **facts: Any) -> None:
         """Note a step; it is on disk, as far as the kernel knows, when this returns."""
-        record = {"step": step, "path": path, **facts}
-        self._records[step, path] = record
+        self._add({"step": step, "path": path, **facts})
+
+    def know(self, path: str) -> None:
+        """Take what another process has noted until now as known; the file stays as it is."""
+        with suppress(FileNotFoundError), open(path, encoding="utf-8") as file:
+            self._records |= _read(file)[0]
+
+    def adopt(self, path: str, step: str = "") -> int:
+        """Take over the journal of a process that has ended, and delete its file; return its records of a step."""
+        with open(path, encoding="utf-8") as file:
+            records, _ = _read(file)
+        for record in records.values():
+            self._add(record)
+        os.unlink(path)
+        return sum(record["step"] == step for record in records.values())
+
+    def _add(self, record: dict[str, Any]) -> None:
+        self._records[record["step"], record["path"]] = record
         self._file.write(json.dumps(record) + "\n")
         self._file.flush()
 
@@ -43,19 +60,31 @@ def open_journal(path: str) -> Iterator[Journal]:
     """Open the journal of a folder, for one process at a time.
 
     Raises:
-        DualFormerError: if another process has it open, or it cannot be written.
+        DualFormerError: if another process has it open, it cannot be written, or the disk is full.
     """
+    folder = os.path.dirname(path)
     try:
-        with open(path, "a+", encoding="utf-8") as file:
-            _lock(file, os.path.dirname(path))
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115  # closed below
+    except OSError as error:
+        raise _cannot_write(folder, error) from None
+    try:
+        with file:
+            _lock(file, folder)
             records, is_torn = _read(file)
             if is_torn:
                 file.write("\n")
             yield Journal(file, records)
-    except PermissionError:
-        raise DualFormerError(
-            f"cannot write in {os.path.dirname(path)!r}: no permission; name another folder with --root"
-        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise _cannot_write(folder, error) from None
+
+
+def _cannot_write(folder: str, error: OSError) -> DualFormerError:
+    reason = (error.strerror or str(error)).lower()
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "free some space, or " if is_full else ""
+    return DualFormerError(f"cannot write in {folder!r}: {reason}; {advice}name another folder with --root")
 
 
 def stamp(path: str) -> list[int] | None:
@@ -91,8 +120,7 @@ def _lock(file: TextIO, folder: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         raise DualFormerError(
-            f"another dualformer prepare is at work in {folder!r}; wait for it, or name another folder with --root. "
-            "One process uses all cores: it needs no torchrun"
+            f"another dualformer prepare is at work in {folder!r}; wait for it, or name another folder with --root"
         ) from None
 
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from dualformer_cli.data.inputs import VIDEO_SUFFIXES
 from dualformer_cli.data.matching import ClassLookup
 from dualformer_cli.data.samples import Labels, ParsedList, Sample, is_encodable, is_video
-from dualformer_cli.errors import DualFormerError
+from dualformer_cli.errors import DualFormerError, nearest
 
 LineFormat = Literal["video", "rawframe", "rawframe_offset", "multilabel_video", "multilabel_rawframe"]
 ListFormat = Literal["video", "rawframe", "rawframe_offset", "multilabel_video", "multilabel_rawframe", "json"]
@@ -251,8 +251,14 @@ def _check_labels(row: _Row, list_format: LineFormat, num_counts: int, labels: L
     return tuple(dict.fromkeys(row.tail[num_counts:]))
 
 
-def parse_json(text: str, labels: Labels) -> ParsedList:
+def parse_json(text: str, labels: Labels, label_group: str | None = None) -> ParsedList:
     """Parse a list of objects: filename or frame_dir; label, one or a list; and maybe total_frames and offset.
+
+    Args:
+        text: the list.
+        labels: knows the classes.
+        label_group: of labels that come in groups, {"action": [3], "scene": [1, 2]}, the one to read. Entries without
+            it are left out, as nobody said which of its labels they lack.
 
     Raises:
         DualFormerError: if the text or an entry of it is something else.
@@ -267,15 +273,42 @@ def parse_json(text: str, labels: Labels) -> ParsedList:
             f"list {labels.source!r} is a JSON {type(entries).__name__}{keys}; it needs a list like "
             '[{"filename": "a.mp4", "label": [0]}]'
         )
-    parsed = [_parse_entry(entry, f"entry {number}", labels) for number, entry in enumerate(entries, start=1)]
-    is_multi_label = any(len(own) > 1 for _, own, _, _ in parsed)
+    numbered = list(enumerate(entries, start=1))
+    warnings: tuple[str, ...] = ()
+    if label_group is not None:
+        numbered = _of_group(numbered, label_group, labels)
+        if num_left_out := len(entries) - len(numbered):
+            warnings = (f"{num_left_out} of {len(entries)} videos have no label of {label_group!r} and are left out",)
+    parsed = [_parse_entry(entry, f"entry {number}", labels) for number, entry in numbered]
+    is_multi_label = label_group is not None or any(len(own) > 1 for _, own, _, _ in parsed)
     return ParsedList(
         [
             Sample(path, own[0] if own and not is_multi_label else None, own, start, num_frames)
             for path, own, start, num_frames in parsed
         ],
         is_multi_label,
+        warnings,
     )
+
+
+def _of_group(numbered: list[tuple[int, Any]], group: str, labels: Labels) -> list[tuple[int, Any]]:
+    """Return the entries that have labels of a group, with these as their only ones."""
+    groups: dict[str, None] = {}
+    found = []
+    for number, entry in numbered:
+        listed = (entry.get("label") or {}) if isinstance(entry, dict) else None
+        if not isinstance(listed, dict):
+            problem = f"its labels do not come in groups; leave label_group ({group!r}) out, or mend the entry"
+            raise labels.error(f"entry {number}", json.dumps(entry), problem)
+        groups |= dict.fromkeys(listed)
+        if listed.get(group):
+            found.append((number, {**entry, "label": listed[group]}))
+    if numbered and not found:
+        raise DualFormerError(
+            f"list {labels.source!r} has no labels of the group {group!r}{nearest(group, groups) or '.'} Its groups "
+            f"are {', '.join(map(repr, groups)) or 'none'}"
+        )
+    return found
 
 
 def _parse_entry(entry: Any, where: str, labels: Labels) -> tuple[str, tuple[int, ...], int, int | None]:
@@ -291,8 +324,8 @@ def _parse_entry(entry: Any, where: str, labels: Labels) -> tuple[str, tuple[int
     listed = [] if listed is None else listed
     if isinstance(listed, dict):
         raise fail(
-            f"its labels come in groups ({', '.join(map(str, listed))}), which are not supported yet; "
-            "make a list of one group, with label a list of its classes"
+            f"its labels come in groups ({', '.join(map(str, listed))}), each with numbers of its own; choose one, "
+            f"as --set data.label_group={next(iter(listed), 'action')} does"
         )
     own = dict.fromkeys(
         _json_label(label, fail, labels) for label in (listed if isinstance(listed, list) else [listed])
@@ -320,16 +353,18 @@ def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def format_json(samples: Sequence[Sample]) -> str:
-    """Return a list as JSON, one entry a line."""
+def format_json(samples: Sequence[Sample], groups: Sequence[Mapping[str, Sequence[int]]] | None = None) -> str:
+    """Return a list as JSON, one entry a line; `groups` are labels in groups, in place of those of the samples."""
     entries = []
-    for sample in samples:
+    for number, sample in enumerate(samples):
         entry: dict[str, object] = {("filename" if is_video(sample.path) else "frame_dir"): sample.path}
         if sample.num_frames is not None:
             entry["total_frames"] = sample.num_frames
         if sample.start:
             entry["offset"] = sample.start
-        if sample.labels:
+        if groups is not None:
+            entry["label"] = {group: list(own) for group, own in groups[number].items()}
+        elif sample.labels:
             entry["label"] = list(sample.labels)
         entries.append(json.dumps(entry))
     return "[" + ",\n ".join(entries) + "]\n"

@@ -142,6 +142,7 @@ def read_manifest(
     root: str | None = None,
     list_format: ReadFormat = "auto",
     classes: Sequence[str] | None = None,
+    label_group: str | None = None,
 ) -> Manifest:
     """Read a list of videos and labels.
 
@@ -153,6 +154,8 @@ def read_manifest(
         root: folder that relative paths start from; None is the list's own.
         list_format: auto finds out, and complains where several formats fit.
         classes: class names in the order of their numbers.
+        label_group: which labels of a JSON list to read whose labels come in groups; rows without any of it are left
+            out.
 
     Raises:
         DualFormerError: if the list cannot be read; the message names the line, its text and what is allowed.
@@ -166,14 +169,14 @@ def read_manifest(
     class_names, warnings = _find_class_names(folder, classes)
     lookup = None if class_names is None else ClassLookup(class_names)
     with _uncollected():
-        parsed = _parse(text, list_format, Labels(source, lookup))
+        parsed = _parse(text, list_format, Labels(source, lookup), label_group)
     return Manifest(
         samples=parsed.samples,
         class_names=class_names,
         is_multi_label=parsed.is_multi_label,
         source=source,
         root=folder if root is None else root,
-        warnings=warnings,
+        warnings=(*warnings, *(f"list {source!r}: {warning}" for warning in parsed.warnings)),
     )
 
 
@@ -297,7 +300,7 @@ def _find_class_names(folder: str, given: Sequence[str] | None) -> tuple[list[st
     return names, (f"the classes are those of {beside!r}, beside the list, and not those given: {match.message}",)
 
 
-def _parse(text: str, list_format: ReadFormat, labels: Labels) -> ParsedList:
+def _parse(text: str, list_format: ReadFormat, labels: Labels, label_group: str | None = None) -> ParsedList:
     first_line = next((line for line in text.split("\n") if line.strip(" \t\r")), None)
     if first_line is None:
         raise DualFormerError(f"list {labels.source!r} is empty; it needs one video a line")
@@ -306,13 +309,18 @@ def _parse(text: str, list_format: ReadFormat, labels: Labels) -> ParsedList:
     found: ReadFormat = "json" if is_json else "manifest" if delimiter else "auto"
     if list_format not in ("auto", found) and found != "auto":
         raise DualFormerError(f"list {labels.source!r} is a {found} list; set list_format to {found} or auto")
+    if label_group is not None and "json" not in (list_format, found):
+        raise DualFormerError(
+            f"list {labels.source!r} has no groups of labels, as JSON lists of HVU do; leave label_group "
+            f"({label_group!r}) out"
+        )
     if list_format == "manifest" or found == "manifest":
         if delimiter is None:
             problem = f"a manifest starts with a header that names its columns, as {','.join(COLUMNS)}"
             raise labels.error("its first line", first_line, problem)
         parsed = parse_table(text, delimiter, labels)
     elif list_format == "json" or found == "json":
-        parsed = parse_json(text, labels)
+        parsed = parse_json(text, labels, label_group)
     else:
         parsed = parse_lines(text, None if list_format == "auto" else list_format, labels)
     if not parsed.samples:
@@ -375,6 +383,11 @@ def check_class_names(names: Sequence[str]) -> bytes:
     seen: set[str] = set()
     for name, line in zip_longest(names, read):
         if not name or name != line or name in seen:
-            raise DualFormerError(f"class name {name!r} cannot be a line of its own in classes.txt; rename it")
+            reason = "it is there twice" if name in seen else "it starts or ends with a space"
+            if name.strip() == name not in seen:
+                reason = "it is empty, or holds a line break or what is not text"
+            raise DualFormerError(
+                f"class name {name!r} cannot be a line of its own in classes.txt: {reason}; rename it"
+            )
         seen.add(name)
     return data

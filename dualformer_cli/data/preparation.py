@@ -6,13 +6,14 @@ stopped is taken up where it was; what the folder ends with is the same either w
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, Protocol
@@ -21,12 +22,13 @@ import numpy as np
 
 from dualformer_cli.data.checking import Finding, Look, look
 from dualformer_cli.data.duplicates import find_look_alikes
+from dualformer_cli.data.estimates import draw, total
 from dualformer_cli.data.folders import SPLITS, STATE_FILE, Row, VideoFolder, VideoList
 from dualformer_cli.data.journal import Journal, open_journal, remove_left_overs, stamp
-from dualformer_cli.data.lists import ListFormat
+from dualformer_cli.data.lists import ListFormat, format_json
 from dualformer_cli.data.manifest import Manifest, check_class_names, list_text, manifest_text
 from dualformer_cli.data.samples import USABLE, Sample
-from dualformer_cli.data.splits import split_videos
+from dualformer_cli.data.splits import join_groups, split_videos
 from dualformer_cli.data.transcoding import (
     Conversion,
     Converted,
@@ -55,12 +57,14 @@ LIST_NAMES: Mapping[ListFormat, str] = {
 """End of the file name of each older list format, after `VideoList.old_name`."""
 
 _FOLDERS: Mapping[Convert, str] = {"transcode": "videos", "frames": "frames"}
-_SAMPLED = 8
+_SAMPLED = 16
 """Videos of which a conversion tries some frames, to tell its size and time."""
 _FEW = 5
 """Examples named of each kind of thing that was found."""
 _MOST_PAIRS = 200
 """Pairs of look-alikes that the summary names."""
+_LONGEST_NAME = 255
+"""Bytes that the name of a file can have."""
 _SPARE = 1.05
 """Disk space that must be free, over the estimate."""
 
@@ -85,6 +89,8 @@ class Plan:
     shares: tuple[float, ...]
     """Of train, val and maybe test, for videos that nothing puts into a split."""
     seed: int = 0
+    group_look_alikes: bool = False
+    """Whether videos that look alike stay in one split."""
     check: bool = False
     convert: Convert | None = None
     short_side: int = 256
@@ -104,6 +110,7 @@ class Plan:
             "layout": self.content.layout,
             "split": list(self.shares),
             "seed": self.seed,
+            "group_look_alikes": self.group_look_alikes,
             "check": self.check,
             "formats": list(self.formats),
             **(convert if self.convert else {"convert": None}),
@@ -155,11 +162,35 @@ class Plan:
         return [os.path.join(_FOLDERS[self.convert], name) for name in target_names(paths, suffix)]
 
 
+def _alone() -> None:
+    """Wait for nobody."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Team:
+    """Processes that prepare the same folder together, on one machine or on several that share a disk."""
+
+    rank: int = 0
+    """Number of this one; 0 writes the lists."""
+    size: int = 1
+    wait: Callable[[], object] = _alone
+    """Returns when every process has called it."""
+
+    def share(self, count: int) -> range:
+        """Return the numbers of the videos that this process works on."""
+        return range(self.rank, count, self.size)
+
+    def journal(self, root: str) -> str:
+        """Return the file in which this process notes what it has done."""
+        stem, suffix = os.path.splitext(STATE_FILE)
+        return os.path.join(root, f"{stem}.{self.rank}{suffix}" if self.rank else STATE_FILE)
+
+
 def target_names(paths: Sequence[str], suffix: str) -> list[str]:
     """Name the result of each video: its suffix is replaced, or kept where two would come to the same name.
 
     Raises:
-        DualFormerError: if two videos have the same result in spite of that.
+        DualFormerError: if two videos have the same result in spite of that, or its name is too long for a file.
     """
     stems = [os.path.splitext(path)[0] for path in paths]
     counts = Counter(stems)
@@ -170,6 +201,11 @@ def target_names(paths: Sequence[str], suffix: str) -> list[str]:
         if count > 1:
             first, second = [path for path, own in zip(paths, names, strict=True) if own == name][:2]
             raise DualFormerError(f"{first!r} and {second!r} would both become {name!r}; rename one of them")
+    for path, name in zip(paths, names, strict=True):
+        if (length := len(os.fsencode(os.path.basename(name)))) > _LONGEST_NAME:
+            raise DualFormerError(
+                f"{path!r} would become {name!r}, a name of {length} bytes, and {_LONGEST_NAME} are possible; rename it"
+            )
     return names
 
 
@@ -177,30 +213,33 @@ def preview(plan: Plan) -> dict[str, Any]:
     """Say what `prepare` would do, and write nothing. Some videos are tried if a conversion is asked for."""
     _check_lists(plan)
     document = _describe(plan)
+    if plan.group_look_alikes:
+        document["messages"].append("videos that look alike are not known before all are looked at; splits will differ")
     if plan.convert is not None:
         with _pool(plan) as pool:
-            tried = [
-                (video, finding)
-                for video, finding in _look_at(pool, plan, _spread(range(len(plan.sources)), _SAMPLED))
-                if finding.is_decodable
-            ]
-            if not tried:
-                raise DualFormerError(f"none of the {min(_SAMPLED, len(plan.sources))} videos tried can be read")
-            jobs = [_conversion(plan, video, finding) for video, finding in tried]
-            document["estimate"] = _estimate(pool, plan, jobs, scale=len(plan.sources) / len(tried))
+            document["estimate"] = _estimate_unseen(pool, plan)
     return document
 
 
 def prepare(
-    plan: Plan, *, watch: Watch, say: Callable[[str], None], start: Callable[[dict[str, Any]], None]
+    plan: Plan,
+    *,
+    watch: Watch,
+    say: Callable[[str], None],
+    start: Callable[[dict[str, Any]], None],
+    team: Team | None = None,
 ) -> dict[str, Any]:
     """Write the manifests of a folder, going on where an earlier run was stopped.
+
+    Of a team, `help_prepare` is for all but process 0, which comes here: each looks at its share of the videos and
+    converts them, and this one does at the end what is left, such as another try of what failed.
 
     Args:
         plan: what to do.
         watch: shows progress.
         say: shows a line.
         start: told, before the work begins, what is in the folder, as `preview` returns it.
+        team: who works with this process; None for nobody.
 
     Returns:
         The summary that is also written as prepare.json, and under "run" what this run did.
@@ -211,28 +250,100 @@ def prepare(
     """
     if os.path.realpath(plan.root) == os.path.realpath(plan.content.folder):
         raise DualFormerError(f"the videos are in {plan.root!r}: name another folder to write into with --root")
+    team = team or Team()
     _check_lists(plan)
     described = _describe(plan)
-    start(described)
+    start({**described, "messages": plan.content.notes} if plan.group_look_alikes else described)
     _make_folder(plan.root)
-    with open_journal(os.path.join(plan.root, STATE_FILE)) as journal:
+    with open_journal(team.journal(plan.root)) as journal:
         remove_left_overs(plan.root)
+        _adopt(journal, plan.root)  # of a team that was stopped
         fingerprint = _fingerprint(plan)
         before = _earlier_summary(plan, fingerprint)
         with _pool(plan) as pool:
-            findings = _look_at_all(pool, plan, journal, watch)
+            helped = _lead(pool, plan, journal, team, watch, say) if team.size > 1 else 0
+            findings = list(_look_at_all(pool, plan, journal, watch, range(len(plan.sources))).values())
             if not any(finding.status in USABLE or finding.is_decodable for finding in findings):
                 raise DualFormerError(
                     f"none of the {len(findings)} videos can be read; the first, {plan.sources[0]!r}: "
                     f"{findings[0].status.removeprefix('broken: ')}"
                 )
+            if plan.group_look_alikes:
+                num_told = len(plan.content.notes)
+                plan = _with_look_alikes_grouped(plan, findings)
+                described = _describe(plan)
+                for message in described["messages"][num_told:]:
+                    say(f"note: {message}")
             samples = _listed(plan, findings)
             run: dict[str, Any] = {}
             if plan.convert is not None:
-                samples, run = _convert_all(pool, plan, journal, findings, samples, watch, say)
+                result = _convert_all(pool, plan, journal, dict(enumerate(findings)), watch, say)
+                samples, run = _converted(plan, samples, result), result.counts(helped)
         summary = {**described, **_found(plan, findings, samples), "fingerprint": fingerprint}
         _write(plan, samples, summary, before)
     return {**summary, "run": run}
+
+
+def help_prepare(plan: Plan, *, team: Team) -> None:
+    """Do the share of a process that is not the first of its team; see `prepare`."""
+    team.wait()  # until the first has looked at what is there
+    with open_journal(team.journal(plan.root)) as journal, _pool(plan) as pool:
+        journal.know(os.path.join(plan.root, STATE_FILE))
+        _do_share(pool, plan, journal, team, _unwatched, None)
+    team.wait()
+
+
+def _lead(pool: WorkerPool, plan: Plan, journal: Journal, team: Team, watch: Watch, say: Callable[[str], None]) -> int:
+    """Do the first one's share, and return how many videos the team has converted when all have done theirs."""
+    team.wait()
+    converted = _do_share(pool, plan, journal, team, watch, say)
+    team.wait()
+    return converted + _adopt(journal, plan.root)
+
+
+def _do_share(
+    pool: WorkerPool, plan: Plan, journal: Journal, team: Team, watch: Watch, say: Callable[[str], None] | None
+) -> int:
+    """Look at a part of the videos and convert them; return how many were converted."""
+    findings = _look_at_all(pool, plan, journal, watch, team.share(len(plan.sources)))
+    if plan.convert is None:
+        return 0
+    result = _convert_all(pool, plan, journal, findings, watch, say, times=team.size)
+    return len(result.done) - result.kept
+
+
+def _adopt(journal: Journal, root: str) -> int:
+    """Take over what the others of a team have noted, and return how many videos they have converted."""
+    stem, suffix = os.path.splitext(STATE_FILE)
+    pattern = os.path.join(glob.escape(root), f"{stem}.[0-9]*{suffix}")
+    return sum(journal.adopt(path, "done") for path in sorted(glob.glob(pattern)))
+
+
+@contextmanager
+def _unwatched(_title: str, _total: int) -> Iterator[Progress]:
+    yield _Unseen()
+
+
+class _Unseen:
+    def advance(self, steps: int = 1, *, note: str | None = None) -> None:
+        """Tell nobody."""
+
+
+def _with_look_alikes_grouped(plan: Plan, findings: Sequence[Finding]) -> Plan:
+    """Return the plan with videos that look alike in one group, and a note that says how many they are."""
+    content = plan.content
+    pairs = [pair[:2] for pair in find_look_alikes([finding.hashes for finding in findings])]
+    if not pairs:
+        return plan
+    groups = join_groups([video.group for video in content.videos], pairs)
+    videos = [replace(video, group=group) for video, group in zip(content.videos, groups, strict=True)]
+    joined = {groups[first] for first, _ in pairs}
+    largest = max(count for group, count in Counter(groups).items() if group in joined)
+    note = (
+        f"{len({video for pair in pairs for video in pair})} videos look like another one and stay with it: "
+        f"{len(joined)} groups, the largest of {largest} videos"
+    )
+    return replace(plan, content=replace(content, videos=videos, notes=[*content.notes, note]))
 
 
 def _pool(plan: Plan) -> WorkerPool:
@@ -358,7 +469,7 @@ def _output_names(plan: Plan) -> list[str]:
     names = {SUMMARY: None}
     for own in plan.lists:
         names |= dict.fromkeys(_file_names(plan, own))
-    return list(names)
+    return [*names, *_grouped_names(plan)]
 
 
 def _file_names(plan: Plan, own: VideoList) -> list[str]:
@@ -373,6 +484,25 @@ def _old_lists(plan: Plan, own: VideoList) -> list[tuple[str, ListFormat]]:
     formats = [name for name in plan.formats if not has_parts or name in ("rawframe_offset", "json")]
     folder = os.path.dirname(own.name)
     return [(os.path.join(folder, own.old_name + LIST_NAMES[name]), name) for name in formats]
+
+
+def _grouped_names(plan: Plan) -> dict[str, list[VideoList]]:
+    """Return the JSON lists that have the labels of all groups together, each with the lists that it is made of."""
+    names: dict[str, list[VideoList]] = {}
+    for own in plan.lists:
+        if own.group and "json" in plan.formats:
+            names.setdefault(own.old_name + LIST_NAMES["json"], []).append(own)
+    return names
+
+
+def _grouped_json(lists: Sequence[VideoList], samples: Sequence[Sample]) -> bytes:
+    """Return a JSON list in which the labels of a video come in groups: a group that it lacks is unknown."""
+    labels: dict[int, dict[str, tuple[int, ...]]] = {}
+    for own in lists:
+        for row in own.rows:
+            labels.setdefault(row.video, {})[own.group] = row.labels
+    videos = [video for video in sorted(labels) if samples[video].is_usable]
+    return format_json([samples[video] for video in videos], [labels[video] for video in videos]).encode()
 
 
 def _hash_of(path: str) -> str | None:
@@ -396,24 +526,26 @@ def _look_at(pool: WorkerPool, plan: Plan, videos: Sequence[int]) -> Iterator[tu
             yield video, outcome
 
 
-def _look_at_all(pool: WorkerPool, plan: Plan, journal: Journal, watch: Watch) -> list[Finding]:
-    """Look at every video that the journal does not know as it is now."""
-    stamps = [stamp(source) for source in plan.sources]
+def _look_at_all(
+    pool: WorkerPool, plan: Plan, journal: Journal, watch: Watch, videos: Sequence[int]
+) -> dict[int, Finding]:
+    """Look at every one of some videos that the journal does not know as it is now."""
+    stamps = {video: stamp(plan.sources[video]) for video in videos}
     known: dict[int, Finding] = {}
-    for number, video in enumerate(plan.content.videos):
-        record = journal.find("look", video.path)
-        if record and record["stamp"] == stamps[number] is not None and record["check"] >= plan.check:
+    for video in videos:
+        record = journal.find("look", plan.content.videos[video].path)
+        if record and record["stamp"] == stamps[video] is not None and record["check"] >= plan.check:
             finding = record["finding"]
-            known[number] = Finding(**{**finding, "notes": tuple(finding["notes"]), "hashes": tuple(finding["hashes"])})
-    todo = [number for number in range(len(plan.sources)) if number not in known]
+            known[video] = Finding(**{**finding, "notes": tuple(finding["notes"]), "hashes": tuple(finding["hashes"])})
+    todo = [video for video in videos if video not in known]
     with watch("check" if plan.check else "look at", len(todo)) as progress:
-        for number, finding in _look_at(pool, plan, todo):
-            known[number] = finding
-            path = plan.content.videos[number].path
+        for video, finding in _look_at(pool, plan, todo):
+            known[video] = finding
+            path = plan.content.videos[video].path
             if finding.num_frames or not finding.status.startswith("broken: decoder"):  # those are tried again
-                journal.add("look", path, stamp=stamps[number], check=plan.check, finding=asdict(finding))
+                journal.add("look", path, stamp=stamps[video], check=plan.check, finding=asdict(finding))
             progress.advance(note=path)
-    return [known[number] for number in range(len(plan.sources))]
+    return {video: known[video] for video in videos}
 
 
 def _listed(plan: Plan, findings: Sequence[Finding]) -> list[Sample]:
@@ -448,24 +580,40 @@ def _conversion(plan: Plan, video: int, finding: Finding) -> Conversion:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Result:
+    """What became of some videos, by number."""
+
+    done: dict[int, Converted]
+    failed: dict[int, str]
+    kept: int
+    """How many of them were done before."""
+
+    def counts(self, helped: int) -> dict[str, int]:
+        """Return what this run did, of which a team did `helped`."""
+        converted = len(self.done) - self.kept + helped
+        return {"converted": converted, "kept": self.kept - helped, "failed": len(self.failed)}
+
+
 def _convert_all(
     pool: WorkerPool,
     plan: Plan,
     journal: Journal,
-    findings: Sequence[Finding],
-    samples: Sequence[Sample],
+    findings: Mapping[int, Finding],
     watch: Watch,
-    say: Callable[[str], None],
-) -> tuple[list[Sample], dict[str, Any]]:
-    """Convert what is not converted yet; return the rows of the results, and what was done."""
+    say: Callable[[str], None] | None,
+    *,
+    times: int = 1,
+) -> _Result:
+    """Convert what is not converted yet; before that, if `say` is given, tell what `times` as much will need."""
     settings = f"{plan.convert} short_side={plan.short_side} quality={plan.quality}"
-    possible = [video for video, finding in enumerate(findings) if finding.is_decodable]
+    possible = [video for video, finding in findings.items() if finding.is_decodable]
     done, todo = _sort_out(plan, journal, possible, settings)
     jobs = [_conversion(plan, video, findings[video]) for video in todo]
     kept = len(done)
-    if todo:
-        sampled = _estimate(pool, plan, _spread(jobs, _SAMPLED), jobs)
-        say(_tell(plan, sampled, kept))
+    if todo and say is not None:
+        sampled = _estimate_all(pool, plan, dict(zip(todo, jobs, strict=True)), times)
+        say(_tell(plan, sampled, kept * times, times))
         _require_space(plan, sampled)
     function = transcode if plan.convert == "transcode" else extract_frames
     failed: dict[int, str] = {}
@@ -481,15 +629,21 @@ def _convert_all(
             else:
                 raise outcome
             progress.advance(note=plan.content.videos[video].path)
+    return _Result(done=done, failed=failed, kept=kept)
+
+
+def _converted(plan: Plan, samples: Sequence[Sample], result: _Result) -> list[Sample]:
+    """Return the rows of the results; a video without one stays where it is."""
     prefix = os.path.relpath(os.path.realpath(plan.content.folder), os.path.realpath(plan.root))
     rows = []
     for video, sample in enumerate(samples):
-        if video in done:
-            rows.append(replace(sample, width=done[video].width, height=done[video].height, status="ok"))
+        if own := result.done.get(video):
+            rows.append(replace(sample, width=own.width, height=own.height, status="ok"))
             continue
-        status = f"broken: cannot be converted: {failed[video]}" if video in failed else sample.status
+        why = result.failed.get(video)
+        status = sample.status if why is None else f"broken: cannot be converted: {why}"
         rows.append(replace(sample, path=os.path.join(prefix, plan.content.videos[video].path), status=status))
-    return rows, {"converted": len(todo) - len(failed), "kept": kept, "failed": len(failed)}
+    return rows
 
 
 def _sort_out(
@@ -531,36 +685,63 @@ def _begin(
         yield job
 
 
-def _spread(items: Sequence[Any], count: int) -> list[Any]:
-    """Return so many items, evenly over all."""
-    count = min(count, len(items))
-    return [items[number * len(items) // count] for number in range(count)]
+def _estimate_unseen(pool: WorkerPool, plan: Plan) -> dict[str, Any]:
+    """Look at a few videos, drawn by the size of their files, and reckon what the conversion of all will need."""
+    sizes = [(stamp(source) or [0])[0] for source in plan.sources]
+    is_mixed = any(os.path.isdir(source) for source in plan.sources)  # the size of a folder says nothing
+    weights = [1.0 if is_mixed else max(1.0, size) for size in sizes]
+    drawn = draw(weights, _SAMPLED, order=weights)
+    jobs = {
+        video: _conversion(plan, video, finding)
+        for video, finding in _look_at(pool, plan, list(drawn))
+        if finding.is_decodable
+    }
+    if not jobs:
+        raise DualFormerError(f"none of the {len(drawn)} videos tried can be read")
+    return _estimate(pool, plan, jobs, drawn, weights, num_workers=plan.num_workers)
+
+
+def _estimate_all(pool: WorkerPool, plan: Plan, jobs: Mapping[int, Conversion], times: int) -> dict[str, Any]:
+    """Reckon what the conversion of videos that were looked at will need, and as many `times`.
+
+    They are drawn by the pixels that are written, with few and with many bytes for each pixel in the source.
+    """
+    videos = list(jobs)
+    weights = [float(max(1, jobs[video].num_frames) * _pixels_after(jobs[video])) for video in videos]
+    sizes = [(stamp(plan.sources[video]) or [0])[0] for video in videos]
+    order = [size / weight for size, weight in zip(sizes, weights, strict=True)]
+    drawn = draw(weights, _SAMPLED, order=order)
+    tried = {number: jobs[videos[number]] for number in drawn}
+    return _estimate(pool, plan, tried, drawn, weights, num_workers=plan.num_workers * times, times=times)
 
 
 def _estimate(
-    pool: WorkerPool, plan: Plan, sampled: Sequence[Conversion], jobs: Sequence[Conversion] = (), *, scale: float = 1.0
+    pool: WorkerPool,
+    plan: Plan,
+    jobs: Mapping[int, Conversion],
+    drawn: Mapping[int, int],
+    weights: Sequence[float],
+    *,
+    num_workers: int,
+    times: int = 1,
 ) -> dict[str, Any]:
-    """Try some frames of a few videos and reckon what all `jobs` (or `scale` times the sample) will need.
-
-    Bytes go with the pixels that are written, time with those that are read.
-    """
+    """Convert some frames of those that were drawn, and reckon what all will need."""
     function = estimate_transcode if plan.convert == "transcode" else estimate_frames
-    num_bytes, seconds, num_written, num_read = 0, 0.0, 0, 0
-    for job, outcome in pool.imap(function, sampled, ahead=2 * plan.num_workers):
+    num_bytes: dict[int, float] = {}
+    seconds: dict[int, float] = {}
+    outcomes = pool.imap(function, jobs.values(), ahead=2 * plan.num_workers)
+    for (number, job), (_, outcome) in zip(jobs.items(), outcomes, strict=True):
         if isinstance(outcome, Estimate):
-            num_bytes += outcome.num_bytes
-            seconds += outcome.seconds
-            num_written += outcome.num_frames * _pixels_after(job)
-            num_read += outcome.num_frames * job.width * job.height
+            share = job.num_frames / max(1, outcome.num_frames)
+            num_bytes[number], seconds[number] = outcome.num_bytes * share, outcome.seconds * share
         elif not isinstance(outcome, DualFormerError):
             raise outcome
-    jobs = jobs or sampled
-    bytes_share = sum(job.num_frames * _pixels_after(job) for job in jobs) * scale / max(1, num_written)
-    time_share = sum(job.num_frames * job.width * job.height for job in jobs) * scale / max(1, num_read)
+    size = total(num_bytes, drawn, weights)
     return {
-        "videos": round(len(jobs) * scale),
-        "bytes": round(num_bytes * bytes_share),
-        "seconds": seconds * time_share / plan.num_workers,
+        "videos": len(weights) * times,
+        "bytes": round(size.value) * times,
+        "give_or_take": round(size.spread, 2),
+        "seconds": total(seconds, drawn, weights).value * times / num_workers,
         "free_bytes": shutil.disk_usage(_existing(plan.root)).free,
     }
 
@@ -578,22 +759,29 @@ def _existing(path: str) -> str:
     return path
 
 
-def _tell(plan: Plan, sampled: Mapping[str, Any], kept: int) -> str:
+def _tell(plan: Plan, sampled: Mapping[str, Any], kept: int, times: int) -> str:
     kept_too = f", beside {kept} that are done" if kept else ""
+    about = "about " if times > 1 else ""
+    give_or_take = f" (give or take {sampled['give_or_take']:.0%})" if sampled["give_or_take"] else ""
     what = "to transcode" if plan.convert == "transcode" else "whose frames to extract"
     return (
-        f"{sampled['videos']} videos {what}{kept_too}: about {sampled['bytes'] / 1e6:,.1f} MB, "
-        f"about {sampled['seconds'] / 60:,.1f} min on {plan.num_workers} cores; "
-        f"{sampled['free_bytes'] / 1e9:,.1f} GB free"
+        f"{about}{sampled['videos']} videos {what}{kept_too}: about {_size(sampled['bytes'])}{give_or_take}, "
+        f"about {sampled['seconds'] / 60:,.1f} min on {plan.num_workers * times} cores; "
+        f"{_size(sampled['free_bytes'])} free"
     )
 
 
+def _size(num_bytes: float) -> str:
+    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if num_bytes >= unit), (1e3, "kB"))
+    return f"{num_bytes / unit:,.1f} {name}"
+
+
 def _require_space(plan: Plan, sampled: Mapping[str, Any]) -> None:
-    if sampled["bytes"] * _SPARE > sampled["free_bytes"]:
+    needed, free = sampled["bytes"], sampled["free_bytes"]
+    if needed * _SPARE > free:
         raise DualFormerError(
-            f"about {sampled['bytes'] / 1e9:,.2f} GB are needed in {plan.root!r} and "
-            f"{sampled['free_bytes'] / 1e9:,.2f} GB are free; free some space, name another folder with --root, "
-            "or choose a smaller --short-side"
+            f"about {_size(needed)} are needed in {plan.root!r} and {_size(free)} are free; free some space, name "
+            "another folder with --root, or choose a smaller --short-side"
         )
 
 
@@ -637,6 +825,8 @@ def _write(plan: Plan, samples: Sequence[Sample], summary: dict[str, Any], befor
         summary["splits"][own.name]["fingerprint"] = manifest.fingerprint
         for name, list_format in _old_lists(plan, own):
             outputs[name], _ = list_text(manifest, os.path.join(plan.root, name), list_format)
+    for name, lists in _grouped_names(plan).items():
+        outputs[name] = _grouped_json(lists, samples)
     summary["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in outputs.items()}
     # The summary first: it tells a run that follows on a sudden end that the lists are ours.
     text = json.dumps(summary, indent=1) + "\n"

@@ -48,6 +48,8 @@ class ParsedList:
 
     samples: list[Sample]
     is_multi_label: bool
+    warnings: tuple[str, ...] = ()
+    """What the user should know about it."""
 
 
 @dataclass(frozen=True, slots=True)

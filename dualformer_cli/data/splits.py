@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -74,6 +74,34 @@ def split_videos(
         for video in of_group:
             result[video] = chosen.get(number, _TRAIN)
     return result
+
+
+def join_groups(groups: Sequence[Hashable | None], pairs: Iterable[tuple[int, int]]) -> list[str | None]:
+    """Join the groups of videos that belong together.
+
+    Args:
+        groups: name of each video's group; None is a group of its own.
+        pairs: numbers of two videos that belong together, and with each the rest of its group.
+
+    Returns:
+        The name of each video's group: None of one that is alone, else the number of its first video.
+    """
+    parents = list(range(len(groups)))
+
+    def first_of(video: int) -> int:
+        while parents[video] != video:
+            parents[video] = parents[parents[video]]
+            video = parents[video]
+        return video
+
+    named: dict[Hashable, int] = {}
+    own = [(named.setdefault(group, video), video) for video, group in enumerate(groups) if group is not None]
+    for one, other in (*own, *pairs):
+        low, high = sorted((first_of(one), first_of(other)))
+        parents[high] = low
+    firsts = [first_of(video) for video in range(len(groups))]
+    sizes = Counter(firsts)
+    return [str(first) if sizes[first] > 1 else None for first in firsts]
 
 
 def _assign(

@@ -219,8 +219,8 @@ def _one_label(value: str, labels: Labels) -> int:
 def _parse_kinetics(table: _Table, labels: Labels) -> ParsedList:
     if "tags" in table.header:
         raise DualFormerError(
-            f"list {labels.source!r} has the tags of HVU, whose classes come in groups, which are not supported yet; "
-            "make a manifest of one group, with the columns path and label"
+            f"list {labels.source!r} has the tags of HVU, whose classes come in groups; dualformer prepare hvu makes "
+            "a list of each group"
         )
     for name in _KINETICS:
         if name not in table.header:

@@ -89,7 +89,9 @@ def open_list(
         DualFormerError: if the list cannot be read, or has classes that the model does not.
     """
     configured = None if data.classes is None else load_class_names(data.classes)
-    manifest = read_manifest(source, root=data.root, list_format=data.list_format, classes=configured)
+    manifest = read_manifest(
+        source, root=data.root, list_format=data.list_format, classes=configured, label_group=data.label_group
+    )
     if not len(manifest):
         raise DualFormerError(f"list {source!r} is empty; it needs one video a line")
     for warning in manifest.warnings:

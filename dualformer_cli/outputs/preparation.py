@@ -27,9 +27,10 @@ def print_plan(document: Mapping[str, Any], *, stream: TextIO | None = None) -> 
     encoding = getattr(out, "encoding", None) or "utf-8"
     lines = [*_start(document), *_classes(document)]
     if estimate := document.get("estimate"):
+        spread = f" (give or take {estimate['give_or_take']:.0%})" if estimate["give_or_take"] else ""
         lines.append(
-            f"would need about {estimate['bytes'] / 1e6:,.1f} MB of {estimate['free_bytes'] / 1e6:,.0f} MB free, "
-            f"and about {clock(estimate['seconds'])}"
+            f"would need about {estimate['bytes'] / 1e6:,.1f} MB{spread} "
+            f"of {estimate['free_bytes'] / 1e6:,.0f} MB free, and about {clock(estimate['seconds'])}"
         )
     for line in lines:
         out.write(printable(line, encoding).rstrip() + "\n")
@@ -149,7 +150,7 @@ def _look_alikes(document: Mapping[str, Any]) -> Iterator[str]:
     found = document["look_alikes"]
     if not found["pairs"]:
         return
-    advice = "keep such videos together with --group-pattern or --group-column"
+    advice = "keep such videos together with --group-look-alikes, --group-pattern or --group-column"
     if "dataset" in document:
         advice = "these splits are official, and all published results have them"
     yield f"look alike {found['pairs']} pairs of videos in different splits, which makes results too good; {advice}:"

@@ -31,7 +31,7 @@ import torch
 
 from dualformer_cli.data.decoding import Frame, open_video
 from dualformer_cli.data.sampling import random_clip
-from dualformer_cli.data.transcoding import Conversion, transcode
+from dualformer_cli.data.transcoding import H264_OPTIONS, Conversion, transcode
 from dualformer_cli.data.transforms import resize_frame, resized_size
 
 NUM_FRAMES, FRAME_INTERVAL, SHORT_SIDE = 32, 2, 256
@@ -136,9 +136,13 @@ def main() -> None:
     parser.add_argument("files", nargs="+")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--crf", type=int, default=23)
+    parser.add_argument(
+        "--h264", action="append", default=[], metavar="KEY=VALUE", help="encoder option to try, as g=8"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    H264_OPTIONS.update(option.split("=", 1) for option in options.h264)
     machine = f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, PyAV {av.__version__}"
     print(f"{machine}; {shlex.join(sys.argv)}")
     print(

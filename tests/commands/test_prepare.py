@@ -144,9 +144,11 @@ def test_options_that_do_not_fit_are_a_usage_error(prepare: Any, options: tuple[
 def test_split_folders_leave_nothing_to_split(prepare: Any) -> None:
     for name in ("train", "val"):
         shutil.move(Path("videos") / CLASSES[name == "val"], Path("divided") / name / "a")
-    result = prepare("divided", "--split", "0.5/0.5")
-    assert result.exit_code == 2
+    for option in (("--split", "0.5/0.5"), ("--group-look-alikes",)):
+        assert prepare("divided", *option).exit_code == 2
     assert prepare("divided").exit_code == 0
+    with pytest.raises(DualFormerError, match="'divided/prepared' is what prepare has written; name the folder"):
+        raise prepare("divided/prepared").exception
 
 
 @pytest.mark.parametrize(
@@ -157,6 +159,7 @@ def test_split_folders_leave_nothing_to_split(prepare: Any) -> None:
         (("videos", "--show", "a.jpg"), "ends in .png"),
         (("videos", "--split", "0.5"), "--split '0.5'"),
         (("videos", "--group-column", "person"), "needs a table"),
+        (("videos", "--root", "videos"), "the videos are in 'videos': name another folder to write into with --root"),
     ],
 )
 def test_what_cannot_be_prepared_is_one_clear_line(prepare: Any, options: tuple[str, ...], complaint: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,15 @@ def test_a_dataset_is_downloaded_prepared_trained_on_and_evaluated(
     train_on(name, mini, folder, invoke, mini_preset)
 
 
-def train_on(name: str, mini: Mini, folder: Path, invoke: Callable[..., Any], preset: Path) -> None:
+def train_on(
+    name: str,
+    mini: Mini,
+    folder: Path,
+    invoke: Callable[..., Any],
+    preset: Path,
+    *more: str,
+    lists: Mapping[str, Path] | None = None,
+) -> None:
     """Train a step on the first list and evaluate on the one that belongs to it."""
     first = next(iter(mini.lists))
     classes = folder / os.path.dirname(first) / "classes.txt"
@@ -143,6 +151,9 @@ def train_on(name: str, mini: Mini, folder: Path, invoke: Callable[..., Any], pr
     options = ["--set", f"model.num_classes={count}", "--set", f"data.classes={json.dumps(str(classes))}"]
     options += ["--set", f"data.multi_label={str(mini.is_multi_label).lower()}", "--set", "data.clip.frame_interval=1"]
     train, val = folder / f"{first}.csv", folder / f"{first.replace('train', 'val')}.csv"
+    if lists is not None:
+        train, val = lists["train"], lists["val"]
+    options += more
     small = ["--set", "train.batch_size=2", "--set", "train.global_batch_size=2", "--set", "train.epochs=1"]
     small += ["--set", "data.train.short_side=64", "--set", "data.validation.num_clips=1"]
     result = invoke("train", "--preset", preset, "--data", train, "--output", "run", *options, *small, "--json")
@@ -175,6 +186,25 @@ def test_parts_keep_their_frames_in_transcoded_copies_and_offset_lists(prepared:
     assert [line.rpartition(" ")[0] for line in whole] == [sample.path for sample in (parts[0], parts[2])]
     assert json.loads((folder / "activitynet_train_clips_list.json").read_text())[0]["offset"] == 5
     assert not (folder / "activitynet_train_clips_list_videos.txt").exists()  # this format has no parts
+
+
+def test_labels_in_groups_go_into_one_json_list_from_which_eval_takes_a_group(
+    prepared: Any, invoke: Callable[..., Any], mini_preset: Path
+) -> None:
+    mini, _ = prepared("hvu", "--formats", "json")
+    folder = Path("data/hvu/prepared")
+    entries = json.loads((folder / "hvu_train_list.json").read_text())
+    assert [entry["label"] for entry in entries] == [{"action": [9, 4], "scene": [3]}, {"action": [180]}]
+    for group in ("action", "scene"):
+        found = read_manifest(str(folder / "hvu_train_list.json"), label_group=group)
+        labels = [sample.labels for sample in found.samples]
+        assert list(zip(map(os.path.normpath, found.files), labels, strict=True)) == rows(folder / group / "train.csv")
+    lists = {split: folder / f"hvu_{split}_list.json" for split in ("train", "val")}
+    train_on("hvu", mini, folder, invoke, mini_preset, "--set", "data.label_group=action", lists=lists)
+    again = invoke("prepare", "hvu", "--formats", "json")
+    assert again.exit_code == 0, again.output
+    (folder / "hvu_train_list.json").write_text("[]")
+    assert "'hvu_train_list.json' in" in str(invoke("prepare", "hvu", "--formats", "json").exception)
 
 
 def test_what_is_missing_is_said_last_and_is_no_failure(

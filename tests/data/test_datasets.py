@@ -157,7 +157,7 @@ def test_a_file_name_in_another_class_folder_is_another_video(root: Path) -> Non
     put(root, "mit", lists, ["videos/training/dancing/a.mp4", "videos/validation/blocking/a.mp4"])
     content = read(root, "mit")
     assert list(listed(content, "train")) == ["videos/training/dancing/a.mp4"]
-    assert content.facts["dataset"]["splits"]["train"]["missing_videos"] == ["a"]
+    assert content.facts["dataset"]["splits"]["train"]["missing_videos"] == ["blocking/a"]
 
 
 def test_the_order_of_the_users_own_index_counts_and_is_told(root: Path) -> None:

@@ -184,6 +184,14 @@ def test_a_bad_table_is_named_with_its_line(folder, table: str, complaint: str) 
         read_folder(folder("1.mp4", "2.mp4", tables={"t.csv": table}))
 
 
+def test_a_table_in_utf_16_is_told(folder) -> None:
+    path = folder("1.mp4")
+    with open(os.path.join(path, "t.csv"), "w", encoding="utf-16") as file:
+        file.write("file,label\n1.mp4,a\n")
+    with pytest.raises(DualFormerError, match=r"t\.csv' is UTF-16 text; save it as UTF-8"):
+        read_folder(path)
+
+
 def test_two_tables_must_be_settled_by_the_user(folder) -> None:
     tables = {"one.csv": "file,label\n1.mp4,a\n", "two.csv": "file,label\n1.mp4,b\n", "other.csv": "x,y\n1,2\n"}
     path = folder("1.mp4", tables=tables)

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import PIL.Image
 import pytest
 
 from dualformer_cli.data import preparation
 from dualformer_cli.data.folders import STATE_FILE, read_folder
 from dualformer_cli.data.journal import open_journal, remove_left_overs
 from dualformer_cli.data.manifest import read_manifest
-from dualformer_cli.data.preparation import Plan, prepare, preview, target_names
+from dualformer_cli.data.preparation import Plan, Team, help_prepare, prepare, preview, target_names
 from dualformer_cli.errors import DualFormerError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -58,11 +63,12 @@ def run(here_pool: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
 
     def run(folder: Path, said: list[str] | None = None, **options: Any) -> dict[str, Any]:
         root = str(options.pop("root", folder / "prepared"))
+        team = options.pop("team", None)
         content = options.pop("content", None) or read_folder(str(folder), leave_out=[root])
         plan = Plan(content=content, root=root, **{"shares": (0.6, 0.4), **options})
         advance = SimpleNamespace(advance=lambda *_, **__: None)
         say = [].append if said is None else said.append
-        return prepare(plan, watch=lambda *_: nullcontext(advance), say=say, start=lambda _: None)
+        return prepare(plan, watch=lambda *_: nullcontext(advance), say=say, start=lambda _: None, team=team)
 
     return run
 
@@ -247,14 +253,14 @@ def test_only_one_process_writes_a_folder(run: Any, own: Path) -> None:
     (own / "prepared").mkdir()
     with (
         open_journal(str(own / "prepared" / STATE_FILE)),
-        pytest.raises(DualFormerError, match=r"another dualformer prepare is at work in .*torchrun"),
+        pytest.raises(DualFormerError, match=r"another dualformer prepare is at work in .*--root"),
     ):
         run(own)
 
 
 def test_the_disk_is_asked_first(run: Any, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(DualFormerError, match=r"are needed in .* and 0\.00 GB are free; .*--short-side"):
+    with pytest.raises(DualFormerError, match=r"kB are needed in .* and 1\.0 kB are free; .*--short-side"):
         run(own, convert="transcode")
     assert not (own / "prepared" / "videos").exists()
 
@@ -274,6 +280,62 @@ def test_the_folder_of_the_videos_is_not_written_into(run: Any, own: Path) -> No
         run(own, content=read_folder(str(own)), root=own)
 
 
+def as_team(own: Path, root: Path, size: int, run: Any, **options: Any) -> dict[str, Any]:
+    """Prepare a folder in several threads that each think to be one of several processes."""
+    barrier = threading.Barrier(size, timeout=60)
+    content = read_folder(str(own), leave_out=[str(root)])
+    plan = Plan(content=content, root=str(root), shares=(0.6, 0.4), **options)
+    with ThreadPoolExecutor(size) as threads:
+        helpers = [
+            threads.submit(help_prepare, plan, team=Team(rank=rank, size=size, wait=barrier.wait))
+            for rank in range(1, size)
+        ]
+        summary: dict[str, Any] = run(own, root=root, team=Team(size=size, wait=barrier.wait), **options)
+        for helper in helpers:
+            helper.result()
+    return summary
+
+
+def test_a_team_writes_what_one_process_writes(run: Any, own: Path, tmp_path: Path) -> None:
+    size, options = 3, {"convert": "transcode", "short_side": 32}
+    alone = run(own, root=tmp_path / "alone", **options)
+    summary = as_team(own, tmp_path / "team", size, run, **options)
+    assert {**summary, "root": alone["root"]} == alone
+    assert summary["run"] == {"converted": 15, "kept": 0, "failed": 0}
+    ours = tree(tmp_path / "team", without=(STATE_FILE, "prepare.json"))
+    assert ours == tree(tmp_path / "alone", without=(STATE_FILE, "prepare.json"))  # and no journal but the first's
+    again = as_team(own, tmp_path / "team", size, run, **options)
+    assert again["run"] == {"converted": 0, "kept": 15, "failed": 0}
+
+
+def test_what_a_stopped_team_has_done_is_taken_over(run: Any, own: Path, tmp_path: Path) -> None:
+    root, options = tmp_path / "out", {"convert": "transcode", "short_side": 32}
+    content = read_folder(str(own), leave_out=[str(root)])
+    plan = Plan(content=content, root=str(root), shares=(0.6, 0.4), **options)
+    root.mkdir()
+    help_prepare(plan, team=Team(rank=1, size=3))  # its share, and nobody else is there
+    (journal,) = root.glob(".dualformer-prepare.*.jsonl")
+    done = journal.read_text().count('"done"')
+    assert 3 < done < 7
+    summary = run(own, root=root, **options)
+    assert summary["run"] == {"converted": 15 - done, "kept": done, "failed": 0}
+    assert not journal.exists()
+
+
+def test_a_journal_tells_what_keeps_it_from_being_written_and_nothing_else(tmp_path: Path) -> None:
+    def fail(path: Path, error: OSError) -> None:
+        with open_journal(str(path / STATE_FILE)):
+            raise error
+
+    with pytest.raises(DualFormerError, match=r"cannot write in .*: no space left on device; free some space, or name"):
+        fail(tmp_path, OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(PermissionError, match="/a/worker"):  # of something else than the journal
+        fail(tmp_path, PermissionError(errno.EACCES, "Permission denied", "/a/worker"))
+    (tmp_path / "b" / STATE_FILE).mkdir(parents=True)
+    with pytest.raises(DualFormerError, match=r"cannot write in .*/b': is a directory; name another folder with --r"):
+        fail(tmp_path / "b", OSError())
+
+
 def test_look_alikes_across_splits_are_reported(run: Any, own: Path) -> None:
     for number in range(4):
         shutil.copy(own / "-x" / "a b.mp4", own / "naïve 💃" / f"copy {number}.mp4")
@@ -282,6 +344,34 @@ def test_look_alikes_across_splits_are_reported(run: Any, own: Path) -> None:
     assert found["pairs"] >= 1
     assert found["examples"][0]["bits"] == 0
     assert {found["examples"][0][side] for side in ("first_split", "second_split")} == {"train", "val"}
+
+
+def test_look_alikes_stay_in_one_split_when_asked(run: Any, tmp_path: Path) -> None:
+    own, rng = tmp_path / "own", np.random.default_rng(0)
+    for number in range(8):
+        folder = own / "ab"[number % 2] / f"video {number}"
+        folder.mkdir(parents=True)
+        for frame in range(4):
+            grey = PIL.Image.fromarray(rng.integers(0, 256, (8, 9), np.uint8))
+            grey.resize((72, 64), PIL.Image.Resampling.NEAREST).save(folder / f"{frame}.png")
+    for number in range(4):
+        shutil.copytree(own / "a" / "video 0", own / "b" / f"copy {number}")
+    before = run(own, root=tmp_path / "before")
+    assert before["look_alikes"]["pairs"]
+    said: list[str] = []
+    summary = run(own, said, root=tmp_path / "after", group_look_alikes=True)
+    assert said[0].startswith("note: 5 videos look like another one")
+    assert summary["look_alikes"]["pairs"] == 0
+    (note,) = [message for message in summary["messages"] if "look like another one" in message]
+    assert note == "5 videos look like another one and stay with it: 1 groups, the largest of 5 videos"
+    listed = {split: read_manifest(str(tmp_path / "after" / f"{split}.csv")).files for split in ("train", "val")}
+    holding = [split for split, files in listed.items() if any("copy" in file or "video 0" in file for file in files)]
+    assert len(holding) == 1
+    assert sum(map(len, listed.values())) == 12
+    again = run(own, root=tmp_path / "again", group_look_alikes=True)
+    assert again["files"] == summary["files"]
+    with pytest.raises(DualFormerError, match="group_look_alikes was True, now False"):
+        run(own, root=tmp_path / "after")
 
 
 def test_a_preview_writes_nothing_and_tries_a_few(run: Any, own: Path) -> None:
@@ -316,6 +406,13 @@ def test_results_have_names_of_their_own(paths: list[str], names: list[str]) -> 
 def test_names_that_cannot_be_told_apart_are_refused() -> None:
     with pytest.raises(DualFormerError, match=r"'x\.avi' and 'x\.avi\.mkv' would both become 'x\.avi\.mp4'"):
         target_names(["x.avi", "x.mov", "x.avi.mkv"], ".mp4")
+
+
+def test_names_that_no_file_can_have_are_refused_before_the_work() -> None:
+    paths = [f"a/{'ü' * 125}{suffix}" for suffix in (".avi", ".mkv")]  # 254 bytes each
+    assert target_names(paths[:1], ".mp4") == [f"a/{'ü' * 125}.mp4"]
+    with pytest.raises(DualFormerError, match=r"avi' would become .*\.avi\.mp4', a name of 258 bytes, and 255 are"):
+        target_names(paths, ".mp4")
 
 
 @pytest.mark.parametrize(("convert", "quality"), [("transcode", 23), ("frames", 95)])

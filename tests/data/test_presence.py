@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dualformer_cli.data.catalogue import load_catalogue
+from dualformer_cli.data.datasets import read_dataset
 from dualformer_cli.data.presence import annotated_videos, present_and_annotated
 
 KINETICS = "label,youtube_id,time_start,time_end,split\n"
@@ -66,7 +67,8 @@ def test_annotations_of_every_format_name_their_videos(name: str, tmp_path: Path
     files, expected = CASES[name]
     for file, text in files.items():
         (tmp_path / file).write_bytes(text.encode())
-    assert annotated_videos(DATASETS[name], tmp_path) == expected
+    found = annotated_videos(DATASETS[name], tmp_path)
+    assert {split: [video.names for video in videos] for split, videos in found.items()} == expected
 
 
 def put(folder: Path, *names: str) -> None:
@@ -91,6 +93,44 @@ def test_a_video_counts_in_the_folder_of_its_split_under_any_of_its_names(tmp_pa
     put(tmp_path, *(f"videos_train/{name}.mp4" for name in row.examples))
     assert present_and_annotated(DATASETS["kinetics400"], tmp_path, tmp_path)[0].present == 5
     assert not (tmp_path / "missing.csv").exists()
+
+
+def test_videos_of_the_same_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    put(tmp_path, "videos/training/adult+singing/1.mp4", "videos/validation/blocking/1.mp4", "videos/training/x/2.mp4")
+    put(tmp_path, "annotations/trainingSet.csv")
+    rows = ["adult+singing/1.mp4,adult+singing,3,0", "blocking/1.mp4,blocking,3,0", "blocking/2.mp4,blocking,3,0"]
+    (tmp_path / "annotations" / "trainingSet.csv").write_text("\n".join(rows))
+    (row,) = present_and_annotated(DATASETS["mit"], tmp_path, tmp_path)
+    assert (row.annotated, row.present, row.examples) == (3, 1, ("blocking/1", "blocking/2"))
+    assert (tmp_path / "missing.csv").read_text() == "split,video\ntrain,blocking/1\ntrain,blocking/2\n"
+    put(tmp_path, "videos/2.mp4")  # of a copy without class folders
+    (row,) = present_and_annotated(DATASETS["mit"], tmp_path, tmp_path)
+    assert row.examples == ("blocking/1",)
+
+
+def test_two_levels_of_folders_tell_videos_of_the_web_apart(tmp_path: Path) -> None:
+    put(tmp_path, "insvideo_200/000/00/1.mp4", "insvideo_200/001/01/1.mp4", "kinetics_raw_200_train/b/part_0.mp4")
+    folder = tmp_path / "annotations"
+    put(tmp_path, "annotations/slowonly_8x8_insvideo_200_wodup.txt", "annotations/slowonly_8x8_kinetics_raw_200.json")
+    (folder / "slowonly_8x8_insvideo_200_wodup.txt").write_text("000/00/1.mp4 0\n001/00/1.mp4 1\n001/01/1.mp4 1\n")
+    parts = [{"video_dir": f"some/{name}", "label": 1, "num_clips": 1, "positive_clip_inds": [0]} for name in "ab"]
+    (folder / "slowonly_8x8_kinetics_raw_200.json").write_text(json.dumps(parts))
+    rows = {row.split: row for row in present_and_annotated(DATASETS["omnisource"], tmp_path, tmp_path)}
+    assert (rows["train_insvideo"].present, rows["train_insvideo"].examples) == (2, ("001/00/1",))
+    assert (rows["train_raw"].present, rows["train_raw"].examples) == (1, ("a/part_0",))
+    content = read_dataset(load_catalogue({}), "omnisource", linked(tmp_path))
+    assert [content.videos[row.video].path for row in content.lists[0].rows] == [
+        "insvideo_200/000/00/1.mp4",
+        "insvideo_200/001/01/1.mp4",
+    ]
+
+
+def linked(folder: Path) -> Path:
+    """Return the folder of all datasets in which OmniSource is this one."""
+    root = folder / "annotations" / "root"
+    root.mkdir()
+    (root / "omnisource").symlink_to(folder)
+    return root
 
 
 def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualformer_cli.data.splits import parse_shares, split_videos
+from dualformer_cli.data.splits import join_groups, parse_shares, split_videos
 from dualformer_cli.errors import DualFormerError
 
 SHARES = st.sampled_from([(0.8, 0.2), (0.8, 0.1, 0.1), (0.5, 0.5), (0.7, 0.0, 0.3), (1.0, 0.0)])
@@ -70,3 +70,20 @@ def test_another_seed_gives_another_split() -> None:
     one, other = (split_videos(labels, [None] * 200, (0.8, 0.2), seed=seed) for seed in (0, 1))
     assert one != other
     assert Counter(one) == Counter(other)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.sampled_from(["a", "b", "c", None, None, None]), min_size=1, max_size=20), st.data())
+def test_groups_are_joined_by_their_pairs_and_by_nothing_else(groups: list[str | None], data: st.DataObject) -> None:
+    numbers = st.integers(0, len(groups) - 1)
+    pairs = data.draw(st.lists(st.tuples(numbers, numbers), max_size=10))
+    joined = join_groups(groups, pairs)
+    reached = [{number} for number in range(len(groups))]  # grown until nothing changes
+    links = [*pairs, *((a, b) for a in range(len(groups)) for b in range(a) if groups[a] == groups[b] is not None)]
+    for _ in groups:
+        for a, b in links:
+            whole = reached[a] | reached[b]
+            for number in whole:
+                reached[number] = whole
+    assert joined == [str(min(own)) if len(own) > 1 else None for own in reached]
+    assert join_groups(groups, [pair[::-1] for pair in pairs[::-1]]) == joined

@@ -272,7 +272,10 @@ def kinetics600(clips: Clips) -> Mini:
             "val": [(f"videos_val/{mountain}/_bbbbbbbbb-_000002_000012.mp4", (number("kinetics600", mountain),))],
         },
         missing={"val": 1},
-        notes=["1 videos that the annotations lack have the class of the archive they came in"],
+        notes=[
+            "1 videos that the annotations lack have the class of the archive they came in",
+            "annotations/train.txt and annotations/val.txt not used: their format is not documented",
+        ],
     )
 
 
@@ -570,6 +573,8 @@ def omnisource(clips: Clips) -> Mini:
                 {"kinetics_200_train/aaaaaaaaaaa.mp4": a, "kinetics_200_train/-bbbbbbbbbb.mp4": b}
             ),
             "archives/k200_val.tar": tar({"kinetics_200_val/ccccccccccc.mp4": c}),
+            "annotations/googleimage_200/tsn_8seg_googleimage_200_wodup.txt": lines("000/00/000001.jpg 0"),
+            "googleimage_200/000/00/000001.jpg": clips.frames[0]["00001.jpg"],
             "insvideo_200/000/00/000001.mp4": d,
             "kinetics_raw_200_train/D32_1gwq35E/part_0.mp4": b,
             "kinetics_raw_200_train/D32_1gwq35E/part_2.mp4": c,
@@ -586,6 +591,7 @@ def omnisource(clips: Clips) -> Mini:
             ],
         },
         missing={"val": 1},
+        notes=["googleimage_200 not used: training reads videos"],
     )
 
 
