@@ -200,6 +200,7 @@ class Trainer:
             repeats=train.repeats,
         )
         self.indexes = IndexCache()
+        self._spent_clips: Tensor | None = None
         self._stop_signal: int | None = None
 
     def run(self) -> Event:
@@ -363,8 +364,14 @@ class Trainer:
         rng = np.random.default_rng(key)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         clips = normalize(
-            torch.from_numpy(batch.clips).to(device, non_blocking=True), data.mean, data.std, torch.float32
+            torch.from_numpy(batch.clips).to(device, non_blocking=True),
+            data.mean,
+            data.std,
+            torch.float32,
+            spent=self._spent_clips,
         )
+        if device.type == "cpu":
+            self._spent_clips = clips  # by the next pass this one has gone backward
         targets = self._targets(batch).to(device)
         if train.random_erasing:
             clips = random_erasing(clips, train.random_erasing, rng)
