@@ -480,7 +480,7 @@ class Trainer:
             autocast=None if self.precision == "fp32" else dtype_of(self.precision),
         )
         plan = view_plan(self.config.data, self.config.data.validation)
-        records = evaluate(scorer, self.validation_list, plan, pool, self.ranks)
+        records = evaluate(scorer, self.validation_list, plan, pool, self.ranks, indexes=self.indexes)
         for record in records:
             if record.reason is not None and self.ranks.is_main:
                 _LOGGER.warning("not scored: %r: %s", record.path, record.reason)
