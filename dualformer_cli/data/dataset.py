@@ -13,7 +13,7 @@ import numpy as np
 from einops import rearrange
 
 from dualformer_cli.data import sampling
-from dualformer_cli.data.decoding import VideoInfo, VideoReader, open_video
+from dualformer_cli.data.decoding import FileIndex, VideoInfo, VideoReader, open_video
 from dualformer_cli.data.sampling import Indices, Seconds, TimelineError
 from dualformer_cli.data.transforms import Frames, FrameSizeError, FrameTransform
 from dualformer_cli.errors import TooShortError, VideoError
@@ -61,10 +61,18 @@ class VideoViews:
     """Time spent to resize and crop the frames and to lay them out as views."""
     warnings: tuple[str, ...]
     """What was wrong with the video without making it unusable."""
+    index: FileIndex | None = None
+    """What the next reader of the file need not find out again; None if the one given was right, or there is none."""
 
 
 def read_views(
-    path: str, plan: ViewPlan, segments: slice | None = None, *, start: int = 0, num_frames: int | None = None
+    path: str,
+    plan: ViewPlan,
+    segments: slice | None = None,
+    *,
+    start: int = 0,
+    num_frames: int | None = None,
+    index: FileIndex | None = None,
 ) -> VideoViews:
     """Read the views of one video, each needed frame once.
 
@@ -75,6 +83,7 @@ def read_views(
             its clips are never all in memory; the first result tells by num_segments how many there are.
         start: first frame of the part of the video that counts; a timeline always takes the whole.
         num_frames: frames of that part; None is the rest of the video.
+        index: of the file, from an earlier result; it may be outdated.
 
     Raises:
         VideoError: if the video cannot be read, is too short, or does not fit the plan.
@@ -82,7 +91,7 @@ def read_views(
     """
     started = perf_counter()
     transform = _TimedTransform(plan)
-    with open_video(path, decoder=plan.decoder, frame_rate=plan.frame_rate) as reader:
+    with open_video(path, decoder=plan.decoder, frame_rate=plan.frame_rate, index=index) as reader:
         available = part_length(reader.info, start, num_frames)
         check_video(reader.info, available, min_frames=plan.min_frames)
         starts, ends, indices = _choose_frames(reader, plan, start, available)
@@ -112,6 +121,7 @@ def read_views(
         decode_seconds=arranged - started - transform.seconds,
         preprocess_seconds=finished - arranged + transform.seconds,
         warnings=warnings,
+        index=None if reader.index is index else reader.index,
     )
 
 

@@ -41,6 +41,7 @@ from dualformer_cli.data.workers import heartbeat
 from dualformer_cli.errors import VideoError
 
 if TYPE_CHECKING:
+    from av.container import InputContainer
     from av.packet import Packet
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
@@ -61,6 +62,9 @@ _SEEKABLE_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm"})
 """Containers that state when each frame is shown and find a timestamp again; others are decoded from the start."""
 _FRAME_PER_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "mjpeg", "prores"})
 """Codecs of which, in those containers, each packet is one frame; others may hold hidden or uncoded frames."""
+_PROBED_CODECS = frozenset({"h264", "hevc"})
+"""Codecs whose key frames FFmpeg decodes to open a file. In MP4 and MOV the header has all that is needed instead, and
+how far frames are reordered follows from its tables; in Matroska that is only guessed from the first packets."""
 _STATING_DURATION = frozenset({"matroska", "webm", "flv"})
 """Containers whose header says how long the file is and whose frames can be read up to where it was cut off."""
 _CONTAINERS = (
@@ -137,7 +141,8 @@ class VideoReader(ABC):
                 stack = self._empty_stack(len(indices), image)
             elif image.shape != stack.shape[1:]:
                 raise ValueError(f"transform made shape {image.shape} of frame {index}, {stack.shape[1:]} of others")
-            stack[slots[index]] = image
+            for slot in slots[index]:
+                stack[slot] = image
         assert stack is not None
         return stack
 
@@ -146,7 +151,7 @@ class VideoReader(ABC):
         position = 0
         for index, frame in self._decode(range(self.info.num_frames)):
             if index == position:
-                yield frame
+                yield np.ascontiguousarray(frame)
                 position += 1
 
     def close(self) -> None:  # noqa: B027 (some hold nothing open)
@@ -303,15 +308,21 @@ def _load_av() -> Any:
 
 
 class _PyAVFile:
-    """One open container, its largest video stream, and a decoder on a single thread."""
+    """One open container, its largest video stream, and a decoder on a single thread.
 
-    def __init__(self, path: str, *, strict: bool = False) -> None:
+    Args:
+        path: of the file.
+        strict: whether damage that the decoder could paint over is a failure.
+        known_stream: number of the stream in an MP4 or MOV that was read before. FFmpeg then does not look into the
+            packets: for H.264 and HEVC it would decode a key frame, only to learn what the decoder finds anyway.
+    """
+
+    def __init__(self, path: str, *, strict: bool = False, known_stream: int | None = None) -> None:
         self.av = _load_av()
         if self.av is None:
             raise VideoError(path, "PyAV is not installed; pip install av")
         self.path = path
         self.strict = strict
-        """Whether damage that the decoder could paint over is a failure."""
         self.num_failed = 0
         """Packets that could not be read or decoded."""
         self.ended_early = False
@@ -321,21 +332,28 @@ class _PyAVFile:
         self._reformatter = self.av.video.reformatter.VideoReformatter()
         head = _first_bytes(path)
         try:
-            # "file:" keeps a name such as "http:x" from being taken for an address.
-            self.container = self.av.open(
-                f"file:{path}",
-                metadata_errors="ignore",  # a bad tag is no reason to refuse a video
-                # Not `options`, which makes PyAV 17 crash on MPEG program streams.
-                container_options={"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"},
-            )
+            self.container = self._open(known_stream)
         except (self.av.FFmpegError, OSError, ValueError) as error:
             raise VideoError(path, self._why_not_opened(error, head)) from None
         try:
-            self.stream: VideoStream = self._choose_stream()
+            self.stream = self._choose_stream(known_stream)
             self._configure()
         except BaseException:
             self.container.close()
             raise
+
+    def _open(self, known_stream: int | None) -> InputContainer:
+        # Not `options`, which makes PyAV 17 crash on MPEG program streams.
+        limits = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+        quick: dict[str, Any] = {}
+        if known_stream is not None:
+            limits |= {"analyzeduration": "1", "probesize": "32", "fpsprobesize": "0"}
+            quick = {"format": "mov", "stream_options": [{"skip_frame": "all"}] * (known_stream + 1)}
+        # "file:" keeps a name such as "http:x" from being taken for an address; a bad tag is no reason to refuse.
+        container: InputContainer = self.av.open(
+            f"file:{self.path}", metadata_errors="ignore", container_options=limits, **quick
+        )
+        return container
 
     def _why_not_opened(self, error: Exception, head: bytes) -> str:
         if isinstance(error, MemoryError):
@@ -345,7 +363,7 @@ class _PyAVFile:
             return "an MP4 without a readable index, as left by an unfinished download or recording"
         return reason
 
-    def _choose_stream(self) -> VideoStream:
+    def _choose_stream(self, known: int | None) -> VideoStream:
         disposition = self.av.stream.Disposition
         pictures = disposition.attached_pic | disposition.timed_thumbnails | disposition.still_image
         streams = [stream for stream in self.container.streams.video if not stream.disposition & pictures]
@@ -355,6 +373,8 @@ class _PyAVFile:
         decodable = [stream for stream in streams if stream.codec_context is not None]
         if not decodable:
             raise VideoError(self.path, "its video codec is unknown to PyAV")
+        if known is not None:  # sizes that only the header states may rank them otherwise
+            decodable = [stream for stream in decodable if stream.index == known] or decodable
         stream: VideoStream = max(decodable, key=lambda s: s.codec_context.width * s.codec_context.height)
         _check_pixels(self.path, stream.codec_context.width, stream.codec_context.height)
         return stream
@@ -373,6 +393,13 @@ class _PyAVFile:
     @property
     def codec(self) -> str:
         return str(self.stream.codec_context.codec.canonical_name)
+
+    @property
+    def has_full_header(self) -> bool:
+        """Whether the container's header says all that decoding needs, so that it can be opened by `known_stream`."""
+        extradata = self.stream.codec_context.extradata or b""
+        is_own = extradata[:1] == b"\1"  # avcC or hvcC; what FFmpeg collects from packets starts with 0
+        return "mov" in self.containers and self.codec in _PROBED_CODECS and is_own
 
     def packets(self) -> Iterator[Packet[VideoStream]]:
         """Yield the packets from here to the end of the file, or to where it can no longer be read."""
@@ -431,6 +458,11 @@ class _PyAVFile:
         for frame in self.decode(None):
             yield newest, frame
 
+    def learn_encoder(self, packet: Packet[VideoStream]) -> None:
+        """Show the decoder what a packet says about its encoder, without the work of decoding the picture."""
+        self.stream.codec_context.skip_frame = "ALL"
+        self.decode(packet)
+
     def seek(self, pts: int) -> bool:
         """Go to the key packet at or before this time; False when the container cannot."""
         try:
@@ -440,6 +472,7 @@ class _PyAVFile:
         return True
 
     def to_rgb(self, frame: VideoFrame, rotation: int) -> Frame:
+        """Convert a frame and turn it upright; the result may be a view of memory with gaps between its rows."""
         _check_pixels(self.path, frame.width, frame.height)
         width, height = self.size or (frame.width, frame.height)
         try:
@@ -447,7 +480,7 @@ class _PyAVFile:
             rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
         except (self.av.FFmpegError, ValueError) as error:
             raise VideoError(self.path, f"pixel format {frame.format.name} cannot be turned into RGB") from error
-        return np.ascontiguousarray(np.rot90(rgb, rotation // 90))
+        return np.rot90(rgb, rotation // 90) if rotation else rgb
 
     def close(self) -> None:
         self.container.close()
@@ -523,13 +556,27 @@ class _Findings:
     size: tuple[int, int]
     """Width and height of its first frame, as stored."""
     rotation: int
+    fps: float | None
+    duration_seconds: float | None
+    codec: str
+    known_stream: int | None
+    """Of a container whose header is enough to open it again, as `_PyAVFile` takes it."""
     warnings: tuple[str, ...]
 
     def pack(self, stamp: _Stamp) -> FileIndex | None:
         """Make it small, as a training set holds hundreds of thousands; None for one that stays large."""
         index = self.index
         steps = [None if times is None else np.diff(times, prepend=0).tobytes() for times in (index.pts, index.keys)]
-        rest = (index.num_frames, index.last_duration, index.has_hidden, self.size, self.rotation, self.warnings)
+        facts = (
+            self.size,
+            self.rotation,
+            self.fps,
+            self.duration_seconds,
+            self.codec,
+            self.known_stream,
+            self.warnings,
+        )
+        rest = (index.num_frames, index.last_duration, index.has_hidden, facts)
         packed = zlib.compress(pickle.dumps((stamp, steps, rest)), level=1)
         return FileIndex(packed) if len(packed) <= _MAX_PACKED_BYTES else None
 
@@ -540,8 +587,8 @@ class _Findings:
         if packed_stamp != stamp:
             return None
         pts, keys = (None if data is None else np.cumsum(np.frombuffer(data, np.int64)) for data in steps)
-        num_frames, last_duration, has_hidden, size, rotation, warnings = rest
-        return _Findings(_Index(num_frames, pts, last_duration, keys, has_hidden), size, rotation, warnings)
+        num_frames, last_duration, has_hidden, facts = rest
+        return _Findings(_Index(num_frames, pts, last_duration, keys, has_hidden), *facts)
 
 
 _Stamp = tuple[int, int, int]
@@ -593,22 +640,21 @@ class PyAVReader(VideoReader):
         self._is_unread = known is not None
         """Whether no packet was read yet."""
         with ExitStack() as on_failure:
-            self._file = _PyAVFile(path)
+            self._file = _PyAVFile(path, known_stream=None if known is None else known.known_stream)
             on_failure.callback(self._file.close)
             findings = known or self._find_out()
             self.index = index if known is not None else findings.pack(stamp)
             self._index, self._file.size, self._rotation = findings.index, findings.size, findings.rotation
-            self.times_seconds, fps, duration = self._timeline()
-            self._compare_with_header(duration)
+            self.times_seconds = self._times(findings.fps)
             width, height = findings.size if self._rotation % 180 == 0 else findings.size[::-1]
             self.info = VideoInfo(
                 path=path,
                 num_frames=self._index.num_frames,
-                fps=fps,
+                fps=findings.fps,
                 width=width,
                 height=height,
-                duration_seconds=duration,
-                codec=self._file.codec,
+                duration_seconds=findings.duration_seconds,
+                codec=findings.codec,
                 decoder="pyav",
                 rotation=self._rotation,
                 is_seekable=self._index.keys is not None,
@@ -624,8 +670,18 @@ class PyAVReader(VideoReader):
         index = self._make_index(table)
         if first is None:
             raise VideoError(self._path, "no frame of it can be decoded")
-        rotation = round(first.rotation / 90) % 4 * 90
-        return _Findings(index, (first.width, first.height), rotation, tuple(self.warnings))
+        fps, duration = self._rate_and_duration(index)
+        self._compare_with_header(duration)
+        return _Findings(
+            index=index,
+            size=(first.width, first.height),
+            rotation=round(first.rotation / 90) % 4 * 90,
+            fps=fps,
+            duration_seconds=duration,
+            codec=self._file.codec,
+            known_stream=self._file.stream.index if self._file.has_full_header else None,
+            warnings=tuple(self.warnings),
+        )
 
     def pictures(self) -> Iterator[VideoFrame]:
         """Yield all frames in order as they are stored: in their own pixel format, and not turned by `info.rotation`.
@@ -653,7 +709,7 @@ class PyAVReader(VideoReader):
                     if index is None:
                         continue
                     if index in wanted:
-                        frames[index] = file.to_rgb(frame, self._rotation)
+                        frames[index] = np.ascontiguousarray(file.to_rgb(frame, self._rotation))
                     num_clean += not (is_dirty or frame.is_corrupt)
                     position = index + 1
                 is_dirty = is_dirty or file.num_failed > num_failed
@@ -720,23 +776,29 @@ class PyAVReader(VideoReader):
             return _Index(count, None, 0, None, table.has_hidden)
         return _Index(count, pts, duration, keys, table.has_hidden)
 
-    def _timeline(self) -> tuple[npt.NDArray[np.float64] | None, float | None, float | None]:
-        """Return the time of each frame, the mean frame rate and the duration."""
-        stream, count = self._file.stream, self._index.num_frames
+    def _rate_and_duration(self, index: _Index) -> tuple[float | None, float | None]:
+        """Return the mean frame rate and the duration."""
+        stream, count = self._file.stream, index.num_frames
         rate = float(stream.average_rate) if stream.average_rate else None
-        if self._index.pts is None or stream.time_base is None:
-            times = np.arange(count) / rate if rate else None
-            return times, rate, count / rate if rate else None
-        times = (self._index.pts - self._index.pts[0]) * float(stream.time_base)
-        last = self._index.last_duration * float(stream.time_base)
+        if index.pts is None or stream.time_base is None:
+            return rate, count / rate if rate else None
+        tick = float(stream.time_base)
+        shown, last = float((index.pts[-1] - index.pts[0]) * tick), index.last_duration * tick
         if not last:
-            last = float(times[-1]) / (count - 1) if count > 1 else 1 / rate if rate else 0.0
-        duration = float(times[-1]) + last
+            last = shown / (count - 1) if count > 1 else 1 / rate if rate else 0.0
+        duration = shown + last
         if not duration:
-            return times, rate, None
+            return rate, None
         # Containers that count in milliseconds miss the true rate by their rounding.
         exact = rate is not None and abs(rate * duration / count - 1) < 1e-3
-        return times, rate if exact else count / duration, duration
+        return rate if exact else count / duration, duration
+
+    def _times(self, fps: float | None) -> npt.NDArray[np.float64] | None:
+        """Return when each frame is shown: as its packet says, else in even steps."""
+        index, tick = self._index, self._file.stream.time_base
+        if index.pts is not None and tick is not None:
+            return (index.pts - index.pts[0]) * float(tick)
+        return np.arange(index.num_frames) / fps if fps else None
 
     def _compare_with_header(self, duration_seconds: float | None) -> None:
         """Warn when the header promises much more than there is, as after an unfinished download."""
@@ -798,7 +860,7 @@ class PyAVReader(VideoReader):
                 return True  # the file's start, where it is already
             # Old x264's 4:4:4 decodes right only by a decoder that has seen the file's first packet.
             if self._file.codec == "h264" and (first := next(self._file.packets(), None)) is not None:
-                self._file.decode(first)
+                self._file.learn_encoder(first)
         return self._file.seek(key)
 
     def _decode_from_start(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:

@@ -17,6 +17,7 @@ from dualformer_cli.config.load import ResolvedConfig
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.data.archives import published_weights
 from dualformer_cli.data.dataset import VideoViews, ViewPlan, read_views
+from dualformer_cli.data.decoding import FileIndex
 from dualformer_cli.data.manifest import load_class_names
 from dualformer_cli.data.stream import LiveSource, mask_credentials
 from dualformer_cli.data.transforms import FrameTransform
@@ -251,7 +252,7 @@ def _read_timeline(path: str, plan: ViewPlan, pool: WorkerPool) -> Iterator[Vide
     """Read a video's timeline a few segments at a time, the next ones while the caller scores."""
     first: VideoViews | Exception
     try:
-        first = pool.call(partial(_read_segments, path, plan), slice(0, SEGMENTS_PER_READ))
+        first = pool.call(partial(_read_segments, path, plan, None), slice(0, SEGMENTS_PER_READ))
     except DualFormerError as error:
         yield error
         return
@@ -260,12 +261,12 @@ def _read_timeline(path: str, plan: ViewPlan, pool: WorkerPool) -> Iterator[Vide
     slices = [
         slice(start, start + SEGMENTS_PER_READ) for start in range(SEGMENTS_PER_READ, num_segments, SEGMENTS_PER_READ)
     ]
-    for _, outcome in pool.imap(partial(_read_segments, path, plan), slices):
+    for _, outcome in pool.imap(partial(_read_segments, path, plan, first.index), slices):
         yield outcome
 
 
-def _read_segments(path: str, plan: ViewPlan, segments: slice) -> VideoViews:
-    return read_views(path, plan, segments)
+def _read_segments(path: str, plan: ViewPlan, index: FileIndex | None, segments: slice) -> VideoViews:
+    return read_views(path, plan, segments, index=index)
 
 
 def versions() -> dict[str, str]:

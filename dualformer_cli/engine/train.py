@@ -201,6 +201,7 @@ class Trainer:
             repeats=train.repeats,
         )
         self.indexes = IndexCache()
+        self._spent_clips: Tensor | None = None
         self._stop_signal: int | None = None
 
     def run(self) -> Event:
@@ -364,8 +365,14 @@ class Trainer:
         rng = np.random.default_rng(key)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
         clips = normalize(
-            torch.from_numpy(batch.clips).to(device, non_blocking=True), data.mean, data.std, torch.float32
+            torch.from_numpy(batch.clips).to(device, non_blocking=True),
+            data.mean,
+            data.std,
+            torch.float32,
+            spent=self._spent_clips,
         )
+        if device.type == "cpu":
+            self._spent_clips = clips  # by the next pass this one has gone backward
         targets = self._targets(batch).to(device)
         if train.random_erasing:
             clips = random_erasing(clips, train.random_erasing, rng)
@@ -474,7 +481,7 @@ class Trainer:
             autocast=None if self.precision == "fp32" else dtype_of(self.precision),
         )
         plan = view_plan(self.config.data, self.config.data.validation)
-        records = evaluate(scorer, self.validation_list, plan, pool, self.ranks)
+        records = evaluate(scorer, self.validation_list, plan, pool, self.ranks, indexes=self.indexes)
         for record in records:
             if record.reason is not None and self.ranks.is_main:
                 _LOGGER.warning("not scored: %r: %s", record.path, record.reason)

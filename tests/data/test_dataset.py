@@ -11,7 +11,7 @@ import pytest
 
 from dualformer_cli.data import dataset, sampling
 from dualformer_cli.data.dataset import ViewPlan, read_views
-from dualformer_cli.data.decoding import VideoInfo, open_video
+from dualformer_cli.data.decoding import PyAVReader, VideoInfo, open_video
 from dualformer_cli.data.transforms import FrameTransform
 from dualformer_cli.errors import VideoError
 
@@ -49,6 +49,7 @@ class FakeReader:
         )
         self.times_seconds = np.arange(num_frames) / fps if times and fps else None
         self.warnings = list(warnings)
+        self.index = None
         self.asked = []
         self.closed = False
 
@@ -75,7 +76,7 @@ def fake_video(monkeypatch):
 
     def make(num_frames, **changes):
         reader = FakeReader(num_frames, **changes)
-        monkeypatch.setattr(dataset, "open_video", lambda path, *, decoder, frame_rate: reader)
+        monkeypatch.setattr(dataset, "open_video", lambda path, *, decoder, frame_rate, index: reader)
         return reader
 
     return make
@@ -108,6 +109,19 @@ def test_views_of_a_real_file_equal_its_frames_cut_one_by_one(real_video, every_
             np.testing.assert_array_equal(views.clips[3 * clip + crop], crops[indices, crop])
     if every_seconds is not None:
         np.testing.assert_allclose(views.ends_seconds, [1, 2, 3])
+
+
+@pytest.mark.parametrize("every_seconds", [None, 1.0])
+def test_a_known_file_is_not_read_as_a_whole_and_has_the_same_views(real_video, every_seconds, monkeypatch):
+    plan = replace(PLAN, every_seconds=every_seconds)
+    first = read_views(real_video, plan)
+    monkeypatch.setattr(PyAVReader, "_scan", lambda _: pytest.fail("read the whole file"))
+    again = read_views(real_video, plan, index=first.index)
+    assert first.index is not None
+    assert again.index is None
+    assert again.info == first.info
+    np.testing.assert_array_equal(again.indices, first.indices)
+    np.testing.assert_array_equal(again.clips, first.clips)
 
 
 def test_views_hold_the_sampled_frames_in_clip_order(fake_video):

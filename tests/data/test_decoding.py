@@ -145,6 +145,41 @@ def test_a_known_index_saves_reading_the_file(clips: Any, monkeypatch: pytest.Mo
         reader.read([5, 20])
 
 
+@pytest.mark.parametrize("name", ["h264.mp4", "h264_444.mp4", "h264_10bit.mp4", "h264_open_groups.mp4", "hevc.mp4"])
+def test_a_known_mp4_is_opened_by_its_header_alone_and_still_found_by_seeking(
+    clips: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected, path = clips.frames(name), clips.path(name)
+    with open_video(path, decoder="pyav") as reader:
+        index = reader.index
+    monkeypatch.setattr(PyAVReader, "_decode_from_start", lambda *_: pytest.fail("decoded from the start"))
+    for indices in ([30, 3, 17], [0], [39, 38]):
+        with open_video(path, decoder="pyav", index=index) as reader:
+            if reader.info.codec == "h264":  # whose header does not say it: FFmpeg has not looked into the packets
+                assert reader._file.stream.codec_context.pix_fmt is None
+            assert (reader.read(indices) == np.stack([expected[number] for number in indices])).all()
+
+
+def test_of_several_streams_a_known_file_is_read_from_the_same(clips: Any, tmp_path: Path) -> None:
+    path = tmp_path / "two.mp4"
+    with av.open(str(path), "w") as container:
+        for width, height in ((64, 48), (128, 96)):
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        for stream in container.streams.video:
+            for number in range(9):
+                picture = clips.draw(number + 100, stream.width, stream.height)
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+            container.mux(stream.encode(None))
+    with open_video(path, decoder="pyav") as reader:
+        info, frames = reader.info, reader.read([7, 2])
+        assert (info.width, info.height) == (128, 96)
+        assert [clips.number_of(frame) for frame in frames] == [107, 102]
+    with open_video(path, decoder="pyav", index=reader.index) as again:
+        assert again.info == info
+        assert (again.read([7, 2]) == frames).all()
+
+
 @pytest.mark.parametrize("keeps_time", [False, True])
 def test_the_index_of_a_file_that_was_replaced_is_ignored(clips: Any, tmp_path: Path, keeps_time: bool) -> None:
     path = tmp_path / "video.mp4"

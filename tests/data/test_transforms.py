@@ -191,12 +191,28 @@ def test_normalised_clips_are_channels_last_in_memory(dtype):
     torch.testing.assert_close(result.double(), expected, rtol=1e-2 if dtype != torch.float32 else 1e-6, atol=1e-6)
 
 
-def test_normalising_in_pieces_gives_the_bits_of_the_plain_formula():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_normalising_in_pieces_gives_the_bits_of_the_plain_formula(dtype):
     clips = torch.randint(0, 256, (2, 3, 5, 7, 3), dtype=torch.uint8)
     mean, std = torch.tensor([123.675, 116.28, 103.53]), torch.tensor([58.395, 57.12, 57.375])
     for view in (clips, clips[:, :, 1:, ::2]):
-        result = transforms.normalize(view, mean.tolist(), std.tolist(), torch.float32)
-        assert torch.equal(result.permute(0, 2, 3, 4, 1), (view.float() - mean) / std)
+        result = transforms.normalize(view, mean.tolist(), std.tolist(), dtype)
+        assert torch.equal(result.permute(0, 2, 3, 4, 1), ((view.float() - mean) / std).to(dtype))
+
+
+@pytest.mark.parametrize("like", [(2, 3, 2, 5, 7), (2, 3, 2, 7, 5), (1, 3, 2, 5, 7)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_memory_of_a_spent_batch_is_taken_only_where_it_fits(like, dtype):
+    old, clips = torch.randint(0, 256, (2, 2, 2, 5, 7, 3), dtype=torch.uint8)
+    colours = [1.0, 2.0, 3.0], [4.0, 5.0, 6.0]
+    for spent in (transforms.normalize(old, *colours, torch.float32), torch.zeros(like)):
+        before = spent.clone()
+        result = transforms.normalize(clips, *colours, dtype, spent=spent)
+        assert torch.equal(result, transforms.normalize(clips, *colours, dtype))
+        assert result.permute(0, 2, 3, 4, 1).is_contiguous()
+        fits = dtype == spent.dtype and spent.permute(0, 2, 3, 4, 1).is_contiguous() and spent.shape == result.shape
+        assert (result.data_ptr() == spent.data_ptr()) == fits
+        assert fits or torch.equal(spent, before)
 
 
 @settings(max_examples=200, deadline=None)
@@ -213,10 +229,34 @@ def test_a_part_of_a_resized_frame_has_the_values_of_the_whole(side, other, shor
     size = transforms.resized_size(height, width, short_side)
     y, x = (data.draw(st.integers(0, length - 1)) for length in size)
     h, w = (data.draw(st.integers(1, length - start)) for length, start in zip(size, (y, x), strict=True))
+    assert_same_part(height, width, size, transforms.Box(x, y, w, h), antialias=antialias)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "box"),
+    [
+        # Both widths odd: only the column in the middle has a weight of 1, which makes all weights coarser.
+        (473, 545, (188, 217), (75, 37, 15, 145)),
+        (99, 101, (33, 51), (0, 0, 10, 33)),
+        # Twice the same size: the columns up to the box are as many as the frame has.
+        (144, 176, (256, 313), (100, 20, 76, 50)),
+        (144, 176, (256, 313), (0, 0, 176, 256)),
+        # The usual ones: from the left, the right, the middle, all.
+        (272, 640, (256, 602), (0, 0, 100, 100)),
+        (272, 640, (256, 602), (502, 156, 100, 100)),
+        (272, 640, (256, 602), (250, 70, 100, 100)),
+        (272, 640, (256, 602), (0, 0, 602, 256)),
+    ],
+)
+def test_columns_that_are_left_out_change_nothing_in_the_others(height, width, size, box):
+    assert_same_part(height, width, size, transforms.Box(*box), antialias=False)
+
+
+def assert_same_part(height, width, size, box, *, antialias):
     frame = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    part = transforms.resize_and_cut(frame, size, transforms.Box(x, y, w, h), antialias=antialias)
+    part = transforms.resize_and_cut(frame, size, box, antialias=antialias)
     whole = transforms.resize_frame(frame, size, antialias=antialias)
-    np.testing.assert_array_equal(part, whole[y : y + h, x : x + w])
+    np.testing.assert_array_equal(part, whole[box.window])
 
 
 def test_normalise_refuses_what_is_not_a_stack_of_uint8_views():

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from dualformer_cli.config.load import load_config
+from dualformer_cli.data.decoding import PyAVReader
 from dualformer_cli.data.workers import WorkerTimeout
 from dualformer_cli.engine import engine as module
 from dualformer_cli.engine.engine import Engine
@@ -79,8 +80,12 @@ def test_a_timeline_is_the_same_however_many_segments_are_read_at_once(
 ) -> None:
     engine = make_engine()
     (whole,) = engine.predict([clip], here_pool(), every_seconds=0.7)
+    scanned: list[str] = []
+    scan = PyAVReader._scan
+    monkeypatch.setattr(PyAVReader, "_scan", lambda reader: scanned.append(reader._path) or scan(reader))
     monkeypatch.setattr(module, "SEGMENTS_PER_READ", segments_per_read)
     (parts,) = engine.predict([clip], here_pool(), every_seconds=0.7)
+    assert scanned == [clip]  # the later parts know the file from the first
     assert without_timing(parts.result) == without_timing(whole.result)
     assert whole.result["views"] == len(whole.features) == 9
     for one, other in zip(parts.features, whole.features, strict=True):
@@ -100,11 +105,11 @@ def test_a_failure_half_way_through_a_timeline_is_the_result_of_that_video_alone
     read = module._read_segments
     broken: list[str] = []
 
-    def fail_late(path: str, plan: Any, segments: slice) -> Any:
+    def fail_late(path: str, plan: Any, index: Any, segments: slice) -> Any:
         if segments.start and not broken:
             broken.append(path)
             raise WorkerTimeout(path, 20.0)
-        return read(path, plan, segments)
+        return read(path, plan, index, segments)
 
     monkeypatch.setattr(module, "_read_segments", fail_late)
     monkeypatch.setattr(module, "SEGMENTS_PER_READ", 2)

@@ -20,6 +20,8 @@ from hypothesis import strategies as st
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.data.catalogue import flip_labels
+from dualformer_cli.data.decoding import PyAVReader
+from dualformer_cli.data.loader import IndexCache
 from dualformer_cli.data.manifest import load_class_names
 from dualformer_cli.engine.build import build_model, view_plan
 from dualformer_cli.engine.distributed import Ranks
@@ -47,9 +49,10 @@ def evaluate_list(toy_preset: Path, one_thread: None, here_pool: Any) -> Callabl
     scorer = Scorer(model, mean=config.data.mean, std=config.data.std)
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 
-    def run(source: Path, class_names: list[str] | None = None) -> Any:
+    def run(source: Path, class_names: list[str] | None = None, **options: Any) -> Any:
         listed = open_list(config.data, str(source), class_names=NAMES if class_names is None else class_names)
-        return listed, evaluate(scorer, listed, view_plan(config.data, config.data.test), here_pool(), alone)
+        plan = view_plan(config.data, config.data.test)
+        return listed, evaluate(scorer, listed, plan, here_pool(), alone, **options)
 
     return run
 
@@ -92,6 +95,20 @@ def test_every_video_is_in_one_bucket_and_both_accuracies_count_them(
     right = sum(int(record.mean().argmax()) == record.labels[0] for record in records[:8])
     assert document["top1"] == pytest.approx(100 * right / 8)
     assert document["top1_all_listed"] == pytest.approx(100 * right / 14)
+
+
+def test_a_list_scored_again_is_not_read_as_a_whole_and_has_the_same_scores(
+    evaluate_list: Any, toy_validation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    indexes = IndexCache()
+    _, first = evaluate_list(toy_validation, indexes=indexes)
+    monkeypatch.setattr(PyAVReader, "_scan", lambda _: pytest.fail("read a whole file"))
+    listed, again = evaluate_list(toy_validation, indexes=indexes)
+    assert [record.bucket for record in again] == len(first) * ["scored"]
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one.scores, other.scores)
+    documents = [summarise(records, listed.class_names, multi_label=False) for records in (first, again)]
+    assert documents[0] == documents[1]
 
 
 def make_record(index: int, label: int | None, scores: list[float] | None) -> VideoRecord:

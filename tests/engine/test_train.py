@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from torch import Tensor
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import TrainConfig
+from dualformer_cli.data.decoding import PyAVReader
 from dualformer_cli.engine.checkpoint import load_checkpoint
 from dualformer_cli.engine.distributed import Ranks
 from dualformer_cli.engine.train import Stopped, plan_recipe
@@ -86,6 +88,22 @@ def assert_same_end(first: Path, second: Path) -> None:
     one, other = last_state(first), last_state(second)
     for key in ("model", "training_model", "optimizer", "progress", "average_updates", "metrics"):
         assert_bitwise_equal(one[key], other[key], key)
+
+
+def test_every_file_is_read_as_a_whole_once_in_a_run(
+    make_trainer: Make, tmp_path: Path, toy_validation: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scan, scanned = PyAVReader._scan, Counter[str]()
+
+    def count(reader: Any) -> Any:
+        scanned[reader._path] += 1
+        return scan(reader)
+
+    monkeypatch.setattr(PyAVReader, "_scan", count)
+    trainer = make_trainer(tmp_path / "run", "train.epochs=2", f"data.validation_list={toy_validation}")
+    trainer.run()
+    assert trainer.validation_list is not None
+    assert scanned == Counter({*trainer.train_list.files, *trainer.validation_list.files})
 
 
 def test_a_small_model_learns_the_colours_of_held_out_videos(
