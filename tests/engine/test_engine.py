@@ -174,6 +174,17 @@ def test_only_a_large_model_takes_auto_for_bf16_on_a_cpu_and_only_if_allowed(
     assert {parameter.dtype for parameter in engine.model.parameters()} == {torch.bfloat16}
 
 
+def test_views_are_scored_alike_in_batches_of_any_size(make_engine: Any) -> None:
+    scorer = make_engine().scorer
+    clips = np.random.default_rng(0).integers(0, 256, (5, 8, 64, 64, 3), dtype=np.uint8)
+    scores, features = scorer.score(clips)
+    assert (scores.shape, scores.dtype, features.shape, features.dtype) == ((5, 5), np.float64, (5, 32), np.float32)
+    for scorer.batch_size in (2, 5, 16):
+        again = scorer.score(clips)
+        np.testing.assert_allclose(again[0], scores, atol=1e-6)
+        np.testing.assert_allclose(again[1], features, atol=1e-5)
+
+
 def test_videos_are_read_lazily(make_engine: Any, clip: str, here_pool: Any) -> None:
     taken = []
 
