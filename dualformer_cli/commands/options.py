@@ -216,7 +216,7 @@ PrecisionOption = Annotated[
     typer.Option(
         "--precision",
         metavar="auto|fp32|bf16|fp16",
-        help="Number format of the model; auto is bf16 on GPUs that have it, else fp32.",
+        help="Number format of the model; auto: bf16 on GPUs that have it and where predict gains on a CPU, else fp32.",
     ),
 ]
 CompileOption = Annotated[

@@ -151,7 +151,11 @@ def predict(
                     )
                 resolved = broadcast_object(resolved)
                 engine = Engine(
-                    resolved, offline=offline, progress=partial(progress, resolved.preset), device=ranks.device
+                    resolved,
+                    offline=offline,
+                    progress=partial(progress, resolved.preset),
+                    device=ranks.device,
+                    bf16_on_cpu=True,
                 )
             session = _Session(engine, pool, outputs, ranks, fallback=fallback, as_json=as_json, verbose=verbose)
             if ranks.is_main:

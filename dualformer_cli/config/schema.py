@@ -382,7 +382,8 @@ class RuntimeConfig:
     device: str = "auto"
     """auto, cpu, cuda or cuda:INDEX; auto takes a GPU when there is one."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto: bf16 on GPUs that have it, fp32 on CPU."""
+    """auto: bf16 on GPUs that have it; on a CPU bf16 where predict gains by it (a large model, and a processor with
+    AVX-512 BF16 or AMX), else fp32."""
     compile: bool = False
     """Compile the model with torch.compile: slower to start, faster for many videos."""
     kernels: Literal["auto", "triton", "torch"] = "auto"

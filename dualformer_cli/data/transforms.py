@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -219,7 +220,7 @@ def normalize(
     """
     if clips.dtype != torch.uint8 or clips.ndim != 5 or clips.shape[-1] != 3:
         raise ValueError(f"clips must be uint8 of shape (b, T, H, W, 3), got {clips.dtype} {tuple(clips.shape)}")
-    colours = torch.tensor([mean, std], dtype=torch.float32, device=clips.device)
+    colours = _colours(tuple(mean), tuple(std), clips.device)
     if clips.device.type != "cpu":
         values = clips.to(torch.float32).sub_(colours[0]).div_(colours[1]).to(dtype)
     else:
@@ -228,6 +229,13 @@ def normalize(
             values = torch.empty(clips.shape, dtype=dtype)
         _normalize_by_frame(clips, colours, values)
     return values.permute(0, 4, 1, 2, 3)
+
+
+@lru_cache(maxsize=8)
+def _colours(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> Tensor:
+    """Mean and std, shape (2, 3); kept, because a GPU would have to finish all its work to be given new ones."""
+    with torch.inference_mode(False):  # what is kept must serve training, too
+        return torch.tensor([mean, std], dtype=torch.float32, device=device)
 
 
 def _normalize_by_frame(clips: Tensor, colours: Tensor, values: Tensor) -> None:

@@ -54,6 +54,13 @@ def token_grid(config: RunConfig, input_size: Size3 | None = None) -> Size3:
     return t, h, w
 
 
+def first_activation(config: RunConfig) -> int:
+    """Numbers (tokens x channels) that the first stage holds of one clip: its largest activation."""
+    data, patch = config.data, config.model.patch_sizes[0]
+    pixels = data.clip.num_frames * data.crop_size**2
+    return pixels // prod(patch) * config.model.embed_dims[0]
+
+
 def view_plan(data: DataConfig, views: ViewsConfig, *, every_seconds: float | None = None) -> ViewPlan:
     """How videos are cut into views for scoring; with `every_seconds`, into segments of a timeline."""
     return ViewPlan(

@@ -261,11 +261,24 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def pick_precision(name: str, device: torch.device) -> str:
-    """Turn auto into bf16 on GPUs that have it and fp32 elsewhere; other names come back unchanged."""
+def pick_precision(name: str, device: torch.device, *, bf16_on_cpu: bool = False) -> str:
+    """Turn auto into bf16 on GPUs that have it and fp32 elsewhere; other names come back unchanged.
+
+    Args:
+        name: auto, fp32, bf16 or fp16.
+        device: where the model runs.
+        bf16_on_cpu: take auto for bf16 on a processor that has instructions for it, too.
+    """
     if name != "auto":
         return name
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if device.type == "cpu" and bf16_on_cpu and multiplies_bf16() else "fp32"
+
+
+def multiplies_bf16() -> bool:
+    """Whether this processor multiplies matrices faster in bfloat16 than in float32: AVX-512 BF16, or tiles (AMX)."""
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def dtype_of(precision: str) -> torch.dtype:

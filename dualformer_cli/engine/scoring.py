@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dualformer_cli.data.transforms import normalize
 from dualformer_cli.engine.prediction import Features, Scores
+from dualformer_cli.engine.upload import upload
 from dualformer_cli.model.dualformer import DualFormer
 
 _LOGGER = logging.getLogger(__name__)
@@ -61,14 +62,14 @@ class Scorer:
                 self.batch_size //= 2
                 torch.cuda.empty_cache()
                 _LOGGER.warning("GPU memory is full: scoring %d views at a time", self.batch_size)
-        scores, features = zip(*parts, strict=True)
-        return np.concatenate(scores), np.concatenate(features)
+        scores, features = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
+        return scores, features
 
-    def _score_batch(self, clips: npt.NDArray[np.uint8]) -> tuple[Scores, Features]:
+    def _score_batch(self, clips: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+        """Scores and features on the device, which may still compute them while the next views are uploaded."""
         device, dtype = self.parameter.device, self.parameter.dtype
         with torch.inference_mode(), torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
-            batch = torch.from_numpy(clips).to(device, non_blocking=True)
-            tokens = self._tokens(normalize(batch, self.mean, self.std, dtype))
+            tokens = self._tokens(normalize(upload(clips, device), self.mean, self.std, dtype))
             logits = self.model.classify(tokens).double()
             scores = logits.sigmoid() if self.multi_label else logits.softmax(-1)
-            return scores.cpu().numpy(), tokens.float().mean(dim=(1, 2, 3)).cpu().numpy()
+            return scores, tokens.float().mean(dim=(1, 2, 3))

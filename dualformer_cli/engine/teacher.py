@@ -20,6 +20,7 @@ from dualformer_cli.data.transforms import normalize
 from dualformer_cli.engine.build import build_model, token_grid
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.prediction import Scores
+from dualformer_cli.engine.upload import upload
 from dualformer_cli.errors import ConfigError, WeightsError, nearest
 from dualformer_cli.model.weights import config_of, own_key, read_checkpoint, state_dict_of
 
@@ -93,7 +94,7 @@ class Teacher:
         parts = [clips.new_empty((0, *self.student.grid, len(self.student.class_names)), dtype=torch.float32)]
         parts[0] = parts[0].to(device)
         for part in clips.split(self._batch_size) if len(clips) else ():
-            batch = normalize(part.to(device, non_blocking=True), data.mean, data.std, self._dtype)
+            batch = normalize(upload(part, device), data.mean, data.std, self._dtype)
             logits = self.engine.model.classifier(self._tokens(batch)).float()
             if self._columns is not None:
                 logits = logits[..., self._columns]

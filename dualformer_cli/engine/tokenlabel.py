@@ -20,6 +20,7 @@ from dualformer_cli.engine.build import token_grid
 from dualformer_cli.engine.evaluate import LabelledList
 from dualformer_cli.engine.losses import soft_token_labels
 from dualformer_cli.engine.teacher import Student, Teacher
+from dualformer_cli.engine.upload import upload
 from dualformer_cli.errors import ConfigError, DualFormerError
 
 _LOGGER = logging.getLogger(__name__)
@@ -139,9 +140,9 @@ class StoredLabels:
                 flipped=bool(batch.flipped[place]),
                 frame_interval=self._interval,
             )
-            values = torch.from_numpy(corners.values[..., : self._top_k]).to(self.device)
-            classes = torch.from_numpy(corners.classes[..., : self._top_k]).to(self.device)
-            weights = torch.from_numpy(corners.weights).to(self.device)
+            values = upload(corners.values[..., : self._top_k], self.device)
+            classes = upload(corners.classes[..., : self._top_k], self.device)
+            weights = upload(corners.weights, self.device)
             for weight, value, index in zip(weights, values, classes, strict=True):
                 soft = soft_token_labels(value, index, num_classes=shape[-1], renormalise=self._renormalise)
                 labels[place].addcmul_(weight.unsqueeze(-1), soft)

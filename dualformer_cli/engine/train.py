@@ -62,6 +62,7 @@ from dualformer_cli.engine.rendered import check_rendering, render_plan, rendere
 from dualformer_cli.engine.scoring import Scorer
 from dualformer_cli.engine.start import start_from_images, start_from_video
 from dualformer_cli.engine.tokenlabel import open_token_labels
+from dualformer_cli.engine.upload import upload
 from dualformer_cli.errors import ConfigError, DualFormerError
 
 _LOGGER = logging.getLogger(__name__)
@@ -305,29 +306,37 @@ class Trainer:
             epoch=self.epoch,
             first_step=self.step_in_epoch,
             indexes=self.indexes,
+            pin_memory=self.ranks.device.type == "cuda",
         )
 
     def _train_epoch(self, pool: WorkerPool) -> None:
         seed, train = self.config.runtime.seed, self.config.train
         labels = self.train_list.first_labels() if train.class_balanced else None
         order = epoch_order(len(self.train_list), seed=seed, epoch=self.epoch, labels=labels)
-        steps = self._steps(pool, order)
         train_mode(self.model, frozen_stages=train.frozen_stages)
         asked = perf_counter()
-        for batches in steps:
-            started = perf_counter()
+        ahead = _Ahead(self._steps(pool, order), self.ranks.device)
+        ahead.fetch()
+        while (batches := ahead.batches) is not None:
             lr = self._learning_rate()
-            losses, count = self._update(batches, lr)
+            losses, count = self._update(batches, lr, meanwhile=ahead.fetch)
             self.step, self.step_in_epoch = self.step + 1, self.step_in_epoch + 1
-            self._report(losses, lr, count, waited=started - asked, took=perf_counter() - asked)
+            self._report(losses, lr, count, waited=ahead.waited(), took=perf_counter() - asked)
             if self.step_in_epoch < self.batches.steps_per_epoch:
                 self._stop_if_asked()
                 if self.step % train.save_every_steps == 0:
                     self._save()
             asked = perf_counter()
 
-    def _update(self, batches: Sequence[Batch], lr: float) -> tuple[dict[str, float | None], int]:
+    def _update(
+        self, batches: Sequence[Batch], lr: float, *, meanwhile: Callable[[], None] = lambda: None
+    ) -> tuple[dict[str, float | None], int]:
         """One optimizer step.
+
+        Args:
+            batches: one per forward pass.
+            lr: of the parameter groups whose lr_scale is 1.
+            meanwhile: called once all passes are under way, which a GPU computes by itself.
 
         Returns:
             The mean losses over all ranks by their names, None without any clip, and the number of clips.
@@ -339,11 +348,14 @@ class Trainer:
         self._count_unreadable(unreadable, batches)
         set_learning_rate(self.optimizer, lr)
         if count == 0:
+            meanwhile()
             return dict.fromkeys(names), 0
         self.optimizer.zero_grad(set_to_none=True)
-        total = torch.zeros(len(names), dtype=torch.float64)
+        losses = torch.zeros(len(names), dtype=torch.float64, device=self.ranks.device)
         for number, batch in enumerate(batches):
-            total += self._forward_backward(batch, number, count)
+            losses += self._forward_backward(batch, number, count)
+        meanwhile()
+        total = losses.cpu()
         self._refuse_non_finite(total, batches)
         sum_gradients(parameter for group in self.optimizer.param_groups for parameter in group["params"])
         if self.config.train.clip_grad_norm is not None:
@@ -356,7 +368,10 @@ class Trainer:
         return dict(zip(names, (sum_over_ranks(total) / count).tolist(), strict=True)), count
 
     def _forward_backward(self, batch: Batch, number: int, count: int) -> Tensor:
-        """Add the gradients of one forward pass, as its share of `count` clips; returns the sums of its losses."""
+        """Add the gradients of one forward pass, as its share of `count` clips; returns the sums of its losses.
+
+        Nothing here waits for a GPU, so that it never waits for the next pass.
+        """
         if not len(batch.clips) and self.config.train.batch_norm != "synchronized":
             return torch.zeros((), dtype=torch.float64)
         token_labels = self._token_labels(batch)
@@ -364,16 +379,10 @@ class Trainer:
         key = [self.config.runtime.seed, self.step, number, self.ranks.rank]
         rng = np.random.default_rng(key)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
-        clips = normalize(
-            torch.from_numpy(batch.clips).to(device, non_blocking=True),
-            data.mean,
-            data.std,
-            torch.float32,
-            spent=self._spent_clips,
-        )
+        clips = normalize(upload(batch.clips, device), data.mean, data.std, torch.float32, spent=self._spent_clips)
         if device.type == "cpu":
             self._spent_clips = clips  # by the next pass this one has gone backward
-        targets = self._targets(batch).to(device)
+        targets = upload(self._targets(batch), device)
         if train.random_erasing:
             clips = random_erasing(clips, train.random_erasing, rng)
         if train.mixup_alpha or train.cutmix_alpha:
@@ -385,7 +394,7 @@ class Trainer:
             outputs = self.forward_motion(clips) if has_motion else self.forward(clips)
         losses = self._losses(batch, outputs, targets, token_labels, has_motion=has_motion)
         self.scaler.scale(losses[0] / count).backward()
-        return losses.detach().double().cpu()
+        return losses.detach().double()
 
     def _losses(
         self, batch: Batch, outputs: Any, targets: Tensor, token_labels: Tensor | None, *, has_motion: bool
@@ -400,8 +409,9 @@ class Trainer:
             return torch.stack(of_kinds)
         if not has_motion:
             return classification_loss_sum(outputs, targets, multi_label=data.multi_label).unsqueeze(0)
+        assert batch.motion is not None, "rendered clips know their motion"
         logits, motions = outputs
-        motion = torch.from_numpy(batch.motion).to(logits.device)
+        motion = upload(batch.motion, logits.device)
         of_motion = motion_loss_sum(motions, motion, (data.crop_size, data.crop_size))
         loss = classification_loss_sum(logits, targets, multi_label=data.multi_label)
         return (loss + train.motion_weight * of_motion).unsqueeze(0)
@@ -668,6 +678,36 @@ class Trainer:
             self._save()
         numbers = [number for number in gather_objects(self._stop_signal) if number is not None]
         raise Stopped(numbers[0])
+
+
+class _Ahead:
+    """Fetches the batches of the next step while a GPU computes this one.
+
+    Args:
+        steps: batches of each step, made on demand.
+        device: that computes.
+    """
+
+    def __init__(self, steps: Iterator[list[Batch]], device: torch.device) -> None:
+        self._steps, self._device = steps, device
+        self._waited = 0.0
+        self.batches: list[Batch] | None = None
+        """Of the step that was fetched last; None after the last one."""
+
+    def fetch(self) -> None:
+        """Wait until the next step's batches are here."""
+        launched = torch.cuda.Event() if self._device.type == "cuda" else None
+        if launched is not None:
+            launched.record(torch.cuda.current_stream(self._device))
+        started = perf_counter()
+        self.batches = next(self._steps, None)
+        if launched is None or launched.query():  # else the GPU was busy all the time
+            self._waited += perf_counter() - started
+
+    def waited(self) -> float:
+        """Seconds since the last call in which only the data were waited for."""
+        waited, self._waited = self._waited, 0.0
+        return waited
 
 
 def _first_difference(saved: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> tuple[str, str]:

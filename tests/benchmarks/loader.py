@@ -257,7 +257,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--batch-size", type=int, default=4, help="clips per batch, all of one file")
     parser.add_argument("--json", type=Path, help="file for the numbers")
+    parser.add_argument("--render", type=Path, metavar="FILE", help="only write the rendered clip")
     arguments = parser.parse_args()
+    if arguments.render:
+        render(arguments.render)
+        return
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     gc.freeze()  # as our workers do; it serves all contenders

@@ -1,42 +1,52 @@
-"""Time our model against the published architecture run eagerly: same process, weights, clips; paired runs.
+"""The whole model, for speed.py: a forward pass, a training step, and all views of a video.
 
-    PYTHONPATH=. python tests/benchmarks/model.py --size tiny base --precision fp32 bf16 --json model.json
-    PYTHONPATH=. python tests/benchmarks/model.py --training --size base --precision bf16 --rounds 3
-
-Before any timing, our logits must be close to the baseline's. Each round runs every contender once, in alternating
-order, so that a machine's slow minutes hit all of them; a speed-up is the median over rounds of the paired ratio.
-In 16 bits the baseline runs under autocast, as the published mixed-precision runs did, and once more in float32, which
-is what it does on a CPU unless told; ours runs with cast weights, as `dualformer predict --precision bf16` does.
-
-With --training a run is one forward and backward pass under autocast, also of ours with gradient checkpointing.
+Before any timing, our logits must be close to those of the published architecture run eagerly, which the times are
+compared with. In 16 bits that one runs under autocast, as the published mixed-precision runs did, and once more in
+float32, which is what it does on a CPU unless told; ours runs with cast weights, as `dualformer predict` does, and
+torchvision's models do too. A training step is forward, backward and AdamW, under autocast in 16 bits.
 """
 
 from __future__ import annotations
 
-import argparse
-import ctypes
-import json
-import platform
-import re
-import shlex
-import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
-from itertools import product
-from pathlib import Path
-from typing import Any
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
+import numpy as np
 import torch
-from published_baseline import SIZES, pattern_baseline
+from published_baseline import PublishedDualFormer, pattern_baseline
+from timing import (
+    DTYPES,
+    Deadline,
+    Row,
+    failure,
+    lacks_memory,
+    paired_rounds,
+    peak_mib,
+    random_clips,
+    seconds_of,
+    speedup,
+    timed,
+)
 from torch import Tensor, nn
+from torchvision.models.video import mvit_v2_s, swin3d_t
 
 from dualformer_cli import create_model, load_weights
+from dualformer_cli.data.transforms import normalize
+from dualformer_cli.engine.scoring import Scorer
+from dualformer_cli.model.dualformer import DualFormer
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FP32_TOLERANCE = 1e-4
 """Largest difference of float32 logits, over the largest logit."""
+MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+OTHERS: dict[str, tuple[Callable[[], nn.Module], int, int]] = {
+    "mvit_v2_s": (mvit_v2_s, 16, 5),
+    "swin3d_t": (swin3d_t, 32, 12),
+}
+"""torchvision's models: how they are made, and the frames of a clip and the clips of a video of their published
+accuracy; 224x224 pixels, as ours."""
 
 
 @dataclass(frozen=True)
@@ -44,261 +54,233 @@ class Contender:
     """One way to run one model."""
 
     name: str
-    model: nn.Module
+    model: Callable[[Tensor], Tensor]
     dtype: torch.dtype = torch.float32
     """Of the clips."""
     autocast_dtype: torch.dtype | None = None
-    training: bool = False
-    """Whether a call also computes the gradients."""
+    optimizer: torch.optim.Optimizer | None = None
+    """Makes a call a training step."""
+    num_frames: int = 32
+    is_checked: bool = True
+    """Whether its logits are to be those of the published model."""
+
+    def prepare(self, clips: Tensor) -> Tensor:
+        """The clips as this model takes them, in the memory layout that it likes."""
+        layout = torch.channels_last_3d if self.name.startswith("ours") else torch.contiguous_format
+        return clips[:, :, : self.num_frames].to(self.dtype, memory_format=layout, copy=True)
 
     def __call__(self, clips: Tensor) -> Tensor:
+        """Logits of prepared clips, in float32."""
         autocast: AbstractContextManager[object] = nullcontext()
         if self.autocast_dtype is not None:
             autocast = torch.autocast(clips.device.type, self.autocast_dtype)
-        if self.training:
-            return self._forward_backward(clips, autocast)
+        if self.optimizer is not None:
+            return self._step(clips, autocast, self.optimizer)
         with torch.inference_mode(), autocast:
-            logits: Tensor = self.model(clips.to(self.dtype))
-        return logits.float()
+            return self.model(clips).float()
 
-    def _forward_backward(self, clips: Tensor, autocast: AbstractContextManager[object]) -> Tensor:
+    def _step(
+        self, clips: Tensor, autocast: AbstractContextManager[object], optimizer: torch.optim.Optimizer
+    ) -> Tensor:
         with autocast:
-            logits: Tensor = self.model(clips)
-        torch.nn.functional.cross_entropy(logits.float(), torch.arange(len(clips), device=clips.device)).backward()
-        self.model.zero_grad(set_to_none=True)
+            logits = self.model(clips)
+        nn.functional.cross_entropy(logits.float(), torch.arange(len(clips), device=clips.device)).backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
         return logits.detach().float()
 
 
-@dataclass(frozen=True)
-class Row:
-    """One line of the table."""
-
-    size: str
-    precision: str
-    batch_size: int
-    contender: str
-    median_ms: float
-    p20_ms: float
-    p80_ms: float
-    clips_per_second: float
-    speedup: float
-    """Median over rounds of the time of the baseline, in this precision, over this contender's."""
-    speedup_p20: float
-    speedup_p80: float
-    speedup_over_fp32: float
-    """The same over the baseline in float32."""
-    peak_mib: float | None
-    """Memory of one forward pass above what was held before it; None where the system does not tell."""
-    difference: float | None
-    """Largest difference of logits from the float32 baseline's, over their largest; None for random training passes."""
+@lru_cache(maxsize=1)
+def published(size: str, device: torch.device) -> PublishedDualFormer:
+    """The baseline in evaluation mode, with the golden files' weights, whose making takes seconds."""
+    return pattern_baseline(size).to(device)
 
 
-def quantiles(values: list[float]) -> tuple[float, float, float]:
-    """Return the 20th, 50th and 80th percentiles."""
-    p20, median, p80 = torch.tensor(values).quantile(torch.tensor([0.2, 0.5, 0.8])).tolist()
-    return p20, median, p80
+@lru_cache(maxsize=1)
+def ours(size: str, device: torch.device) -> DualFormer:
+    """Our model with the same weights."""
+    model = create_model(size)
+    load_weights(model, published(size, device).state_dict())
+    return model.to(device).eval()
 
 
-def build_contenders(size: str, precision: str, device: torch.device, *, compiled: bool) -> list[Contender]:
-    """Build everything to time: the baseline first, the float32 baseline last."""
+def forward_contenders(size: str, precision: str, device: torch.device, *, compiled: bool) -> list[Contender]:
+    """Everything that predicts: the baseline first, in 16 bits the float32 baseline last."""
     dtype = DTYPES[precision]
-    baseline = pattern_baseline(size).to(device)
-    ours = create_model(size)
-    load_weights(ours, baseline.state_dict())
-    ours = ours.to(device, dtype).eval()
     autocast_dtype = None if precision == "fp32" else dtype
-    contenders = [
-        Contender("published", baseline, autocast_dtype=autocast_dtype),
-        Contender("ours", ours, dtype=dtype),
-    ]
+    baseline = Contender("published", published(size, device), autocast_dtype=autocast_dtype)
+    own = Contender("ours", deepcopy(ours(size, device)).to(dtype), dtype=dtype)
+    contenders = [baseline, own]
     if compiled:
-        contenders += [
-            Contender("published, compiled", torch.compile(baseline), autocast_dtype=autocast_dtype),
-            Contender("ours, compiled", torch.compile(ours), dtype=dtype),
-        ]
-    return [*contenders, Contender("published, fp32", baseline)] if precision != "fp32" else contenders
+        modes = {"compiled": "default"} | ({"CUDA graphs": "reduce-overhead"} if device.type == "cuda" else {})
+        contenders.append(
+            replace(baseline, name="published, compiled", model=torch.compile(baseline.model, dynamic=False))
+        )
+        for name, mode in modes.items():
+            model = torch.compile(own.model, dynamic=False, mode=mode)
+            contenders.append(replace(own, name=f"ours, {name}", model=model))
+    elif size == "tiny":
+        contenders += other_contenders(device, dtype)
+    return [*contenders, Contender("published, fp32", baseline.model)] if precision != "fp32" else contenders
 
 
-def build_training(size: str, precision: str, device: torch.device) -> list[Contender]:
-    """Build what trains: the baseline, ours, and ours with gradient checkpointing."""
-    autocast_dtype = None if precision == "fp32" else DTYPES[precision]
-    baseline = pattern_baseline(size).to(device).train()
-    ours, checkpointed = create_model(size).to(device).train(), create_model(size).to(device).train()
+def other_contenders(device: torch.device, dtype: torch.dtype) -> list[Contender]:
+    """torchvision's models of about the size of tiny, with random weights."""
+    return [
+        Contender(name, make().to(device, dtype).eval(), dtype=dtype, num_frames=num_frames, is_checked=False)
+        for name, (make, num_frames, _) in OTHERS.items()
+    ]
+
+
+def training_contenders(size: str, precision: str, device: torch.device, *, compiled: bool) -> list[Contender]:
+    """Everything that trains, each with AdamW; ours with the fused one of CUDA, as `dualformer train`."""
+    checkpointed = deepcopy(ours(size, device))
     checkpointed.set_gradient_checkpointing(True)
-    named = {"published": baseline, "ours": ours, "ours, checkpointed": checkpointed}
-    return [Contender(name, model, autocast_dtype=autocast_dtype, training=True) for name, model in named.items()]
+    models: dict[str, nn.Module] = {
+        "published": deepcopy(published(size, device)),
+        "ours": deepcopy(ours(size, device)),
+        "ours, checkpointed": checkpointed,
+    }
+    if compiled:
+        models = {name: models[name] for name in ("published", "ours")}
+        models |= {f"{name}, compiled": deepcopy(model) for name, model in models.items()}
+    elif size == "tiny":
+        models |= {name: make().to(device) for name, (make, _, _) in OTHERS.items()}
+    contenders = []
+    for name, model in models.items():
+        optimizer = torch.optim.AdamW(
+            model.train().parameters(), lr=1e-5, fused=name.startswith("ours") and device.type == "cuda"
+        )
+        contenders.append(
+            Contender(
+                name,
+                torch.compile(model, dynamic=False) if name.endswith("compiled") else model,
+                autocast_dtype=None if precision == "fp32" else DTYPES[precision],
+                optimizer=optimizer,
+                num_frames=OTHERS[name][1] if name in OTHERS else 32,
+                is_checked=False,
+            )
+        )
+    return contenders
 
 
-def check(contenders: list[Contender], clips: Tensor, precision: str) -> dict[str, float]:
-    """Return each contender's difference from the float32 baseline; stop if one is not the same model.
+def differences(contenders: list[Contender], clips: Tensor, precision: str) -> tuple[dict[str, float], list[str]]:
+    """Each contender's largest difference from the float32 baseline over its largest logit, and those that err.
 
     In 16 bits a difference may be at most twice the baseline's own.
     """
-    exact = Contender("exact", contenders[0].model)(clips)
-    differences = {c.name: float((c(clips) - exact).abs().max() / exact.abs().max()) for c in contenders}
-    bound = FP32_TOLERANCE if precision == "fp32" else 2 * differences["published"]
-    for name, difference in differences.items():
-        if not difference <= bound:
-            sys.exit(
-                f"{name} differs from the published model by {difference:.2g} of the largest logit, over {bound:.2g}"
-            )
-    return differences
-
-
-def seconds_of(contender: Contender, clips: Tensor) -> float:
-    """Time one forward pass."""
-    start = time.perf_counter()
-    contender(clips)
-    if clips.is_cuda:
-        torch.cuda.synchronize(clips.device)
-    return time.perf_counter() - start
-
-
-def peak_mib(contender: Contender, clips: Tensor) -> float | None:
-    """Measure the memory of one forward pass above what is held before: the GPU's, or the process's resident set."""
-    if clips.is_cuda:
-        before = torch.cuda.memory_allocated(clips.device)
-        torch.cuda.reset_peak_memory_stats(clips.device)
-        contender(clips)
-        return (torch.cuda.max_memory_allocated(clips.device) - before) / 2**20
-    if not Path("/proc/self/clear_refs").exists():
-        return None
-    ctypes.CDLL(None).malloc_trim(0)  # memory that earlier runs freed but the C library kept would hide the peak
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to the present resident set
-    before = memory_status("VmRSS")
-    contender(clips)
-    return (memory_status("VmHWM") - before) / 1024
-
-
-def memory_status(field: str) -> int:
-    """Return a field of this process's memory in KiB."""
-    match = re.search(rf"^{field}:\s*(\d+) kB", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert match is not None
-    return int(match[1])
+    exact = replace(contenders[0], autocast_dtype=None)(clips)
+    found = {
+        c.name: float((c(c.prepare(clips)) - exact).abs().max() / exact.abs().max()) for c in contenders if c.is_checked
+    }
+    bound = FP32_TOLERANCE if precision == "fp32" else 2 * found["published"]
+    return found, [name for name, difference in found.items() if not difference <= bound]
 
 
 def measure(
-    size: str, precision: str, batch_size: int, device: torch.device, *, rounds: int, compiled: bool, training: bool
+    kind: str, size: str, precision: str, batch_size: int, device: torch.device, *, rounds: int, deadline: Deadline
 ) -> Iterator[Row]:
-    """Check, warm up, and time all contenders of one setting."""
-    clips = torch.randn(batch_size, 3, 32, 224, 224, generator=torch.Generator().manual_seed(0)).to(device)
-    differences: dict[str, float] = {}
-    if training:
-        contenders = build_training(size, precision, device)
-        for contender in contenders:
-            contender(clips)
-    else:
-        contenders = build_contenders(size, precision, device, compiled=compiled)
-        differences = check(contenders, clips, precision)
-    peaks = {contender.name: peak_mib(contender, clips) for contender in contenders}
-    seconds: dict[str, list[float]] = {contender.name: [] for contender in contenders}
-    for index in range(rounds):
-        for contender in contenders if index % 2 == 0 else reversed(contenders):
-            seconds[contender.name].append(seconds_of(contender, clips))
+    """Check, warm up, and time all contenders of one setting.
+
+    Args:
+        kind: forward, training, or either with "compiled " before it.
+    """
+    head: Row = {"kind": kind, "size": size, "precision": precision, "batch_size": batch_size}
+    if not deadline.seconds_left():
+        yield {**head, "note": "skipped: no time left"}
+        return
+    try:
+        yield from ({**head, **row} for row in _measure(kind, size, precision, batch_size, device, rounds, deadline))
+    except Exception as error:  # a long run goes on; the row says so, and what is no lack of memory fails the run
+        yield {**head, "note": failure(error, device)}
+
+
+def _measure(
+    kind: str, size: str, precision: str, batch_size: int, device: torch.device, rounds: int, deadline: Deadline
+) -> Iterator[Row]:
+    compiled, is_training = kind.startswith("compiled"), kind.endswith("training")
+    if compiled:
+        torch.compiler.reset()
+    build = training_contenders if is_training else forward_contenders
+    contenders = build(size, precision, device, compiled=compiled)
+    clips = random_clips(batch_size, device)
+    few = clips if compiled else clips[:1]  # what is compiled is compiled for one batch size
+    found, wrong = ({}, []) if is_training else differences(contenders, few, precision)
+    runs: dict[str, Callable[[], object]] = {}
+    peaks: dict[str, float | None] = {}
+    seconds_per_clip = 0.0
+    for contender in contenders:
+        prepared = contender.prepare(few)
+        contender(prepared)
+        peaks[contender.name] = peak_mib(lambda run=contender, given=prepared: run(given), device)
+        spent = seconds_of(lambda run=contender, given=prepared: run(given), device) / len(few)
+        reason = lacks_memory(peaks[contender.name], batch_size, device)
+        if reason is None:
+            runs[contender.name] = lambda run=contender, given=contender.prepare(clips): run(given)
+            seconds_per_clip += spent
+        else:
+            yield {"contender": contender.name, "note": reason}
+    possible = deadline.rounds(rounds, seconds_per_clip * batch_size)
+    if not possible:
+        yield {"note": f"skipped: a round takes about {seconds_per_clip * batch_size:,.0f} s, which are not left"}
+        return
+    for name in list(runs):
+        try:
+            peaks[name] = peak_mib(runs[name], device) if batch_size > 1 else peaks[name]
+        except torch.OutOfMemoryError as error:
+            del runs[name]
+            yield {"contender": name, "note": failure(error, device)}
+    seconds = paired_rounds({name: lambda run=run: seconds_of(run, device) for name, run in runs.items()}, possible)
     for name, own in seconds.items():
-        p20, median, p80 = quantiles(own)
-        low, speedup, high = quantiles([theirs / mine for theirs, mine in zip(seconds["published"], own, strict=True)])
-        in_fp32 = seconds.get("published, fp32", seconds["published"])
-        yield Row(
-            size=size,
-            precision=precision,
-            batch_size=batch_size,
-            contender=name,
-            median_ms=1000 * median,
-            p20_ms=1000 * p20,
-            p80_ms=1000 * p80,
-            clips_per_second=batch_size / median,
-            speedup=speedup,
-            speedup_p20=low,
-            speedup_p80=high,
-            speedup_over_fp32=quantiles([theirs / mine for theirs, mine in zip(in_fp32, own, strict=True)])[1],
-            peak_mib=peaks[name],
-            difference=differences.get(name),
-        )
+        row: Row = {"contender": name, **timed(own), "clips_per_second": batch_size / float(np.median(own))}
+        for key, other in (("speedup", "published"), ("speedup_over_fp32", "published, fp32")):
+            theirs = seconds.get(other, seconds.get("published") if precision == "fp32" else None)
+            if theirs is not None and name not in OTHERS:
+                row[key] = vars(speedup(theirs, own))
+        yield {
+            **row,
+            "peak_mib": peaks[name],
+            "difference": found.get(name),
+            **({"note": "failed: not the published model's logits"} if name in wrong else {}),
+        }
 
 
-def machine(device: torch.device) -> dict[str, Any]:
-    """Describe what the numbers depend on."""
-    facts: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
-        "torch": torch.__version__,
-        "cpu": cpu_name(),
-        "threads": torch.get_num_threads(),
-    }
-    if device.type == "cuda":
-        import triton
+def measure_video(precision: str, device: torch.device, *, rounds: int, deadline: Deadline) -> Iterator[Row]:
+    """Time a whole video, from the uint8 frames of all its views to its scores, with each model's own views."""
+    head: Row = {"precision": precision}
+    if not deadline.seconds_left():
+        yield {**head, "note": "skipped: no time left"}
+        return
+    dtype, rng = DTYPES[precision], np.random.default_rng(0)
 
-        properties = torch.cuda.get_device_properties(device)
-        facts |= {"gpu": properties.name, "cuda": torch.version.cuda, "triton": triton.__version__}
-    return facts
+    def frames(num_views: int, num_frames: int) -> np.ndarray:
+        return rng.integers(0, 256, (num_views, num_frames, 224, 224, 3), dtype=np.uint8)
 
-
-def cpu_name() -> str:
-    """Return the processor's name as the system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    match = re.search(r"^model name\s*: (.*)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else None
-    return match[1] if match else platform.processor()
-
-
-COLUMNS = "{:5} {:4} {:>5}  {:20} {:>24}  {:>18} {:>9} {:>8} {:>8}"
-
-
-def print_row(row: Row) -> None:
-    """Print one line of the table."""
-    print(
-        COLUMNS.format(
-            row.size,
-            row.precision,
-            row.batch_size,
-            row.contender,
-            f"{row.median_ms:.1f} ({row.p20_ms:.1f}-{row.p80_ms:.1f})",
-            f"{row.speedup:.2f} ({row.speedup_p20:.2f}-{row.speedup_p80:.2f})",
-            f"{row.speedup_over_fp32:.2f}",
-            "-" if row.peak_mib is None else f"{row.peak_mib:,.0f}",
-            "-" if row.difference is None else f"{row.difference:.1e}",
-        ),
-        flush=True,
-    )
+    scorer = Scorer(create_model("k400-tiny").to(device, dtype).eval(), mean=MEAN, std=STD)
+    runs: dict[str, Callable[[], object]] = {"k400-tiny": lambda views=frames(4, 32): scorer.score(views)}
+    num_views = {"k400-tiny": 4}
+    for name, (make, num_frames, num_views[name]) in OTHERS.items():
+        model = make().to(device, dtype).eval()
+        runs[name] = lambda model=model, views=frames(num_views[name], num_frames): _score(model, views, device, dtype)
+    spent = sum(seconds_of(run, device) for run in runs.values())
+    possible = deadline.rounds(rounds, spent)
+    if not possible:
+        yield {**head, "note": f"skipped: a round takes about {spent:,.0f} s, which are not left"}
+        return
+    seconds = paired_rounds({name: lambda run=run: seconds_of(run, device) for name, run in runs.items()}, possible)
+    for name, own in seconds.items():
+        yield {
+            **head,
+            "contender": name,
+            "views": num_views[name],
+            **timed(own),
+            "our_speedup": vars(speedup(own, seconds["k400-tiny"])),
+        }
 
 
-def main() -> None:
-    """Measure every asked combination, print a table, write the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", nargs="+", choices=SIZES, default=["tiny", "small", "base"])
-    parser.add_argument("--precision", nargs="+", choices=DTYPES, default=["fp32", "bf16"])
-    parser.add_argument("--batch-size", nargs="+", type=int, default=[1])
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--compile", action="store_true", help="also time both models under torch.compile")
-    parser.add_argument("--training", action="store_true", help="forward and backward in place of forward alone")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
-    parser.add_argument("--json", type=Path, help="file for the numbers")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
-    device = torch.device(arguments.device)
-    facts = machine(device)
-    print("\n".join(f"{name}: {value}" for name, value in facts.items()))
-    print(
-        COLUMNS.format(
-            "size", "prec", "batch", "", "ms (p20-p80)", "speed-up (p20-p80)", "over fp32", "peak MiB", "diff"
-        )
-    )
-    rows = []
-    for size, precision, batch_size in product(arguments.size, arguments.precision, arguments.batch_size):
-        for row in measure(
-            size,
-            precision,
-            batch_size,
-            device,
-            rounds=arguments.rounds,
-            compiled=arguments.compile,
-            training=arguments.training,
-        ):
-            rows.append(asdict(row))
-            print_row(row)
-    if arguments.json:
-        arguments.json.write_text(json.dumps({"machine": facts, "rows": rows}, indent=2), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+def _score(model: nn.Module, views: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Mean scores over views, one at a time on a CPU, as `Scorer` does, and all together on a GPU."""
+    with torch.inference_mode():
+        parts = torch.from_numpy(views).split(len(views) if device.type == "cuda" else 1)
+        clips = (normalize(part.to(device), MEAN, STD, dtype).contiguous() for part in parts)
+        return torch.cat([model(clip).float().softmax(-1) for clip in clips]).mean(0).cpu()

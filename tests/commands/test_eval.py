@@ -69,6 +69,14 @@ def test_a_list_that_is_all_right_ends_with_0_and_says_where_its_numbers_come_fr
     assert document["digest"] in table
 
 
+def test_precision_auto_is_fp32_on_any_cpu_as_scores_are_compared(
+    evaluate: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualformer_cli.engine.distributed.multiplies_bf16", lambda: True)
+    monkeypatch.setattr("dualformer_cli.engine.engine.BF16_ON_CPU_FROM", 0)
+    assert json.loads(evaluate("--data", folder / "good.csv", "--json").stdout)["precision"] == "fp32"
+
+
 def test_videos_that_cannot_be_scored_are_named_and_end_with_3(evaluate: Any, folder: Path) -> None:
     good = json.loads(evaluate("--data", folder / "good.csv", "--json").stdout)
     result = evaluate("--data", folder / "bad.csv", "--json")

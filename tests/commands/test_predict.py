@@ -545,6 +545,20 @@ def test_a_table_that_cannot_be_written_does_not_take_the_document_along(
 # Configuration
 
 
+def test_precision_auto_is_bf16_for_a_large_model_on_a_processor_that_has_it(
+    predict: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualformer_cli.engine.distributed.multiplies_bf16", lambda: True)
+    found = {}
+    for numbers in (2**20, 0):
+        monkeypatch.setattr("dualformer_cli.engine.engine.BF16_ON_CPU_FROM", numbers)
+        for precision in ("auto", "fp32"):
+            result = predict(scenes / "a.mp4", "--json", "--precision", precision)
+            assert f", cpu {json.loads(result.stdout)['precision']}\n" in result.stderr
+            found[numbers, precision] = json.loads(result.stdout)["precision"]
+    assert found == {(2**20, "auto"): "fp32", (2**20, "fp32"): "fp32", (0, "auto"): "bf16", (0, "fp32"): "fp32"}
+
+
 def test_the_configuration_is_shown_with_the_origin_of_each_value(
     predict: Any, mini_preset: Path, mini_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

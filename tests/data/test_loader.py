@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -169,6 +170,23 @@ def test_clips_do_not_depend_on_ranks_or_where_an_epoch_begins(videos: list[str]
         assert all(np.array_equal(a.flipped, b.flipped) for a, b in zip(step, again, strict=True))
     assert clips_of(steps(videos, here_pool(), epoch=1)) != expected
     assert clips_of(steps(videos, here_pool(), seed=2)) != expected
+
+
+def test_clips_are_the_same_in_page_locked_memory(
+    videos: list[str], here_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which only a machine with a GPU has: here ordinary memory stands for it, poisoned first."""
+    asked, full = [], torch.full
+
+    def empty(shape: Any, *, pin_memory: bool, **options: Any) -> torch.Tensor:
+        asked.append(pin_memory)
+        return full(shape, 255, **options)
+
+    usual = clips_of(steps(videos, here_pool()))
+    monkeypatch.setattr(torch, "empty", empty)
+    assert clips_of(steps(videos, here_pool(), pin_memory=True)) == usual
+    assert asked
+    assert all(asked)
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])

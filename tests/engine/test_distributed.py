@@ -29,7 +29,9 @@ from dualformer_cli.engine.distributed import (
     gather_objects,
     init_ranks,
     is_one_of_many,
+    multiplies_bf16,
     pick_device,
+    pick_precision,
     sum_gradients,
     sum_over_ranks,
 )
@@ -258,6 +260,24 @@ def test_gpus_that_are_not_there_are_named(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 def test_auto_is_the_cpu_without_a_gpu() -> None:
     assert pick_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_auto_is_bf16_on_a_cpu_only_where_it_is_fast_and_wanted(is_fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: is_fast)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    cpu = torch.device("cpu")
+    assert pick_precision("auto", cpu) == "fp32"
+    assert pick_precision("auto", cpu, bf16_on_cpu=True) == ("bf16" if is_fast else "fp32")
+    for asked in ("fp32", "bf16", "fp16"):
+        assert pick_precision(asked, cpu, bf16_on_cpu=True) == asked
+
+
+def test_a_processor_with_matrix_tiles_multiplies_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    for has_tiles in (True, False):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda has_tiles=has_tiles: has_tiles)
+        assert multiplies_bf16() is has_tiles
 
 
 def test_a_rank_does_not_start_without_its_launcher(worlds: Results) -> None:

@@ -166,6 +166,30 @@ def test_bfloat16_agrees_with_float32_to_its_precision(make_engine: Any, clip: s
     assert np.abs(np.subtract(scores[0], scores[1])).max() < 0.1
 
 
+def test_only_a_large_model_takes_auto_for_bf16_on_a_cpu_and_only_if_allowed(
+    mini_preset: Path, mini_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    resolved = load_config(str(mini_preset), flags={"weights": str(mini_weights)}, environ={})
+    monkeypatch.setattr("dualformer_cli.engine.distributed.multiplies_bf16", lambda: True)
+    assert Engine(resolved, bf16_on_cpu=True).describe()["precision"] == "fp32"
+    monkeypatch.setattr("dualformer_cli.engine.engine.BF16_ON_CPU_FROM", 0)
+    assert Engine(resolved).describe()["precision"] == "fp32"
+    engine = Engine(resolved, bf16_on_cpu=True)
+    assert engine.describe()["precision"] == "bf16"
+    assert {parameter.dtype for parameter in engine.model.parameters()} == {torch.bfloat16}
+
+
+def test_views_are_scored_alike_in_batches_of_any_size(make_engine: Any) -> None:
+    scorer = make_engine().scorer
+    clips = np.random.default_rng(0).integers(0, 256, (5, 8, 64, 64, 3), dtype=np.uint8)
+    scores, features = scorer.score(clips)
+    assert (scores.shape, scores.dtype, features.shape, features.dtype) == ((5, 5), np.float64, (5, 32), np.float32)
+    for scorer.batch_size in (2, 5, 16):
+        again = scorer.score(clips)
+        np.testing.assert_allclose(again[0], scores, atol=1e-6)
+        np.testing.assert_allclose(again[1], features, atol=1e-5)
+
+
 def test_videos_are_read_lazily(make_engine: Any, clip: str, here_pool: Any) -> None:
     taken = []
 

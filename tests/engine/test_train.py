@@ -10,8 +10,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -27,7 +28,7 @@ from dualformer_cli.config.schema import TrainConfig
 from dualformer_cli.data.decoding import PyAVReader
 from dualformer_cli.engine.checkpoint import load_checkpoint
 from dualformer_cli.engine.distributed import Ranks
-from dualformer_cli.engine.train import Stopped, plan_recipe
+from dualformer_cli.engine.train import Stopped, _Ahead, plan_recipe
 from dualformer_cli.errors import ConfigError, DualFormerError
 
 HERE = Path(__file__).parent
@@ -282,6 +283,37 @@ def test_a_last_step_with_fewer_videos_than_passes_keeps_the_statistics(
         assert torch.isfinite(value.double()).all(), name
 
 
+def test_the_next_step_is_fetched_while_this_one_is_computed(
+    make_trainer: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU computes the passes by itself; what waits for it, the look at the losses, comes after the fetching."""
+    happened: list[str] = []
+
+    def watch(owner: Any, name: str) -> None:
+        real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *given, **named: (happened.append(name), real(*given, **named))[1])
+
+    trainer = make_trainer(tmp_path, "train.batch_size=4", "train.epochs=1")
+    for owner, name in ((_Ahead, "fetch"), (trainer, "_forward_backward"), (trainer, "_refuse_non_finite")):
+        watch(owner, name)
+    trainer.run()
+    assert happened == ["fetch", *["_forward_backward", "_forward_backward", "fetch", "_refuse_non_finite"] * 4]
+
+
+def test_waiting_for_data_is_counted_once() -> None:
+    def slow_steps() -> Iterator[list[Any]]:
+        time.sleep(0.02)
+        yield []
+
+    ahead = _Ahead(slow_steps(), torch.device("cpu"))
+    ahead.fetch()
+    assert ahead.batches == []
+    assert ahead.waited() >= 0.02
+    assert ahead.waited() == 0
+    ahead.fetch()
+    assert ahead.batches is None
+
+
 def test_gradient_checkpointing_changes_nothing(make_trainer: Make, tmp_path: Path) -> None:
     stored = losses_of(make_trainer(tmp_path / "stored", *RANDOM))
     again = losses_of(make_trainer(tmp_path / "again", "model.gradient_checkpointing=true", *RANDOM))
@@ -425,7 +457,7 @@ def test_a_dry_run_warns_of_a_full_disk_and_of_slow_reading(
 
     trainer = make_trainer(tmp_path / "run", data=part_of(toy_list, 8))
     monkeypatch.setattr(train.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
-    monkeypatch.setattr(type(trainer), "_update", lambda self, batches, lr: (0.0, 8))
+    monkeypatch.setattr(type(trainer), "_update", lambda self, batches, lr, **_: (0.0, 8))
     warnings = trainer.preflight()["warnings"]
     assert re.fullmatch(r"no room: \d+\.\d\d GiB needed in '.*', 0\.00 GiB free", warnings[0])
     assert re.fullmatch(r"videos are read slower \(.* clips/s\) than the model could take them \(.*", warnings[1])

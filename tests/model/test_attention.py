@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dualformer_cli.model.attention import GlobalPyramidAttention
+from dualformer_cli.model import attention as attention_module
+from dualformer_cli.model.attention import GlobalPyramidAttention, attend
 
 
 class _Calls(TorchDispatchMode):
@@ -29,3 +31,19 @@ def test_global_attention_gives_the_library_strided_tokens_without_a_copy() -> N
         attention(x)
     assert any("scaled_dot_product" in name for name in calls.names)
     assert not {"clone", "copy_", "_to_copy", "contiguous"} & set(calls.names), calls.names
+
+
+@pytest.mark.parametrize("has_tiles", [True, False])
+def test_attention_in_bfloat16_is_near_with_and_without_matrix_tiles(
+    has_tiles: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention_module, "_has_matrix_tiles", lambda: has_tiles)
+    monkeypatch.setattr(attention_module, "_CACHED_SCORES", 1000)  # several groups of heads and parts of the queries
+    generator = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(3, length, 5, 32, generator=generator).bfloat16() for length in (37, 53, 53))
+    with torch.no_grad(), _Calls() as calls:
+        found = attend(q, k, v)
+        exact = attend(q.double(), k.double(), v.double())
+    assert ("bmm" in calls.names) is not has_tiles
+    assert found.shape == (3, 37, 160)
+    assert float((found - exact).abs().max() / exact.abs().max()) < 2e-2

@@ -91,12 +91,22 @@ def test_small_in_float64_gives_the_published_numbers_on_the_path_that_trains(
     assert deviation(features, expected["features"]) < 1e-9
 
 
-def test_bfloat16_logits_stay_near_the_published_ones(golden: Any, golden_model: Any, pattern: Any) -> None:
-    expected = golden("golden_model")["tiny"]
-    model = golden_model("tiny", expected["num_classes"]).to(torch.bfloat16)
+@pytest.mark.parametrize("size", ["tiny", "small"])
+def test_bfloat16_logits_stay_near_the_published_ones(size: str, golden: Any, golden_model: Any, pattern: Any) -> None:
+    expected = golden("golden_model")[size]
+    model = golden_model(size, expected["num_classes"]).to(torch.bfloat16)
     clips = torch.from_numpy(pattern(expected["input"], (1, 3, 32, 224, 224))).to(torch.bfloat16)
     with torch.inference_mode():
         assert deviation(model(clips), expected["logits"]) < 2e-2
+
+
+def test_bfloat16_logits_of_base_stay_near_its_float32_ones(golden: Any, golden_model: Any, pattern: Any) -> None:
+    model = golden_model("base", 400)
+    clips = torch.from_numpy(pattern(golden("golden_model")["tiny"]["input"], (1, 3, 32, 224, 224))).float()
+    with torch.inference_mode():
+        exact = model(clips)
+        rounded = model.to(torch.bfloat16)(clips.to(torch.bfloat16))
+    assert float((rounded - exact).abs().max() / exact.abs().max()) < 2e-2
 
 
 def test_inflated_image_weights_equal_the_published_inflation(golden: Any, pattern: Any) -> None:
