@@ -844,8 +844,10 @@ def test_a_live_stream_becomes_segments_until_it_ends(predict: Any, scenes: Path
     assert (file["path"], live["path"], live["status"]) == (str(scenes / "a.mp4"), address, "ok")
     assert (live["num_frames"], live["fps"]) == (None, None)
     assert live["views"] >= 1
-    assert live["segments"][0]["start_seconds"] == 0
-    assert live["segments"][-1]["end_seconds"] == live["duration_seconds"]
+    starts = [segment["start_seconds"] for segment in live["segments"]]
+    assert starts == sorted(starts)
+    assert 0 <= starts[0] < 60 / 25  # frames that came while the reader was busy are skipped, the first ones too
+    assert live["segments"][-1]["end_seconds"] == live["duration_seconds"] <= 60 / 25
     assert len(live["predictions"]) == 5
     with np.load("f.npz") as stored:
         assert stored["path"].tolist() == [file["path"]] * file["views"] + [address] * live["views"]
