@@ -341,7 +341,7 @@ def _with_look_alikes_grouped(plan: Plan, findings: Sequence[Finding]) -> Plan:
     largest = max(count for group, count in Counter(groups).items() if group in joined)
     note = (
         f"{len({video for pair in pairs for video in pair})} videos look like another one and stay with it: "
-        f"{len(joined)} groups, the largest of {largest} videos"
+        f"{len(joined)} group{'s' if len(joined) > 1 else ''}, the largest of {largest} videos"
     )
     return replace(plan, content=replace(content, videos=videos, notes=[*content.notes, note]))
 

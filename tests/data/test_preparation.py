@@ -363,7 +363,7 @@ def test_look_alikes_stay_in_one_split_when_asked(run: Any, tmp_path: Path) -> N
     assert said[0].startswith("note: 5 videos look like another one")
     assert summary["look_alikes"]["pairs"] == 0
     (note,) = [message for message in summary["messages"] if "look like another one" in message]
-    assert note == "5 videos look like another one and stay with it: 1 groups, the largest of 5 videos"
+    assert note == "5 videos look like another one and stay with it: 1 group, the largest of 5 videos"
     listed = {split: read_manifest(str(tmp_path / "after" / f"{split}.csv")).files for split in ("train", "val")}
     holding = [split for split, files in listed.items() if any("copy" in file or "video 0" in file for file in files)]
     assert len(holding) == 1
