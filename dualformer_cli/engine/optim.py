@@ -180,10 +180,11 @@ class MuonWithAdamW(torch.optim.Optimizer):
     """
 
     def __init__(self, groups: Sequence[ParameterGroup], *, device: torch.device) -> None:
-        halves = [_part(group, is_matrix=is_matrix) for is_matrix in (True, False) for group in groups]
-        parts = [group for group in halves if group["params"]]
-        super().__init__(parts, {})
-        matrices, others = ([group for group in parts if group["is_matrix"] is wanted] for wanted in (True, False))
+        matrices, others = (
+            [part for group in groups if (part := _part(group, is_matrix=is_matrix))["params"]]
+            for is_matrix in (True, False)
+        )
+        super().__init__([*matrices, *others], {})
         self._muon = torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw")
         self._adamw = torch.optim.AdamW(others, betas=_BETAS, fused=device.type == "cuda")
         self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]  # now with the settings of each
