@@ -30,6 +30,7 @@ from dualformer_cli.data.manifest import Manifest, check_class_names, list_text,
 from dualformer_cli.data.samples import USABLE, Sample
 from dualformer_cli.data.splits import join_groups, split_videos
 from dualformer_cli.data.transcoding import (
+    RECIPE,
     Conversion,
     Converted,
     Estimate,
@@ -608,7 +609,10 @@ def _convert_all(
     """Convert what is not converted yet; before that, if `say` is given, tell what `times` as much will need."""
     settings = f"{plan.convert} short_side={plan.short_side} quality={plan.quality}"
     possible = [video for video, finding in findings.items() if finding.is_decodable]
-    done, todo = _sort_out(plan, journal, possible, settings)
+    done, todo, num_outdated = _sort_out(plan, journal, possible, settings)
+    if num_outdated and say is not None:
+        what = "1 copy was" if num_outdated == 1 else f"{num_outdated} copies were"
+        say(f"{what} made by an earlier version, which could spoil colours; made again now")
     jobs = [_conversion(plan, video, findings[video]) for video in todo]
     kept = len(done)
     if todo and say is not None:
@@ -623,7 +627,8 @@ def _convert_all(
             target = plan.targets[video]
             if isinstance(outcome, Converted):
                 done[video] = outcome
-                journal.add("done", target, settings=settings, stamp=stamp(plan.sources[video]), result=asdict(outcome))
+                facts = {"settings": settings, "recipe": RECIPE, "stamp": stamp(plan.sources[video])}
+                journal.add("done", target, **facts, result=asdict(outcome))
             elif isinstance(outcome, VideoError | WorkerTimeout | WorkerDied):
                 failed[video] = outcome.reason if isinstance(outcome, VideoError) else str(outcome)
             else:
@@ -648,13 +653,13 @@ def _converted(plan: Plan, samples: Sequence[Sample], result: _Result) -> list[S
 
 def _sort_out(
     plan: Plan, journal: Journal, videos: Sequence[int], settings: str
-) -> tuple[dict[int, Converted], list[int]]:
-    """Tell what is converted already from what is to do.
+) -> tuple[dict[int, Converted], list[int], int]:
+    """Tell what is converted already from what is to do, and how many of those are copies of an earlier version.
 
     Raises:
         DualFormerError: if something else is where a result goes, unless it may be overwritten.
     """
-    done, todo = {}, []
+    done, todo, num_outdated = {}, [], 0
     advice = "replace it with --overwrite, or name another folder with --root"
     for video in videos:
         target = plan.targets[video]
@@ -663,7 +668,9 @@ def _sort_out(
         exists = os.path.lexists(path)
         if exists and record and record["settings"] == settings and record["stamp"] == stamp(plan.sources[video]):
             result = Converted(**record["result"])
-            if plan.convert == "frames" or os.path.getsize(path) == result.num_bytes:
+            is_outdated = record.get("recipe", 1) != RECIPE
+            num_outdated += is_outdated
+            if not is_outdated and (plan.convert == "frames" or os.path.getsize(path) == result.num_bytes):
                 done[video] = result
                 continue
         if exists and not plan.overwrite:
@@ -672,7 +679,7 @@ def _sort_out(
             if begun["settings"] != settings:
                 raise DualFormerError(f"{path!r} was made with other settings ({begun['settings']}); {advice}")
         todo.append(video)
-    return done, todo
+    return done, todo, num_outdated
 
 
 def _begin(

@@ -36,6 +36,9 @@ H264_OPTIONS = {
 }
 """Short groups of pictures without B-frames: a random frame needs 15 others at most, and each packet is one frame.
 Some of x264's fast routines depend on the processor, and now and then on what lies in memory: these are left out."""
+RECIPE = 2
+"""Number of the way in which copies are made. It grows when older ones are not to be trusted: the first spoiled the
+colours of frames whose height is not a multiple of 4, and did not turn mirrored videos upright."""
 FRAME_NAME = "img_{:05d}.jpg"
 """Name of a frame by its number, from 1."""
 SAMPLE_FRAMES = 64
@@ -270,18 +273,16 @@ class _Encoder:
     def _upright(self, picture: VideoFrame) -> VideoFrame:
         """Return a copy that is turned.
 
-        The encoder looks behind the ends of rows: they are zeros, so that the same video gives the same bytes. And a
-        decoded picture knows of what kind it was in the source, which the encoder would make it again.
+        A copy, because a decoded picture knows of what kind it was in the source, which the encoder would make it
+        again. The encoder looks behind the ends of rows: they are zeros, so that the same video gives the same bytes.
         """
-        planes = picture.to_ndarray()
-        height, width = picture.height, picture.width
-        chroma = planes[height:].reshape(2, height // 2, width // 2)
-        line = -(-self.width // 64) * 64 + 64
-        whole = np.zeros((self.height * 3 // 2 + 64, line), np.uint8)
-        whole[: self.height, : self.width] = np.rot90(planes[:height], self._quarter_turns)
-        rest = whole[self.height : self.height * 3 // 2].reshape(2, self.height // 2, line // 2)
-        rest[:, :, : self.width // 2] = np.rot90(chroma, self._quarter_turns, axes=(1, 2))
-        return self._av.VideoFrame.from_numpy_buffer(whole[: self.height * 3 // 2], "yuv420p", width=self.width)
+        turned = self._av.VideoFrame(self.width, self.height, "yuv420p")
+        for source, target in zip(picture.planes, turned.planes, strict=True):
+            pixels = np.frombuffer(source, np.uint8).reshape(source.height, source.line_size)[:, : source.width]
+            rows = np.zeros((target.height, target.line_size), np.uint8)
+            rows[:, : target.width] = np.rot90(pixels, self._quarter_turns)
+            target.update(rows)
+        return turned
 
 
 def _times(reader: VideoReader) -> tuple[np.ndarray[Any, Any], Fraction]:
