@@ -352,7 +352,7 @@ class _Session:
 
 def _annotate(job: tuple[dict[str, Any], str, Any, float | None]) -> None:
     """Draw a result onto its video; runs in a worker, since it decodes the whole file."""
-    from dualformer_cli.data.decoding import open_video
+    from dualformer_cli.data.opening import open_video
     from dualformer_cli.outputs.video import save_annotated
 
     result, target, decoder, frame_rate = job

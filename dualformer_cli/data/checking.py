@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dualformer_cli.data.decoding import Frame, PyAVReader, VideoReader, open_video
 from dualformer_cli.data.duplicates import frames_to_hash, hash_frame, shrink
+from dualformer_cli.data.opening import open_video
+from dualformer_cli.data.pyav_reader import PyAVReader
+from dualformer_cli.data.reader import Frame, VideoReader
 from dualformer_cli.errors import VideoError
 
 MAX_DAMAGED = 0.1

@@ -17,8 +17,8 @@ import torch
 
 from dualformer_cli.data.augment import Fractions, TrainingClips, TrainPlan, read_training_clips
 from dualformer_cli.data.camera_stream import RenderedClips, render_training_clips
-from dualformer_cli.data.decoding import FileIndex
 from dualformer_cli.data.manifest import Sample
+from dualformer_cli.data.reader import FileIndex
 from dualformer_cli.data.sampling import Indices
 from dualformer_cli.data.workers import WorkerPool
 from dualformer_cli.errors import DualFormerError, VideoError

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dualformer_cli.data.decoding import MAX_PIXELS, Transform
+from dualformer_cli.data.reader import MAX_PIXELS, Transform
 from dualformer_cli.errors import VideoError
 
 if TYPE_CHECKING:

@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import PIL.Image
 
-from dualformer_cli.data.decoding import Frame, PyAVReader, VideoReader, open_video
+from dualformer_cli.data.opening import open_video
+from dualformer_cli.data.pyav_reader import PyAVReader
+from dualformer_cli.data.reader import Frame, VideoReader
 from dualformer_cli.data.workers import heartbeat
 from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.files import atomic_path
@@ -278,10 +280,12 @@ class _Encoder:
         """
         turned = self._av.VideoFrame(self.width, self.height, "yuv420p")
         for source, target in zip(picture.planes, turned.planes, strict=True):
-            pixels = np.frombuffer(source, np.uint8).reshape(source.height, source.line_size)[:, : source.width]
+            pixels = np.frombuffer(memoryview(source), np.uint8).reshape(source.height, source.line_size)[
+                :, : source.width
+            ]
             rows = np.zeros((target.height, target.line_size), np.uint8)
             rows[:, : target.width] = np.rot90(pixels, self._quarter_turns)
-            target.update(rows)
+            target.update(rows.tobytes())
         return turned
 
 

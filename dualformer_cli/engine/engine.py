@@ -17,8 +17,8 @@ from dualformer_cli.config.load import ResolvedConfig
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.data.archives import published_weights
 from dualformer_cli.data.dataset import VideoViews, ViewPlan, read_views
-from dualformer_cli.data.decoding import FileIndex
 from dualformer_cli.data.manifest import load_class_names
+from dualformer_cli.data.reader import FileIndex
 from dualformer_cli.data.stream import LiveSource, mask_credentials
 from dualformer_cli.data.transforms import FrameTransform
 from dualformer_cli.data.workers import WorkerPool

@@ -20,10 +20,10 @@ from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.data.augment import Pairs
 from dualformer_cli.data.catalogue import flip_labels
 from dualformer_cli.data.dataset import VideoViews, ViewPlan, read_views
-from dualformer_cli.data.decoding import FileIndex
 from dualformer_cli.data.loader import IndexCache
 from dualformer_cli.data.manifest import load_class_names, read_manifest
 from dualformer_cli.data.matching import match_classes
+from dualformer_cli.data.reader import FileIndex
 from dualformer_cli.data.samples import Sample
 from dualformer_cli.data.workers import WorkerPool
 from dualformer_cli.engine import metrics

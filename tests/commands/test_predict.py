@@ -35,7 +35,7 @@ import dualformer_cli
 from dualformer_cli import create_model, load_weights
 from dualformer_cli.app import app
 from dualformer_cli.commands import options as shared_options
-from dualformer_cli.data import archives, decoding, sampling, workers
+from dualformer_cli.data import archives, decord_reader, sampling, workers
 from dualformer_cli.data.sample import SAMPLE_CREDIT, sample_clip
 from dualformer_cli.data.transforms import FrameTransform, normalize
 from dualformer_cli.errors import ConfigError, DownloadError, DualFormerError, WeightsError
@@ -45,7 +45,7 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 NAMES = ["running", "jumping", "sitting down", "waving, both hands", "naïve dancing 💃"]
 
 pytestmark = pytest.mark.usefixtures("_own_environment")
-needs_decord = pytest.mark.skipif(decoding._load_decord() is None, reason="decord is not installed")
+needs_decord = pytest.mark.skipif(decord_reader.load_decord() is None, reason="decord is not installed")
 
 
 @pytest.fixture(autouse=True)

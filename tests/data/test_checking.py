@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dualformer_cli.data.checking import Look, look
-from dualformer_cli.data.decoding import PyAVReader
+from dualformer_cli.data.pyav_reader import PyAVReader
 
 SEQUENTIAL = ["mpeg4.avi", "h264.avi", "h264.ts", "mpeg2.mpg", "mjpeg.avi", "h264.h264"]
 RANDOM = [

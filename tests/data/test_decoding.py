@@ -1,4 +1,4 @@
-"""Every promise of data/decoding.py, on clips rendered here whose frames carry their number."""
+"""Every promise of the readers, on clips rendered here whose frames carry their number."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualformer_cli.data import decoding
-from dualformer_cli.data.decoding import (
-    DecordReader,
-    FrameFolderReader,
-    PyAVReader,
-    VideoReader,
-    open_video,
-)
+from dualformer_cli.data import decord_reader, pyav_file, pyav_reader
+from dualformer_cli.data import reader as reader_module
+from dualformer_cli.data.decord_reader import DecordReader
+from dualformer_cli.data.frame_folders import FrameFolderReader
+from dualformer_cli.data.opening import open_video
+from dualformer_cli.data.pyav_reader import PyAVReader
+from dualformer_cli.data.reader import VideoReader
 from dualformer_cli.errors import VideoError
 
-has_decord = decoding._load_decord() is not None
+has_decord = decord_reader.load_decord() is not None
 needs_decord = pytest.mark.skipif(not has_decord, reason="decord is not installed")
 DECODERS = ["pyav", pytest.param("decord", marks=needs_decord)]
 
@@ -199,14 +198,14 @@ def test_the_index_of_a_file_that_was_replaced_is_ignored(clips: Any, tmp_path: 
 def test_decoding_ends_with_the_packet_of_the_last_wanted_frame(clips: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_video(clips.path("h264.mp4"), decoder="pyav") as reader:
         decoded: list[int] = []
-        decode = decoding._PyAVFile.decode
+        decode = pyav_file.PyAVFile.decode
 
         def count(file: Any, packet: Any) -> Any:
             if packet is not None:
                 decoded.append(packet.pts)
             return decode(file, packet)
 
-        monkeypatch.setattr(decoding._PyAVFile, "decode", count)
+        monkeypatch.setattr(pyav_file.PyAVFile, "decode", count)
         (frame,) = reader.read([2])
         assert decoded[-1] == reader._index.pts[2]
         assert (frame == clips.frames("h264.mp4")[2]).all()
@@ -230,7 +229,7 @@ def test_a_seek_that_lands_elsewhere_is_noticed(
         return landing is not None
 
     with open_video(clips.path("h264.mp4"), decoder="pyav") as reader:
-        monkeypatch.setattr(decoding._PyAVFile, "seek", seek)
+        monkeypatch.setattr(pyav_file.PyAVFile, "seek", seek)
         assert (reader.read([20, 2]) == np.stack([expected[20], expected[2]])).all()
 
 
@@ -383,7 +382,7 @@ def test_frames_that_do_not_exist_are_a_mistake(clips: Any, indices: list[int]) 
 
 
 def test_results_too_large_are_refused_before_they_are_made(clips: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "MAX_RESULT_BYTES", 100_000)
+    monkeypatch.setattr(reader_module, "MAX_RESULT_BYTES", 100_000)
     with open_video(clips.path("h264.mp4")) as reader:
         reader.read([0, 1])
         with pytest.raises(VideoError, match=r"3 frames of shape \(96, 128, 3\) are 110,592 bytes, .* 100,000"):
@@ -392,13 +391,13 @@ def test_results_too_large_are_refused_before_they_are_made(clips: Any, monkeypa
 
 @pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.avi"])
 def test_more_frames_than_allowed_are_refused(clips: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "MAX_FRAMES", 39)
+    monkeypatch.setattr(pyav_reader, "MAX_FRAMES", 39)
     with pytest.raises(VideoError, match="more than 39 frames"):
         open_video(clips.path(name))
 
 
 def test_frames_larger_than_allowed_are_refused(clips: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "MAX_PIXELS", 12_287)
+    monkeypatch.setattr(reader_module, "MAX_PIXELS", 12_287)
     with pytest.raises(VideoError, match="frames of 128x96 pixels are more than the 12,287 allowed"):
         open_video(clips.path("h264.mp4"))
 
@@ -409,7 +408,8 @@ def test_progress_is_reported_for_every_frame(
     clips: Any, name: str, decoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beats = []
-    monkeypatch.setattr(decoding, "heartbeat", lambda: beats.append(1))
+    for module in (pyav_file, decord_reader):
+        monkeypatch.setattr(module, "heartbeat", lambda: beats.append(1))
     with open_video(clips.path(name), decoder=decoder) as reader:
         assert len(beats) >= 40
         beats.clear()
@@ -501,7 +501,7 @@ def test_pyav_takes_over_when_decord_fails_half_way(clips: Any, monkeypatch: pyt
 
         def failing_next(video: Any) -> Any:
             if next(calls) % 8 == 7:
-                raise decoding._DecordError("decord fails on it")
+                raise decord_reader._DecordError("decord fails on it")
             return plain_next(video)
 
         monkeypatch.setattr(reader, "_next", failing_next)
@@ -760,13 +760,13 @@ def test_a_stream_that_turns_up_late_ends_the_packets(clips: Any, monkeypatch: p
             yield from self.container.demux(stream)
             raise IndexError("list index out of range")
 
-    configure = decoding._PyAVFile._configure
+    configure = pyav_file.PyAVFile._configure
 
     def configure_late(self: Any) -> None:
         configure(self)
         self.container = LateStream(self.container)
 
-    monkeypatch.setattr(decoding._PyAVFile, "_configure", configure_late)
+    monkeypatch.setattr(pyav_file.PyAVFile, "_configure", configure_late)
     with open_video(clips.path("h264.ts"), decoder="pyav") as reader:
         assert (reader.info.num_frames, reader.warnings) == (40, [])
         assert numbers_in(reader, clips, [39, 1]) == [39, 1]
@@ -907,7 +907,7 @@ def test_unreadable_images_are_named(clips: Any, folder: Path, damage: bytes | s
 
 def test_images_larger_than_allowed_are_refused(clips: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(clips, folder, {"1.png": 1})
-    monkeypatch.setattr(decoding, "MAX_PIXELS", 12_287)
+    monkeypatch.setattr(reader_module, "MAX_PIXELS", 12_287)
     with pytest.raises(VideoError, match="frames of 128x96 pixels are more than the 12,287 allowed"):
         open_video(folder)
 

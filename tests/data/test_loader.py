@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualformer_cli.data.augment import TrainPlan
-from dualformer_cli.data.decoding import FileIndex, PyAVReader
 from dualformer_cli.data.loader import Batch, BatchPlan, IndexCache, epoch_order, training_steps
+from dualformer_cli.data.pyav_reader import PyAVReader
+from dualformer_cli.data.reader import FileIndex
 from dualformer_cli.data.samples import Sample
 from dualformer_cli.data.workers import WorkerPool
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualformer_cli.data import transcoding
-from dualformer_cli.data.decoding import open_video
+from dualformer_cli.data.opening import open_video
 from dualformer_cli.data.transcoding import Conversion, extract_frames, fitted_size, transcode
 from dualformer_cli.errors import DualFormerError, VideoError
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dualformer_cli.config.load import load_config
-from dualformer_cli.data.decoding import PyAVReader
+from dualformer_cli.data.pyav_reader import PyAVReader
 from dualformer_cli.data.workers import WorkerTimeout
 from dualformer_cli.engine import engine as module
 from dualformer_cli.engine.engine import Engine

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import TrainConfig
-from dualformer_cli.data.decoding import PyAVReader
+from dualformer_cli.data.pyav_reader import PyAVReader
 from dualformer_cli.engine.checkpoint import load_checkpoint
 from dualformer_cli.engine.distributed import Ranks
 from dualformer_cli.engine.train import Stopped, _Ahead, plan_recipe

@@ -1,0 +1,228 @@
+"""One video file opened by PyAV: its stream, its packets, and its frames as the decoder gives them."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Iterator, Set
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dualformer_cli.data.reader import MAX_PIXELS, Frame, check_pixels
+from dualformer_cli.data.refusals import explain_unknown, first_bytes
+from dualformer_cli.data.workers import heartbeat
+from dualformer_cli.errors import VideoError
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+_PROBED_CODECS = frozenset({"h264", "hevc"})
+"""Codecs whose key frames FFmpeg decodes to open a file. In MP4 and MOV the header has all that is needed instead, and
+how far frames are reordered follows from its tables; in Matroska that is only guessed from the first packets."""
+_CONTAINERS = (
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,mxf,nut,dv,rm,wtv,ivf,obu,h264,hevc,m4v,yuv4mpegpipe"
+)
+"""Demuxers that read the one file they are given; those of playlists and image patterns would open others."""
+
+
+def load_av() -> Any:
+    """Import PyAV and silence FFmpeg; None when it is not installed."""
+    try:
+        av = importlib.import_module("av")
+    except ImportError:
+        return None
+    av.logging.set_level(av.logging.PANIC)
+    return av
+
+
+class PyAVFile:
+    """One open container, its largest video stream, and a decoder on a single thread.
+
+    Args:
+        path: of the file.
+        strict: whether damage that the decoder could paint over is a failure.
+        known_stream: number of the stream in an MP4 or MOV that was read before. FFmpeg then does not look into the
+            packets: for H.264 and HEVC it would decode a key frame, only to learn what the decoder finds anyway.
+    """
+
+    def __init__(self, path: str, *, strict: bool = False, known_stream: int | None = None) -> None:
+        self.av = load_av()
+        if self.av is None:
+            raise VideoError(path, "PyAV is not installed; pip install av")
+        self.path = path
+        self.strict = strict
+        self.num_failed = 0
+        """Packets that could not be read or decoded."""
+        self.ended_early = False
+        """Whether reading stopped before the end of the file."""
+        self.size: tuple[int, int] | None = None
+        """Width and height of every frame made by `to_rgb`, before rotation; None: as stored."""
+        self._reformatter = self.av.video.reformatter.VideoReformatter()
+        head = first_bytes(path)
+        try:
+            self.container = self._open(known_stream)
+        except (self.av.FFmpegError, OSError, ValueError) as error:
+            raise VideoError(path, self._why_not_opened(error, head)) from None
+        try:
+            self.stream = self._choose_stream(known_stream)
+            self._configure()
+        except BaseException:
+            self.container.close()
+            raise
+
+    def _open(self, known_stream: int | None) -> InputContainer:
+        # Not `options`, which makes PyAV 17 crash on MPEG program streams.
+        limits = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
+        quick: dict[str, Any] = {}
+        if known_stream is not None:
+            limits |= {"analyzeduration": "1", "probesize": "32", "fpsprobesize": "0"}
+            quick = {"format": "mov", "stream_options": [{"skip_frame": "all"}] * (known_stream + 1)}
+        # "file:" keeps a name such as "http:x" from being taken for an address; a bad tag is no reason to refuse.
+        container: InputContainer = self.av.open(
+            f"file:{self.path}", metadata_errors="ignore", container_options=limits, **quick
+        )
+        return container
+
+    def _why_not_opened(self, error: Exception, head: bytes) -> str:
+        if isinstance(error, MemoryError):
+            return "not enough memory to open it"
+        reason = explain_unknown(head)
+        if head[4:8] == b"ftyp" and not reason.startswith("an image"):
+            return "an MP4 without a readable index, as left by an unfinished download or recording"
+        return reason
+
+    def _choose_stream(self, known: int | None) -> VideoStream:
+        disposition = self.av.stream.Disposition
+        pictures = disposition.attached_pic | disposition.timed_thumbnails | disposition.still_image
+        streams = [stream for stream in self.container.streams.video if not stream.disposition & pictures]
+        if not streams:
+            others = sorted({stream.type for stream in self.container.streams})
+            raise VideoError(self.path, f"no video in it, only {' and '.join(others) or 'an empty container'}")
+        decodable = [stream for stream in streams if stream.codec_context is not None]
+        if not decodable:
+            raise VideoError(self.path, "its video codec is unknown to PyAV")
+        if known is not None:  # sizes that only the header states may rank them otherwise
+            decodable = [stream for stream in decodable if stream.index == known] or decodable
+        stream: VideoStream = max(decodable, key=lambda s: s.codec_context.width * s.codec_context.height)
+        check_pixels(self.path, stream.codec_context.width, stream.codec_context.height)
+        return stream
+
+    def _configure(self) -> None:
+        # One thread: many workers decode at once, and skip_frame is read at the wrong packet by threaded decoders.
+        self.stream.thread_type = "NONE"
+        self.stream.thread_count = 1  # for dav1d, which does not know thread_type
+        strict = {"err_detect": "explode+crccheck+bitstream+buffer+careful"} if self.strict else {}
+        self.stream.codec_context.options = {"max_pixels": str(MAX_PIXELS), **strict}
+
+    @property
+    def containers(self) -> frozenset[str]:
+        return frozenset(self.container.format.name.split(","))
+
+    @property
+    def codec(self) -> str:
+        return str(self.stream.codec_context.codec.canonical_name)
+
+    @property
+    def has_full_header(self) -> bool:
+        """Whether the container's header says all that decoding needs, so that it can be opened by `known_stream`."""
+        extradata = self.stream.codec_context.extradata or b""
+        is_own = extradata[:1] == b"\1"  # avcC or hvcC; what FFmpeg collects from packets starts with 0
+        return "mov" in self.containers and self.codec in _PROBED_CODECS and is_own
+
+    def packets(self) -> Iterator[Packet[VideoStream]]:
+        """Yield the packets from here to the end of the file, or to where it can no longer be read."""
+        packets = self.container.demux(self.stream)
+        while True:
+            heartbeat()
+            try:
+                packet = next(packets, None)
+            except self.av.FFmpegError:
+                self.num_failed += 1
+                self.ended_early = True
+                return
+            except IndexError:  # PyAV at the very end, when a damaged file made a stream turn up late
+                return
+            if packet is None:
+                return
+            if packet.size:
+                yield packet
+
+    def decode(self, packet: Packet[VideoStream] | None) -> list[VideoFrame]:
+        """Decode a packet, or with None bring out what the decoder still holds."""
+        try:
+            return packet.decode() if packet is not None else self.stream.decode(None)
+        except self.av.FFmpegError:
+            self.num_failed += 1
+            return []
+
+    def frames(self) -> Iterator[VideoFrame]:
+        """Decode from here to the end of the file."""
+        for packet in self.packets():
+            yield from self.decode(packet)
+        yield from self.decode(None)
+
+    def frames_for(self, needed: Set[int]) -> Iterator[tuple[float, VideoFrame]]:
+        """Decode from here on, leaving out what is neither needed nor referred to, until all that is needed is out.
+
+        Args:
+            needed: the pts of frames that must come out; others may.
+
+        Yields:
+            The latest pts of the packets read so far, and a frame.
+        """
+        context = self.stream.codec_context
+        newest, unread = -math.inf, set(needed)
+        for packet in self.packets():
+            is_spare = packet.pts is not None and packet.pts not in needed
+            context.skip_frame = "NONREF" if is_spare else "DEFAULT"
+            if packet.pts is not None:
+                newest = max(newest, packet.pts)
+                unread.discard(packet.pts)
+            for frame in self.decode(packet):
+                yield newest, frame
+            if not unread:
+                break  # further packets would only push out the frames that the decoder still holds
+        context.skip_frame = "DEFAULT"
+        for frame in self.decode(None):
+            yield newest, frame
+
+    def learn_encoder(self, packet: Packet[VideoStream]) -> None:
+        """Show the decoder what a packet says about its encoder, without the work of decoding the picture."""
+        self.stream.codec_context.skip_frame = "ALL"
+        self.decode(packet)
+
+    def seek(self, pts: int) -> bool:
+        """Go to the key packet at or before this time; False when the container cannot."""
+        try:
+            self.container.seek(pts, stream=self.stream)
+        except self.av.FFmpegError:
+            return False
+        return True
+
+    def to_rgb(self, frame: VideoFrame, rotation: int) -> Frame:
+        """Convert a frame and turn it upright; the result may be a view of memory with gaps between its rows."""
+        check_pixels(self.path, frame.width, frame.height)
+        width, height = self.size or (frame.width, frame.height)
+        try:
+            # One reformatter per file and one thread: otherwise each frame sets up a scaler and a thread pool.
+            rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
+        except (self.av.FFmpegError, ValueError) as error:
+            raise VideoError(self.path, f"pixel format {frame.format.name} cannot be turned into RGB") from error
+        return np.rot90(rgb, rotation // 90) if rotation else rgb
+
+    def close(self) -> None:
+        self.container.close()
+
+
+@contextmanager
+def opened(path: str, *, strict: bool = False) -> Iterator[PyAVFile]:
+    file = PyAVFile(path, strict=strict)
+    try:
+        yield file
+    finally:
+        file.close()
