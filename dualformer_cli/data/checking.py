@@ -120,6 +120,8 @@ def _notes(reader: VideoReader, has_edit_list: bool, stated_seconds: float | Non
     notes = []
     if info.rotation:
         notes.append(f"stored turned by {info.rotation} degrees")
+    if info.is_mirrored:
+        notes.append("stored mirrored")
     if reader.times_seconds is not None and _is_uneven(reader.times_seconds):
         notes.append("variable frame rate")
     if has_edit_list:

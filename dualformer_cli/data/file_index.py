@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from dualformer_cli.data import bitstream
+from dualformer_cli.data.orientation import Orientation
 from dualformer_cli.data.reader import FileIndex
 
 if TYPE_CHECKING:
@@ -23,40 +25,75 @@ if TYPE_CHECKING:
 class PacketTable:
     """What reading all packets of a stream says about its frames."""
 
+    codec: str
+    extradata: bytes
+    """Of the stream."""
+    is_intra_only: bool
+    """Whether every packet of this codec is a key frame."""
     pts: array[int] = field(default_factory=lambda: array("q"))
     """Of packets whose frame is shown."""
+    dts: array[int] = field(default_factory=lambda: array("q"))
+    """Of all packets, in the order of the file."""
     keys: array[int] = field(default_factory=lambda: array("q"))
     """Of packets where decoding can start; an edit list may hide their frames."""
-    last_pts: int | None = None
+    newest: int | None = None
+    """The latest pts, and how long its frame is shown."""
     last_duration: int = 0
     is_regular: bool = True
     """Whether every packet has a time and is whole."""
     starts_with_key: bool = False
     num_packets: int = 0
+    num_false_keys: int = 0
+    """Packets that the container calls key frames and that are none."""
+    is_reordered: bool = False
+    """Whether frames are shown in another order than that of their packets."""
+    holds_b_slices: bool = False
+    """Whether H.264 packets refer to later frames; looked for only while nothing is reordered."""
     has_hidden: bool = False
     """Whether an edit list hides frames."""
 
     def add(self, packet: Packet[VideoStream]) -> None:
         self.num_packets += 1
+        if packet.dts is not None:
+            self.dts.append(packet.dts)
         if packet.pts is None or packet.is_corrupt:
             self.is_regular = False
         if packet.pts is None:
             return
-        if packet.is_keyframe:
+        if self._is_key(packet):
             self.starts_with_key = self.starts_with_key or self.num_packets == 1
             self.keys.append(packet.pts)
         if packet.is_discard:
             self.has_hidden = True
             return
+        if not bitstream.is_shown(self.codec, memoryview(packet)):
+            return
         self.pts.append(packet.pts)
-        if self.last_pts is None or packet.pts > self.last_pts:
-            self.last_pts, self.last_duration = packet.pts, packet.duration or 0
+        if self.newest is None or packet.pts > self.newest:
+            self.newest, self.last_duration = packet.pts, packet.duration or 0
+        else:
+            self.is_reordered = True
+        if self.codec == "h264" and not (self.is_reordered or self.holds_b_slices):
+            self.holds_b_slices = bitstream.holds_b_slice(memoryview(packet), self.extradata)
 
-    def frame_times(self) -> npt.NDArray[np.int64] | None:
-        """Return when each frame is shown, in order; None when the packets do not settle it."""
+    def _is_key(self, packet: Packet[VideoStream]) -> bool:
+        if self.is_intra_only:
+            return True
+        is_key = packet.is_keyframe and bitstream.is_start(self.codec, memoryview(packet), self.extradata)
+        self.num_false_keys += packet.is_keyframe and not is_key
+        return is_key
+
+    def frame_times(self, *, reorders: bool) -> npt.NDArray[np.int64] | None:
+        """Return when each frame is shown, in order; None when the packets do not settle it.
+
+        Args:
+            reorders: whether the stream's header says that frames are shown in another order than that of packets.
+        """
         times = np.sort(np.frombuffer(self.pts, np.int64)) if self.pts else np.empty(0, np.int64)
         if not (self.is_regular and self.starts_with_key and times.size and rises(times)):
             return None
+        if not self.is_reordered and (self.holds_b_slices or (self.codec == "hevc" and reorders)):
+            return None  # the times are those of decoding, as when packets without times were copied into an MP4
         # Frames shown before the first key packet may lack what they refer to; only decoding can tell.
         return times if times[0] >= self.keys[0] else None
 
@@ -74,6 +111,8 @@ class Index:
     """Where decoding can start, rising; None: only at the start of the file."""
     has_hidden: bool = False
     """Whether an edit list hides frames."""
+    has_false_keys: bool = False
+    """Whether the container calls packets key frames that are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +122,7 @@ class Findings:
     index: Index
     size: tuple[int, int]
     """Width and height of its first frame, as stored."""
-    rotation: int
+    orientation: Orientation
     fps: float | None
     duration_seconds: float | None
     codec: str
@@ -97,14 +136,14 @@ class Findings:
         steps = [None if times is None else np.diff(times, prepend=0).tobytes() for times in (index.pts, index.keys)]
         facts = (
             self.size,
-            self.rotation,
+            (self.orientation.is_mirrored, self.orientation.rotation),
             self.fps,
             self.duration_seconds,
             self.codec,
             self.known_stream,
             self.warnings,
         )
-        rest = (index.num_frames, index.last_duration, index.has_hidden, facts)
+        rest = (index.num_frames, index.last_duration, index.has_hidden, index.has_false_keys, facts)
         packed = zlib.compress(pickle.dumps((stamp, steps, rest)), level=1)
         return FileIndex(packed) if len(packed) <= _MAX_PACKED_BYTES else None
 
@@ -115,8 +154,9 @@ class Findings:
         if packed_stamp != stamp:
             return None
         pts, keys = (None if data is None else np.cumsum(np.frombuffer(data, np.int64)) for data in steps)
-        num_frames, last_duration, has_hidden, facts = rest
-        return Findings(Index(num_frames, pts, last_duration, keys, has_hidden), *facts)
+        num_frames, last_duration, has_hidden, has_false_keys, (size, orientation, *facts) = rest
+        index = Index(num_frames, pts, last_duration, keys, has_hidden, has_false_keys)
+        return Findings(index, size, Orientation(*orientation), *facts)
 
 
 Stamp = tuple[int, int, int]
@@ -133,5 +173,5 @@ def rises(times: npt.NDArray[np.int64]) -> bool:
     return bool((np.diff(times) > 0).all())
 
 
-def sorted_keys(table: PacketTable) -> npt.NDArray[np.int64]:
-    return np.sort(np.array(table.keys, np.int64))
+def sorted_keys(keys: array[int]) -> npt.NDArray[np.int64]:
+    return np.sort(np.array(keys, np.int64))

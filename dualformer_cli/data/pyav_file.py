@@ -8,10 +8,9 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from dualformer_cli.data.orientation import Orientation
 from dualformer_cli.data.reader import MAX_PIXELS, Frame, check_pixels
-from dualformer_cli.data.refusals import explain_unknown, first_bytes
+from dualformer_cli.data.refusals import explain_unknown, first_bytes, is_motion_jpeg
 from dualformer_cli.data.workers import heartbeat
 from dualformer_cli.errors import VideoError
 
@@ -21,11 +20,15 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+ENCRYPTED = "encrypted; it cannot be read"
+_UNSPECIFIED_MATRIX = 2
+"""Of ITU-T H.273: the converter then goes by what is usual."""
 _PROBED_CODECS = frozenset({"h264", "hevc"})
 """Codecs whose key frames FFmpeg decodes to open a file. In MP4 and MOV the header has all that is needed instead, and
 how far frames are reordered follows from its tables; in Matroska that is only guessed from the first packets."""
 _CONTAINERS = (
-    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,mxf,nut,dv,rm,wtv,ivf,obu,h264,hevc,m4v,yuv4mpegpipe"
+    "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,gif,apng,mxf,nut,dv,rm,wtv,ivf,obu,h264,hevc,m4v,mjpeg,"
+    "yuv4mpegpipe"
 )
 """Demuxers that read the one file they are given; those of playlists and image patterns would open others."""
 
@@ -60,6 +63,8 @@ class PyAVFile:
         """Packets that could not be read or decoded."""
         self.ended_early = False
         """Whether reading stopped before the end of the file."""
+        self.odd_matrix: int | None = None
+        """Number of a colour matrix that frames name and that cannot be converted, so that the usual one was taken."""
         self.size: tuple[int, int] | None = None
         """Width and height of every frame made by `to_rgb`, before rotation; None: as stored."""
         self._reformatter = self.av.video.reformatter.VideoReformatter()
@@ -78,7 +83,7 @@ class PyAVFile:
     def _open(self, known_stream: int | None) -> InputContainer:
         # Not `options`, which makes PyAV 17 crash on MPEG program streams.
         limits = {"format_whitelist": _CONTAINERS, "protocol_whitelist": "file"}
-        quick: dict[str, Any] = {}
+        quick: dict[str, Any] = {"format": "mjpeg"} if is_motion_jpeg(self.path) else {}
         if known_stream is not None:
             limits |= {"analyzeduration": "1", "probesize": "32", "fpsprobesize": "0"}
             quick = {"format": "mov", "stream_options": [{"skip_frame": "all"}] * (known_stream + 1)}
@@ -89,28 +94,33 @@ class PyAVFile:
         return container
 
     def _why_not_opened(self, error: Exception, head: bytes) -> str:
-        if isinstance(error, MemoryError):
-            return "not enough memory to open it"
-        reason = explain_unknown(head)
-        if head[4:8] == b"ftyp" and not reason.startswith("an image"):
-            return "an MP4 without a readable index, as left by an unfinished download or recording"
-        return reason
+        return "not enough memory to open it" if isinstance(error, MemoryError) else explain_unknown(self.path, head)
 
     def _choose_stream(self, known: int | None) -> VideoStream:
+        """Return the stream that players show: of those that are no pictures the default one, else the largest."""
         disposition = self.av.stream.Disposition
         pictures = disposition.attached_pic | disposition.timed_thumbnails | disposition.still_image
         streams = [stream for stream in self.container.streams.video if not stream.disposition & pictures]
         if not streams:
-            others = sorted({stream.type for stream in self.container.streams})
-            raise VideoError(self.path, f"no video in it, only {' and '.join(others) or 'an empty container'}")
+            raise VideoError(self.path, f"no video in it, only {self._what_else()}")
         decodable = [stream for stream in streams if stream.codec_context is not None]
         if not decodable:
             raise VideoError(self.path, "its video codec is unknown to PyAV")
         if known is not None:  # sizes that only the header states may rank them otherwise
             decodable = [stream for stream in decodable if stream.index == known] or decodable
-        stream: VideoStream = max(decodable, key=lambda s: s.codec_context.width * s.codec_context.height)
+        chosen = [stream for stream in decodable if stream.disposition & disposition.default] or decodable
+        stream: VideoStream = max(chosen, key=lambda s: s.codec_context.width * s.codec_context.height)
+        if "enc_key_id" in stream.metadata:  # of Matroska, where whole tracks are encrypted
+            raise VideoError(self.path, ENCRYPTED)
         check_pixels(self.path, stream.codec_context.width, stream.codec_context.height)
         return stream
+
+    def _what_else(self) -> str:
+        """Name what is in a file without a video."""
+        kinds: list[str] = sorted({stream.type for stream in self.container.streams if stream.type != "video"})
+        if self.container.streams.video:
+            kinds.append("a cover picture")
+        return " and ".join(kinds) or "an empty container"
 
     def _configure(self) -> None:
         # One thread: many workers decode at once, and skip_frame is read at the wrong packet by threaded decoders.
@@ -126,6 +136,21 @@ class PyAVFile:
     @property
     def codec(self) -> str:
         return str(self.stream.codec_context.codec.canonical_name)
+
+    @property
+    def stated_duration(self) -> float | None:
+        """Seconds that the container's header states, sound included; None when it does not."""
+        duration, start = self.container.duration, self.container.start_time
+        if duration is None:
+            return None
+        # Matroska counts from 0, wherever the first frame is; others from where the first stream starts.
+        offset = max(0, start or 0) if "matroska" in self.containers else 0
+        return (duration - offset) / 1e6
+
+    @property
+    def is_intra_only(self) -> bool:
+        """Whether each packet of this codec is a picture of its own."""
+        return bool(self.stream.codec_context.codec.intra_only)
 
     @property
     def has_full_header(self) -> bool:
@@ -166,29 +191,32 @@ class PyAVFile:
             yield from self.decode(packet)
         yield from self.decode(None)
 
-    def frames_for(self, needed: Set[int]) -> Iterator[tuple[float, VideoFrame]]:
+    def frames_for(self, needed: Set[int], key: int) -> Iterator[tuple[float, VideoFrame]]:
         """Decode from here on, leaving out what is neither needed nor referred to, until all that is needed is out.
 
         Args:
             needed: the pts of frames that must come out; others may.
+            key: the pts of the key packet that must be read on the way; without it nothing comes out.
 
         Yields:
             The latest pts of the packets read so far, and a frame.
         """
         context = self.stream.codec_context
-        newest, unread = -math.inf, set(needed)
+        newest, unread, is_reached = -math.inf, set(needed), False
         for packet in self.packets():
+            is_reached = is_reached or packet.pts == key
             is_spare = packet.pts is not None and packet.pts not in needed
             context.skip_frame = "NONREF" if is_spare else "DEFAULT"
             if packet.pts is not None:
                 newest = max(newest, packet.pts)
                 unread.discard(packet.pts)
             for frame in self.decode(packet):
-                yield newest, frame
+                if is_reached:
+                    yield newest, frame
             if not unread:
                 break  # further packets would only push out the frames that the decoder still holds
         context.skip_frame = "DEFAULT"
-        for frame in self.decode(None):
+        for frame in self.decode(None) if is_reached else ():
             yield newest, frame
 
     def learn_encoder(self, packet: Packet[VideoStream]) -> None:
@@ -204,16 +232,26 @@ class PyAVFile:
             return False
         return True
 
-    def to_rgb(self, frame: VideoFrame, rotation: int) -> Frame:
+    def to_rgb(self, frame: VideoFrame, orientation: Orientation) -> Frame:
         """Convert a frame and turn it upright; the result may be a view of memory with gaps between its rows."""
         check_pixels(self.path, frame.width, frame.height)
         width, height = self.size or (frame.width, frame.height)
+        return orientation.apply(self._convert(frame, width, height))
+
+    def _convert(self, frame: VideoFrame, width: int, height: int) -> Frame:
+        failures = (self.av.FFmpegError, ValueError)
         try:
             # One reformatter per file and one thread: otherwise each frame sets up a scaler and a thread pool.
-            rgb = self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
-        except (self.av.FFmpegError, ValueError) as error:
+            return self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
+        except failures:
+            matrix = frame.colorspace
+            frame.colorspace = _UNSPECIFIED_MATRIX
+        try:
+            rgb: Frame = self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
+        except failures as error:
             raise VideoError(self.path, f"pixel format {frame.format.name} cannot be turned into RGB") from error
-        return np.rot90(rgb, rotation // 90) if rotation else rgb
+        self.odd_matrix = int(matrix)
+        return rgb
 
     def close(self) -> None:
         self.container.close()

@@ -6,14 +6,17 @@ from array import array
 from collections.abc import Container, Generator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from dualformer_cli.data import bitstream
 from dualformer_cli.data.file_index import Findings, Index, PacketTable, rises, sorted_keys, stamp_of
-from dualformer_cli.data.pyav_file import PyAVFile, opened
+from dualformer_cli.data.frame_times import rate_and_duration, rate_of_packets, seconds_after_first
+from dualformer_cli.data.orientation import orientation_of
+from dualformer_cli.data.pyav_file import ENCRYPTED, PyAVFile, opened
 from dualformer_cli.data.reader import MAX_BAD_SHARE, MAX_FRAMES, FileIndex, Frame, VideoInfo, VideoReader
 from dualformer_cli.errors import VideoError
 
@@ -21,9 +24,18 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
 
 SEEKABLE_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm"})
-"""Containers that state when each frame is shown and find a timestamp again; others are decoded from the start."""
-_FRAME_PER_PACKET = frozenset({"h264", "hevc", "vp9", "av1", "mjpeg", "prores"})
-"""Codecs of which, in those containers, each packet is one frame; others may hold hidden or uncoded frames."""
+"""Containers that state when each frame is shown and find a timestamp again; others are decoded from the start, unless
+each packet is a picture of its own."""
+_FRAME_PER_PACKET = frozenset({"h264", "hevc", "vp8", "vp9", "av1", "ffv1"})
+"""Codecs of which, in those containers, each packet is one frame or says that it is hidden, beside those that know
+nothing but key frames; others may hold hidden or uncoded frames."""
+_JUMPING_CONTAINERS = frozenset({"mpegts", "mpeg", "flv", "asf", "rm"})
+"""Containers of streams, whose clock may start anew half-way."""
+_RAW_STREAMS = frozenset({"h264", "hevc"})
+"""Demuxers of bare streams, which call every stream one of 25 frames per second."""
+_TRIED_FIELDS, _TRIED_PICTURES = 40, 3
+"""Packets that are decoded to see whether each is a frame: where pictures may come as two fields, and of codecs of
+which no file with two packets a frame is known."""
 _STATING_DURATION = frozenset({"matroska", "webm", "flv"})
 """Containers whose header says how long the file is and whose frames can be read up to where it was cut off."""
 
@@ -67,9 +79,9 @@ class PyAVReader(VideoReader):
             on_failure.callback(self._file.close)
             findings = known or self._find_out()
             self.index = index if known is not None else findings.pack(stamp)
-            self._index, self._file.size, self._rotation = findings.index, findings.size, findings.rotation
+            self._index, self._file.size, self.orientation = findings.index, findings.size, findings.orientation
             self.times_seconds = self._times(findings.fps)
-            width, height = findings.size if self._rotation % 180 == 0 else findings.size[::-1]
+            width, height = self.orientation.upright_size(*findings.size)
             self.info = VideoInfo(
                 path=path,
                 num_frames=self._index.num_frames,
@@ -79,7 +91,8 @@ class PyAVReader(VideoReader):
                 duration_seconds=findings.duration_seconds,
                 codec=findings.codec,
                 decoder="pyav",
-                rotation=self._rotation,
+                rotation=self.orientation.rotation,
+                is_mirrored=self.orientation.is_mirrored,
                 is_seekable=self._index.keys is not None,
                 warnings=tuple(self.warnings),
             )
@@ -93,12 +106,12 @@ class PyAVReader(VideoReader):
         index = self._make_index(table)
         if first is None:
             raise VideoError(self._path, "no frame of it can be decoded")
-        fps, duration = self._rate_and_duration(index)
+        fps, duration = self._rate_and_duration(index, table)
         self._compare_with_header(duration)
         return Findings(
             index=index,
             size=(first.width, first.height),
-            rotation=round(first.rotation / 90) % 4 * 90,
+            orientation=orientation_of(first),
             fps=fps,
             duration_seconds=duration,
             codec=self._file.codec,
@@ -132,33 +145,37 @@ class PyAVReader(VideoReader):
                     if index is None:
                         continue
                     if index in wanted:
-                        frames[index] = np.ascontiguousarray(file.to_rgb(frame, self._rotation))
+                        frames[index] = np.ascontiguousarray(self._to_rgb(file, frame))
                     num_clean += not (is_dirty or frame.is_corrupt)
                     position = index + 1
                 is_dirty = is_dirty or file.num_failed > num_failed
-            stated = file.container.duration
+            stated = file.stated_duration
             promised = len(file.stream.index_entries) - num_hidden if "mov" in file.containers else 0
         return StrictDecode(
             frames=frames,
             num_expected=max(promised, self.info.num_frames),
             num_damaged=max(0, max(promised, self.info.num_frames) - num_clean),
             has_edit_list=self._index.has_hidden,
-            stated_seconds=None if stated is None else stated / 1e6,
+            stated_seconds=stated,
         )
 
     def _scan(self) -> tuple[PacketTable, VideoFrame | None]:
         """Read all packets, decoding only until the first frame comes out."""
-        table = PacketTable()
+        file = self._file
+        extradata = file.stream.codec_context.extradata or b""
+        table = PacketTable(codec=file.codec, extradata=extradata, is_intra_only=file.is_intra_only)
         first: VideoFrame | None = None
-        for packet in self._file.packets():
+        for packet in file.packets():
+            if packet.has_sidedata("encryption_info"):
+                raise VideoError(self._path, ENCRYPTED)
             table.add(packet)
             if table.num_packets > MAX_FRAMES:
                 raise VideoError(self._path, f"it has more than {MAX_FRAMES:,} frames")
             if first is None:
-                first = next(iter(self._file.decode(packet)), None)
+                first = next(iter(file.decode(packet)), None)
             if first is None and table.num_packets == 1 and not packet.is_discard:
                 first = self._bring_out()
-        return table, first or self._bring_out()
+        return table, first or self._bring_out() or self._first_of_all()
 
     def _bring_out(self) -> VideoFrame | None:
         """Make the decoder give a frame that it holds back, and ready for packets again."""
@@ -166,20 +183,41 @@ class PyAVReader(VideoReader):
         self._file.stream.codec_context.flush_buffers()
         return frame
 
+    def _first_of_all(self) -> VideoFrame | None:
+        """Decode from the start: half a picture that was brought out too early leaves a decoder without a start."""
+        with opened(self._path) as file:
+            return next(file.frames(), None)
+
     def _make_index(self, table: PacketTable) -> Index:
         file = self._file
-        is_seekable = bool(file.containers & SEEKABLE_CONTAINERS)
-        times = table.frame_times() if is_seekable and file.codec in _FRAME_PER_PACKET else None
+        is_seekable = bool(file.containers & SEEKABLE_CONTAINERS) or file.is_intra_only
+        is_settled = is_seekable and (file.is_intra_only or file.codec in _FRAME_PER_PACKET)
+        times = table.frame_times(reorders=file.stream.codec_context.has_b_frames) if is_settled else None
         num_promised = len(file.stream.index_entries) if "mov" in file.containers else 0
         if file.ended_early or num_promised > table.num_packets:
             self._warn("the file is damaged or cut short: not all of it can be read")
-        if times is not None:
-            return Index(len(times), times, table.last_duration, sorted_keys(table), table.has_hidden)
-        return self._count_frames(table, keys=sorted_keys(table) if is_seekable and table.keys else None)
+        if times is not None and self._packets_are_frames(table):
+            facts = (sorted_keys(table.keys), table.has_hidden, table.num_false_keys > 0)
+            return Index(len(times), times, table.last_duration, *facts)
+        return self._count_frames(table, is_seekable=is_seekable and bool(table.keys))
 
-    def _count_frames(self, table: PacketTable, keys: npt.NDArray[np.int64] | None) -> Index:
-        """Find the frames by decoding them all."""
-        times = array("q")
+    def _packets_are_frames(self, table: PacketTable) -> bool:
+        """Decode the first packets where it is not known that each of them is one frame, and compare their times."""
+        if table.codec == "h264":
+            num_tried = 0 if bitstream.codes_whole_frames(table.extradata) else _TRIED_FIELDS
+        else:
+            num_tried = _TRIED_PICTURES if table.is_intra_only and table.codec not in ("mjpeg", "prores") else 0
+        if not num_tried:
+            return True
+        with opened(self._path) as file:
+            packets = list(islice(file.packets(), num_tried))
+            frames = [frame for packet in packets for frame in file.decode(packet)] + file.decode(None)
+        times = [packet.pts for packet in packets if packet.pts is not None and not packet.is_discard]
+        return [frame.pts for frame in frames] == sorted(times)
+
+    def _count_frames(self, table: PacketTable, *, is_seekable: bool) -> Index:
+        """Find the frames by decoding them all; decoding can start where the decoder says so too."""
+        times, starts = array("q"), array("q")
         count, duration = 0, 0
         with opened(self._path) as file:
             for frame in file.frames():
@@ -189,47 +227,58 @@ class PyAVReader(VideoReader):
                 if frame.pts is not None:
                     times.append(frame.pts)
                     duration = frame.duration or 0
-            failed = file.num_failed
+                    if frame.key_frame:
+                        starts.append(frame.pts)
+            failed = min(file.num_failed, table.num_packets)
         if failed > max(1, MAX_BAD_SHARE * table.num_packets):  # one may be the last packet of a file cut short
             raise VideoError(self._path, f"{failed} of its {table.num_packets} packets cannot be decoded")
         if failed:
             self._warn(f"{failed} of its {table.num_packets} packets cannot be decoded; their frames are left out")
         pts = np.frombuffer(times, np.int64) if times else np.empty(0, np.int64)
+        keys = np.intersect1d(sorted_keys(table.keys), sorted_keys(starts))
+        has_false_keys = table.num_false_keys > 0 or len(keys) < len(table.keys)
         if len(pts) != count or not count or not rises(pts):
-            return Index(count, None, 0, None, table.has_hidden)
-        return Index(count, pts, duration, keys, table.has_hidden)
+            return Index(count, None, 0, None, table.has_hidden, has_false_keys)
+        usable = keys if is_seekable and len(keys) else None
+        return Index(count, pts, duration, usable, table.has_hidden, has_false_keys)
 
-    def _rate_and_duration(self, index: Index) -> tuple[float | None, float | None]:
+    def _rate_and_duration(self, index: Index, table: PacketTable) -> tuple[float | None, float | None]:
         """Return the mean frame rate and the duration."""
-        stream, count = self._file.stream, index.num_frames
+        stream = self._file.stream
         rate = float(stream.average_rate) if stream.average_rate else None
-        if index.pts is None or stream.time_base is None:
-            return rate, count / rate if rate else None
+        if self._file.containers & _RAW_STREAMS:
+            stated = stream.codec_context.framerate
+            rate = float(stated) if stated else rate
+            if not stated:
+                self._warn(f"it does not say how fast it is shown; {rate:g} frames per second are taken")
+        if stream.time_base is None:
+            return rate, index.num_frames / rate if rate else None
         tick = float(stream.time_base)
-        shown, last = float((index.pts[-1] - index.pts[0]) * tick), index.last_duration * tick
-        if not last:
-            last = shown / (count - 1) if count > 1 else 1 / rate if rate else 0.0
-        duration = shown + last
-        if not duration:
-            return rate, None
-        # Containers that count in milliseconds miss the true rate by their rounding.
-        exact = rate is not None and abs(rate * duration / count - 1) < 1e-3
-        return rate if exact else count / duration, duration
+        if index.pts is not None:
+            times = seconds_after_first(index.pts, tick, may_jump=self._may_jump)
+            return rate_and_duration(times, index.last_duration * tick, rate)
+        if len(table.dts) == table.num_packets and not self._file.containers & _RAW_STREAMS:
+            rate = rate_of_packets(np.frombuffer(table.dts, np.int64), tick, index.num_frames, rate)
+        return rate, index.num_frames / rate if rate else None
+
+    @property
+    def _may_jump(self) -> bool:
+        return bool(self._file.containers & _JUMPING_CONTAINERS)
 
     def _times(self, fps: float | None) -> npt.NDArray[np.float64] | None:
         """Return when each frame is shown: as its packet says, else in even steps."""
         index, tick = self._index, self._file.stream.time_base
         if index.pts is not None and tick is not None:
-            return (index.pts - index.pts[0]) * float(tick)
+            return seconds_after_first(index.pts, float(tick), may_jump=self._may_jump)
         return np.arange(index.num_frames) / fps if fps else None
 
     def _compare_with_header(self, duration_seconds: float | None) -> None:
         """Warn when the header promises much more than there is, as after an unfinished download."""
-        stated = self._file.container.duration
+        stated = self._file.stated_duration
         if stated is None or duration_seconds is None or not self._file.containers & _STATING_DURATION:
             return
-        if stated / 1e6 > 1.05 * duration_seconds + 1:
-            self._warn(f"its header says {stated / 1e6:.1f} s, its pictures end after {duration_seconds:.1f} s")
+        if stated > 1.05 * duration_seconds + 1:
+            self._warn(f"its header says {stated:.1f} s, its pictures end after {duration_seconds:.1f} s")
 
     def _decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         # All frames are decoded from the start: nothing to skip, and nothing to check.
@@ -257,14 +306,14 @@ class PyAVReader(VideoReader):
             if not self._go_to(keys[done]):
                 return False
             before = done
-            for newest, frame in self._file.frames_for(frozenset(queue[done:])):
+            for newest, frame in self._file.frames_for(frozenset(queue[done:]), keys[done]):
                 if frame.pts is None or frame.pts > queue[done] or self._file.num_failed > num_failed:
                     return False
                 if frame.is_corrupt:
                     return False
                 if frame.pts < queue[done]:
                     continue
-                yield wanted[done], self._file.to_rgb(frame, self._rotation)
+                yield wanted[done], self._to_rgb(self._file, frame)
                 done += 1
                 if done == len(queue):
                     return True
@@ -286,6 +335,12 @@ class PyAVReader(VideoReader):
                 self._file.learn_encoder(first)
         return self._file.seek(key)
 
+    def _to_rgb(self, file: PyAVFile, frame: VideoFrame) -> Frame:
+        rgb = file.to_rgb(frame, self.orientation)
+        if file.odd_matrix is not None:
+            self._warn(f"its colour matrix, number {file.odd_matrix}, cannot be converted; the usual one is taken")
+        return rgb
+
     def _decode_from_start(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         last = wanted[-1]
         needed: Container[int] = wanted if isinstance(wanted, range) else frozenset(wanted)
@@ -293,7 +348,7 @@ class PyAVReader(VideoReader):
             file.size = self._file.size
             for index, frame in self._without_gaps(file.frames(), last):
                 if index in needed:
-                    yield index, file.to_rgb(frame, self._rotation)
+                    yield index, self._to_rgb(file, frame)
 
     def _without_gaps(self, frames: Iterator[VideoFrame], last: int) -> Iterator[tuple[int, VideoFrame]]:
         """Number frames decoded from the start, up to `last`; a missing one is the nearest earlier, else the next."""

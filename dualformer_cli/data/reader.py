@@ -51,6 +51,8 @@ class VideoInfo:
     """What decodes it: pyav, decord or frames."""
     rotation: int
     """Degrees counter-clockwise by which stored frames are turned; already applied."""
+    is_mirrored: bool = False
+    """Whether stored frames are mirrored, left and right, before they are turned; already applied."""
     is_seekable: bool
     """Whether a frame can be reached without decoding all before it."""
     warnings: tuple[str, ...] = ()

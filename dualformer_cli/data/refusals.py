@@ -48,6 +48,15 @@ def first_bytes(path: str) -> bytes:
         raise VideoError(path, plain_reason(error)) from None
 
 
+def is_motion_jpeg(path: str) -> bool:
+    """Return whether a file is a bare series of JPEG pictures. One image can hold a preview or two beside itself."""
+    with open(path, "rb") as file:
+        return file.read(3) == b"\xff\xd8\xff" and file.read(_SEARCHED_BYTES).count(b"\xff\xd9\xff\xd8\xff") > 3
+
+
+_SEARCHED_BYTES = 16 << 20
+_IMAGE_BRANDS = re.compile(rb"....ftyp(heic|heix|heim|heis|mif1|avif)", re.DOTALL)
+_MP4_BOXES = frozenset({b"ftyp", b"styp", b"moov", b"moof", b"sidx", b"mdat"})
 _SIGNATURES = (
     (re.compile(rb"\s*#EXTM3U|\s*ffconcat |\s*\[playlist\]"), "a playlist, not a video"),
     (re.compile(rb"\s*<(!doctype html|html|head|body)", re.IGNORECASE), "a web page, not a video; download it again"),
@@ -56,14 +65,18 @@ _SIGNATURES = (
         re.compile(rb"\xff\xd8\xff|\x89PNG|BM....\0\0\0\0|RIFF....WEBP|II\*\0|MM\0\*", re.DOTALL),
         "an image, not a video",
     ),
-    (re.compile(rb"....ftyp(heic|heix|heim|heis|mif1|avif)", re.DOTALL), "an image, not a video"),
+    (_IMAGE_BRANDS, "an image, not a video"),
     (re.compile(rb"ID3|fLaC|RIFF....WAVE|\xff[\xf1-\xf3\xf9-\xfb]", re.DOTALL), "an audio file, not a video"),
     (re.compile(rb"PK\x03\x04|\x1f\x8b|BZh|\xfd7zXZ|Rar!|7z\xbc\xaf"), "an archive, not a video; unpack it"),
 )
 
 
-def explain_unknown(head: bytes) -> str:
-    """Say what a file is that no demuxer wants."""
+def explain_unknown(path: str, head: bytes) -> str:
+    """Say what a file is that no demuxer wants, by its first bytes."""
+    if head[4:8] in _MP4_BOXES and not _IMAGE_BRANDS.match(head):
+        return _explain_mp4(path)
+    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20:21] and head[20] & 2:
+        return "an animated WebP, which is not read here; convert it to MP4 or GIF"
     text = head.removeprefix(b"\xef\xbb\xbf")
     for signature, reason in _SIGNATURES:
         if signature.match(text):
@@ -71,3 +84,38 @@ def explain_unknown(head: bytes) -> str:
     if all(byte >= 32 or byte in b"\t\n\r\f" for byte in text):
         return "a text file, not a video"
     return "not a video format that is known here, or damaged beyond opening"
+
+
+def _explain_mp4(path: str) -> str:
+    """Say why an MP4 cannot be opened, by the boxes that are in it."""
+    boxes = _boxes(path)
+    if "moov" not in boxes:
+        if "moof" in boxes:
+            return (
+                "a media segment without its initialization segment; join them, as in: cat init.mp4 seg.m4s > all.mp4"
+            )
+        return "an MP4 without a readable index, as left by an unfinished download or recording"
+    if "moof" not in boxes and "mdat" not in boxes:
+        return "an initialization segment without any frames; append the media segments that belong to it"
+    return "an MP4 whose index is damaged"
+
+
+def _boxes(path: str) -> set[str]:
+    """Return the kinds of the outermost boxes of an MP4, as far as they can be followed."""
+    kinds: set[str] = set()
+    with open(path, "rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        position = 0
+        while position + 8 <= end and len(kinds) < 64:
+            file.seek(position)
+            head = file.read(16)
+            size, kind = int.from_bytes(head[:4], "big"), head[4:8]
+            if size == 1:
+                size = int.from_bytes(head[8:16], "big")
+            position += size or end
+            if position > end > 0 and size:
+                break  # cut off
+            kinds.add(kind.decode("latin-1"))
+            if size < 8:  # 0: up to the end
+                break
+    return kinds

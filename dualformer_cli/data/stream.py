@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dualformer_cli.data.orientation import orientation_of
 from dualformer_cli.data.reader import MAX_PIXELS, Transform
 from dualformer_cli.errors import VideoError
 
@@ -374,7 +375,7 @@ class _Converter:
     def to_rgb(self, frame: Any) -> np.ndarray:
         self._size = self._size or (frame.width, frame.height)
         image: np.ndarray = self._reformatter.reformat(frame, *self._size, "rgb24", threads=1).to_ndarray()
-        return np.ascontiguousarray(np.rot90(image, frame.rotation % 360 // 90))
+        return np.ascontiguousarray(orientation_of(frame).apply(image))
 
 
 def _decode(packet: Any) -> list[Any]:

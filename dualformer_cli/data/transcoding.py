@@ -23,6 +23,7 @@ import numpy as np
 import PIL.Image
 
 from dualformer_cli.data.opening import open_video
+from dualformer_cli.data.orientation import Orientation
 from dualformer_cli.data.pyav_reader import PyAVReader
 from dualformer_cli.data.reader import Frame, VideoReader
 from dualformer_cli.data.workers import heartbeat
@@ -225,7 +226,7 @@ class _Encoder:
         self._av = av
         self._target = target
         self._reformatter = VideoReformatter()
-        self._quarter_turns = reader.info.rotation // 90
+        self._orientation = Orientation(reader.info.is_mirrored, reader.info.rotation)
         self.width, self.height = fitted_size(reader.info.width, reader.info.height, short_side, even=True)
         self._ticks, self._tick = _times(reader)
         self._rate = Fraction(reader.info.fps or 25).limit_denominator(1001)
@@ -255,7 +256,7 @@ class _Encoder:
         """Scale, turn and bring into the target's pixel format."""
         from av.video.reformatter import Colorspace
 
-        width, height = (self.width, self.height)[:: -1 if self._quarter_turns % 2 else 1]
+        width, height = self._orientation.upright_size(self.width, self.height)
         matrix = _BT601 if picture.colorspace == _RGB else picture.colorspace
         scaled = self._reformatter.reformat(
             picture,
@@ -280,11 +281,9 @@ class _Encoder:
         """
         turned = self._av.VideoFrame(self.width, self.height, "yuv420p")
         for source, target in zip(picture.planes, turned.planes, strict=True):
-            pixels = np.frombuffer(memoryview(source), np.uint8).reshape(source.height, source.line_size)[
-                :, : source.width
-            ]
+            stored = np.frombuffer(memoryview(source), np.uint8).reshape(source.height, source.line_size)
             rows = np.zeros((target.height, target.line_size), np.uint8)
-            rows[:, : target.width] = np.rot90(pixels, self._quarter_turns)
+            rows[:, : target.width] = self._orientation.apply(stored[:, : source.width])
             target.update(rows.tobytes())
         return turned
 

@@ -51,12 +51,13 @@ SOUGHT = [
     "hevc_open_groups.mkv",
     "av1.mp4",
     "mjpeg.mp4",
+    "mjpeg.avi",
     "rotated_90.mp4",
     "rotated_180.mp4",
     "rotated_270.mp4",
     "edit_list.mp4",
 ]
-FROM_THE_START = ["h264.avi", "h264.ts", "h264.h264", "mpeg4.avi", "mpeg2.mpg", "mjpeg.avi"]
+FROM_THE_START = ["h264.avi", "h264.ts", "h264.h264", "mpeg4.avi", "mpeg2.mpg"]
 REPAIRED = ["h264_intra_refresh.mp4", "h264_one_frame.mp4"]
 
 
@@ -159,20 +160,32 @@ def test_a_known_mp4_is_opened_by_its_header_alone_and_still_found_by_seeking(
             assert (reader.read(indices) == np.stack([expected[number] for number in indices])).all()
 
 
-def test_of_several_streams_a_known_file_is_read_from_the_same(clips: Any, tmp_path: Path) -> None:
-    path = tmp_path / "two.mp4"
+def write_two_streams(clips: Any, path: Path, codec: str, default: int | None = None) -> None:
+    """Write a small and a larger stream of one file; `default` is the one that is flagged so."""
     with av.open(str(path), "w") as container:
-        for width, height in ((64, 48), (128, 96)):
-            stream = container.add_stream("libx264", rate=25)
+        for number, (width, height) in enumerate(((64, 48), (128, 96))):
+            stream = container.add_stream(codec, rate=25)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            if default is not None:
+                stream.disposition = av.stream.Disposition.default if number == default else 0
         for stream in container.streams.video:
             for number in range(9):
                 picture = clips.draw(number + 100, stream.width, stream.height)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+                frame.pts = number
+                container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(("default", "size"), [(0, (64, 48)), (1, (128, 96))])
+def test_the_default_stream_is_the_video_in_a_known_file_too(
+    clips: Any, tmp_path: Path, default: int, size: tuple[int, int]
+) -> None:
+    path = tmp_path / "two.mp4"
+    write_two_streams(clips, path, "libx264", default)
     with open_video(path, decoder="pyav") as reader:
         info, frames = reader.info, reader.read([7, 2])
-        assert (info.width, info.height) == (128, 96)
+        assert (info.width, info.height) == size
         assert [clips.number_of(frame) for frame in frames] == [107, 102]
     with open_video(path, decoder="pyav", index=reader.index) as again:
         assert again.info == info
@@ -242,22 +255,11 @@ def test_reads_and_full_passes_do_not_disturb_each_other(clips: Any, decoder: An
             assert_same(reader.read([39 - index])[0], expected[39 - index])
 
 
-def test_the_largest_video_stream_is_the_video(clips: Any, tmp_path: Path) -> None:
-    path = tmp_path / "two.mp4"
-    with av.open(str(path), "w") as container:
-        for width, height in ((64, 48), (128, 96)):
-            stream = container.add_stream("mpeg4", rate=25)
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for stream in container.streams.video:
-            for number in range(3):
-                picture = clips.draw(number + 100, stream.width, stream.height)
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
-                frame.pts = number
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+def test_where_no_stream_is_the_default_the_largest_is_the_video(clips: Any, tmp_path: Path) -> None:
+    path = tmp_path / "two.ts"
+    write_two_streams(clips, path, "mpeg2video")
     with open_video(path) as reader:
         assert (reader.info.width, reader.info.height) == (128, 96)
-        assert numbers_in(reader, clips, [2, 0]) == [102, 100]
 
 
 def test_frames_that_change_size_half_way_keep_the_first_size(clips: Any, tmp_path: Path) -> None:
@@ -737,11 +739,11 @@ def test_more_than_a_tenth_of_the_frames_missing_is_an_error(clips: Any, tmp_pat
 
 def test_damaged_packets_of_containers_without_an_index_are_left_out(clips: Any, tmp_path: Path) -> None:
     path = tmp_path / "damaged.avi"
-    wipe_packets(clips.path("mjpeg.avi"), path, {3, 4})
+    wipe_packets(clips.path("mpeg4_keys.avi"), path, {3, 4})
     with open_video(path, decoder="pyav") as reader:
         assert [clips.number_of(frame) for frame in reader.frames()] == [0, 1, 2, *range(5, 40)]
         assert reader.info.warnings == ("2 of its 40 packets cannot be decoded; their frames are left out",)
-    wipe_packets(clips.path("mjpeg.avi"), path, {3, 4, 5, 6, 7})
+    wipe_packets(clips.path("mpeg4_keys.avi"), path, {3, 4, 5, 6, 7})
     with pytest.raises(VideoError, match="5 of its 40 packets cannot be decoded"):
         open_video(path, decoder="pyav")
 
