@@ -18,6 +18,7 @@ from dualformer_cli.data.frame_times import rate_and_duration, rate_of_packets, 
 from dualformer_cli.data.orientation import orientation_of
 from dualformer_cli.data.pyav_file import ENCRYPTED, PyAVFile, opened
 from dualformer_cli.data.reader import MAX_BAD_SHARE, MAX_FRAMES, FileIndex, Frame, VideoInfo, VideoReader
+from dualformer_cli.data.refusals import explain_empty
 from dualformer_cli.errors import VideoError
 
 if TYPE_CHECKING:
@@ -105,7 +106,9 @@ class PyAVReader(VideoReader):
         table, first = self._scan()
         index = self._make_index(table)
         if first is None:
-            raise VideoError(self._path, "no frame of it can be decoded")
+            raise VideoError(
+                self._path, explain_empty(self._path) if not table.num_packets else "no frame of it can be decoded"
+            )
         fps, duration = self._rate_and_duration(index, table)
         self._compare_with_header(duration)
         return Findings(

@@ -95,9 +95,16 @@ def _explain_mp4(path: str) -> str:
                 "a media segment without its initialization segment; join them, as in: cat init.mp4 seg.m4s > all.mp4"
             )
         return "an MP4 without a readable index, as left by an unfinished download or recording"
-    if "moof" not in boxes and "mdat" not in boxes:
-        return "an initialization segment without any frames; append the media segments that belong to it"
-    return "an MP4 whose index is damaged"
+    return _HEADER_ALONE if boxes.isdisjoint({"moof", "mdat"}) else "an MP4 whose index is damaged"
+
+
+_HEADER_ALONE = "an initialization segment without any frames; append the media segments that belong to it"
+
+
+def explain_empty(path: str) -> str:
+    """Say why a file that opens holds no packets."""
+    is_header = first_bytes(path)[4:8] in _MP4_BOXES and _boxes(path).isdisjoint({"moof", "mdat"})
+    return _HEADER_ALONE if is_header else "its video holds no frames"
 
 
 def _boxes(path: str) -> set[str]:
