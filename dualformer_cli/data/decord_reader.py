@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from dualformer_cli.data import bitstream
 from dualformer_cli.data.pyav_file import load_av, opened
 from dualformer_cli.data.pyav_reader import SEEKABLE_CONTAINERS, PyAVReader
 from dualformer_cli.data.reader import MAX_FRAMES, Frame, VideoInfo, VideoReader, check_pixels
-from dualformer_cli.data.refusals import first_bytes
+from dualformer_cli.data.refusals import first_bytes, is_fragmented
 from dualformer_cli.data.workers import heartbeat
 from dualformer_cli.errors import VideoError
 
@@ -40,18 +41,29 @@ class _DecordError(Exception):
 
 _DECORD_CODECS = frozenset({"h264", "hevc", "vp8", "vp9"})
 _DECORD_CONTAINERS = SEEKABLE_CONTAINERS | {"avi"}
+_H264_IDR = 5
+_SAME_SECONDS = 0.02
+"""Difference of two times of a frame below which they are one: some containers count in milliseconds."""
+_SAME_LEVELS = 12
+"""Mean difference in grey levels below which two decoders made the same picture; another picture differs by more."""
 _MP4_OR_MATROSKA = re.compile(rb"....ftyp|\x1a\x45\xdf\xa3", re.DOTALL)
 
 
 def _obstacle(pyav: PyAVReader) -> str | None:
     """Say why decord's frames would be wrong even when it decodes from the start."""
-    file = pyav._file
+    file, pixels = pyav._file, pyav._file.stream.codec_context.pix_fmt or ""
     if not file.containers & _DECORD_CONTAINERS:
         return f"decord misplaces frames of {sorted(file.containers)[0]} files"
+    if pyav._index.pts is None and "avi" not in file.containers:
+        return "its packets do not say when frames are shown, and decord misplaces them"
     if pyav._index.has_hidden:
         return "decord does not see the edit list, which hides frames"
-    if file.codec == "h264" and "444" in (file.stream.codec_context.pix_fmt or ""):
+    if "mov" in file.containers and is_fragmented(pyav.info.path):
+        return "decord misplaces frames of fragmented MP4 files"
+    if file.codec == "h264" and "444" in pixels:
         return "decord garbles H.264 4:4:4"
+    if pixels == "pal8":
+        return "decord garbles pictures of a palette"
     return None
 
 
@@ -60,7 +72,8 @@ def _is_plain(pyav: PyAVReader) -> bool:
     file = pyav._file
     is_known = file.containers & SEEKABLE_CONTAINERS and file.codec in _DECORD_CODECS
     is_420 = (file.stream.codec_context.pix_fmt or "").startswith(("yuv420p", "yuvj420p"))
-    return bool(is_known and is_420 and pyav.info.is_seekable and _has_closed_groups(pyav.info.path))
+    is_sought = pyav.info.is_seekable and not pyav._index.has_false_keys
+    return bool(is_known and is_420 and is_sought and _has_closed_groups(pyav.info.path))
 
 
 def _has_closed_groups(path: str) -> bool:
@@ -73,24 +86,10 @@ def _has_closed_groups(path: str) -> bool:
                 return False
             if packet.is_keyframe:
                 key_pts = packet.pts
-                if file.codec == "h264" and not _is_idr(bytes(packet), extradata):
-                    return False
+                units = bitstream.nal_units("h264", memoryview(packet), extradata) if file.codec == "h264" else ()
+                if file.codec == "h264" and not any(unit[0] & 31 == _H264_IDR for unit in units):
+                    return False  # a picture that is merely mended bit by bit
         return not file.num_failed
-
-
-def _is_idr(data: bytes, extradata: bytes) -> bool:
-    """Tell an H.264 key packet that starts afresh from one where a picture is merely mended bit by bit."""
-    if extradata[:1] != b"\1" or len(extradata) < 5:
-        return False  # not in the layout of MP4 and Matroska
-    length_bytes = extradata[4] % 4 + 1
-    position = 0
-    while position + length_bytes < len(data):
-        size = int.from_bytes(data[position : position + length_bytes], "big")
-        position += length_bytes
-        if data[position] & 31 == 5:
-            return True
-        position += size
-    return False
 
 
 class DecordReader(VideoReader):
@@ -134,8 +133,7 @@ class DecordReader(VideoReader):
             obstacle = _obstacle(pyav)
             if obstacle is None:
                 self._video = self._open_decord()
-                if len(self._video) != pyav.info.num_frames:
-                    obstacle = f"decord counts {len(self._video)} frames, PyAV {pyav.info.num_frames}"
+                obstacle = self._difference(pyav)
         except _DecordError as error:
             obstacle = str(error)
         if obstacle is not None:
@@ -149,6 +147,24 @@ class DecordReader(VideoReader):
             is_seekable=pyav.info.is_seekable if self._video is None else self._can_seek,
             warnings=tuple(self.warnings),
         )
+
+    def _difference(self, pyav: PyAVReader) -> str | None:
+        """Say how decord's table of frames, or its first picture, differs from PyAV's; None if they agree."""
+        num_frames = len(self._video)
+        if num_frames != pyav.info.num_frames:
+            return f"decord counts {num_frames} frames, PyAV {pyav.info.num_frames}"
+        spans = np.asarray(self._call(self._video.get_frame_timestamp, range(num_frames)), np.float64)
+        times = spans[:, 0] - spans[0, 0]
+        if (
+            pyav._index.pts is not None
+            and pyav.times_seconds is not None
+            and np.abs(times - pyav.times_seconds).max() > _SAME_SECONDS
+        ):
+            return "decord shows its frames at other times"
+        ours, theirs = pyav.read([0])[0], self._next(self._open_decord())
+        if ours.shape != theirs.shape or np.abs(ours.astype(np.int16) - theirs).mean() > _SAME_LEVELS:
+            return "decord shows another first picture, or turns it otherwise"
+        return None
 
     def _open_alone(self) -> None:
         self._can_seek = False

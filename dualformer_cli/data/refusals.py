@@ -101,6 +101,11 @@ def _explain_mp4(path: str) -> str:
 _HEADER_ALONE = "an initialization segment without any frames; append the media segments that belong to it"
 
 
+def is_fragmented(path: str) -> bool:
+    """Return whether an MP4 comes in fragments, each with an index of its own."""
+    return "moof" in _boxes(path)
+
+
 def explain_empty(path: str) -> str:
     """Say why a file that opens holds no packets."""
     is_header = first_bytes(path)[4:8] in _MP4_BOXES and _boxes(path).isdisjoint({"moof", "mdat"})

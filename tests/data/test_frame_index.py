@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dualformer_cli.data import bitstream
+from dualformer_cli.data.decord_reader import load_decord
 from dualformer_cli.data.opening import open_video
 from dualformer_cli.data.pyav_reader import PyAVReader
 from dualformer_cli.errors import VideoError
@@ -346,3 +347,28 @@ def test_segments_of_an_mp4_are_told_apart(tmp_path: Path) -> None:
         open_video(tmp_path / "init.mp4")
     with pytest.raises(VideoError, match="a media segment without its initialization segment"):
         open_video(tmp_path / "segment.m4s")
+
+
+@pytest.mark.skipif(load_decord() is None, reason="decord is not installed")
+@pytest.mark.parametrize(
+    ("options", "change", "reason"),
+    [
+        ({"movflags": "frag_keyframe+empty_moov"}, None, "decord misplaces frames of fragmented MP4 files"),
+        ({}, time_of_decoding, "its packets do not say when frames are shown"),
+    ],
+)
+def test_decord_hands_over_what_it_would_misplace(tmp_path: Path, options: Any, change: Any, reason: str) -> None:
+    path = encode(tmp_path / "in.mp4", "libx264", **X264)
+    with av.open(str(path)) as whole, av.open(str(tmp_path / "out.mp4"), "w", options=options) as part:
+        out = part.add_stream_from_template(whole.streams.video[0])
+        for number, packet in enumerate(whole.demux(video=0)):
+            if packet.size:
+                if change is not None:
+                    change(packet, number)
+                packet.stream = out
+                part.mux(packet)
+    expected = decode(tmp_path / "out.mp4")
+    with open_video(tmp_path / "out.mp4", decoder="decord") as reader:
+        assert (reader.read([33, 5]) == np.stack([expected[33], expected[5]])).all()
+        assert reader.info.decoder == "pyav"
+        assert any(reason in warning for warning in reader.info.warnings)

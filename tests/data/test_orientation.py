@@ -10,6 +10,7 @@ import av
 import numpy as np
 import pytest
 
+from dualformer_cli.data.decord_reader import load_decord
 from dualformer_cli.data.opening import open_video
 from dualformer_cli.data.orientation import from_matrix
 from dualformer_cli.data.transcoding import Conversion, transcode
@@ -85,6 +86,17 @@ def test_the_whole_matrix_of_a_container_counts(tmp_path: Path, entries: Any, ex
     with open_video(path, index=index) as again:
         assert again.info == info
         assert np.abs(np.array(quarters(again.read([1])[0]), int) - expected).max() < 12
+
+
+@pytest.mark.skipif(load_decord() is None, reason="decord is not installed")
+@pytest.mark.parametrize(("entries", "expected"), SHOWN.items(), ids=str)
+def test_decord_gives_the_same_or_is_not_used(tmp_path: Path, entries: Any, expected: Any) -> None:
+    path = write(tmp_path / "in.mp4", 64, 64)  # square, so that the size tells nothing
+    put_matrix(path, matrix_of(*entries))
+    with open_video(path, decoder="decord") as reader:
+        assert np.abs(np.array(quarters(reader.read([2])[0]), int) - expected).max() < 12
+        is_handed_over = any("turns it otherwise" in warning for warning in reader.warnings)
+        assert is_handed_over or reader.info.decoder == "decord"
 
 
 @pytest.mark.parametrize(("entries", "expected"), SHOWN.items(), ids=str)
