@@ -331,6 +331,7 @@ class _Session:
 
     def _write_beside(self, result: dict[str, Any]) -> None:
         """Write the subtitles and the annotated video of one input; what fails becomes the input's error."""
+        from dualformer_cli.data.workers import item_error
         from dualformer_cli.outputs.report import write_srt
 
         if result["status"] != "ok":
@@ -340,8 +341,8 @@ class _Session:
                 continue
             try:
                 write(result, target)
-            except (DualFormerError, OSError) as error:
-                result.update(status="error", error=f"classified, but not saved: {error}")
+            except Exception as error:  # of any kind: it costs this file
+                result.update(status="error", error=f"classified, but not saved: {item_error(error)}")
 
     def _save_annotated(self, result: dict[str, Any], target: Path) -> None:
         """Have a worker draw the result onto its video."""

@@ -40,8 +40,8 @@ from dualformer_cli.data.transcoding import (
     fitted_size,
     transcode,
 )
-from dualformer_cli.data.workers import WorkerDied, WorkerPool, WorkerTimeout
-from dualformer_cli.errors import DualFormerError, VideoError
+from dualformer_cli.data.workers import WorkerPool, item_error
+from dualformer_cli.errors import CannotWriteError, DualFormerError
 from dualformer_cli.files import atomic_path
 
 Convert = Literal["transcode", "frames"]
@@ -519,10 +519,8 @@ def _look_at(pool: WorkerPool, plan: Plan, videos: Sequence[int]) -> Iterator[tu
     jobs = (Look(path=plan.sources[video], check=plan.check) for video in videos)
     outcomes = pool.imap(look, jobs, ahead=8 * plan.num_workers)
     for video, (_, outcome) in zip(videos, outcomes, strict=True):
-        if isinstance(outcome, WorkerTimeout | WorkerDied):
-            yield video, Finding(status=f"broken: {outcome}")
-        elif isinstance(outcome, Exception):
-            raise outcome
+        if isinstance(outcome, Exception):
+            yield video, Finding(status=f"broken: {item_error(outcome).reason}")
         else:
             yield video, outcome
 
@@ -629,10 +627,10 @@ def _convert_all(
                 done[video] = outcome
                 facts = {"settings": settings, "recipe": RECIPE, "stamp": stamp(plan.sources[video])}
                 journal.add("done", target, **facts, result=asdict(outcome))
-            elif isinstance(outcome, VideoError | WorkerTimeout | WorkerDied):
-                failed[video] = outcome.reason if isinstance(outcome, VideoError) else str(outcome)
+            elif isinstance(error := item_error(outcome), CannotWriteError):
+                raise error  # it concerns the others too
             else:
-                raise outcome
+                failed[video] = error.reason
             progress.advance(note=plan.content.videos[video].path)
     return _Result(done=done, failed=failed, kept=kept)
 
@@ -741,8 +739,6 @@ def _estimate(
         if isinstance(outcome, Estimate):
             share = job.num_frames / max(1, outcome.num_frames)
             num_bytes[number], seconds[number] = outcome.num_bytes * share, outcome.seconds * share
-        elif not isinstance(outcome, DualFormerError):
-            raise outcome
     size = total(num_bytes, drawn, weights)
     return {
         "videos": len(weights) * times,

@@ -27,7 +27,7 @@ from dualformer_cli.data.orientation import Orientation
 from dualformer_cli.data.pyav_reader import PyAVReader
 from dualformer_cli.data.reader import Frame, VideoReader
 from dualformer_cli.data.workers import heartbeat
-from dualformer_cli.errors import DualFormerError, VideoError
+from dualformer_cli.errors import CannotWriteError, DualFormerError, VideoError
 from dualformer_cli.files import atomic_path
 
 if TYPE_CHECKING:
@@ -173,7 +173,7 @@ def _disk_errors(target: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise DualFormerError(f"cannot write {target!r}: {reason}") from error
+        raise CannotWriteError(f"cannot write {target!r}: {reason}") from error
 
 
 @contextmanager

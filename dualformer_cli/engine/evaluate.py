@@ -25,11 +25,11 @@ from dualformer_cli.data.manifest import load_class_names, read_manifest
 from dualformer_cli.data.matching import match_classes
 from dualformer_cli.data.reader import FileIndex
 from dualformer_cli.data.samples import Sample
-from dualformer_cli.data.workers import WorkerPool
+from dualformer_cli.data.workers import WorkerPool, item_error
 from dualformer_cli.engine import metrics
 from dualformer_cli.engine.distributed import Ranks, gather_objects
 from dualformer_cli.engine.scoring import Scorer
-from dualformer_cli.errors import DualFormerError, TooShortError, VideoError
+from dualformer_cli.errors import DualFormerError, TooShortError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -371,12 +371,8 @@ def _score(
     jobs = ((i, file, sample.start, sample.num_frames, indexes.get(file)) for i, file, sample in parts)
     for (index, file, *_), outcome in pool.imap(partial(_read, plan), jobs):
         record = partial(VideoRecord, index, listed.samples[index].path, listed.labels[index])
-        if isinstance(outcome, DualFormerError):
-            yield record(
-                _bucket(file, outcome), outcome.reason if isinstance(outcome, VideoError) else str(outcome), None
-            )
-        elif isinstance(outcome, Exception):
-            raise outcome
+        if isinstance(outcome, Exception):
+            yield record(_bucket(file, outcome), item_error(outcome).reason, None)
         else:
             if outcome.index is not None:
                 indexes.put(file, outcome.index)
@@ -391,7 +387,7 @@ def _read(plan: ViewPlan, job: tuple[int, str, int, int | None, FileIndex | None
     return read_views(file, plan, start=start, num_frames=num_frames, index=index)
 
 
-def _bucket(file: str, error: DualFormerError) -> Bucket:
+def _bucket(file: str, error: Exception) -> Bucket:
     if isinstance(error, TooShortError):
         return "too_short"
     return "unreadable" if os.path.lexists(file) else "missing"
