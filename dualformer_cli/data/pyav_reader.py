@@ -22,7 +22,9 @@ from dualformer_cli.data.refusals import explain_empty
 from dualformer_cli.errors import VideoError
 
 if TYPE_CHECKING:
+    from av.packet import Packet
     from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
 
 SEEKABLE_CONTAINERS = frozenset({"mov", "mp4", "matroska", "webm"})
 """Containers that state when each frame is shown and find a timestamp again; others are decoded from the start, unless
@@ -55,6 +57,24 @@ class StrictDecode:
     """Whether frames are hidden by an edit list."""
     stated_seconds: float | None
     """Duration that the container's header states, sound included."""
+
+
+class _Damage:
+    """How far the failure of one packet reaches: to the next key packet, unless nothing refers to it."""
+
+    def __init__(self) -> None:
+        self.spreads = False
+        self._key_pts: int | None = None
+
+    def begin(self, packet: Packet[VideoStream]) -> None:
+        if packet.is_keyframe:
+            self.spreads, self._key_pts = False, packet.pts
+
+    def end(self, packet: Packet[VideoStream] | None, *, has_failed: bool) -> None:
+        # Pictures that are shown before the key packet they follow end an open group: those after it need none of them.
+        pts = None if packet is None else packet.pts
+        is_leading = pts is not None and self._key_pts is not None and pts < self._key_pts
+        self.spreads = self.spreads or (has_failed and not is_leading)
 
 
 class PyAVReader(VideoReader):
@@ -135,13 +155,13 @@ class PyAVReader(VideoReader):
     def decode_strictly(self, wanted: Container[int]) -> StrictDecode:
         """Decode all from the start, taking all for damaged that decoders usually paint over."""
         frames: dict[int, Frame] = {}
-        position, num_clean, num_hidden, is_dirty = 0, 0, 0, False
+        position, num_clean, num_hidden, damage = 0, 0, 0, _Damage()
         with opened(self._path, strict=True) as file:
             file.size = self._file.size
             for packet in chain(file.packets(), [None]):
                 if packet is not None:
                     num_hidden += packet.is_discard
-                    is_dirty = is_dirty and not packet.is_keyframe
+                    damage.begin(packet)
                 num_failed = file.num_failed
                 for frame in file.decode(packet):
                     index = self._place(frame, position)
@@ -149,11 +169,15 @@ class PyAVReader(VideoReader):
                         continue
                     if index in wanted:
                         frames[index] = np.ascontiguousarray(self._to_rgb(file, frame))
-                    num_clean += not (is_dirty or frame.is_corrupt)
+                    num_clean += not (damage.spreads or frame.is_corrupt)
                     position = index + 1
-                is_dirty = is_dirty or file.num_failed > num_failed
+                damage.end(packet, has_failed=file.num_failed > num_failed)
             stated = file.stated_duration
             promised = len(file.stream.index_entries) - num_hidden if "mov" in file.containers else 0
+            if file.codec == "h264" and not bitstream.codes_whole_frames(file.stream.codec_context.extradata or b""):
+                promised = 0  # a packet can be half a frame
+        if not num_clean and not self._is_damaged():
+            num_clean = promised = self.info.num_frames  # it is the decoder that is too strict with this codec
         return StrictDecode(
             frames=frames,
             num_expected=max(promised, self.info.num_frames),
@@ -161,6 +185,11 @@ class PyAVReader(VideoReader):
             has_edit_list=self._index.has_hidden,
             stated_seconds=stated,
         )
+
+    def _is_damaged(self) -> bool:
+        """Return whether a decode as usual fails anywhere."""
+        with opened(self._path) as file:
+            return any(frame.is_corrupt for frame in file.frames()) or file.num_failed > 0
 
     def _scan(self) -> tuple[PacketTable, VideoFrame | None]:
         """Read all packets, decoding only until the first frame comes out."""
