@@ -224,12 +224,12 @@ def _report(
         }
         print_json(document)
     every: list[ItemOutcome | FetchOutcome] = [*outcomes, *weights]
-    failed = [one.error for one in every if one.error is not None and not _is_optional(one)]
+    failed = [_failure(one) for one in every if one.error is not None and not _is_optional(one)]
     if not as_json and len(failed) == len(every) == 1:
         raise DownloadError(failed[0])
     for outcome in outcomes:
         if outcome.error is not None:
-            log(("optional, " if outcome.optional else "") + outcome.error)
+            log(("optional, " if outcome.optional else "") + _failure(outcome))
         elif not as_json:
             typer.echo(f"{outcome.dataset} {outcome.name}: {outcome.status}, {_of(outcome)}{outcome.path}")
     for one in weights:
@@ -248,6 +248,13 @@ def _report(
 def _is_optional(outcome: ItemOutcome | FetchOutcome) -> bool:
     """Whether nothing failed when this did: what is optional and only has to be fetched by hand."""
     return getattr(outcome, "optional", False) and outcome.status == "by hand"
+
+
+def _failure(outcome: ItemOutcome | FetchOutcome) -> str:
+    """Return why it failed and, of several archives, how many are there all the same."""
+    num_wanted = getattr(outcome, "num_wanted", 1)
+    many = f"; {getattr(outcome, 'num_done', 0)} of {num_wanted} archives are there"
+    return f"{outcome.error}{many if num_wanted > 1 and outcome.status == 'error' else ''}"
 
 
 def _of(outcome: ItemOutcome) -> str:

@@ -13,6 +13,7 @@ import io
 import logging
 import lzma
 import os
+import re
 import shutil
 import stat
 import struct
@@ -106,7 +107,7 @@ def unpack(
     staging = staging_folder(root, layout) / archives[0].name
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    room = shutil.disk_usage(staging).free - _RESERVE_BYTES
+    room = max(0, shutil.disk_usage(staging).free - _RESERVE_BYTES)
     num_bytes = sum(archive.stat().st_size for archive in archives)
     budget = Budget(archives[0], num_bytes, limits or Limits(), room)
     try:
@@ -208,18 +209,21 @@ def _pieces(archives: Sequence[Path], stack: ExitStack) -> list[Callable[[], IO[
 
 
 def check_gaps(path: Path, names: Sequence[str]) -> None:
-    """Refuse pieces of which one is missing: their suffixes have to count from 0 (or aa) without a gap.
+    """Refuse pieces of which one is missing: their suffixes have to count from 0 (or aa, or 001) without a gap.
 
     Raises:
         DamagedArchiveError: naming the first that is missing.
     """
     if len(names) < 2:
         return
-    for number, name in enumerate(sorted(names)):
-        digits = stem(name)[-2:]
-        expected = f"{number:02d}" if digits.isdigit() else f"{chr(97 + number // 26)}{chr(97 + number % 26)}"
-        if digits != expected:
-            wanted = stem(name)[:-2] + expected
+    ordered = sorted(names)
+    told = re.search(r"\d+$", stem(ordered[0]))
+    width = len(told[0]) if told else 2
+    begin = 1 if told and width != 2 and int(told[0]) == 1 else 0  # split counts 00, 01, and others 001, 002
+    for number, name in enumerate(ordered, start=begin):
+        expected = f"{number:0{width}d}" if told else f"{chr(97 + number // 26)}{chr(97 + number % 26)}"
+        if stem(name)[-width:] != expected:
+            wanted = stem(name)[:-width] + expected
             raise DamagedArchiveError(path, f"is one of {len(names)} pieces, and the piece {wanted!r} is missing")
 
 

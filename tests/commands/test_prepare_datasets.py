@@ -81,7 +81,13 @@ def set_up(
             target.write_bytes(content)
         small = {"about_gb": 0.001, "num_bytes": None, "sha256": None, "md5": None, "num_archives": None}
         files = {
-            one: {"files": {key: small for key, file in entry.files.items() if file.urls or file.url_list}}
+            one: {
+                "files": {
+                    key: {**small, "published": dict.fromkeys(file.published)}
+                    for key, file in entry.files.items()
+                    if file.urls or file.url_list
+                }
+            }
             for one, entry in load_catalogue({}).datasets.items()
         }
         catalogue = tmp_path / "mirror.yaml"
