@@ -264,10 +264,11 @@ def _of(outcome: ItemOutcome) -> str:
 def _counted(row: SplitPresence) -> str:
     """Say how many of the annotated videos are there."""
     missing = row.annotated - row.present
+    few = "" if row.published is None else f"; the annotations name {row.annotated} of the {row.published} published"
     if missing <= 0:
-        return f"{row.present} of {row.annotated} videos are there"
+        return f"{row.present} of {row.annotated} videos are there{few}"
     some = f", such as {', '.join(row.examples)}; all in missing.csv" if row.examples else ""
-    return f"{row.present} of {row.annotated} videos are there, {missing} missing{some}"
+    return f"{row.present} of {row.annotated} videos are there, {missing} missing{some}{few}"
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from dualformer_cli.data.annotations import found_splits
 from dualformer_cli.data.archives import (
     FILES_AT_ONCE,
     NamedProgress,
@@ -34,12 +35,24 @@ from dualformer_cli.data.members import DamagedArchiveError, Layout, UnfitFileEr
 from dualformer_cli.data.partial import url_of_part
 from dualformer_cli.data.presence import SplitPresence, present_and_annotated
 from dualformer_cli.data.rar import find_tools, missing_tool
+from dualformer_cli.data.shelf import find_videos
 from dualformer_cli.data.transfer import CertificateError, Patience, Source, TransferError
 from dualformer_cli.errors import DownloadError, nearest
 from dualformer_cli.files import atomic_path
 
 log = logging.getLogger(__name__)
 
+_PER_SPLIT = (
+    "annotations",
+    "annotations_train",
+    "annotations_val",
+    "annotations_test",
+    "splits",
+    "train",
+    "val",
+    "test",
+)
+"""Names of entries that bring the annotations themselves, and not an index or a second form of them."""
 GIVE_UP_AFTER = 5
 """Archives of a list that fail before any has come, after which the others are not tried."""
 _MAX_LISTED = 100_000
@@ -60,6 +73,9 @@ class Item:
     folder: Path
     """The dataset's folder."""
     homepage: str
+    annotation_format: str | None = None
+    num_videos: int | None = None
+    """Videos that all archives should leave in its folder, where known."""
 
     @property
     def label(self) -> str:
@@ -89,7 +105,13 @@ class Item:
     def layout(self) -> Layout:
         """Where the members of its archives go."""
         entry = self.entry
-        return Layout(into=entry.into or "", strip=entry.strip, annotations=entry.annotations, nested=entry.nested)
+        return Layout(
+            into=entry.into or "",
+            strip=entry.strip,
+            annotations=entry.annotations,
+            nested=entry.nested,
+            holds_videos=entry.group == "videos",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +197,15 @@ def plan(
         for owner, wanted in owners:
             of = catalogue.datasets[owner]
             items += [
-                Item(dataset=owner, name=key, entry=file, folder=root.absolute() / owner, homepage=of.homepage)
+                Item(
+                    dataset=owner,
+                    name=key,
+                    entry=file,
+                    folder=root.absolute() / owner,
+                    homepage=of.homepage,
+                    annotation_format=of.annotation_format,
+                    num_videos=of.num_videos.get((file.into or "").partition("/{")[0]),
+                )
                 for key, file in chosen_files(of, groups=wanted, splits=splits).items()
             ]
     return list({(item.dataset, item.name): item for item in items}.values())
@@ -187,7 +217,9 @@ def look(catalogue: Catalogue, item: Item) -> ItemState:
     done, wanted = _count_done(item)
     there = done > 0 or _is_filled_by_hand(item)
     state: State = "missing"
-    if there:
+    if _is_from_elsewhere(item):
+        state = "present"
+    elif there:
         state = "present" if entry.is_by_hand or wanted is None or done >= wanted else "partly"
     size = entry.size_bytes
     left = size if wanted is None or size is None else round(size * max(0, wanted - done) / wanted)
@@ -236,6 +268,29 @@ def _is_filled_by_hand(item: Item) -> bool:
         return any((item.folder / path).exists() for path in entry.there)
     ours = (_read_marker(marker) for marker in item.marker_folder.parent.glob("*/*.json"))
     return _has_files(item.folder / entry.into) and not any(told and told["into"] == entry.into for told in ours)
+
+
+def _is_from_elsewhere(item: Item) -> bool:
+    """Whether another tool has put there what would be fetched: annotations of its split, or all published videos."""
+    entry = item.entry
+    if entry.is_by_hand or any(item.marker_folder.glob("*.json")):
+        return False
+    if entry.group == "videos":
+        return item.num_videos is not None and _num_videos(Path(item.target)) >= item.num_videos
+    if any(next(item.folder.glob(pattern), None) for pattern in entry.there):
+        return True
+    if item.name not in _PER_SPLIT and entry.split is None:
+        return False
+    found = found_splits(item.annotation_format, item.folder / "annotations")
+    if entry.split is not None:
+        ours = {_file_name(url) for url in entry.urls}
+        return entry.split in found and found[entry.split].name not in ours and item.name in _PER_SPLIT
+    return bool(found)
+
+
+def _num_videos(folder: Path) -> int:
+    """Count the videos, or folders of frames, in a folder of a dataset."""
+    return len(find_videos(folder.parent).get(folder.name, ())) if folder.is_dir() else 0
 
 
 def _is_marked(item: Item, name: str) -> bool:
@@ -498,6 +553,9 @@ class _Run:
     def expand(self, item: Item) -> list[_Job] | _Result:
         """Return the archives of an item, or why they are not known. Lists of addresses are fetched."""
         try:
+            if _is_from_elsewhere(item):
+                log.info("%s: another tool has put it there; it is not fetched", item.label)
+                return [_Job(item=item, name="", sources=(), paths=())]
             if item.entry.url_list is not None:
                 return self._listed(item, item.entry.url_list)
             if item.entry.urls:
@@ -598,7 +656,7 @@ class _Run:
             try:
                 self._unpack(job, marker, held)
             except (DownloadError, UnfitFileError) as error:
-                if not job.others:
+                if not job.others or self._offline:
                     raise
                 log.warning("%s; taking %s in its place", error, job.others[0].name)
                 return self._work(replace(job.others[0], others=job.others[1:]))

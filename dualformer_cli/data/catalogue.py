@@ -177,6 +177,8 @@ class DatasetEntry:
     splits: Mapping[str, int | None]
     """Annotated videos of each split, as published."""
     files: Mapping[str, FileEntry]
+    rounded: tuple[str, ...] = ()
+    """Splits whose number of videos is a rounded one."""
     aliases: tuple[str, ...] = ()
     """Other names that the command line takes."""
     licence: str | None = None

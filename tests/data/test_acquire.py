@@ -358,7 +358,8 @@ def test_the_rar_of_ucf101_that_is_there_is_taken_and_the_zip_is_not_fetched(
     (root / "ucf101" / "archives").mkdir(parents=True)
     (root / "ucf101" / "archives" / "UCF101.rar").write_bytes(serve_ucf101(web))
     outcome = get(shipped(web, tmp_path), "ucf101", root, groups=["videos"])["videos"]
-    assert outcome.status == "done" and not web.requests
+    assert outcome.status == "done"
+    assert not web.requests
     assert tree(root / "ucf101") == {"videos/Archery/v_Archery_g01_c01.avi": NOISE["a"]}
 
 
@@ -371,6 +372,22 @@ def test_the_rar_of_ucf101_is_fetched_where_the_zip_is_gone(
     assert get(shipped(web, tmp_path), "ucf101", root, groups=["videos"])["videos"].status == "done"
     assert get(shipped(web, tmp_path), "ucf101", root, groups=["videos"])["videos"].status == "present"
     assert tree(root / "ucf101") == {"videos/Archery/v_Archery_g01_c01.avi": NOISE["a"]}
+
+
+def test_a_program_that_cannot_read_rar_does_not_make_the_archive_come_again(
+    web: WebServer, root: Path, tmp_path: Path, rar_tools: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rar_tools("7zz")
+    monkeypatch.setenv("RAR_FAIL", "7zz")
+    serve_hmdb51(web)
+    catalogue = shipped(web, tmp_path)
+    for _ in range(2):
+        outcome = get(catalogue, "hmdb51", root, groups=["videos"])["videos"]
+        assert "7zz: exit code 7" in str(outcome.error)
+        assert "install another program" in str(outcome.error)
+    assert len(web.requests) == 1
+    assert (root / "hmdb51" / "archives" / "hmdb51_org.rar").is_file()
+    assert not list(root.rglob("*.broken"))
 
 
 @pytest.mark.parametrize("suffixes", [("00", "01", "02"), ("001", "002", "003"), ("aa", "ab", "ac")])
@@ -695,3 +712,35 @@ def test_a_lock_lasts_as_long_as_the_program_that_unpacks(
     monkeypatch.setenv("RAR_PAUSE", "0")
     get(catalogue, "hmdb51", root)
     assert tree(root / "hmdb51") == expected
+
+
+def test_what_another_tool_has_put_there_is_not_fetched(web: WebServer, root: Path, tmp_path: Path) -> None:
+    counts = {"kinetics400": {"num_videos": {"videos_val": 2}}}
+    catalogue = shipped(web, tmp_path, counts)
+    folder = root / "kinetics400"
+    for name in ("a", "b"):
+        (folder / "videos_val").mkdir(parents=True, exist_ok=True)
+        (folder / "videos_val" / f"{name}.mp4").touch()
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "kinetics-400_val.csv").write_text("label,youtube_id,time_start,time_end,split\n")
+    assert statuses(get(catalogue, "kinetics400", root, splits=["val"])) == {
+        "annotations_val": "present",
+        "val": "present",
+    }
+    assert not web.requests
+    (folder / "videos_val" / "b.mp4").unlink()
+    assert get(catalogue, "kinetics400", root, splits=["val"])["val"].status == "error"
+    assert web.requests
+
+
+def test_tars_of_omnisource_are_found_in_their_published_folders(web: WebServer, root: Path, tmp_path: Path) -> None:
+    folder = root / "omnisource"
+    for name in ("kinetics_200_train", "kinetics_200_val"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / f"{name}.tar").write_bytes(gzip.decompress(targz({f"{name}/a.mp4": NOISE["a"]})))
+    catalogue = shipped(web, tmp_path)
+    states = {item.name: look(catalogue, item).state for item in plan(catalogue, ["omnisource"], root)}
+    assert states["k200_val"] == "missing"
+    outcomes = get(catalogue, "omnisource", root, groups=["videos"])
+    assert (outcomes["k200_val"].status, outcomes["k200_train"].status) == ("done", "done")
+    assert (folder / "kinetics_200_val" / "a.mp4").read_bytes() == NOISE["a"]

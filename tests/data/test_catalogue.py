@@ -285,8 +285,8 @@ def mirrored_name(name: str) -> str:
     return " ".join(mirror.get(word, word) for word in name.lower().replace("r-c", "rc").split())
 
 
-# Typed from the public sources that catalogue.yaml names, not from the catalogue: a digit that differs is a typing error
-# in one of the two.
+# Typed from the public sources that catalogue.yaml names, not from the catalogue: a digit that differs is a typing
+# error in one of the two.
 PUBLISHED = """
 hmdb51 test_train_splits.rar md5 15e67781e70dcfbdce2d7dbb9b3344b5
 hmdb51 test_train_splits.rar sha256 229c94f845720d01eb3946d39f39292ea962d50a18136484aa47c1eba251d2b7
@@ -311,7 +311,8 @@ def test_every_published_size_and_hash_is_that_of_its_sources() -> None:
         for file in entry.files.values():
             assert (file.num_bytes, file.md5, file.sha256) == (None, None, None)
             for file_name, published in file.published.items():
-                assert published is not None and published.sources
+                assert published is not None
+                assert published.sources
                 addresses = [url.rpartition("/")[2] for url in file.urls]
                 assert file_name in (*addresses, *(one for place in file.place for one in place.split("|")))
                 facts = {key: getattr(published, key) for key in ("num_bytes", "md5", "sha256")}
