@@ -8,6 +8,7 @@ against sizes and checksums of the headers, so that no program is trusted with i
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import struct
@@ -40,6 +41,11 @@ _TOOLS: dict[str, Callable[[str, str], list[str]]] = {
 }
 """Programs that unpack rar, in the order in which they are tried, and how each is called."""
 
+_PACKAGES = "such as the package unrar, unar, libarchive-tools or 7zip-rar"
+"""What brings a program that reads rar; the package 7zip of Debian comes without that."""
+_OF_DAMAGE = re.compile(r"crc|checksum|data error|corrupt|damaged|broken|truncated|unexpected end", re.IGNORECASE)
+"""What programs say of an archive that is damaged, and not of one that they cannot read."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RarMember:
@@ -63,7 +69,7 @@ def missing_tool() -> str:
     """Say what to install, as the rest of a sentence that begins with an archive's path."""
     return (
         f"is a rar archive, and none of the programs that unpack it is installed ({', '.join(_TOOLS)}); "
-        "install one, such as the package unrar, 7zip, unar or libarchive-tools"
+        f"install one, {_PACKAGES}"
     )
 
 
@@ -77,22 +83,32 @@ def unpack_rar(path: Path, folder: Path, budget: Budget, *, held: int | None = N
         held: a descriptor that the program keeps open, so that a lock lasts as long as it runs.
 
     Raises:
-        UnfitFileError: if it is damaged, refused, or no program can unpack it.
+        DamagedArchiveError: if it is damaged.
+        UnfitFileError: if it is refused, or no program that is installed can unpack it.
     """
     members = read_members(path, budget)
     tools = find_tools()
     if not tools:
         raise UnfitFileError(path, missing_tool())
-    failures = []
+    failures, is_damaged = [], False
     for name, program in tools.items():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         problem = _run([program, *_TOOLS[name](str(path.absolute()), str(folder.absolute()))], held)
+        is_of_damage = problem is None or bool(_OF_DAMAGE.search(problem))
         problem = problem or _difference(folder, members)
         if problem is None:
             return
+        is_damaged = is_damaged or is_of_damage
         failures.append(f"{name}: {problem}")
-    raise DamagedArchiveError(path, f"is damaged, or cannot be unpacked by what is installed ({'; '.join(failures)})")
+    told = "; ".join(failures)
+    if is_damaged:
+        raise DamagedArchiveError(path, f"is damaged ({told})")
+    # Its headers are all there and right, and no program says that its data are not: another copy would be no better.
+    raise UnfitFileError(
+        path,
+        f"cannot be unpacked by what is installed ({told}); it stays as it is: install another program, {_PACKAGES}",
+    )
 
 
 def _run(command: list[str], held: int | None) -> str | None:
@@ -112,8 +128,11 @@ def _run(command: list[str], held: int | None) -> str | None:
         return f"cannot be started ({error.strerror})"
     if done.returncode == 0:
         return None
-    lines = done.stderr.decode("utf-8", "replace").split("\n")
-    told = next((line.strip() for line in reversed(lines) if line.strip()), "no message")
+    lines = [line.strip() for line in done.stderr.decode("utf-8", "replace").split("\n") if line.strip()]
+    for path in (word for word in command if word.startswith("/")):  # which may have such a word in it
+        lines = [line.replace(path, Path(path).name) for line in lines]
+    of_damage = (line for line in lines if _OF_DAMAGE.search(line))
+    told = next(of_damage, lines[-1] if lines else "no message")
     return f"exit code {done.returncode}, {told[:200]}"
 
 

@@ -93,12 +93,36 @@ def test_a_program_that_cannot_is_followed_by_the_next(
     unpack_rar(archive, tmp_path / "out", budget(archive))
     assert (tmp_path / "out" / "b.txt").read_bytes() == b"1"
     monkeypatch.setenv("RAR_FAIL", "7zz bsdtar")
-    with pytest.raises(DamagedArchiveError) as caught:
+    with pytest.raises(UnfitFileError) as caught:
         unpack_rar(archive, tmp_path / "out", budget(archive))
     assert str(caught.value) == (
-        f"{str(archive)!r} is damaged, or cannot be unpacked by what is installed "
-        "(7zz: exit code 7, be done; bsdtar: exit code 7, be done)"
+        f"{str(archive)!r} cannot be unpacked by what is installed (7zz: exit code 7, be done; bsdtar: exit code 7, be "
+        "done); it stays as it is: install another program, such as the package unrar, unar, libarchive-tools or "
+        "7zip-rar"
     )
+    assert not isinstance(caught.value, DamagedArchiveError)
+
+
+@pytest.mark.parametrize(
+    ("told", "is_damaged"),
+    [
+        ("ERROR: {archive}\nOpen ERROR: Cannot open the file as archive\nErrors: 1", False),
+        ("ERROR: Unsupported Method : d/a.avi\nSub items Errors: 1", False),
+        ("bsdtar: Error exit delayed from previous errors.\nRAR solid archive support unavailable", False),
+        ("ERROR: CRC Failed : d/a.avi\nSub items Errors: 1", True),
+        ("d/a.avi - checksum error\nTotal errors: 1", True),
+        ("Unexpected end of archive\n", True),
+    ],
+)
+def test_a_program_that_cannot_read_rar_is_told_from_a_damaged_archive(
+    told: str, is_damaged: bool, archive: Path, tmp_path: Path, rar_tools: Callable[..., Path]
+) -> None:
+    program = rar_tools() / "7zz"
+    program.write_text(f"#!{sys.executable}\nimport sys\nprint({told!r}, file=sys.stderr)\nsys.exit(2)\n")
+    program.chmod(0o755)
+    with pytest.raises(UnfitFileError, match="7zz: exit code 2") as caught:
+        unpack_rar(archive, tmp_path / "out", budget(archive))
+    assert isinstance(caught.value, DamagedArchiveError) is is_damaged
 
 
 def test_without_a_program_all_are_named(archive: Path, tmp_path: Path, rar_tools: Callable[..., Path]) -> None:
@@ -106,7 +130,7 @@ def test_without_a_program_all_are_named(archive: Path, tmp_path: Path, rar_tool
         unpack_rar(archive, tmp_path / "out", budget(archive))
     assert str(caught.value) == (
         f"{str(archive)!r} is a rar archive, and none of the programs that unpack it is installed (unrar, 7z, 7zz, "
-        "unar, bsdtar); install one, such as the package unrar, 7zip, unar or libarchive-tools"
+        "unar, bsdtar); install one, such as the package unrar, unar, libarchive-tools or 7zip-rar"
     )
 
 
