@@ -209,14 +209,15 @@ class PyAVFile:
         newest, unread, is_reached = -math.inf, set(needed), False
         for packet in self.packets():
             is_reached = is_reached or packet.pts == key
+            if not is_reached:
+                continue  # the demuxer went to what only the container takes for a key
             is_spare = packet.pts is not None and packet.pts not in needed
             context.skip_frame = "NONREF" if is_spare else "DEFAULT"
             if packet.pts is not None:
                 newest = max(newest, packet.pts)
                 unread.discard(packet.pts)
             for frame in self.decode(packet):
-                if is_reached:
-                    yield newest, frame
+                yield newest, frame
             if not unread:
                 break  # further packets would only push out the frames that the decoder still holds
         context.skip_frame = "DEFAULT"
