@@ -1027,3 +1027,23 @@ def test_a_reader_that_leaves_ends_the_command_quietly(scenes: Path, model_optio
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 141
     assert "Traceback" not in stderr
+
+
+def test_a_file_behind_an_address_is_a_file_and_named_by_its_address(
+    results: Any, predict: Any, scenes: Path, web: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUALFORMER_CACHE", str(tmp_path))
+    clip = sorted(scenes.glob("*.mp4"))[0]
+    web.files = {"/one.mp4": clip.read_bytes()}
+    one, gone = f"{web.address}/one.mp4?key=hush", f"{web.address}/gone.mp4"
+    rows = results(one, gone, clip, code=3)
+    by_path = {row["path"]: row for row in rows}
+    assert list(by_path[f"{web.address}/one.mp4?***"]["predictions"]) == list(by_path[str(clip)]["predictions"])
+    assert by_path[f"{web.address}/one.mp4?***"]["num_frames"] == by_path[str(clip)]["num_frames"]
+    assert by_path[gone]["error"].startswith("not found, the file was moved or deleted")
+    num_asked = len(web.requests)
+    (again,) = results("--offline", one)
+    assert (again["status"], len(web.requests)) == ("ok", num_asked)
+    refused = predict("--offline", f"{web.address}/other.mp4")
+    assert refused.exit_code == 3
+    assert "offline, and it was not fetched before" in refused.output
