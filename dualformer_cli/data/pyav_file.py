@@ -8,6 +8,8 @@ from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from dualformer_cli.data.colours import doubt_about_colours, why_not_rgb, with_known_matrix
+from dualformer_cli.data.encryption import ENCRYPTED, protection_of, protection_of_mp4
 from dualformer_cli.data.orientation import Orientation
 from dualformer_cli.data.reader import MAX_PIXELS, Frame, check_pixels
 from dualformer_cli.data.refusals import explain_unknown, first_bytes, is_motion_jpeg
@@ -24,9 +26,6 @@ _STRICT_WITH_OTHERS = "explode+crccheck+bitstream+buffer+careful"
 _STRICT = dict.fromkeys(("mpeg1video", "mpeg2video"), "explode+crccheck+buffer+careful")
 """What decoders are told to take for damage. In MPEG-1 and 2, "bitstream" takes the stuffing of constant bit rates for
 it: of 304 sound files of 60 codecs it condemned that kind alone, and of 65 with six flipped bits it found one more."""
-ENCRYPTED = "encrypted; it cannot be read"
-_UNSPECIFIED_MATRIX = 2
-"""Of ITU-T H.273: the converter then goes by what is usual."""
 _PROBED_CODECS = frozenset({"h264", "hevc"})
 """Codecs whose key frames FFmpeg decodes to open a file. In MP4 and MOV the header has all that is needed instead, and
 how far frames are reordered follows from its tables; in Matroska that is only guessed from the first packets."""
@@ -67,8 +66,8 @@ class PyAVFile:
         """Packets that could not be read or decoded."""
         self.ended_early = False
         """Whether reading stopped before the end of the file."""
-        self.odd_matrix: int | None = None
-        """Number of a colour matrix that frames name and that cannot be converted, so that the usual one was taken."""
+        self.doubt: str | None = None
+        """What makes the colours of its frames doubtful."""
         self.size: tuple[int, int] | None = None
         """Width and height of every frame made by `to_rgb`, before rotation; None: as stored."""
         self._reformatter = self.av.video.reformatter.VideoReformatter()
@@ -77,7 +76,11 @@ class PyAVFile:
             self.container = self._open(known_stream)
         except (self.av.FFmpegError, OSError, ValueError) as error:
             raise VideoError(path, self._why_not_opened(error, head)) from None
+        self.may_be_encrypted = False
+        """Whether each packet has to be asked whether it is encrypted."""
         try:
+            if known_stream is None:  # else it was not encrypted when it was read before
+                self._refuse_encrypted()
             self.stream = self._choose_stream(known_stream)
             self._configure()
         except BaseException:
@@ -98,7 +101,16 @@ class PyAVFile:
         return container
 
     def _why_not_opened(self, error: Exception, head: bytes) -> str:
-        return "not enough memory to open it" if isinstance(error, MemoryError) else explain_unknown(self.path, head)
+        if isinstance(error, MemoryError):
+            return "not enough memory to open it"
+        is_locked = head[4:8] == b"ftyp" and protection_of_mp4(self.path) == "all"
+        return ENCRYPTED if is_locked else explain_unknown(self.path, head)
+
+    def _refuse_encrypted(self) -> None:
+        protection = protection_of(self.path, self.container)
+        if protection == "all":
+            raise VideoError(self.path, ENCRYPTED)
+        self.may_be_encrypted = protection == "some packets"
 
     def _choose_stream(self, known: int | None) -> VideoStream:
         """Return the stream that players show: of those that are no pictures the default one, else the largest."""
@@ -114,8 +126,6 @@ class PyAVFile:
             decodable = [stream for stream in decodable if stream.index == known] or decodable
         chosen = [stream for stream in decodable if stream.disposition & disposition.default] or decodable
         stream: VideoStream = max(chosen, key=lambda s: s.codec_context.width * s.codec_context.height)
-        if "enc_key_id" in stream.metadata:  # of Matroska, where whole tracks are encrypted
-            raise VideoError(self.path, ENCRYPTED)
         check_pixels(self.path, stream.codec_context.width, stream.codec_context.height)
         return stream
 
@@ -244,18 +254,13 @@ class PyAVFile:
         return orientation.apply(self._convert(frame, width, height))
 
     def _convert(self, frame: VideoFrame, width: int, height: int) -> Frame:
-        failures = (self.av.FFmpegError, ValueError)
+        self.doubt = self.doubt or doubt_about_colours(frame)
         try:
             # One reformatter per file and one thread: otherwise each frame sets up a scaler and a thread pool.
-            return self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
-        except failures:
-            matrix = frame.colorspace
-            frame.colorspace = _UNSPECIFIED_MATRIX
-        try:
-            rgb: Frame = self._reformatter.reformat(frame, width, height, "rgb24", threads=1).to_ndarray()
-        except failures as error:
-            raise VideoError(self.path, f"pixel format {frame.format.name} cannot be turned into RGB") from error
-        self.odd_matrix = int(matrix)
+            known = with_known_matrix(frame)
+            rgb: Frame = self._reformatter.reformat(known, width, height, "rgb24", threads=1).to_ndarray()
+        except (self.av.FFmpegError, ValueError) as error:
+            raise VideoError(self.path, why_not_rgb(frame)) from error
         return rgb
 
     def close(self) -> None:

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dualformer_cli.data import bitstream
+from dualformer_cli.data.encryption import ENCRYPTED, is_encrypted
 from dualformer_cli.data.file_index import Findings, Index, PacketTable, rises, sorted_keys, stamp_of
 from dualformer_cli.data.frame_times import rate_and_duration, rate_of_packets, seconds_after_first
 from dualformer_cli.data.orientation import orientation_of
-from dualformer_cli.data.pyav_file import ENCRYPTED, PyAVFile, opened
+from dualformer_cli.data.pyav_file import PyAVFile, opened
 from dualformer_cli.data.reader import MAX_BAD_SHARE, MAX_FRAMES, FileIndex, Frame, VideoInfo, VideoReader
 from dualformer_cli.data.refusals import explain_empty
 from dualformer_cli.errors import VideoError
@@ -198,7 +199,7 @@ class PyAVReader(VideoReader):
         table = PacketTable(codec=file.codec, extradata=extradata, is_intra_only=file.is_intra_only)
         first: VideoFrame | None = None
         for packet in file.packets():
-            if packet.has_sidedata("encryption_info"):
+            if file.may_be_encrypted and is_encrypted(packet):
                 raise VideoError(self._path, ENCRYPTED)
             table.add(packet)
             if table.num_packets > MAX_FRAMES:
@@ -369,8 +370,8 @@ class PyAVReader(VideoReader):
 
     def _to_rgb(self, file: PyAVFile, frame: VideoFrame) -> Frame:
         rgb = file.to_rgb(frame, self.orientation)
-        if file.odd_matrix is not None:
-            self._warn(f"its colour matrix, number {file.odd_matrix}, cannot be converted; the usual one is taken")
+        if file.doubt is not None:
+            self._warn(file.doubt)
         return rgb
 
     def _decode_from_start(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import os
 import re
 import stat
+import struct
+from contextlib import suppress
+from itertools import islice
 
+from dualformer_cli.data.mp4_boxes import boxes
 from dualformer_cli.errors import VideoError
 
 
@@ -55,6 +59,7 @@ def is_motion_jpeg(path: str) -> bool:
 
 
 _SEARCHED_BYTES = 16 << 20
+_MAX_BOXES = 100_000
 _IMAGE_BRANDS = re.compile(rb"....ftyp(heic|heix|heim|heis|mif1|avif)", re.DOTALL)
 _MP4_BOXES = frozenset({b"ftyp", b"styp", b"moov", b"moof", b"sidx", b"mdat"})
 _SIGNATURES = (
@@ -88,14 +93,14 @@ def explain_unknown(path: str, head: bytes) -> str:
 
 def _explain_mp4(path: str) -> str:
     """Say why an MP4 cannot be opened, by the boxes that are in it."""
-    boxes = _boxes(path)
-    if "moov" not in boxes:
-        if "moof" in boxes:
+    kinds = _boxes(path)
+    if b"moov" not in kinds:
+        if b"moof" in kinds:
             return (
                 "a media segment without its initialization segment; join them, as in: cat init.mp4 seg.m4s > all.mp4"
             )
         return "an MP4 without a readable index, as left by an unfinished download or recording"
-    return _HEADER_ALONE if boxes.isdisjoint({"moof", "mdat"}) else "an MP4 whose index is damaged"
+    return _HEADER_ALONE if kinds.isdisjoint({b"moof", b"mdat"}) else "an MP4 whose index is damaged"
 
 
 _HEADER_ALONE = "an initialization segment without any frames; append the media segments that belong to it"
@@ -103,31 +108,21 @@ _HEADER_ALONE = "an initialization segment without any frames; append the media 
 
 def is_fragmented(path: str) -> bool:
     """Return whether an MP4 comes in fragments, each with an index of its own."""
-    return "moof" in _boxes(path)
+    return b"moof" in _boxes(path)
 
 
 def explain_empty(path: str) -> str:
     """Say why a file that opens holds no packets."""
-    is_header = first_bytes(path)[4:8] in _MP4_BOXES and _boxes(path).isdisjoint({"moof", "mdat"})
+    is_header = first_bytes(path)[4:8] in _MP4_BOXES and _boxes(path).isdisjoint({b"moof", b"mdat"})
     return _HEADER_ALONE if is_header else "its video holds no frames"
 
 
-def _boxes(path: str) -> set[str]:
-    """Return the kinds of the outermost boxes of an MP4, as far as they can be followed."""
-    kinds: set[str] = set()
-    with open(path, "rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        position = 0
-        while position + 8 <= end and len(kinds) < 64:
-            file.seek(position)
-            head = file.read(16)
-            size, kind = int.from_bytes(head[:4], "big"), head[4:8]
-            if size == 1:
-                size = int.from_bytes(head[8:16], "big")
-            position += size or end
-            if position > end > 0 and size:
-                break  # cut off
-            kinds.add(kind.decode("latin-1"))
-            if size < 8:  # 0: up to the end
-                break
+def _boxes(path: str) -> set[bytes]:
+    """Return the kinds of the outermost boxes of an MP4 that are whole, as far as they can be followed."""
+    kinds = set()
+    with open(path, "rb") as file, suppress(struct.error):
+        end = os.fstat(file.fileno()).st_size
+        for kind, _, stop in islice(boxes(file, 0, end), _MAX_BOXES):
+            if stop <= end:
+                kinds.add(kind)
     return kinds

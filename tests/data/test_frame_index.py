@@ -283,41 +283,6 @@ def test_a_start_that_is_not_0_is_not_part_of_the_duration(tmp_path: Path) -> No
         assert reader.info.warnings == ()
 
 
-# What cannot be read, and what only looks so
-
-
-@pytest.mark.parametrize("fragments", [False, True])
-def test_an_encrypted_file_is_refused(tmp_path: Path, fragments: bool) -> None:
-    path = tmp_path / "locked.mp4"
-    options = {"encryption_scheme": "cenc-aes-ctr", "encryption_key": "11" * 16, "encryption_kid": "22" * 16}
-    if fragments:
-        options["movflags"] = "frag_keyframe+empty_moov"
-    with av.open(str(path), "w", options=options) as container:
-        stream = container.add_stream("libx264", rate=25, options=X264)
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
-        for number in range(20):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), "rgb24")))
-        container.mux(stream.encode(None))
-    with pytest.raises(VideoError, match="encrypted; it cannot be read"):
-        open_video(path)
-
-
-def test_a_colour_matrix_that_cannot_be_converted_is_said_and_the_usual_one_taken(tmp_path: Path) -> None:
-    source = encode(tmp_path / "in.mp4", "libx264", **X264)
-    path = tmp_path / "out.mp4"
-    with av.open(str(source)) as whole, av.open(str(path), "w") as part:
-        stream = whole.streams.video[0]
-        out = part.add_stream_from_template(stream)
-        odd = av.bitstream.BitStreamFilterContext("h264_metadata=matrix_coefficients=14", stream, out)
-        for packet in whole.demux(stream):
-            for changed in odd.filter(packet):
-                changed.stream = out
-                part.mux(changed)
-    with open_video(path) as reader, open_video(source) as plain:
-        assert np.abs(reader.read([3]).astype(int) - plain.read([3])).mean() < 3
-        assert reader.warnings == ["its colour matrix, number 14, cannot be converted; the usual one is taken"]
-
-
 def test_bare_jpeg_pictures_are_a_video_and_one_with_a_preview_is_an_image(tmp_path: Path) -> None:
     path = encode(tmp_path / "in.avi", "mjpeg", pix_fmt="yuvj420p", num_frames=12)
     with av.open(str(path)) as container:
@@ -329,24 +294,6 @@ def test_bare_jpeg_pictures_are_a_video_and_one_with_a_preview_is_an_image(tmp_p
         assert (reader.read([5, 0])[0] == decode(path)[5]).all()
     with pytest.raises(VideoError, match="an image, not a video"):
         open_video(tmp_path / "photo.jpg")
-
-
-def test_segments_of_an_mp4_are_told_apart(tmp_path: Path) -> None:
-    path = tmp_path / "whole.mp4"
-    with av.open(str(path), "w", options={"movflags": "frag_keyframe+empty_moov"}) as container:
-        stream = container.add_stream("libx264", rate=25, options=X264)
-        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
-        for number in range(30):
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(number), "rgb24")))
-        container.mux(stream.encode(None))
-    data = path.read_bytes()
-    cut = data.index(b"moof") - 4
-    (tmp_path / "init.mp4").write_bytes(data[:cut])
-    (tmp_path / "segment.m4s").write_bytes(data[cut:])
-    with pytest.raises(VideoError, match="an initialization segment without any frames"):
-        open_video(tmp_path / "init.mp4")
-    with pytest.raises(VideoError, match="a media segment without its initialization segment"):
-        open_video(tmp_path / "segment.m4s")
 
 
 @pytest.mark.skipif(load_decord() is None, reason="decord is not installed")
