@@ -198,6 +198,26 @@ def test_times_of_decoding_in_spite_of_b_frames_are_not_believed(tmp_path: Path,
         assert np.allclose(reader.times_seconds, np.arange(len(reader.times_seconds)) / 25)
 
 
+def test_times_of_decoding_that_begin_half_way_are_not_believed(tmp_path: Path) -> None:
+    source, path = encode(tmp_path / "in.mp4", "libx264", num_frames=60, **X264), tmp_path / "out.mkv"
+    with av.open(str(path), "w") as joined:
+        out, step, start = None, 0, 0
+        for part in range(2):
+            with av.open(str(source)) as whole:
+                stream = whole.streams.video[0]
+                out = out or joined.add_stream_from_template(stream)
+                for number, packet in enumerate(whole.demux(stream)):
+                    if packet.size:
+                        step = packet.duration
+                        if part:
+                            packet.pts = packet.dts = start + number * step
+                        packet.stream = out
+                        joined.mux(packet)
+            start = 64 * step
+    assert len(decode(path)) == 120
+    assert_reads_as_decoded(path)
+
+
 def test_true_times_are_read_at_packet_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PyAVReader, "_count_frames", lambda *_, **__: pytest.fail("decoded the whole file"))
     for name in ("h264.mp4", "h264.mkv", "hevc.mp4", "vp8.mkv", "vp9.mkv"):
