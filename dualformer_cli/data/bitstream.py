@@ -2,7 +2,7 @@
 
 Containers flag packets as key frames, and are wrong about it now and then; the packets themselves are not.
 Sources: ITU-T H.264 (7.3.1, 7.3.2.1, 7.3.3, D.1.8), ITU-T H.265 (7.3.1.2, table 7-1), RFC 6386 (9.1), VP9 bitstream
-specification (6.2).
+specification (6.2), AV1 bitstream specification (5.3.2, 5.9.2), RFC 9043 (3.8.1, 4.4).
 """
 
 from __future__ import annotations
@@ -15,13 +15,17 @@ _H264_IDR, _H264_SEI = 5, 6
 _H264_SLICES = frozenset({1, 5})
 _RECOVERY_POINT = 6
 _HEVC_IRAP = range(16, 24)
+_AV1_FRAME_HEADERS = frozenset({3, 6})
+_FFV1_KEY = 0x7F80
+"""The first bit of a frame says whether it is a key; its range coder starts at 0xFF00 with even odds, so from half on
+the bit is 1."""
 
 
 def is_start(codec: str, data: memoryview, extradata: bytes) -> bool:
     """Return whether decoding can start at a packet that its container calls a key frame.
 
     Args:
-        codec: h264, hevc, vp8 or vp9; packets of others are believed.
+        codec: h264, hevc, vp8, vp9, av1 or ffv1; packets of others are believed.
         data: the packet.
         extradata: the stream's header, which says how NAL units are laid out.
     """
@@ -33,7 +37,11 @@ def is_start(codec: str, data: memoryview, extradata: bytes) -> bool:
     if codec == "vp8":
         return not data[0] & 1
     if codec == "vp9":
-        return not _vp9_header(data)[1]
+        return not _vp9_frame(data)[1]
+    if codec == "av1":
+        return _is_av1_start(data)
+    if codec == "ffv1":
+        return len(data) > 1 and data[0] << 8 | data[1] >= _FFV1_KEY
     return True
 
 
@@ -116,22 +124,42 @@ def _sei_number(unit: memoryview, position: int) -> tuple[int, int]:
 
 
 def _vp9_header(data: memoryview) -> tuple[bool, bool]:
-    """Return (whether a VP9 packet shows a picture, whether it refers to earlier ones)."""
-    if data[-1] & 0xE0 == 0xC0 and len(data) > 2:  # several frames, of which the last is shown
-        return True, bool(_vp9_frame(data)[1])
-    return _vp9_frame(data)
+    """Return (whether a VP9 packet shows a picture, whether its first frame refers to earlier ones)."""
+    shows, refers = _vp9_frame(data)
+    return shows or data[-1] & 0xE0 == 0xC0, refers  # the last of several frames is shown
 
 
 def _vp9_frame(data: memoryview) -> tuple[bool, bool]:
-    bits = _Bits(bytes(data[:2]) + b"\0")
-    bits.read(2)
-    profile = bits.read(1) | bits.read(1) << 1
-    if profile == 3:
-        bits.read(1)
-    if bits.read(1):  # show_existing_frame
-        return True, True
-    refers = bool(bits.read(1))
-    return bool(bits.read(1)), refers
+    header = data[0]  # marker, 2 bits; profile, 2, and 1 more for profile 3; then the flags
+    if header & 0x30 == 0x30:
+        header = header << 1
+    shows_earlier, refers, shows = header & 8, header & 4, header & 2
+    return bool(shows_earlier or shows), bool(shows_earlier or refers)
+
+
+def _is_av1_start(data: memoryview) -> bool:
+    """Return whether the first frame of an AV1 packet is a key frame that is shown at once."""
+    position = 0
+    while position < len(data):
+        header = data[position]
+        position += 2 if header & 4 else 1
+        size = len(data) - position
+        if header & 2:
+            size, position = _leb128(data, position)
+        if header >> 3 & 15 in _AV1_FRAME_HEADERS and position < len(data):
+            return data[position] >> 4 == 0b0001  # show_existing_frame, frame_type, show_frame
+        position += size
+    return False
+
+
+def _leb128(data: memoryview, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while position < len(data):
+        byte = data[position]
+        value, position, shift = value | (byte & 127) << shift, position + 1, shift + 7
+        if byte < 128:
+            break
+    return value, position
 
 
 class _Bits:

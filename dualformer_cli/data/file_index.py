@@ -47,8 +47,10 @@ class PacketTable:
     """Packets that the container calls key frames and that are none."""
     is_reordered: bool = False
     """Whether frames are shown in another order than that of their packets."""
-    holds_b_slices: bool = False
-    """Whether H.264 packets refer to later frames; looked for only while nothing is reordered."""
+    has_unmoved_b_slices: bool = False
+    """Whether an H.264 packet refers to a frame shown later, but has a later time than all packets before it."""
+    newest_read: int | None = None
+    """The latest pts, of hidden frames too."""
     has_hidden: bool = False
     """Whether an edit list hides frames."""
 
@@ -63,6 +65,10 @@ class PacketTable:
         if self._is_key(packet):
             self.starts_with_key = self.starts_with_key or self.num_packets == 1
             self.keys.append(packet.pts)
+        if self.newest_read is None or packet.pts > self.newest_read:
+            self.newest_read = packet.pts
+            if self.codec == "h264" and not self.has_unmoved_b_slices:
+                self.has_unmoved_b_slices = bitstream.holds_b_slice(memoryview(packet), self.extradata)
         if packet.is_discard:
             self.has_hidden = True
             return
@@ -73,8 +79,6 @@ class PacketTable:
             self.newest, self.last_duration = packet.pts, packet.duration or 0
         else:
             self.is_reordered = True
-        if self.codec == "h264" and not (self.is_reordered or self.holds_b_slices):
-            self.holds_b_slices = bitstream.holds_b_slice(memoryview(packet), self.extradata)
 
     def _is_key(self, packet: Packet[VideoStream]) -> bool:
         if self.is_intra_only:
@@ -92,7 +96,7 @@ class PacketTable:
         times = np.sort(np.frombuffer(self.pts, np.int64)) if self.pts else np.empty(0, np.int64)
         if not (self.is_regular and self.starts_with_key and times.size and rises(times)):
             return None
-        if not self.is_reordered and (self.holds_b_slices or (self.codec == "hevc" and reorders)):
+        if self.has_unmoved_b_slices or (self.codec == "hevc" and reorders and not self.is_reordered):
             return None  # the times are those of decoding, as when packets without times were copied into an MP4
         # Frames shown before the first key packet may lack what they refer to; only decoding can tell.
         return times if times[0] >= self.keys[0] else None

@@ -6,6 +6,7 @@ import importlib
 import math
 from collections.abc import Iterator, Set
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from dualformer_cli.data.colours import doubt_about_colours, why_not_rgb, with_known_matrix
@@ -70,6 +71,8 @@ class PyAVFile:
         """What makes the colours of its frames doubtful."""
         self.size: tuple[int, int] | None = None
         """Width and height of every frame made by `to_rgb`, before rotation; None: as stored."""
+        self._found: Packet[VideoStream] | None = None
+        """The packet that `find` read last, still to be decoded."""
         self._reformatter = self.av.video.reformatter.VideoReformatter()
         head = first_bytes(path)
         try:
@@ -205,22 +208,19 @@ class PyAVFile:
             yield from self.decode(packet)
         yield from self.decode(None)
 
-    def frames_for(self, needed: Set[int], key: int) -> Iterator[tuple[float, VideoFrame]]:
-        """Decode from here on, leaving out what is neither needed nor referred to, until all that is needed is out.
+    def frames_for(self, needed: Set[int]) -> Iterator[tuple[float, VideoFrame]]:
+        """Decode from the packet of `find` on, without what is neither needed nor referred to, until all needed is out.
 
         Args:
             needed: the pts of frames that must come out; others may.
-            key: the pts of the key packet that must be read on the way; without it nothing comes out.
 
         Yields:
             The latest pts of the packets read so far, and a frame.
         """
         context = self.stream.codec_context
-        newest, unread, is_reached = -math.inf, set(needed), False
-        for packet in self.packets():
-            is_reached = is_reached or packet.pts == key
-            if not is_reached:
-                continue  # the demuxer went to what only the container takes for a key
+        newest, unread = -math.inf, set(needed)
+        found, self._found = self._found, None
+        for packet in chain([] if found is None else [found], self.packets()):
             is_spare = packet.pts is not None and packet.pts not in needed
             context.skip_frame = "NONREF" if is_spare else "DEFAULT"
             if packet.pts is not None:
@@ -231,13 +231,28 @@ class PyAVFile:
             if not unread:
                 break  # further packets would only push out the frames that the decoder still holds
         context.skip_frame = "DEFAULT"
-        for frame in self.decode(None) if is_reached else ():
+        for frame in self.decode(None):
             yield newest, frame
 
     def learn_encoder(self, packet: Packet[VideoStream]) -> None:
         """Show the decoder what a packet says about its encoder, without the work of decoding the picture."""
         self.stream.codec_context.skip_frame = "ALL"
         self.decode(packet)
+
+    def find(self, key: int) -> bool:
+        """Read on to the key packet of this time, without decoding what lies before it; False when it does not come.
+
+        A container that takes other packets for keys, or that looks for times of decoding, may have gone before it or
+        behind it.
+        """
+        self._found = None
+        for packet in self.packets():
+            if packet.pts == key:
+                self._found = packet
+                return True
+            if packet.pts is None or packet.pts > key:
+                break
+        return False
 
     def seek(self, pts: int) -> bool:
         """Go to the key packet at or before this time; False when the container cannot."""

@@ -40,6 +40,8 @@ _RAW_STREAMS = frozenset({"h264", "hevc"})
 _TRIED_FIELDS, _TRIED_PICTURES = 40, 3
 """Packets that are decoded to see whether each is a frame: where pictures may come as two fields, and of codecs of
 which no file with two packets a frame is known."""
+_BEFORE_FIRST = 10
+"""Seconds: more than frames are ever moved between decoding and showing."""
 _STATING_DURATION = frozenset({"matroska", "webm", "flv"})
 """Containers whose header says how long the file is and whose frames can be read up to where it was cut off."""
 
@@ -339,7 +341,7 @@ class PyAVReader(VideoReader):
             if not self._go_to(keys[done]):
                 return False
             before = done
-            for newest, frame in self._file.frames_for(frozenset(queue[done:]), keys[done]):
+            for newest, frame in self._file.frames_for(frozenset(queue[done:])):
                 if frame.pts is None or frame.pts > queue[done] or self._file.num_failed > num_failed:
                     return False
                 if frame.is_corrupt:
@@ -357,16 +359,20 @@ class PyAVReader(VideoReader):
         return True
 
     def _go_to(self, key: int) -> bool:
-        """Go to a key packet; False when the container cannot."""
+        """Go to a key packet, from the one before or the start where the container misses it; False when it cannot."""
         assert self._index.keys is not None
         if self._is_unread:
             self._is_unread = False
-            if key == self._index.keys[0]:
+            if key == self._index.keys[0] and self._file.find(key):
                 return True  # the file's start, where it is already
             # Old x264's 4:4:4 decodes right only by a decoder that has seen the file's first packet.
             if self._file.codec == "h264" and (first := next(self._file.packets(), None)) is not None:
                 self._file.learn_encoder(first)
-        return self._file.seek(key)
+        place, earliest = int(np.searchsorted(self._index.keys, key)), int(self._index.keys[0])
+        before = int(self._index.keys[place - 1]) if place else earliest
+        # Decoding comes before showing: what is looked for by the time of decoding may lie before every key's own.
+        starts = dict.fromkeys([key, before, earliest - round(_BEFORE_FIRST / (self._file.stream.time_base or 1))])
+        return any(self._file.seek(start) and self._file.find(key) for start in starts)
 
     def _to_rgb(self, file: PyAVFile, frame: VideoFrame) -> Frame:
         rgb = file.to_rgb(frame, self.orientation)

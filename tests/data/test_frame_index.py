@@ -106,6 +106,8 @@ CODED = {
     "hevc.mp4": ("libx265", {"x265-params": "keyint=12:bframes=3:log-level=none"}),
     "vp8.mkv": ("libvpx", {"g": "12", "deadline": "realtime", "cpu-used": "8"}),
     "vp9.mkv": ("libvpx-vp9", {"g": "12", "deadline": "realtime", "cpu-used": "8"}),
+    "ffv1.mp4": ("ffv1", {"g": "8", "level": "3", "slices": "4"}),
+    "ffv1.mkv": ("ffv1", {"g": "8", "level": "3", "coder": "1", "context": "1"}),
 }
 
 
@@ -115,6 +117,57 @@ def test_packets_that_are_falsely_flagged_as_keys_give_no_garbage(tmp_path: Path
     codec, options = CODED[name]
     source = encode(tmp_path / name, codec, **options)
     assert_reads_as_decoded(copy(source, tmp_path / f"flagged-{name}", flag))
+
+
+@pytest.mark.parametrize("name", ["h264.mp4", "hevc.mp4", "vp9.mkv"])
+@pytest.mark.parametrize(("suffix", "flag"), [("mp4", flag_all), ("mkv", flag_all), ("mp4", flag_every_seventh)])
+def test_true_keys_are_sought_among_false_ones(
+    tmp_path: Path, name: str, suffix: str, flag: Change, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec, options = CODED[name]
+    whole = copy(encode(tmp_path / name, codec, **options), tmp_path / "flagged.mkv", flag)
+    path = tmp_path / f"fragments.{suffix}"
+    fragments = {"movflags": "frag_every_frame+empty_moov+default_base_moof"} if suffix == "mp4" else {}
+    with av.open(str(whole)) as source, av.open(str(path), "w", options=fragments) as target:
+        out = target.add_stream_from_template(source.streams.video[0])
+        previous = -1000
+        for number, packet in enumerate(source.demux(video=0)):
+            if packet.size:
+                flag(packet, number)
+                packet.dts = previous = packet.dts if packet.dts is not None else previous + 1
+                packet.stream = out
+                target.mux(packet)
+    monkeypatch.setattr(PyAVReader, "_decode_from_start", lambda *_: pytest.fail("decoded from the start"))
+    expected = decode(path)
+    for number in (0, 13, 30, 38):
+        with open_video(path, decoder="pyav") as reader:
+            assert (reader.read([number, 25])[0] == expected[number]).all()
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"),
+    [
+        ("libsvtav1", {"preset": "12", "g": "15"}),
+        ("ffv1", {"g": "8", "level": "1"}),
+        ("ffv1", {"g": "8", "level": "3", "coder": "1"}),
+        ("libvpx-vp9", {"g": "15", "cpu-used": "8", "auto-alt-ref": "1", "lag-in-frames": "16"}),
+    ],
+)
+def test_packets_say_themselves_what_the_decoder_says_of_their_frames(
+    tmp_path: Path, codec: str, options: dict[str, str]
+) -> None:
+    try:
+        path = encode(tmp_path / "in.mkv", codec, **options)
+    except (av.FFmpegError, ValueError, av.codec.codec.UnknownCodecError):
+        pytest.skip(f"this PyAV cannot write {codec}")
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        name = stream.codec_context.codec.canonical_name
+        told = [bitstream.is_start(name, memoryview(packet), b"") for packet in container.demux(stream) if packet.size]
+        container.seek(0)
+        decoded = [frame.key_frame for frame in container.decode(stream)]
+    assert told == decoded
+    assert 1 < sum(told) < len(told)
 
 
 def test_false_keys_of_h263_in_a_phone_file_give_no_garbage(tmp_path: Path) -> None:
@@ -143,6 +196,26 @@ def test_times_of_decoding_in_spite_of_b_frames_are_not_believed(tmp_path: Path,
         assert reader.info.fps == pytest.approx(25)
         assert reader.times_seconds is not None
         assert np.allclose(reader.times_seconds, np.arange(len(reader.times_seconds)) / 25)
+
+
+def test_times_of_decoding_that_begin_half_way_are_not_believed(tmp_path: Path) -> None:
+    source, path = encode(tmp_path / "in.mp4", "libx264", num_frames=60, **X264), tmp_path / "out.mkv"
+    with av.open(str(path), "w") as joined:
+        out, step, start = None, 0, 0
+        for part in range(2):
+            with av.open(str(source)) as whole:
+                stream = whole.streams.video[0]
+                out = out or joined.add_stream_from_template(stream)
+                for number, packet in enumerate(whole.demux(stream)):
+                    if packet.size:
+                        step = packet.duration
+                        if part:
+                            packet.pts = packet.dts = start + number * step
+                        packet.stream = out
+                        joined.mux(packet)
+            start = 64 * step
+    assert len(decode(path)) == 120
+    assert_reads_as_decoded(path)
 
 
 def test_true_times_are_read_at_packet_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
