@@ -7,6 +7,7 @@ still there.
 
 from __future__ import annotations
 
+import filecmp
 import glob
 import json
 import logging
@@ -28,6 +29,7 @@ from dualformer_cli.data.archives import (
     fetch,
     in_threads,
     locked,
+    verify,
 )
 from dualformer_cli.data.catalogue import GROUPS, Catalogue, FileEntry, chosen_files
 from dualformer_cli.data.extraction import check_gaps, staging_folder, unpack
@@ -663,7 +665,7 @@ class _Run:
         return _Result("done")
 
     def _unpack(self, job: _Job, marker: Path, held: int) -> None:
-        """Fetch, unpack and mark one archive. A fetched one that turns out damaged is fetched once more."""
+        """Fetch, unpack and mark one archive. One that came damaged is fetched once more, unless it is as published."""
         item = job.item
         for is_last_try in (False, True):
             if job.sources:
@@ -676,6 +678,8 @@ class _Run:
                 done = unpack(job.paths, item.folder, item.layout, progress=self._tell(job, "unpack "), held=held)
                 break
             except DamagedArchiveError as error:
+                if job.sources and _is_as_published(job):
+                    raise error.if_right from error
                 if not job.sources or self._offline or is_last_try:
                     raise
                 log.warning("%s; fetching it anew", error)
@@ -736,6 +740,20 @@ def _check_text(job: _Job) -> _Result:
     """Check a plain file that the user has put there."""
     checked_file(Source(name=job.name, url="", browser_url="", kind="text"), job.paths[0])
     return _Result("present")
+
+
+def _is_as_published(job: _Job) -> bool:
+    """Whether a fetched archive is what its source has: by a published hash, or because the same came twice."""
+    path = job.paths[0]
+    for source in job.sources:
+        try:
+            if source.md5 or source.sha256:
+                verify(source, path)
+                return True
+        except UnfitFileError:
+            continue
+    former = path.with_name(f"{path.name}.broken")
+    return former.is_file() and filecmp.cmp(path, former, shallow=False)
 
 
 def _check_placed(item: Item, path: Path) -> None:

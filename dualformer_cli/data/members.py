@@ -37,7 +37,17 @@ class UnfitFileError(Exception):
 
 
 class DamagedArchiveError(UnfitFileError):
-    """An archive that is cut off or damaged: another copy can be good."""
+    """An archive that is cut off or damaged: another copy can be good.
+
+    Args:
+        path: the file.
+        reason: what is wrong with it.
+        if_right: what is wrong if it turns out to be as it was published; None for the same.
+    """
+
+    def __init__(self, path: Path, reason: str, if_right: str | None = None) -> None:
+        super().__init__(path, reason)
+        self.if_right = UnfitFileError(path, if_right or reason)
 
 
 class RefusedArchiveError(UnfitFileError):

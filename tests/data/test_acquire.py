@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import logging
@@ -388,6 +389,57 @@ def test_a_program_that_cannot_read_rar_does_not_make_the_archive_come_again(
     assert len(web.requests) == 1
     assert (root / "hmdb51" / "archives" / "hmdb51_org.rar").is_file()
     assert not list(root.rglob("*.broken"))
+
+
+def serve_damaged_rar(web: WebServer) -> bytes:
+    """Serve a rar archive whose headers are right and whose only file is not."""
+    good = rar5({"a.avi": NOISE["a"]})
+    web.files["/mine.rar"] = good.replace(NOISE["a"][:64], bytes(64))
+    assert web.files["/mine.rar"] != good
+    return good
+
+
+def mine(web: WebServer, tmp_path: Path, **published: Any) -> Catalogue:
+    files = {"group": "videos", "urls": [f"{web.address}/mine.rar"], "into": "videos", "about_gb": 0.001}
+    return own(web, tmp_path, videos=files | published)
+
+
+def test_a_program_that_fails_with_an_archive_as_published_does_not_make_it_come_again(
+    web: WebServer, root: Path, tmp_path: Path, rar_tools: Callable[..., Path]
+) -> None:
+    rar_tools("7zz")
+    serve_damaged_rar(web)  # which stands for one that this program gets wrong
+    catalogue = mine(web, tmp_path, md5=hashlib.md5(web.files["/mine.rar"]).hexdigest())
+    for _ in range(2):
+        error = str(get(catalogue, "mine", root)["videos"].error)
+        assert "cannot be unpacked by what is installed (7zz: wrong checksum of 'a.avi'); it is kept: install" in error
+    assert len(web.requests) == 1
+    assert (root / "mine" / "archives" / "mine.rar").read_bytes() == web.files["/mine.rar"]
+    assert not list(root.rglob("*.broken"))
+
+
+def test_an_archive_that_came_the_same_twice_does_not_come_again(
+    web: WebServer, root: Path, tmp_path: Path, rar_tools: Callable[..., Path]
+) -> None:
+    rar_tools("7zz")
+    good = serve_damaged_rar(web)
+    for _ in range(3):
+        error = str(get(mine(web, tmp_path), "mine", root)["videos"].error)
+        assert "cannot be unpacked by what is installed (7zz: wrong checksum of 'a.avi'); it is kept: install" in error
+    assert len(web.requests) == 2
+    (root / "mine" / "archives" / "mine.rar").unlink()  # so the user asks for another
+    web.files["/mine.rar"] = good
+    assert get(mine(web, tmp_path), "mine", root)["videos"].status == "done"
+
+
+def test_a_rar_that_came_damaged_is_fetched_once_more(
+    web: WebServer, root: Path, tmp_path: Path, rar_tools: Callable[..., Path]
+) -> None:
+    rar_tools("7zz")
+    good = serve_damaged_rar(web)
+    web.on("/mine.rar", body(web.files["/mine.rar"]), body(good))
+    assert get(mine(web, tmp_path), "mine", root)["videos"].status == "done"
+    assert tree(root / "mine") == {"videos/a.avi": NOISE["a"]}
 
 
 @pytest.mark.parametrize("suffixes", [("00", "01", "02"), ("001", "002", "003"), ("aa", "ab", "ac")])
