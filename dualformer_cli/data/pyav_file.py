@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
@@ -45,6 +45,20 @@ def load_av() -> Any:
         return None
     av.logging.set_level(av.logging.PANIC)
     return av
+
+
+def without_pictures(streams: Iterable[VideoStream]) -> list[VideoStream]:
+    """Return the streams that are no covers, thumbnails or still images."""
+    kinds = importlib.import_module("av.stream").Disposition
+    pictures = kinds.attached_pic | kinds.timed_thumbnails | kinds.still_image
+    return [stream for stream in streams if not stream.disposition & pictures]
+
+
+def shown_stream(streams: Sequence[VideoStream]) -> VideoStream:
+    """Return the stream that players show: the largest of those that are the default, or of all where none is."""
+    default = importlib.import_module("av.stream").Disposition.default
+    chosen = [stream for stream in streams if stream.disposition & default] or streams
+    return max(chosen, key=lambda stream: stream.codec_context.width * stream.codec_context.height)
 
 
 class PyAVFile:
@@ -117,9 +131,7 @@ class PyAVFile:
 
     def _choose_stream(self, known: int | None) -> VideoStream:
         """Return the stream that players show: of those that are no pictures the default one, else the largest."""
-        disposition = self.av.stream.Disposition
-        pictures = disposition.attached_pic | disposition.timed_thumbnails | disposition.still_image
-        streams = [stream for stream in self.container.streams.video if not stream.disposition & pictures]
+        streams = without_pictures(self.container.streams.video)
         if not streams:
             raise VideoError(self.path, f"no video in it, only {self._what_else()}")
         decodable = [stream for stream in streams if stream.codec_context is not None]
@@ -127,8 +139,7 @@ class PyAVFile:
             raise VideoError(self.path, "its video codec is unknown to PyAV")
         if known is not None:  # sizes that only the header states may rank them otherwise
             decodable = [stream for stream in decodable if stream.index == known] or decodable
-        chosen = [stream for stream in decodable if stream.disposition & disposition.default] or decodable
-        stream: VideoStream = max(chosen, key=lambda s: s.codec_context.width * s.codec_context.height)
+        stream: VideoStream = shown_stream(decodable)
         check_pixels(self.path, stream.codec_context.width, stream.codec_context.height)
         return stream
 
