@@ -1,8 +1,9 @@
 """Which folder is a video in frames, and which of its images are the frames. Decided here, for all who ask.
 
-A folder of frames holds one series of numbered images, of two at least: names that differ in their number alone. Beside
-it may lie anything else: files that are no images, images without a number, a series of one. Optical flow is never a
-video: series called flow..., or pairs of x and y, u and v; nor is anything in a folder that is called so.
+A folder of frames holds one series of numbered images, names that differ in their number alone; where nothing else says
+that it is one, of two at least. Beside it may lie anything else: files that are no images, images without a number, a
+series of one. Optical flow is never a video: series called flow or tvl1, or pairs of x and y, u and v; nor is anything
+in a folder that is called so.
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ IMAGE_FORMATS = {
 """Suffix of an image to Pillow's name of its format."""
 
 _NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d+)$", re.DOTALL)
-_FLOW_SERIES = re.compile(r"(tvl1[-_ ]?|optical[-_ ]?)?flow.*", re.IGNORECASE | re.DOTALL)
-_FLOW_FOLDER = re.compile(r"(.*[-_ ])?(optical[-_ ]?)?flows?([-_ ].*)?|tvl1", re.IGNORECASE | re.DOTALL)
+_FLOW_SERIES = re.compile(r"(tvl1|optical)?[-_ ]?flow([-_ ]?[xyiuv])?[-_. ]?|tvl1.*", re.IGNORECASE | re.DOTALL)
+_FLOW_FOLDER = re.compile(r"((optical|tvl1|raw|rawframes?|frames?)[-_ ]?)?flows?([-_ ]?[xyiuv])?|tvl1", re.IGNORECASE)
 _PAIRS = ({"x", "y"}, {"u", "v"})
 """The two directions of flow, which are flow only together."""
 _USUAL = ("img", "image", "frame", "im", "rgb", "")
@@ -61,12 +62,10 @@ def find_frames(names: Iterable[str], template: str | None = None) -> Frames | N
     several = {name: frames for name, frames in candidates.items() if len(frames) > 1} or candidates
     if not several:
         return None
-    usual = sorted((name for name in several if _plain(name) in _USUAL), key=lambda name: _USUAL.index(_plain(name)))
-    chosen_name = usual[0] if usual else sorted(several)[0]
-    others = (
-        [] if len(usual) == 1 else [frames[0][1] for name, frames in sorted(several.items()) if name != chosen_name]
-    )
-    return Frames(sorted(several[chosen_name]), others)
+    usual = [name for name in sorted(several) if _plain(name) in _USUAL]
+    chosen_name = usual[0] if usual else min(several)
+    others = sorted(set(several) - {chosen_name}) if len(usual) != 1 else []
+    return Frames(sorted(several[chosen_name]), [min(several[name])[1] for name in others])
 
 
 def holds_frames(names: Iterable[str]) -> bool:

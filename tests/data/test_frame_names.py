@@ -41,6 +41,7 @@ def write(folder: Path, *names: str, value: int = 90) -> Path:
         ([*series("img_"), *series("flow_x_"), *series("flow_y_")], series("img_")),
         ([*series("frame"), *series("u_"), *series("v_")], series("frame")),
         ([*series("tvl1_flow_x"), *series("")], series("")),
+        ([*series("flower_")], series("flower_")),
         ([*series("img_"), "n_frames", "Thumbs.db", "cover.jpg", "cover1.jpg", "sound.wav"], series("img_")),
         ([*series("x_")], series("x_")),  # flow comes in pairs
         (series("img_", 1), series("img_", 1)),
@@ -58,6 +59,7 @@ def test_the_frames_are_the_one_series_that_is_no_flow(names: list[str], expecte
     [
         [*series("flow_x_"), *series("flow_y_")],
         [*series("x_"), *series("y_")],
+        [*series("tvl1_x_"), *series("tvl1_y_")],
         ["holiday.jpg", "beach.jpg", "notes.txt"],
         series("img_", suffix=".txt"),
         [],
@@ -88,6 +90,8 @@ def test_frames_go_by_their_numbers() -> None:
         ("rgb/kick/a", False),
         ("rawframes_flow/a", True),
         ("flower/a", False),
+        ("water_flow/a", False),
+        ("yoga flow/a", False),
         ("overflowing/a", False),
     ],
 )

@@ -324,8 +324,8 @@ def kinetics700(clips: Clips) -> Mini:
     mini.served["/deepmind-media/Datasets/kinetics700.tar.gz"] = targz(own)
     mini.lists = {
         "train": [
-            ("kinetics700-2020/videos_train/driving car/aaaaaaaaaaa_000001_000011.mp4", (170,)),
             ("kinetics700-2020/videos_train/zumba/aaaaaaaaaaa_000021_000031.mp4", (699,)),
+            ("kinetics700-2020/videos_train/driving car/aaaaaaaaaaa_000001_000011.mp4", (170,)),
         ],
         "val": [("videos_val/driving car/bbbbbbbbbbb_000001_000011.mp4", (170,))],
         "test": [("videos_test/test________000000_000010.mp4", (699,))],
