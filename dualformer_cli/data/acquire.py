@@ -458,7 +458,8 @@ def acquire(
     Raises:
         DownloadError: if it does not fit on the disk; nothing is fetched then.
     """
-    require_space(catalogue, items, delete_archives=delete_archives)
+    if not offline:
+        require_space(catalogue, items, delete_archives=delete_archives)
     run = _Run(catalogue, offline, delete_archives, skip_certificate_check, progress, patience)
     expanded = in_threads(run.expand, items)
     jobs = [job for found in expanded if isinstance(found, list) for job in found]

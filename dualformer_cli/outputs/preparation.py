@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from dualformer_cli.outputs.report import cells, clock, pad, printable
@@ -168,12 +168,16 @@ def _same_bytes(document: Mapping[str, Any]) -> Iterator[str]:
     found = document["same_bytes"]
     if found["two_labels"]:
         first, second = found["examples"][0][:2]
-        shown = f"{first['path']} ({', '.join(first['labels'])}) and {second['path']} ({', '.join(second['labels'])})"
+        shown = " and ".join(f"{video['path']} ({_few(video['labels'])})" for video in (first, second))
         count = found["two_labels"]
         more = f"; {count - 1} more such video{'s' if count > 2 else ''}, see prepare.json" if count > 1 else ""
         yield f"same video under two labels: {shown}{more}"
     if count := found["one_label"]:
         yield f"same video {count} file{' is a copy' if count == 1 else 's are copies'} of another with the same label"
+
+
+def _few(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
 
 
 def _look_alikes(document: Mapping[str, Any]) -> Iterator[str]:

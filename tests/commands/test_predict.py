@@ -402,7 +402,7 @@ def test_captions_of_a_video_with_an_uneven_rate_follow_its_own_times(
         {"start_seconds": 0.0, "end_seconds": 0.5, "label": "early", "score": 1.0},
         {"start_seconds": 0.5, "end_seconds": 5.0, "label": "late", "score": 1.0},
     ]
-    command._annotate(({"path": "uneven.mkv", "predictions": [], "segments": segments}, "x.mp4", "auto", None))
+    command._annotate(({"path": "uneven.mkv", "predictions": [], "segments": segments}, "x.mp4", "auto", None, None))
     assert seen == ["early"] * 5 + ["late"] * 5
 
 

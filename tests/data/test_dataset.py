@@ -78,7 +78,7 @@ def fake_video(monkeypatch):
 
     def make(num_frames, **changes):
         reader = FakeReader(num_frames, **changes)
-        monkeypatch.setattr(dataset, "open_video", lambda path, *, decoder, frame_rate, index: reader)
+        monkeypatch.setattr(dataset, "open_video", lambda path, *, decoder, frame_rate, frame_name, index: reader)
         return reader
 
     return make
