@@ -90,7 +90,7 @@ def test_window_attention_of_other_widths_and_few_tokens(
 @pytest.mark.parametrize("sign", [1, -1])
 def test_window_attention_of_extreme_scores_stays_finite(sign: int) -> None:
     q, k, v = torch.randn(3, 1, 1, 18, 16).unbind(0)  # scores of 1000s: only differences may be exponentiated
-    q, k = (40 * q.abs()).round(), (40 * k.abs()).round()  # whole: their sums are exact in whatever order they are added
+    q, k = (40 * q.abs()).round(), (40 * k.abs()).round()  # whole: their sums are exact in any order
     inputs = (torch.cat([q, sign * k, v], dim=-1)[None], (1, 1, 18), 1)
     exact = results(window.window_attention_reference, inputs, torch.float32, torch.float64)
     found = results(partial(window.window_attention, backend="triton"), inputs, torch.float32, torch.float32)
