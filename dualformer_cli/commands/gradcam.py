@@ -309,19 +309,20 @@ def _draw(
     )
     try:
         with path_in_own_folder(target) as unfinished:
-            job = (video, str(unfinished), heatmaps, Style(**style), fps, data.decoder, data.frame_rate)
+            opening = {"decoder": data.decoder, "frame_rate": data.frame_rate, "frame_name": data.frame_name}
+            job = (video, str(unfinished), heatmaps, Style(**style), fps, opening)
             pool.call(_draw_in_worker, job)
     except DualFormerError as error:
         raise DualFormerError(f"{video!r} was not drawn: {error}") from error
 
 
-def _draw_in_worker(job: tuple[str, str, Heatmaps, Style, float, Any, float | None]) -> None:
+def _draw_in_worker(job: tuple[str, str, Heatmaps, Style, float, dict[str, Any]]) -> None:
     """Decode the frames that are shown and draw the heat onto them."""
     from dualformer_cli.data.opening import open_video
     from dualformer_cli.outputs.heatmap import picture_size, sheet_frames, write_overlay, write_sheet
 
-    path, target, heatmaps, style, fps, decoder, frame_rate = job
-    with open_video(path, decoder=decoder, frame_rate=frame_rate) as reader:
+    path, target, heatmaps, style, fps, opening = job
+    with open_video(path, **opening) as reader:
         size = picture_size(reader.info.width, reader.info.height, target, style)
         if target.lower().endswith(".png"):
             chosen = sheet_frames(len(heatmaps), style)

@@ -380,20 +380,20 @@ class _Session:
         """Have a worker draw the result onto its video."""
         data = self.engine.config.data
         with path_in_own_folder(target) as unfinished:
-            self.pool.call(_annotate, (result, str(unfinished), data.decoder, data.frame_rate))
+            self.pool.call(_annotate, (result, str(unfinished), data.decoder, data.frame_rate, data.frame_name))
 
 
-def _annotate(job: tuple[dict[str, Any], str, Any, float | None]) -> None:
+def _annotate(job: tuple[dict[str, Any], str, Any, float | None, str | None]) -> None:
     """Draw a result onto its video; runs in a worker, since it decodes the whole file."""
     from dualformer_cli.data.opening import open_video
     from dualformer_cli.outputs.video import save_annotated
 
-    result, target, decoder, frame_rate = job
+    result, target, decoder, frame_rate, frame_name = job
     segments = result.get("segments")
     ends = [segment["end_seconds"] for segment in segments or ()]
     lines = [(best["label"], best["score"]) for best in result["predictions"]]
 
-    with open_video(result["path"], decoder=decoder, frame_rate=frame_rate) as reader:
+    with open_video(result["path"], decoder=decoder, frame_rate=frame_rate, frame_name=frame_name) as reader:
         fps, times = reader.info.fps or 25.0, reader.times_seconds
 
         def captions(seconds: float) -> Sequence[tuple[str, float]]:

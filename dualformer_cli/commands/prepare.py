@@ -102,6 +102,14 @@ def prepare(
     multi_label: Annotated[
         bool, typer.Option("--multi-label", help="Labels of the table are several, with ';' between them.")
     ] = False,
+    take: Annotated[
+        str,
+        typer.Option(
+            "--take",
+            metavar="files|frames",
+            help="Which copy of a dataset's video is listed where it is there as both.",
+        ),
+    ] = "files",
     formats: Annotated[
         str | None,
         typer.Option(
@@ -175,6 +183,10 @@ def prepare(
                     as_json=as_json,
                 )
         return
+    if take not in ("files", "frames"):
+        raise typer.BadParameter(f"{take!r} is neither files nor frames", param_hint="--take")
+    if take == "frames" and dataset is None:
+        raise typer.BadParameter("this is an option of datasets; your own folder is listed whole", param_hint="--take")
     if transcode and frames:
         raise typer.BadParameter("choose one of --transcode and --frames", param_hint="--transcode")
     if overrides and show is None:
@@ -191,7 +203,7 @@ def prepare(
         target = Path(name).parent / "prepared" if root is None else root
         content = read_lists(names, group_pattern=group_pattern)
     elif dataset is not None:
-        content, target = _read_dataset(dataset, name, root or DATA)
+        content, target = _read_dataset(dataset, name, root or DATA, takes_frames=take == "frames")
     else:
         target = Path(name) / "prepared" if root is None else root
         content = read_folder(
@@ -279,7 +291,7 @@ def _dataset_name(name: str) -> str | None:
     return found
 
 
-def _read_dataset(dataset: str, name: str, root: Path) -> tuple[VideoFolder, Path]:
+def _read_dataset(dataset: str, name: str, root: Path, *, takes_frames: bool) -> tuple[VideoFolder, Path]:
     """Return what there is of a dataset, and the folder for its lists."""
     from dualformer_cli.data.catalogue import load_catalogue
     from dualformer_cli.data.datasets import prepared_folder, read_dataset
@@ -287,7 +299,8 @@ def _read_dataset(dataset: str, name: str, root: Path) -> tuple[VideoFolder, Pat
 
     if os.path.isdir(name) and os.path.realpath(name) != os.path.realpath(root / dataset):
         log(f"{name} is the dataset {dataset}; for the folder of that name write {os.path.join(os.curdir, name)!r}")
-    return read_dataset(load_catalogue(), dataset, root), prepared_folder(root, dataset)
+    content = read_dataset(load_catalogue(), dataset, root, takes_frames=takes_frames)
+    return content, prepared_folder(root, dataset)
 
 
 def _formats(text: str | None) -> tuple[ListFormat, ...]:

@@ -62,6 +62,7 @@ class TrainPlan:
     """Clips taken from a video each time it is opened: so many seeds are given."""
     flip_labels: Pairs
     """Classes that are swapped in the label of a flipped clip, for `swap_flipped_labels`."""
+    frame_name: str | None = None
     render: RenderPlan | None = None
     """How clips are rendered, where there are no videos; of the rest of the plan only sizes and repeats count then."""
 
@@ -114,7 +115,9 @@ def read_training_clips(
         ValueError: if there are no seeds.
     """
     started = perf_counter()
-    with open_video(path, decoder=plan.decoder, frame_rate=plan.frame_rate, index=index) as reader:
+    with open_video(
+        path, decoder=plan.decoder, frame_rate=plan.frame_rate, frame_name=plan.frame_name, index=index
+    ) as reader:
         info = reader.info
         available = part_length(info, start, num_frames)
         check_video(info, available, min_frames=plan.min_frames)

@@ -35,6 +35,7 @@ class ViewPlan:
     min_frames: int
     decoder: Literal["auto", "pyav", "decord"]
     frame_rate: float | None
+    frame_name: str | None = None
     every_seconds: float | None = None
     """Cut the video into segments of this length with one clip each, in place of num_clips over the whole of it."""
 
@@ -92,7 +93,9 @@ def read_views(
     """
     started = perf_counter()
     transform = _TimedTransform(plan)
-    with open_video(path, decoder=plan.decoder, frame_rate=plan.frame_rate, index=index) as reader:
+    with open_video(
+        path, decoder=plan.decoder, frame_rate=plan.frame_rate, frame_name=plan.frame_name, index=index
+    ) as reader:
         available = part_length(reader.info, start, num_frames)
         check_video(reader.info, available, min_frames=plan.min_frames)
         starts, ends, indices = _choose_frames(reader, plan, start, available)

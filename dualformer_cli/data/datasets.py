@@ -54,13 +54,14 @@ def prepared_folder(root: Path, name: str) -> Path:
     return root / name / PREPARED
 
 
-def read_dataset(catalogue: Catalogue, name: str, root: Path) -> VideoFolder:
+def read_dataset(catalogue: Catalogue, name: str, root: Path, *, takes_frames: bool = False) -> VideoFolder:
     """Join the annotations of a dataset with the videos that are there.
 
     Args:
         catalogue: what is known of datasets.
         name: as `Catalogue.datasets` has it.
         root: folder below which `download` put it.
+        takes_frames: of a video that is there as a file and in frames, take the frames.
 
     Returns:
         The videos, and a list for each official split; of HVU for each split and group of tags, of ActivityNet also of
@@ -79,7 +80,7 @@ def read_dataset(catalogue: Catalogue, name: str, root: Path) -> VideoFolder:
         )
     classes = _Classes(entry, annotations)
     videos = root / (entry.videos_of or name)
-    shelf = Shelf(find_videos(videos, entry.not_used))
+    shelf = Shelf(find_videos(videos, entry.not_used), takes_frames=takes_frames)
     classes.notes += [*_not_used(entry, root / name), *_fewer_than_published(entry, said)]
     if entry.folders_tell_labels:
         said += _labelled_by_folder(said, shelf, classes)

@@ -18,7 +18,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from dualformer_cli.data.inputs import holds_frames, is_video_name, walk
+from dualformer_cli.data.frame_names import holds_frames, is_flow_folder
+from dualformer_cli.data.inputs import is_video_name, walk
 from dualformer_cli.data.manifest import check_class_names, load_class_names
 from dualformer_cli.data.samples import is_encodable
 from dualformer_cli.data.tables import LABEL_NAMES, PATH_NAMES, SPLIT_NAMES
@@ -159,6 +160,8 @@ class _Found:
     others: list[str] = field(default_factory=list)
     """Files that are no videos."""
     num_hidden: int = 0
+    num_flow: int = 0
+    """Folders of images below one that is called optical flow."""
     problems: list[str] = field(default_factory=list)
 
 
@@ -183,7 +186,10 @@ def _search(folder: str, leave_out: Collection[str]) -> _Found:
         prefix = "" if relative == os.curdir else relative
         videos = [name for name in names if is_video_name(name)]
         if not videos and prefix and holds_frames(names):
-            found.videos.append(prefix)
+            if is_flow_folder(prefix):
+                found.num_flow += 1
+            else:
+                found.videos.append(prefix)
             continue
         found.videos += [os.path.join(prefix, name) for name in videos]
         found.others += [os.path.join(prefix, name) for name in names if not is_video_name(name)]
@@ -456,7 +462,12 @@ def _name_classes(rows: Sequence[_Row], folder: str) -> tuple[list[str], dict[st
 
 
 def _with_search(content: VideoFolder, found: _Found) -> VideoFolder:
-    skipped = {**content.skipped, "hidden": found.num_hidden, "other than videos": len(found.others)}
+    skipped = {
+        **content.skipped,
+        "hidden": found.num_hidden,
+        "optical flow": found.num_flow,
+        "other than videos": len(found.others),
+    }
     notes = [*content.notes, *found.problems]
     if len(content.class_names) == 1:
         notes.append(f"all videos are of one class, {content.class_names[0]!r}; a classifier needs at least two")

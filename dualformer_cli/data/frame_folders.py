@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import struct
 import warnings
 from collections.abc import Iterator, Sequence
@@ -12,43 +11,32 @@ from itertools import pairwise
 import numpy as np
 import PIL.Image
 
+from dualformer_cli.data.frame_names import IMAGE_FORMATS, find_frames
 from dualformer_cli.data.reader import MAX_FRAMES, MAX_PIXELS, Frame, VideoInfo, VideoReader, check_pixels
 from dualformer_cli.data.refusals import plain_reason
 from dualformer_cli.data.workers import heartbeat
 from dualformer_cli.errors import VideoError
-
-_IMAGE_FORMATS = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".bmp": "BMP",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".ppm": "PPM",
-}
-_NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d+)$", re.DOTALL)
 
 
 class FrameFolderReader(VideoReader):
     """A folder of numbered images, such as img_00001.jpg or frame0.png, is a video; PyAV and decord are not needed.
 
     The numbers give the order, from whatever the first is. A gap in them is a warning: the images that exist are
-    consecutive frames. Other files are ignored, and so is the series of optical flow (flow_x_..., flow_y_...) that
-    often lies beside frames; two other series of images are an error. Images must have one size. An orientation
-    that an image states is ignored, as extracted frames are already upright.
+    consecutive frames. `frame_names` says which images are the frames; two series that could both be are an error.
+    Images must have one size. An orientation that an image states is ignored, as extracted frames are already upright.
 
     Args:
         path: a folder.
         frame_rate: frames per second; None leaves times unknown.
+        frame_name: template of the frames' names, such as img_{:05}.jpg; None finds them.
 
     Raises:
         VideoError: if it holds no numbered images, or more than one series, or the first is unreadable.
     """
 
-    def __init__(self, path: str, *, frame_rate: float | None = None) -> None:
+    def __init__(self, path: str, *, frame_rate: float | None = None, frame_name: str | None = None) -> None:
         self._path = path
-        self._names, gap = _numbered_images(path)
+        self._names, gap = _numbered_images(path, frame_name)
         self.warnings = [gap] if gap else []
         height, width = self._load(0).shape[:2]
         num_frames = len(self._names)
@@ -99,28 +87,28 @@ class FrameFolderReader(VideoReader):
 
 
 def _format_of(name: str) -> str:
-    return _IMAGE_FORMATS[os.path.splitext(name)[1].lower()]
+    return IMAGE_FORMATS[os.path.splitext(name)[1].lower()]
 
 
-def _numbered_images(path: str) -> tuple[list[str], str | None]:
+def _numbered_images(path: str, template: str | None) -> tuple[list[str], str | None]:
     """List the images of a folder in the order of their numbers, and a warning if numbers are missing."""
-    series: dict[str, list[tuple[int, str]]] = {}
     try:
         with os.scandir(path) as entries:
-            for entry in entries:
-                stem, suffix = os.path.splitext(entry.name)
-                match = _NUMBERED.match(stem)
-                if match and suffix.lower() in _IMAGE_FORMATS and not stem.startswith(".") and entry.is_file():
-                    series.setdefault(match["series"], []).append((int(match["number"]), entry.name))
+            names = [entry.name for entry in entries if entry.is_file()]
     except OSError as error:
         raise VideoError(path, plain_reason(error)) from None
-    kept = {name: frames for name, frames in series.items() if not name.lower().startswith("flow")}
-    if not kept:
-        raise VideoError(path, "the folder holds no numbered images, such as img_00001.jpg")
-    if len(kept) > 1:
-        names = ", ".join(repr(frames[0][1]) for _, frames in sorted(kept.items())[:3])
-        raise VideoError(path, f"the folder holds {len(kept)} series of images ({names}); keep one")
-    return _in_order(path, sorted(next(iter(kept.values()))))
+    frames = find_frames(names, template)
+    if frames is None:
+        called = "such as img_00001.jpg" if template is None else f"as data.frame_name {template!r} has them"
+        raise VideoError(path, f"the folder holds no numbered images, {called}")
+    if frames.others:
+        found = ", ".join(repr(name) for name in [frames.names[0][1], *frames.others][:3])
+        raise VideoError(
+            path,
+            f"the folder holds {1 + len(frames.others)} series of images ({found}); keep one, or name it, as "
+            "--set data.frame_name=img_{:05}.jpg does",
+        )
+    return _in_order(path, frames.names)
 
 
 def _in_order(path: str, frames: list[tuple[int, str]]) -> tuple[list[str], str | None]:

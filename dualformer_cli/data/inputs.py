@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from dualformer_cli.data.frame_names import holds_frames, is_flow_folder
 from dualformer_cli.data.stream import is_live
 
 VIDEO_SUFFIXES = frozenset(
@@ -19,9 +20,6 @@ VIDEO_SUFFIXES = frozenset(
     )
 )
 """Suffixes, in lower case, of the files that a folder or a pattern contributes; a file named itself may have any."""
-
-_FRAME = re.compile(r"(?!flow).*\d\.(jpe?g|png|bmp|webp|tiff?|ppm)", re.IGNORECASE | re.DOTALL)
-"""A numbered image; `frame_folders.FrameFolderReader` says the same of what it reads. Optical flow is not a video."""
 
 Complain = Callable[[str, str], None]
 """Takes a name and what is wrong with it."""
@@ -156,7 +154,7 @@ def _videos_below(top: str, complain: Complain) -> Iterator[str]:
         videos = [file for file in files if is_video_name(file)]
         if videos:
             yield from (os.path.join(folder, video) for video in videos)
-        elif holds_frames(files):
+        elif holds_frames(files) and not is_flow_folder(os.path.relpath(folder, top)):
             yield folder
 
 
@@ -230,11 +228,6 @@ def walk(
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
     """Tell whether an entry is a folder or a link to one; entry.is_dir() alone fails on a link to itself."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
-
-
-def holds_frames(names: Iterable[str]) -> bool:
-    """Whether a folder with these files is a video in frames: it has several numbered images."""
-    return sum(_FRAME.fullmatch(name) is not None for name in names) > 1
 
 
 def is_video_name(name: str) -> bool:

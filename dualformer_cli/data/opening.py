@@ -21,6 +21,7 @@ def open_video(
     *,
     decoder: Literal["auto", "pyav", "decord"] = "auto",
     frame_rate: float | None = None,
+    frame_name: str | None = None,
     index: FileIndex | None = None,
 ) -> VideoReader:
     """Open a video file, or a folder of numbered frames.
@@ -29,6 +30,7 @@ def open_video(
         path: a regular file of any name, or a folder of images.
         decoder: the library that decodes files; auto is PyAV, or decord where PyAV is not installed.
         frame_rate: frames per second of a folder of frames, which does not say.
+        frame_name: how its frames are called, such as img_{:05}.jpg; None finds the one series of images.
         index: of an earlier reader of this path, in this process or another. It saves PyAV from reading the whole file
             first; one of a file that has changed since is ignored.
 
@@ -42,7 +44,7 @@ def open_video(
         raise ValueError(f"frame_rate must be positive, got {frame_rate}")
     name = os.fspath(path)
     if is_folder(name):
-        return FrameFolderReader(name, frame_rate=frame_rate)
+        return FrameFolderReader(name, frame_rate=frame_rate, frame_name=frame_name)
     if decoder == "pyav" or (decoder == "auto" and load_av() is not None):
         return PyAVReader(name, index)
     if decoder == "auto" and load_decord() is None:

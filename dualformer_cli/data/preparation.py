@@ -27,6 +27,7 @@ from dualformer_cli.data.folders import SPLITS, STATE_FILE, Row, VideoFolder, Vi
 from dualformer_cli.data.journal import Journal, open_journal, remove_left_overs, stamp
 from dualformer_cli.data.lists import ListFormat, format_json
 from dualformer_cli.data.manifest import Manifest, check_class_names, list_text, manifest_text
+from dualformer_cli.data.same_bytes import describe_same
 from dualformer_cli.data.samples import USABLE, Sample
 from dualformer_cli.data.splits import join_groups, split_videos
 from dualformer_cli.data.transcoding import (
@@ -878,6 +879,7 @@ def _found(plan: Plan, findings: Sequence[Finding], samples: Sequence[Sample]) -
                 for pair in pairs[:_MOST_PAIRS]
             ],
         },
+        "same_bytes": describe_same(plan.sources, [video.labels for video in videos], [video.path for video in videos]),
     }
 
 

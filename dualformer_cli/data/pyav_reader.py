@@ -414,8 +414,8 @@ class PyAVReader(VideoReader):
             raise VideoError(self._path, f"{len(missing)} of its {self._index.num_frames} frames cannot be decoded")
         if missing:
             self._warn(
-                f"{len(missing)} of {self._index.num_frames} frames cannot be decoded, the first is {missing[0]}; "
-                "each shows the nearest earlier frame"
+                # without their number, which depends on how far was read: each part of a timeline would say another
+                f"some frames cannot be decoded, the first is {missing[0]}; each shows the nearest earlier frame"
             )
 
     def _place(self, frame: VideoFrame, position: int) -> int | None:

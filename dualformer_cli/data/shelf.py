@@ -8,7 +8,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 
-from dualformer_cli.data.inputs import VIDEO_SUFFIXES
+from dualformer_cli.data.frame_names import find_frames, is_flow_folder
+from dualformer_cli.data.inputs import VIDEO_SUFFIXES, is_video_name
 from dualformer_cli.data.matching import loose_key
 
 PREPARED = "prepared"
@@ -20,19 +21,28 @@ _REPLACEMENT = "_replacement"
 
 
 class Shelf:
-    """The videos that are there."""
+    """The videos that are there.
 
-    def __init__(self, found: Mapping[str, list[str]]) -> None:
+    Args:
+        found: their paths, by the folder that holds them.
+        takes_frames: of a video that is there as a file and in frames, take the frames.
+    """
+
+    def __init__(self, found: Mapping[str, list[str]], *, takes_frames: bool = False) -> None:
         self.paths: list[str] = []
         self.tops: list[str] = []
         self._by_stem: dict[str, list[int]] = defaultdict(list)
         self.used: set[int] = set()
         self.copies: list[str] = []
-        for top in sorted(found, key=lambda top: (not top.endswith(_REPLACEMENT), top)):
-            for path in found[top]:
-                self._by_stem[stem_of(path)].append(len(self.paths))
-                self.paths.append(path)
-                self.tops.append(top_of(path))
+        paths = [(path, top) for top, paths in found.items() for path in paths]
+        # Of several copies of a video the first is taken: a replacement, then a file, or frames if these are asked for.
+        paths.sort(
+            key=lambda each: (not each[1].endswith(_REPLACEMENT), is_video_name(each[0]) is takes_frames, each[1])
+        )
+        for path, _ in paths:
+            self._by_stem[stem_of(path)].append(len(self.paths))
+            self.paths.append(path)
+            self.tops.append(top_of(path))
 
     def of(self, stem: str, split: str) -> list[int]:
         """Return the videos of a split that have this stem; those that replace others come first."""
@@ -103,7 +113,7 @@ def belongs_to(split: str, top: str) -> bool:
 
 
 def _below(folder: str) -> Iterator[str]:
-    """Find videos and folders of images below a folder; a folder of frames is told by its first file."""
+    """Find videos and folders of frames below a folder."""
     # The folders on the way to each, as links can lead in circles
     above: dict[str, tuple[str, ...]] = {folder: (os.path.realpath(folder),)}
     for at, folders, names in os.walk(folder, followlinks=True):
@@ -111,8 +121,9 @@ def _below(folder: str) -> Iterator[str]:
         inner = {name: _real(at, way[-1], name) for name in folders if not name.startswith(".")}
         folders[:] = [name for name, real in inner.items() if real not in way]
         above |= {os.path.join(at, name): (*way, inner[name]) for name in folders}
-        if names and not folders and at != folder and _suffix(names[0]) in (".jpg", ".jpeg", ".png"):
-            yield at
+        if not folders and at != folder and find_frames(names) is not None and not any(map(is_video_name, names)):
+            if not is_flow_folder(os.path.relpath(at, os.path.dirname(folder))):
+                yield at
             continue
         yield from (
             os.path.join(at, name) for name in names if _suffix(name) in VIDEO_SUFFIXES and not name.startswith(".")

@@ -53,6 +53,7 @@ class LabelPlan:
     min_frames: int
     decoder: Literal["auto", "pyav", "decord"]
     frame_rate: float | None
+    frame_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +114,7 @@ def read_layout(plan: LabelPlan, job: LabelJob) -> Layout:
     Raises:
         VideoError: if the video cannot be used.
     """
-    with open_video(job.path, decoder=plan.decoder, frame_rate=plan.frame_rate) as reader:
+    with open_video(job.path, decoder=plan.decoder, frame_rate=plan.frame_rate, frame_name=plan.frame_name) as reader:
         return _layout(plan, job, reader.info)
 
 
@@ -126,7 +127,7 @@ def read_label_clips(plan: LabelPlan, job: LabelJob) -> Frames:
     Raises:
         VideoError: if the video cannot be read.
     """
-    with open_video(job.path, decoder=plan.decoder, frame_rate=plan.frame_rate) as reader:
+    with open_video(job.path, decoder=plan.decoder, frame_rate=plan.frame_rate, frame_name=plan.frame_name) as reader:
         layout = _layout(plan, job, reader.info)
         indices = np.stack([_indices(plan, layout, job.start, start) for start in layout.starts])
         indices = indices[job.first : job.first + CLIPS_PER_READ]
@@ -147,7 +148,7 @@ def read_whole_frame(plan: LabelPlan, job: LabelJob) -> tuple[Frames, Indices]:
     Raises:
         VideoError: if the video cannot be read.
     """
-    with open_video(job.path, decoder=plan.decoder, frame_rate=plan.frame_rate) as reader:
+    with open_video(job.path, decoder=plan.decoder, frame_rate=plan.frame_rate, frame_name=plan.frame_name) as reader:
         layout = _layout(plan, job, reader.info)
         indices = _indices(plan, layout, job.start, layout.starts[job.first])
         middle = int(indices[len(indices) // 2])

@@ -75,6 +75,7 @@ def view_plan(data: DataConfig, views: ViewsConfig, *, every_seconds: float | No
         min_frames=data.min_frames,
         decoder=data.decoder,
         frame_rate=data.frame_rate,
+        frame_name=data.frame_name,
         every_seconds=every_seconds,
     )
 
@@ -98,6 +99,7 @@ def train_plan(config: RunConfig, flip_pairs: Pairs, *, render: RenderPlan | Non
         min_frames=data.min_frames,
         decoder=data.decoder,
         frame_rate=data.frame_rate,
+        frame_name=data.frame_name,
         rand_augment_ops=train.rand_augment_ops,
         rand_augment_magnitude=train.rand_augment_magnitude,
         repeats=train.repeats,

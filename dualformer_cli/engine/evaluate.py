@@ -137,8 +137,8 @@ def open_list(
     elif highest >= len(names):
         row = next(row for row, of_video in enumerate(labels) if max(of_video, default=-1) >= len(names))
         raise DualFormerError(
-            f"list {source!r} has label {max(labels[row])} at {samples[row].path!r}, but {of} has {len(names)} "
-            f"classes, numbered from 0 to {len(names) - 1}; give the list that belongs to it"
+            f"list {source!r} has label {max(labels[row])}, but {of} has {len(names)} classes, numbered from 0: it is "
+            f"that of {samples[row].path!r}; give the list that belongs to it"
         )
     return LabelledList(
         source=source,

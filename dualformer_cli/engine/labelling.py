@@ -119,6 +119,7 @@ class LabelWriter:
             min_frames=data.min_frames,
             decoder=data.decoder,
             frame_rate=data.frame_rate,
+            frame_name=data.frame_name,
         )
         self.header = Header(
             teacher=self.teacher.describe(),

@@ -331,8 +331,9 @@ def test_a_dataset_is_fetched_unpacked_and_compared(diving48: Path) -> None:
         f"diving48 train: done, {diving48}/annotations",
         f"diving48 test: done, {diving48}/annotations",
         f"diving48 videos: done, {diving48}/videos",
-        "diving48 train: 1 of 2 videos are there, 1 missing, such as b_2; all in missing.csv",
-        "diving48 val: 1 of 1 videos are there",
+        "diving48 train: 1 of 2 videos are there, 1 missing, such as b_2; all in missing.csv; "
+        "the annotations name 2 of the 15027 published",
+        "diving48 val: 1 of 1 videos are there; the annotations name 1 of the 1970 published",
     ]
     assert (diving48 / "videos" / "-a_1.mp4").is_file()
     assert (diving48 / "missing.csv").read_text() == "split,video\ntrain,b_2\n"

@@ -721,7 +721,7 @@ def test_frames_that_cannot_be_decoded_repeat_the_nearest_earlier(clips: Any, tm
     with open_video(path, decoder="pyav") as reader:
         assert [clips.number_of(frame) for frame in reader.frames()] == shown
         assert reader.warnings == [
-            "4 of 40 frames cannot be decoded, the first is 0; each shows the nearest earlier frame"
+            "some frames cannot be decoded, the first is 0; each shows the nearest earlier frame"
         ]
         for indices in ([21], [0, 39], [22, 20, 5]):
             assert numbers_in(reader, clips, indices) == [shown[index] for index in indices]

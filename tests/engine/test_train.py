@@ -599,8 +599,8 @@ def test_a_validation_label_that_training_lacks_is_named_with_both_lists(
     with pytest.raises(DualFormerError) as caught:
         make_trainer(tmp_path / "run", f"data.validation_list={val}", data=train)
     text = str(caught.value)
-    assert f"list {str(val)!r} has label 3 at {str(toy_list.parent / rows[3][0])!r}" in text
-    assert f"the training list {str(train)!r} has 2 classes, numbered from 0 to 1" in text
+    assert f"list {str(val)!r} has label 3, but the training list {str(train)!r} has 2 classes" in text
+    assert f"it is that of {str(toy_list.parent / rows[3][0])!r}" in text
 
 
 def test_videos_that_train_and_validate_are_said(make_trainer: Make, tmp_path: Path, toy_list: Path) -> None:
