@@ -11,6 +11,7 @@ The mutants are in mutants/*.yaml, a list of entries with
     old, new text that stands exactly once in that file, and what takes its place
     lost     what a user would lose
     tests    what should notice, as for pytest: files, or one test of a file where that is much faster
+    environment  variables that the tests need; may be left out
 
 Each mutant changes a copy of the tree, never the tree itself. pytest runs in a fork of one process that has loaded the
 large libraries, or each of a few hundred mutants would wait for them. Exit code 0 if every mutant was killed, 1 if
@@ -29,9 +30,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -54,6 +55,16 @@ class Mutant:
     new: str
     lost: str
     tests: tuple[str, ...]
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Tests to run over a copy of the tree, with a mutant in it or as it is."""
+
+    mutant: Mutant | None
+    tests: tuple[str, ...]
+    environment: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,10 +96,10 @@ def load_mutants(paths: Iterable[Path]) -> list[Mutant]:
         StaleMutantError: if an entry lacks a field or has another one, or two have one name.
     """
     mutants: list[Mutant] = []
-    wanted = {field.name for field in fields(Mutant)}
+    wanted = {column.name for column in fields(Mutant)}
     for path in paths:
         for entry in yaml.safe_load(path.read_text(encoding="utf-8")) or ():
-            if set(entry) != wanted:
+            if set(entry) | {"environment"} != wanted:
                 raise StaleMutantError(f"{path.name}: {entry.get('name')!r} has {sorted(entry)}, not {sorted(wanted)}")
             tests = entry["tests"]
             mutants.append(Mutant(**{**entry, "tests": tuple([tests] if isinstance(tests, str) else tests)}))
@@ -129,7 +140,7 @@ def check(mutants: Iterable[Mutant], tree: Path) -> None:
 
 
 def _exists(tree: Path, test: str) -> bool:
-    path, _, name = test.partition("::")
+    path, _, name = test.partition("[")[0].partition("::")
     return (tree / path).exists() and (not name or f"def {name}(" in (tree / path).read_text(encoding="utf-8"))
 
 
@@ -160,9 +171,10 @@ class Slot:
         self._started = 0.0
         self._before: tuple[Path, bytes, float] | None = None
 
-    def start(self, mutant: Mutant | None, tests: Sequence[str]) -> None:
+    def start(self, trial: Trial) -> None:
         """Put the mutant in, if there is one, and begin the tests."""
-        self.mutant, self._started = mutant, time.monotonic()
+        self.mutant, self._started = trial.mutant, time.monotonic()
+        mutant = trial.mutant
         if mutant is not None:
             path = self.tree / mutant.file
             self._before = (path, path.read_bytes(), path.stat().st_mtime)
@@ -172,7 +184,7 @@ class Slot:
         sys.stderr.flush()
         self.pid = os.fork()
         if not self.pid:
-            _become_pytest(self.tree, self.scratch, self.log, tests)
+            _become_pytest(self.tree, self.scratch, self.log, trial)
 
     def poll(self, limit: float) -> Outcome | None:
         """Return the outcome, once there is one, and take the mutant out."""
@@ -209,7 +221,7 @@ class Slot:
         shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def _become_pytest(tree: Path, scratch: Path, log: Path, tests: Sequence[str]) -> None:
+def _become_pytest(tree: Path, scratch: Path, log: Path, trial: Trial) -> None:
     """Run pytest in this fork, over the copy, and leave with its exit code."""
     code = 3
     try:
@@ -219,25 +231,23 @@ def _become_pytest(tree: Path, scratch: Path, log: Path, tests: Sequence[str]) -
             os.dup2(file.fileno(), 2)
         os.chdir(tree)
         sys.path[:] = [str(tree), *(entry for entry in sys.path if entry not in ("", str(HERE)))]
-        os.environ.update(PYTHONPATH=str(tree), PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1")
+        os.environ.update(PYTHONPATH=str(tree), PYTHONDONTWRITEBYTECODE="1", OMP_NUM_THREADS="1", **trial.environment)
         sys.dont_write_bytecode = True
         import pytest
 
         options = ["-x", "-n", "0", "-q", "--no-header", "-p", "no:cacheprovider", f"--basetemp={scratch}"]
-        code = int(pytest.main([*options, *tests]))
+        code = int(pytest.main([*options, *trial.tests]))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
 
 
-def try_mutants(
-    trials: Sequence[tuple[Mutant | None, Sequence[str]]], tree: Path, *, jobs: int, limit: float
-) -> list[Outcome]:
-    """Try mutants, several at a time, and print each outcome as it comes.
+def try_all(trials: Sequence[Trial], tree: Path, *, jobs: int, limit: float) -> list[Outcome]:
+    """Run trials, several at a time, and print each outcome as it comes.
 
     Args:
-        trials: mutants, None for the tree as it is, and the tests of each.
+        trials: what to run.
         tree: root of the repository.
         jobs: how many at a time.
         limit: seconds of a trial.
@@ -254,8 +264,8 @@ def try_mutants(
             while waiting or busy:
                 for slot in slots:
                     if waiting and slot not in busy.values():
-                        number, (mutant, tests) = waiting.pop()
-                        slot.start(mutant, tests)
+                        number, trial = waiting.pop()
+                        slot.start(trial)
                         busy[number] = slot
                 time.sleep(0.05)
                 for number, slot in list(busy.items()):
@@ -267,6 +277,14 @@ def try_mutants(
             for slot in busy.values():
                 slot.stop()
     return [outcomes[number] for number in range(len(trials))]
+
+
+def _without_mutants(mutants: Iterable[Mutant]) -> list[Trial]:
+    """Return all tests of the mutants, those that need the same environment together."""
+    tests: dict[tuple[tuple[str, str], ...], set[str]] = {}
+    for mutant in mutants:
+        tests.setdefault(tuple(sorted(mutant.environment.items())), set()).update(mutant.tests)
+    return [Trial(mutant=None, tests=tuple(sorted(of_env)), environment=dict(env)) for env, of_env in tests.items()]
 
 
 def report(mutants: Sequence[Mutant], outcomes: Sequence[Outcome]) -> None:
@@ -318,15 +336,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         importlib.import_module(name)
     run = {"tree": options.tree, "jobs": options.jobs, "limit": options.limit}
     if not options.no_baseline:
-        tests = sorted({test for mutant in mutants for test in mutant.tests})
-        (outcome,) = try_mutants([(None, tests)], **{**run, "limit": 20 * options.limit})
-        if outcome.status != "survived":
-            print(f"{outcome.output}\nthe tests fail without a mutant ({outcome.status})", file=sys.stderr)
-            return 2
-    outcomes = try_mutants([(mutant, mutant.tests) for mutant in mutants], **run)
+        for outcome in try_all(_without_mutants(mutants), **{**run, "limit": 20 * options.limit}):
+            if outcome.status != "survived":
+                print(f"{outcome.output}\nthe tests fail without a mutant ({outcome.status})", file=sys.stderr)
+                return 2
+    outcomes = try_all([Trial(mutant=m, tests=m.tests, environment=m.environment) for m in mutants], **run)
     if options.all:
         left = [place for place, outcome in enumerate(outcomes) if outcome.status == "survived"]
-        again = try_mutants([(mutants[p], WHOLE_SUITE) for p in left], **{**run, "limit": 20 * options.limit})
+        whole = [Trial(mutant=mutants[place], tests=WHOLE_SUITE, environment={}) for place in left]
+        again = try_all(whole, **{**run, "limit": 20 * options.limit})
         for place, outcome in zip(left, again, strict=True):
             outcomes[place] = outcome
     report(mutants, outcomes)
