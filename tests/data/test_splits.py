@@ -87,3 +87,15 @@ def test_groups_are_joined_by_their_pairs_and_by_nothing_else(groups: list[str |
                 reached[number] = whole
     assert joined == [str(min(own)) if len(own) > 1 else None for own in reached]
     assert join_groups(groups, [pair[::-1] for pair in pairs[::-1]]) == joined
+
+
+def test_a_class_that_others_gave_away_with_their_groups_is_trained() -> None:
+    """Every group holds the rare class of one video and two others: whoever is dealt out first must not take it all."""
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        labels = [[int(label)] for label in rng.integers(0, 6, 24)]
+        groups = [f"group {number}" for number in rng.integers(0, 6, 24)]
+        for shares in ((0.5, 0.5), (0.2, 0.8), (0.1, 0.45, 0.45)):
+            splits = split_videos(labels, groups, shares, seed=seed)
+            trained = {label for own, split in zip(labels, splits, strict=True) if split == 0 for label in own}
+            assert trained == {label for own in labels for label in own}, (seed, shares)

@@ -194,3 +194,38 @@ def test_the_sheet_shows_what_training_would_take(
     video, records = writer.folder.read_shard(0, writer.header)[0][1], writer.folder.read_shard(0, writer.header)[1]
     stored = records["classes"][video.first_record + len(video.starts) // 2][..., 0]
     assert np.array_equal(rows[1].classes, stored[len(stored) // 2])
+
+
+def test_each_rank_writes_its_own_shards_and_only_those_that_are_missing() -> None:
+    folder = SimpleNamespace(has_shard=lambda shard: shard == 4)
+    for rank, shards in ((0, [0, 3, 6]), (1, [1]), (2, [2, 5])):
+        writer: Any = SimpleNamespace(
+            ranks=SimpleNamespace(rank=rank, world_size=3), header=SimpleNamespace(num_shards=7), folder=folder
+        )
+        assert LabelWriter.own_shards(writer) == shards
+
+
+def test_the_first_rank_alone_writes_the_header_and_the_others_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    happened: list[str] = []
+    monkeypatch.setattr(labelling, "barrier", lambda: happened.append("wait"))
+    for is_main in (True, False):
+        writer: Any = SimpleNamespace(
+            ranks=SimpleNamespace(is_main=is_main),
+            folder=SimpleNamespace(write_header=lambda header: happened.append("header")),
+            header=None,
+            own_shards=lambda: [5],
+            _write_shard=lambda shard, pool, on_video: happened.append(f"shard {shard}"),
+        )
+        LabelWriter.write(writer, None)  # type: ignore[arg-type]
+    assert happened == ["header", "wait", "shard 5", "wait", "wait", "shard 5", "wait"]
+
+
+def test_agreement_counts_every_label_of_a_video() -> None:
+    statistics = labelling._Statistics({})
+    statistics.add(np.array([[0, 1], [1, 3]], np.uint16), (0, 1))
+    assert (statistics.tokens, statistics.agreeing, dict(statistics.best)) == (4, 3, {0: 1, 1: 2, 3: 1})
+
+
+def test_videos_to_try_are_spread_over_the_list() -> None:
+    assert labelling._spread(100, 4) == [12, 37, 62, 87]
+    assert labelling._spread(3, 16) == [0, 1, 2]

@@ -78,6 +78,12 @@ def test_the_interval_is_that_of_drawing_the_videos_again() -> None:
     drawn = hits[np.random.default_rng(0).integers(0, 200, size=(1000, 200))].mean(axis=1) * 100
     assert (low, high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=1)
     assert metrics.accuracy_interval(hits, seed=3) == (low, high)
+
+
+def test_the_interval_holds_95_of_100_draws() -> None:
+    """Of 400 fair coins 95 % of draws have 180 to 220 heads (200 +- 1.96 * 10); 90 % have 184 to 216."""
+    low, high = metrics.single_label_results(np.eye(2)[np.arange(400) % 2], np.zeros(400, int))["top1_interval"]
+    assert (low, high) == (pytest.approx(45.1, abs=0.5), pytest.approx(54.9, abs=0.5))
     assert metrics.accuracy_interval(np.ones(5, dtype=bool)) == (100, 100)
 
 

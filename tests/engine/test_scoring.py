@@ -51,3 +51,36 @@ def test_views_that_differ_in_one_pixel_are_two(scorer: Scorer, toy_preset: Path
     assert (scores[0] == scorer.score(views[:1])[0][0]).all()
     assert (scores[1] == scorer.score(views[1:])[0][0]).all()
     assert (scores[0] != scores[1]).any()
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_scores_are_a_softmax_or_a_sigmoid_for_each_class_and_features_the_mean_over_tokens(
+    toy_preset: Path, one_thread: None, multi_label: bool
+) -> None:
+    config = load_config(str(toy_preset), environ={}).config
+    torch.manual_seed(0)
+    model = build_model(config).eval()
+    with torch.no_grad():
+        model.classifier.weight.mul_(30)
+    scorer = Scorer(model, mean=(100, 110, 120), std=(50, 60, 70), multi_label=multi_label)
+    views = views_of(scorer, toy_preset, 1, 2)
+    x = ((views - np.array([100.0, 110, 120])) / [50, 60, 70]).transpose(0, 4, 1, 2, 3)
+    with torch.no_grad():
+        tokens = model.forward_tokens(torch.from_numpy(x.astype(np.float32))).double().numpy()
+    means = tokens.mean(axis=(1, 2, 3))
+    logits = means @ model.classifier.weight.detach().double().numpy().T + model.classifier.bias.detach().numpy()
+    powers = np.exp(logits)
+    expected = powers / (1 + powers) if multi_label else powers / powers.sum(axis=1, keepdims=True)
+    scores, features = scorer.score(views)
+    np.testing.assert_allclose(scores, expected, atol=1e-4)
+    np.testing.assert_allclose(features, means, atol=1e-4)
+    assert abs(expected - 0.5).max() > 0.1
+
+
+def test_scores_in_low_precision_sum_to_1_to_the_last_digit(toy_preset: Path, one_thread: None) -> None:
+    config = load_config(str(toy_preset), environ={}).config
+    torch.manual_seed(0)
+    scorer = Scorer(build_model(config).eval().bfloat16(), mean=config.data.mean, std=config.data.std)
+    scores, features = scorer.score(views_of(scorer, toy_preset, 1))
+    assert (scores.dtype, features.dtype) == (np.float64, np.float32)
+    assert scores.sum() == pytest.approx(1, abs=1e-12)
