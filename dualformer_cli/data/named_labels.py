@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 
-from dualformer_cli.data.inputs import VIDEO_SUFFIXES
+from dualformer_cli.data.inputs import VIDEO_SUFFIXES, is_video_name
 from dualformer_cli.data.tables import label_column
 
 _VIDEO = "|".join(re.escape(suffix) for suffix in sorted(VIDEO_SUFFIXES))
@@ -60,11 +60,8 @@ def _labels_of_lines(text: str) -> list[str]:
 
 
 def _common_separator(lines: Sequence[str]) -> str | None:
-    """Return what stands in every line between two fields at least: a tab, comma, semicolon, or one space alone."""
-    for separator in "\t,;":
-        if all(separator in line for line in lines):
-            return separator
-    return " " if all(len(line.split()) == 2 for line in lines) else None
+    """Return what stands in every line between two fields at least: a tab, comma or semicolon; spaces are in names."""
+    return next((separator for separator in "\t,;" if all(separator in line for line in lines)), None)
 
 
 def _label_of_line(line: str, separator: str | None) -> str | None:
@@ -75,5 +72,7 @@ def _label_of_line(line: str, separator: str | None) -> str | None:
             return next(csv.reader([line], delimiter=separator, strict=True))[-1].strip()
     if after := _AFTER_VIDEO.fullmatch(line):
         rest = after[1].strip("\"'")
+        if is_video_name(rest):
+            return None  # a path with a space in it
         return _TRAILING_NUMBERS.sub("", rest, count=1) if _TRAILING_NUMBERS.match(rest) else rest
     return None if separator is None else line.rpartition(separator)[2].strip(" \"'")
