@@ -15,7 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from dualformer_cli.data import tokenlabels
+from dualformer_cli.data.samples import Sample
+from dualformer_cli.data.tokenlabels import LabelJob
 from dualformer_cli.engine import labelling
 from dualformer_cli.engine.labelling import LabelWriter
 from dualformer_cli.errors import DualFormerError
@@ -229,3 +233,34 @@ def test_agreement_counts_every_label_of_a_video() -> None:
 def test_videos_to_try_are_spread_over_the_list() -> None:
     assert labelling._spread(100, 4) == [12, 37, 62, 87]
     assert labelling._spread(3, 16) == [0, 1, 2]
+
+
+def test_parts_of_files_are_labelled_and_tried_as_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = SimpleNamespace(samples=[Sample("a.mp4", labels=(0,), start=30, num_frames=20)], files=["/videos/a.mp4"])
+    writer: Any = SimpleNamespace(listed=listed)
+    job = LabelWriter._job(writer, 0)
+    assert job == LabelJob(0, "/videos/a.mp4", 30, 20)
+    monkeypatch.setattr(labelling, "read_views", lambda *given, **named: (given, named))
+    plan: Any = "a plan"
+    assert labelling._read_views(plan, job) == (("/videos/a.mp4", plan), {"start": 30, "num_frames": 20})
+
+
+def test_a_token_has_its_best_logits_each_with_its_class() -> None:
+    logits = torch.tensor([0.5, -1.0, 3.0, 2.0]).expand(1, 2, 1, 1, 4)
+    writer: Any = SimpleNamespace(
+        teacher=SimpleNamespace(token_logits=lambda clips: logits),
+        header=SimpleNamespace(top_k=3, record=np.dtype([("values", "<f2", (3,)), ("classes", "<u2", (3,))])),
+    )
+    records = LabelWriter._records(writer, np.zeros((1, 8, 64, 64, 3), np.uint8), "a.mp4")
+    assert records["values"].tolist() == [[[[[3.0, 2.0, 0.5]]], [[[3.0, 2.0, 0.5]]]]]
+    assert records["classes"].tolist() == [[[[[2, 3, 0]]], [[[2, 3, 0]]]]]
+
+
+def test_labels_are_the_same_however_many_clips_are_read_at_a_time(
+    write_labels: Make, mixed_list: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_labels(tmp_path / "eight", data=mixed_list)
+    for module in (labelling, tokenlabels):
+        monkeypatch.setattr(module, "CLIPS_PER_READ", 4)  # the first video has 5
+    write_labels(tmp_path / "four", data=mixed_list)
+    assert shards_of(tmp_path / "eight") == shards_of(tmp_path / "four")
