@@ -15,6 +15,7 @@ from dualformer_cli.config.load import load_config
 from dualformer_cli.engine import engine as module
 from dualformer_cli.engine.distributed import Ranks
 from dualformer_cli.engine.engine import Engine
+from dualformer_cli.errors import VideoError
 
 
 @pytest.fixture
@@ -133,3 +134,18 @@ def test_a_live_input_stops_at_the_clip_that_reaches_the_end(
     told: list[Any] = []
     make_engine().predict_live("camera:0", every_seconds=1.0, duration_seconds=2.0, on_clip=told.append)
     assert [clip["end_seconds"] for clip in told] == [1, 2]
+
+
+def test_a_live_input_is_cut_as_the_test_is(
+    make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cuts: list[Any] = []
+
+    def refuse(name: str) -> Any:
+        raise VideoError(name, "there is no camera")
+
+    monkeypatch.setattr(module, "FrameTransform", lambda **settings: cuts.append(settings))
+    monkeypatch.setattr(module, "LiveSource", refuse)
+    engine = make_engine("data.test.short_side=72", "data.validation.short_side=96", "data.antialias=false")
+    engine.predict_live("camera:0", every_seconds=1.0, on_clip=lambda clip: None)
+    assert cuts == [{"short_side": 72, "crop_size": 64, "num_crops": 1, "antialias": False}]

@@ -21,7 +21,7 @@ from dualformer_cli.data import tokenlabels
 from dualformer_cli.data.samples import Sample
 from dualformer_cli.data.tokenlabels import LabelJob
 from dualformer_cli.engine import labelling
-from dualformer_cli.engine.labelling import LabelWriter
+from dualformer_cli.engine.labelling import Estimate, LabelWriter
 from dualformer_cli.errors import DualFormerError
 
 Make = Callable[..., Any]
@@ -264,3 +264,17 @@ def test_labels_are_the_same_however_many_clips_are_read_at_a_time(
         monkeypatch.setattr(module, "CLIPS_PER_READ", 4)  # the first video has 5
     write_labels(tmp_path / "four", data=mixed_list)
     assert shards_of(tmp_path / "eight") == shards_of(tmp_path / "four")
+
+
+def test_what_is_written_needs_no_room_and_what_is_estimated_a_margin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1000 MiB, give or take 100, of which 300 are there: 900 are needed, and 64 to spare."""
+    mib = 2**20
+    writer: Any = SimpleNamespace(folder=SimpleNamespace(root=tmp_path / "labels", size_bytes=lambda: 300 * mib))
+    estimate = Estimate(1000.0 * mib, 100.0 * mib, 10)
+    monkeypatch.setattr(labelling.shutil, "disk_usage", lambda path: SimpleNamespace(free=965 * mib))
+    LabelWriter.check_space(writer, estimate)
+    monkeypatch.setattr(labelling.shutil, "disk_usage", lambda path: SimpleNamespace(free=963 * mib))
+    with pytest.raises(DualFormerError, match=r"about 0.94 GiB are needed, 0.94 GiB are free"):
+        LabelWriter.check_space(writer, estimate)

@@ -43,15 +43,15 @@ def probabilities(records: np.ndarray, kept: int, *, renormalise: bool = False) 
 
 @pytest.fixture
 def open_labels(tmp_path: Path, toy_preset: Path) -> Callable[..., Any]:
-    """The function open_labels(*overrides) -> StoredLabels of five videos in shards of two; the last has none."""
+    """The function open_labels(*overrides, sha256="0") -> StoredLabels of five videos, two a shard; one has none."""
     (tmp_path / "list.csv").write_text("path,label\n" + "".join(f"{number}.mp4,{number % 4}\n" for number in range(5)))
     (tmp_path / "classes.txt").write_text("\n".join(CLASSES))
 
-    def make(*overrides: str) -> StoredLabels:
+    def make(*overrides: str, sha256: str = "0") -> StoredLabels:
         config = load_config(str(toy_preset), overrides=[*OVERRIDES, *overrides], environ={}).config
         listed = open_list(config.data, str(tmp_path / "list.csv"), class_names=None)
         header = Header(
-            teacher={"source": "teacher", "weights_sha256": "0", "precision": "fp32"},
+            teacher={"source": "teacher", "weights_sha256": sha256, "precision": "fp32"},
             source="list.csv",
             list_fingerprint=listed.fingerprint,
             num_videos=5,
@@ -139,3 +139,8 @@ def test_fewer_logits_are_the_best_ones_with_their_classes(open_labels: Callable
 def test_a_video_that_could_not_be_labelled_has_none(open_labels: Callable[..., Any]) -> None:
     labels = open_labels().labels(batch_of((4, 0, False, WHOLE), (1, 0, False, WHOLE)))
     assert_equal(labels, np.zeros((*GRID, 4)), probabilities(records_of(1), 3)[0])
+
+
+def test_labels_of_another_teacher_are_told_apart(open_labels: Callable[..., Any]) -> None:
+    found = [open_labels(sha256=sha256).fingerprint for sha256 in ("0", "1", "0")]
+    assert found[0] == found[2] != found[1]

@@ -424,3 +424,11 @@ def test_every_epoch_renders_harder_and_other_clips(make_trainer: Make) -> None:
         plans.append(trainer._train_plan().render)
     assert [plan.difficulty for plan in plans] == pytest.approx([0, 0.2, 0.4])
     assert len({plan.stock for plan in plans}) == 3
+
+
+def test_ranks_but_the_first_write_nothing(make_trainer: Make, data: Data, tmp_path: Path) -> None:
+    events: list[Any] = []
+    data.is_empty = True
+    make_trainer("train.epochs=2", ranks=(1, 2), on_event=events.append).run()
+    assert events == []
+    assert [path.name for path in (tmp_path / "run").rglob("*")] == []

@@ -20,6 +20,7 @@ from dualformer_cli.data.loader import Batch
 from dualformer_cli.engine import train
 from dualformer_cli.engine.distributed import Ranks
 from dualformer_cli.engine.train import Trainer
+from dualformer_cli.errors import DualFormerError
 from dualformer_cli.model.dualformer import DualFormer
 
 Make = Callable[..., Trainer]
@@ -318,3 +319,28 @@ def test_the_loss_with_token_labels_is_what_its_formula_says(make_trainer: Make,
     assert losses["classification_loss"] == pytest.approx(classification, rel=1e-4)
     assert losses["token_loss"] == pytest.approx(tokens, rel=1e-4)
     assert losses["loss"] == pytest.approx(0.25 * classification + 0.75 * tokens, rel=1e-4)
+
+
+@pytest.mark.parametrize(("mode", "is_computed"), [("per_rank", False), ("frozen", False), ("synchronized", True)])
+def test_a_pass_without_clips_is_computed_only_where_the_others_need_its_statistics(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch, mode: str, is_computed: bool
+) -> None:
+    trainer = make_trainer(f"train.batch_norm={mode}")
+    seen: list[int] = []
+    empty = torch.zeros(0, 4, requires_grad=True)
+    monkeypatch.setattr(trainer, "forward", lambda clips: seen.append(len(clips)) or empty)
+    losses = trainer._forward_backward(batch_of(), 0, 5)
+    assert losses.sum() == 0
+    assert seen == ([0] if is_computed else [])
+
+
+def test_a_loss_that_is_not_a_number_on_another_rank_stops_this_one_too(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make_trainer()
+    before = trainer.model.classifier.weight.clone()
+    monkeypatch.setattr(train, "any_rank", lambda flag: True)
+    monkeypatch.setattr(train, "gather_objects", lambda own: [own, (True, ["theirs.mp4"])])
+    with pytest.raises(DualFormerError, match=r"the loss is not a number at step 0 on rank 1, with 'theirs.mp4'"):
+        trainer._update([batch_of(0, 1)], 0.01)
+    assert torch.equal(trainer.model.classifier.weight, before)
