@@ -56,6 +56,7 @@ def test_every_video_is_cut_into_clips_and_tiles_and_what_cannot_be_read_is_note
     assert (document["clips"], document["tokens"]) == (clips, clips * 4 * 2 * 2)
     assert [Path(row["path"]).name for row in document["unreadable"]] == ["broken.mp4", "missing.mp4"]
     assert sum(entry["percent"] for entry in document["classes"]) == pytest.approx(100)
+    assert min(entry["percent"] for entry in document["classes"]) >= 100 / (clips * 16)
     assert json.loads((tmp_path / "labels" / "summary.json").read_text()) == document
     videos, records = writer.folder.read_shard(0, writer.header)
     assert [video.num_records for video in videos] == [10, 2, 9]
@@ -65,6 +66,11 @@ def test_every_video_is_cut_into_clips_and_tiles_and_what_cannot_be_read_is_note
     )
     statistics = json.loads((tmp_path / "labels" / "shard-00000.json").read_text())["statistics"]
     assert statistics["agreeing"] == agreeing
+    indexes = [
+        json.loads(path.read_text())["statistics"] for path in sorted((tmp_path / "labels").glob("shard-*.json"))
+    ]
+    total = sum(index["agreeing"] for index in indexes)
+    assert document["agreement"] == pytest.approx(100 * total / (clips * 16))
 
 
 def test_two_ranks_write_the_bytes_of_one(write_labels: Make, mixed_list: Path, tmp_path: Path) -> None:

@@ -356,3 +356,31 @@ def test_the_rule_behind_a_permutation_is_named(order: Any, rule: str) -> None:
     found = metrics.find_permutation(Confusion.of(labels, true, 20))
     assert found is not None
     assert f"; {rule})" in found.describe(names)
+
+
+def test_the_fifth_place_is_a_top_5_hit_and_the_sixth_is_none() -> None:
+    scores = np.tile(np.arange(8.0, 0, -1) / 36, (8, 1))  # class 0 first, class 7 last
+    found = metrics.single_label_results(scores, np.arange(8))
+    assert (found["top1"], found["top5"], found["mean_class_accuracy"]) == (12.5, 62.5, 12.5)
+
+
+def test_a_video_taken_for_a_class_is_no_hit_of_that_class() -> None:
+    """Of class 0 one of two is right; of class 1 one of two, beside which a video of class 0 is taken for it."""
+    found = metrics.single_label_results(np.eye(3)[[0, 1, 1, 2]], np.array([0, 0, 1, 1]))
+    assert found["mean_class_accuracy"] == 50
+
+
+def test_calibration_has_fifteen_bins_as_papers_do() -> None:
+    """0.62 and 0.66 are in the tenth of 15 bins, of 10 they would be in the seventh; 0.68 is in the eleventh."""
+    best = np.array([0.62, 0.66, 0.68])
+    found = metrics.calibration(np.stack([best, 1 - best], axis=1), np.array([0, 1, 0]))
+    assert [(row["low"], row["videos"]) for row in found["bins"]] == [(9 / 15, 2), (10 / 15, 1)]
+    assert found["expected_calibration_error"] == pytest.approx((2 * (64 - 50) + (100 - 68)) / 3)
+
+
+def test_each_run_has_its_own_accuracy_in_a_comparison() -> None:
+    first = {"a": (0, 0), "b": (1, 1), "c": (0, 0), "d": (1, 0)}
+    second = {"a": (0, 1), "b": (1, 1), "c": (0, 1), "d": (1, 0)}
+    found = metrics.compare_runs(first, second)
+    assert (found["top1_first"], found["top1_second"]) == (75, 25)
+    assert (found["first_right"], found["second_right"]) == (2, 0)

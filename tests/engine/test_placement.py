@@ -56,6 +56,11 @@ def test_a_second_machine_takes_its_own_gpus(place: Any, device: str) -> None:
         assert place(srun(4 + local_rank, local_rank, 1, 8, "4(x2)"), 4, device) == ranks
 
 
+def test_a_machine_may_have_more_gpus_than_processes(place: Any) -> None:
+    assert place(torchrun(3, 0, 6, 3), 4).device == torch.device("cuda", 0)
+    assert place(srun(5, 2, 1, 6, "3(x2)"), 8).device == torch.device("cuda", 2)
+
+
 def test_machines_may_have_different_numbers_of_tasks(place: Any) -> None:
     ranks = place(srun(6, 0, 3, 7, "2(x3),1"), 1)
     assert (ranks.rank, ranks.local_rank, ranks.device) == (6, 0, torch.device("cuda", 0))

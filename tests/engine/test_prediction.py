@@ -219,3 +219,13 @@ def test_a_live_input_without_a_clip_has_failed(interrupted: bool, reason: str) 
     seen.interrupted = interrupted
     result = seen.prediction("camera:0", NAMES, 1).result
     assert (result["status"], result["error"], result.get("interrupted", False)) == ("error", reason, interrupted)
+
+
+def test_the_parts_of_a_timeline_add_up_their_time_and_views() -> None:
+    video = VideoScores()
+    for start, seconds in ((0, 0.5), (2, 0.25)):
+        part = views(2, num_views=1, times=[(start, start + 1), (start + 1, start + 2)])
+        video.add(part, np.eye(3)[[0, 1]], np.zeros((2, 2), np.float32), forward_seconds=seconds)
+    result = video.prediction("clip.mp4", NAMES, 1).result
+    assert result["timing"] == {"decode_seconds": 2.0, "preprocess_seconds": 0.5, "forward_seconds": 0.75}
+    assert result["views"] == 4

@@ -143,3 +143,26 @@ def test_merged_frames_are_frames_of_the_video_in_order_and_heat_is_0_to_1(
     assert merged.heatmaps.max() == pytest.approx(1)
     assert ((merged.boxes >= 0) & (merged.boxes <= 1)).all()
     assert len(merged.curve) == len(merged.frames) == len(merged.heatmaps)
+
+
+def test_between_two_frames_the_nearer_one_counts_more() -> None:
+    """The second view has a frame every 4; frame 13 is a quarter of the way from 12 (0) to 16 (8)."""
+    found, views, plan = parts(in_time([[1, 1, 1], [0, 0, 8]]), [[10, 11, 13], [8, 12, 16]])
+    merged = merge_views(found, views, plan)
+    assert merged.frames.tolist() == list(range(8, 17))
+    expected = [0, 0, 1 / 2, 1 / 2, 1 / 2, (1 + 2) / 2, 4, 6, 8]
+    assert merged.heatmaps[:, 0, 0].tolist() == pytest.approx([value / 8 for value in expected], abs=1e-6)
+
+
+def test_a_frame_that_is_repeated_has_the_mean_and_not_the_sum() -> None:
+    found, views, plan = parts(in_time([[1, 4, 5]]), [[0, 2, 0]])
+    merged = merge_views(found, views, plan)
+    assert merged.heatmaps[:, 0, 0].tolist() == [0, 1]  # 3 and 4; their sums are 6 and 4
+
+
+def test_the_curve_is_the_mean_over_what_was_seen_of_the_frame() -> None:
+    """Three crops of 16 pixels leave a quarter of 64 unseen."""
+    found, views, plan = parts(in_time([[1, 0], [1, 0], [1, 0]]), [[0, 2]], crops=3, size=(256, 64))
+    merged = merge_views(found, views, plan)
+    assert merged.heatmaps[0].mean() == 0.75
+    assert merged.curve.tolist() == [1, 0]
