@@ -6,9 +6,9 @@ from math import prod
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig, RunConfig, Size3, ViewsConfig
-from dualformer_cli.data.augment import Pairs, TrainPlan
-from dualformer_cli.data.camera_stream import RenderPlan
-from dualformer_cli.data.dataset import ViewPlan
+from dualformer_cli.data.camera_motion.rendering import RenderPlan
+from dualformer_cli.data.clips.augment import Pairs, TrainPlan
+from dualformer_cli.data.clips.views import ViewPlan
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import config_of, read_checkpoint
 

@@ -24,7 +24,7 @@ from web_server import WebServer
 
 from dualformer_cli.app import app
 from dualformer_cli.commands import download as command
-from dualformer_cli.data.catalogue import load_catalogue
+from dualformer_cli.data.datasets.catalogue import load_catalogue
 from dualformer_cli.errors import DownloadError
 
 NAMES = ["k400-tiny", "k400-small", "k400-base", "k600-base", "diving48-small", "hmdb51-small", "ucf101-small"]

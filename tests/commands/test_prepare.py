@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from dualformer_cli.app import app
 from dualformer_cli.config.load import load_config
-from dualformer_cli.engine.preview import preview_clips
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.tasks.preview import preview_clips
 
 RUNNER = CliRunner(env={"COLUMNS": "100"})
 CLASSES = ("running, fast", 'it\'s "naïve"')
@@ -38,7 +38,7 @@ def prepare(
     _own_environment: None, drawn: Path, tmp_path: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """The function prepare(*options) -> result of the command on a copy of the videos at "videos"."""
-    for module in ("data.preparation", "data.workers", "engine.preview", "engine.train"):
+    for module in ("data.prepare.preparation", "system.workers", "tasks.preview", "engine.training.trainer"):
         monkeypatch.setattr(f"dualformer_cli.{module}.WorkerPool", here_pool)
     shutil.copytree(drawn, "videos")
     return lambda *options: RUNNER.invoke(app, ["prepare", *map(str, options)])

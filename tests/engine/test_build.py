@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from dualformer_cli.config.load import load_config
-from dualformer_cli.data.augment import TrainPlan
-from dualformer_cli.data.dataset import ViewPlan
+from dualformer_cli.data.clips.augment import TrainPlan
+from dualformer_cli.data.clips.views import ViewPlan
 from dualformer_cli.engine.build import build_model, first_activation, token_grid, train_plan, view_plan
 from dualformer_cli.engine.engine import BF16_ON_CPU_FROM
 from dualformer_cli.errors import ConfigError

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from dualformer_cli.engine import distributed
-from dualformer_cli.engine.distributed import Ranks, init_ranks, pick_device
+from dualformer_cli.engine.parallel import distributed
+from dualformer_cli.engine.parallel.distributed import Ranks, init_ranks, pick_device
 from dualformer_cli.errors import DualFormerError
 
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
