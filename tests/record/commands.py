@@ -5,6 +5,11 @@
 
 MINI = "--preset in/mini.yaml --weights in/mini.pt --offline"
 TRAIN = "train --preset in/mini.yaml --data in/train.csv --data in/val.csv --offline --set runtime.num_workers=1"
+TOKENS = " ".join(
+    f"--set {text}"
+    for text in ("model.token_head=true", "train.mixup_alpha=0", "train.cutmix_alpha=0", "train.rand_augment_ops=0")
+)
+WRITE = "tokenlabel write --preset in/mini.yaml --data in/train.csv --teacher in/mini.pt --output labels --offline"
 
 COMMANDS: dict[str, list[str]] = {
     **{
@@ -148,12 +153,10 @@ COMMANDS: dict[str, list[str]] = {
         f"tokenlabel show in/clip.mp4 --out none/a.png {MINI}",
     ],
     "tokenlabel write": [
-        "tokenlabel write --preset in/mini.yaml --data in/train.csv --teacher in/mini.pt --output labels --dry-run --offline",
-        "tokenlabel write --preset in/mini.yaml --data in/train.csv --teacher in/mini.pt --output labels --offline",
-        f"{TRAIN} --token-labels labels --output run --set model.token_head=true --set train.mixup_alpha=0 --set train.cutmix_alpha=0 --set train.rand_augment_ops=0",
+        f"{WRITE} --dry-run",
+        WRITE,
+        f"{TRAIN} --token-labels labels --output run {TOKENS}",
     ],
     "tokenlabel write errors": ["tokenlabel write --preset in/mini.yaml --data in/train.csv --offline"],
-    "train teacher": [
-        f"{TRAIN} --teacher in/mini.pt --output run --set model.token_head=true --set train.mixup_alpha=0 --set train.cutmix_alpha=0 --set train.rand_augment_ops=0"
-    ],
+    "train teacher": [f"{TRAIN} --teacher in/mini.pt --output run {TOKENS}"],
 }

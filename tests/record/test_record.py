@@ -44,4 +44,5 @@ def test_each_part_that_differs_is_named_with_both_sides() -> None:
         "gone: only in the first record",
         "new: only in the second record",
     ]
-    assert "-a" in found[1].splitlines() and "+b" in found[1].splitlines()
+    assert "-a" in found[1].splitlines()
+    assert "+b" in found[1].splitlines()
