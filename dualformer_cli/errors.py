@@ -10,6 +10,11 @@ from os import PathLike, fspath
 class DualFormerError(Exception):
     """The user can fix it: the message says what was wrong, the value, what is allowed and what to do."""
 
+    @property
+    def reason(self) -> str:
+        """What is wrong, without the name of the input that it is about."""
+        return str(self)
+
 
 class ConfigError(DualFormerError):
     """A preset, a key or a value that the configuration does not allow."""
@@ -23,6 +28,10 @@ class DownloadError(DualFormerError):
     """A file that could not be fetched; the message gives the manual route."""
 
 
+class CannotWriteError(DualFormerError):
+    """A file that cannot be written: a full disk, a folder without permission."""
+
+
 class VideoError(DualFormerError):
     """One input that cannot be used as a video.
 
@@ -34,7 +43,11 @@ class VideoError(DualFormerError):
     def __init__(self, path: str | PathLike[str], reason: str) -> None:
         super().__init__(f"{fspath(path)!r}: {reason}")
         self.path = fspath(path)
-        self.reason = reason
+        self._reason = reason
+
+    @property
+    def reason(self) -> str:
+        return self._reason
 
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str]]:
         """Survive the trip from a worker process."""

@@ -100,7 +100,7 @@ def test_every_room_is_in_the_plan() -> None:
         ("model.blocks", "def f():\n    import dualformer_cli.engine.engine", "line 2: model opens engine"),
         ("model.blocks", "import triton.language as tl", "line 1: model imports triton"),
         ("outputs.video", "from dualformer_cli import data", "line 1: outputs opens data"),
-        ("outputs.video", "from ..data import decoding", "line 1: outputs opens data"),
+        ("outputs.video", "from ..data import opening", "line 1: outputs opens data"),
         ("outputs.report", "import torch", "line 1: outputs imports torch"),
         ("kernels.op", "from dualformer_cli.model import windows", "line 1: kernels opens model"),
         ("commands.train", "from dualformer_cli.model.weights import load_weights", "line 1: commands opens model"),
@@ -122,7 +122,7 @@ def test_a_door_that_does_not_exist_is_found(module: str, source: str, door: str
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("data.loader", "import torch\nfrom dualformer_cli.data import sampling\nfrom . import decoding"),
+        ("data.loader", "import torch\nfrom dualformer_cli.data import sampling\nfrom . import opening"),
         ("outputs.video", "from dualformer_cli.errors import VideoError\nfrom dualformer_cli.files import atomic_path"),
         ("model.attention", "from dualformer_cli.kernels.op import op"),
         ("kernels.op", "import triton"),

@@ -224,12 +224,12 @@ def _report(
         }
         print_json(document)
     every: list[ItemOutcome | FetchOutcome] = [*outcomes, *weights]
-    failed = [one.error for one in every if one.error is not None and not _is_optional(one)]
+    failed = [_failure(one) for one in every if one.error is not None and not _is_optional(one)]
     if not as_json and len(failed) == len(every) == 1:
         raise DownloadError(failed[0])
     for outcome in outcomes:
         if outcome.error is not None:
-            log(("optional, " if outcome.optional else "") + outcome.error)
+            log(("optional, " if outcome.optional else "") + _failure(outcome))
         elif not as_json:
             typer.echo(f"{outcome.dataset} {outcome.name}: {outcome.status}, {_of(outcome)}{outcome.path}")
     for one in weights:
@@ -250,6 +250,13 @@ def _is_optional(outcome: ItemOutcome | FetchOutcome) -> bool:
     return getattr(outcome, "optional", False) and outcome.status == "by hand"
 
 
+def _failure(outcome: ItemOutcome | FetchOutcome) -> str:
+    """Return why it failed and, of several archives, how many are there all the same."""
+    num_wanted = getattr(outcome, "num_wanted", 1)
+    many = f"; {getattr(outcome, 'num_done', 0)} of {num_wanted} archives are there"
+    return f"{outcome.error}{many if num_wanted > 1 and outcome.status == 'error' else ''}"
+
+
 def _of(outcome: ItemOutcome) -> str:
     return "" if outcome.num_wanted == 1 else f"{outcome.num_done} of {outcome.num_wanted} archives, "
 
@@ -257,10 +264,11 @@ def _of(outcome: ItemOutcome) -> str:
 def _counted(row: SplitPresence) -> str:
     """Say how many of the annotated videos are there."""
     missing = row.annotated - row.present
+    few = "" if row.published is None else f"; the annotations name {row.annotated} of the {row.published} published"
     if missing <= 0:
-        return f"{row.present} of {row.annotated} videos are there"
+        return f"{row.present} of {row.annotated} videos are there{few}"
     some = f", such as {', '.join(row.examples)}; all in missing.csv" if row.examples else ""
-    return f"{row.present} of {row.annotated} videos are there, {missing} missing{some}"
+    return f"{row.present} of {row.annotated} videos are there, {missing} missing{some}{few}"
 
 
 @contextmanager

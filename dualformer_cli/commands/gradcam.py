@@ -38,7 +38,7 @@ from dualformer_cli.files import check_outputs, path_in_own_folder
 if TYPE_CHECKING:
     from dualformer_cli.config.load import ResolvedConfig
     from dualformer_cli.data.dataset import VideoViews
-    from dualformer_cli.data.decoding import VideoInfo, VideoReader
+    from dualformer_cli.data.reader import VideoInfo, VideoReader
     from dualformer_cli.data.workers import WorkerPool
     from dualformer_cli.engine.engine import Engine
     from dualformer_cli.engine.gradcam import Explanation, Layer, ScoreKind
@@ -317,7 +317,7 @@ def _draw(
 
 def _draw_in_worker(job: tuple[str, str, Heatmaps, Style, float, Any, float | None]) -> None:
     """Decode the frames that are shown and draw the heat onto them."""
-    from dualformer_cli.data.decoding import open_video
+    from dualformer_cli.data.opening import open_video
     from dualformer_cli.outputs.heatmap import picture_size, sheet_frames, write_overlay, write_sheet
 
     path, target, heatmaps, style, fps, decoder, frame_rate = job

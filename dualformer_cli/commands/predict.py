@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from bisect import bisect_right
 from collections import Counter
@@ -37,10 +38,11 @@ from dualformer_cli.commands.options import (
     show_config,
     views_keys,
 )
-from dualformer_cli.errors import DualFormerError
+from dualformer_cli.errors import DownloadError, DualFormerError
 from dualformer_cli.files import check_outputs, path_in_own_folder
 
 if TYPE_CHECKING:
+    from dualformer_cli.data.inputs import InputList
     from dualformer_cli.data.workers import WorkerPool
     from dualformer_cli.engine.distributed import Ranks
     from dualformer_cli.engine.engine import Engine
@@ -127,6 +129,7 @@ def predict(
         if relaunched(gpus, cpu_processes):
             return
     found = expand_inputs(inputs or [sample_input()], stdin=sys.stdin)
+    addresses = fetch_addresses(found, offline=offline)
     files = [path for path in found.paths if not is_live(path)]
     live = [path for path in found.paths if is_live(path)]
     if live and (srt or save):
@@ -158,6 +161,7 @@ def predict(
                     bf16_on_cpu=True,
                 )
             session = _Session(engine, pool, outputs, ranks, fallback=fallback, as_json=as_json, verbose=verbose)
+            session.addresses = addresses
             if ranks.is_main:
                 announce(engine)
                 if not inputs:
@@ -167,6 +171,31 @@ def predict(
             session.live(live, top_k=top_k, every_seconds=every or LIVE_SECONDS, duration_seconds=duration)
             if ranks.is_main:
                 session.finish()
+
+
+def fetch_addresses(found: InputList, *, offline: bool) -> dict[str, str]:
+    """Put files in the place of the addresses that lead to one, and return the address of each as it may be shown."""
+    from dualformer_cli.data.stream import mask_credentials
+    from dualformer_cli.data.web_videos import fetch_video, is_web_address
+
+    paths: list[str] = []
+    addresses: dict[str, str] = {}
+    for name in found.paths:
+        if os.path.lexists(name) or not is_web_address(name):
+            paths.append(name)
+            continue
+        shown = mask_credentials(name)
+        try:
+            with fetch_progress() as progress:
+                fetched = fetch_video(name, offline=offline, progress=partial(progress, shown))
+        except DownloadError as error:
+            found.problems.append((shown, str(error).removeprefix(f"{shown}: ")))
+            continue
+        paths.append(name if fetched is None else str(fetched))
+        if fetched is not None:
+            addresses[str(fetched)] = shown
+    found.paths[:] = paths
+    return addresses
 
 
 def announce(engine: Engine) -> None:
@@ -248,6 +277,8 @@ class _Session:
         self.as_json, self.verbose = as_json, verbose
         self.results: list[dict[str, Any]] = []
         self.features: list[dict[str, Any]] = []
+        self.addresses: dict[str, str] = {}
+        """Of files that were fetched, by their path."""
 
     def problems(self, problems: Sequence[tuple[str, str]]) -> None:
         from dualformer_cli.engine.prediction import failure
@@ -320,6 +351,7 @@ class _Session:
         from dualformer_cli.outputs.report import log, print_predictions
 
         result = prediction.result
+        result["path"] = self.addresses.get(result["path"], result["path"])
         self.results.append(result)
         if self.outputs.features is not None:
             self.features.extend(prediction.features)
@@ -331,6 +363,7 @@ class _Session:
 
     def _write_beside(self, result: dict[str, Any]) -> None:
         """Write the subtitles and the annotated video of one input; what fails becomes the input's error."""
+        from dualformer_cli.data.workers import item_error
         from dualformer_cli.outputs.report import write_srt
 
         if result["status"] != "ok":
@@ -340,8 +373,8 @@ class _Session:
                 continue
             try:
                 write(result, target)
-            except (DualFormerError, OSError) as error:
-                result.update(status="error", error=f"classified, but not saved: {error}")
+            except Exception as error:  # of any kind: it costs this file
+                result.update(status="error", error=f"classified, but not saved: {item_error(error)}")
 
     def _save_annotated(self, result: dict[str, Any], target: Path) -> None:
         """Have a worker draw the result onto its video."""
@@ -352,7 +385,7 @@ class _Session:
 
 def _annotate(job: tuple[dict[str, Any], str, Any, float | None]) -> None:
     """Draw a result onto its video; runs in a worker, since it decodes the whole file."""
-    from dualformer_cli.data.decoding import open_video
+    from dualformer_cli.data.opening import open_video
     from dualformer_cli.outputs.video import save_annotated
 
     result, target, decoder, frame_rate = job

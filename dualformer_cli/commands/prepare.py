@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CAMERA_MOTION = "camera-motion"
 RENDER_OPTIONS = frozenset({"count", "pictures", "num_frames", "difficulty"})
 """Options of camera-motion alone, and those that it shares with the others."""
-SHARED_OPTIONS = frozenset({"name", "root", "seed", "workers", "overwrite", "dry_run", "as_json", "verbose"})
+SHARED_OPTIONS = frozenset({"names", "root", "seed", "workers", "overwrite", "dry_run", "as_json", "verbose"})
 FOLDER_OPTIONS = frozenset(
     {"split", "group_pattern", "group_column", "group_look_alikes", "labels", "layout", "class_depth", "multi_label"}
 )
@@ -41,9 +41,12 @@ SHOWN_VIDEOS = 12
 
 def prepare(
     context: typer.Context,
-    name: Annotated[
-        str,
-        typer.Argument(metavar="NAME|FOLDER", help="A dataset, a folder of videos, or camera-motion to render."),
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NAME|FOLDER|LIST...",
+            help="A dataset, a folder of videos, one list of videos or several, or camera-motion to render.",
+        ),
     ],
     root: Annotated[
         Path | None,
@@ -142,14 +145,19 @@ def prepare(
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Turn a dataset that was downloaded, or a folder of videos, into train.csv, val.csv and classes.txt.
+    """Turn a dataset that was downloaded, a folder of videos or your lists into train.csv, val.csv and classes.txt.
 
     A dataset is named as dualformer download names it, and keeps its own splits. A folder has one folder per class, or
-    a CSV file with the columns file and label, or train/, val/ and test/ folders. Stopped runs are gone on with. Exit
-    code 3 means that some videos cannot be used.
+    a CSV file with the columns file and label, or train/, val/ and test/ folders. A list holds a path and a class name
+    or number in each line; train.csv and val.csv are splits, and so is a column split. Stopped runs are gone on with.
+    Exit code 3 means that some videos cannot be used.
     """
+    name, is_list = names[0], os.path.isfile(names[0])
+    if len(names) > 1 and not all(map(os.path.isfile, names)):
+        other = next(other for other in names if not os.path.isfile(other))
+        raise typer.BadParameter(f"several are lists, and {other!r} is not a file", param_hint="NAME|FOLDER|LIST")
     is_rendered = name == CAMERA_MOTION
-    dataset = None if is_rendered else _dataset_name(name)
+    dataset = None if is_rendered or is_list else _dataset_name(name)
     _refuse_options(context, CAMERA_MOTION if is_rendered else dataset)
     if is_rendered:
         with _ranks() as ranks:
@@ -172,13 +180,17 @@ def prepare(
     if overrides and show is None:
         raise typer.BadParameter("--preset and --set say how clips are drawn: give --show too", param_hint="--set")
     from dualformer_cli.data.folders import LAYOUTS, read_folder
+    from dualformer_cli.data.listed import read_lists
     from dualformer_cli.data.preparation import Plan
     from dualformer_cli.data.splits import parse_shares
     from dualformer_cli.data.workers import usable_cores
 
     if layout not in LAYOUTS:
         raise typer.BadParameter(f"{layout!r} is none of {', '.join(LAYOUTS)}", param_hint="--layout")
-    if dataset is not None:
+    if is_list:
+        target = Path(name).parent / "prepared" if root is None else root
+        content = read_lists(names, group_pattern=group_pattern)
+    elif dataset is not None:
         content, target = _read_dataset(dataset, name, root or DATA)
     else:
         target = Path(name) / "prepared" if root is None else root

@@ -7,6 +7,7 @@ still there.
 
 from __future__ import annotations
 
+import filecmp
 import glob
 import json
 import logging
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import unquote, urlsplit
 
+from dualformer_cli.data.annotations import found_splits
 from dualformer_cli.data.archives import (
     FILES_AT_ONCE,
     NamedProgress,
@@ -27,22 +29,37 @@ from dualformer_cli.data.archives import (
     fetch,
     in_threads,
     locked,
+    verify,
 )
 from dualformer_cli.data.catalogue import GROUPS, Catalogue, FileEntry, chosen_files
 from dualformer_cli.data.extraction import check_gaps, staging_folder, unpack
-from dualformer_cli.data.members import DamagedArchiveError, Layout, UnfitFileError
+from dualformer_cli.data.members import DamagedArchiveError, Layout, UnfitFileError, stem
 from dualformer_cli.data.partial import url_of_part
 from dualformer_cli.data.presence import SplitPresence, present_and_annotated
 from dualformer_cli.data.rar import find_tools, missing_tool
+from dualformer_cli.data.shelf import find_videos
 from dualformer_cli.data.transfer import CertificateError, Patience, Source, TransferError
 from dualformer_cli.errors import DownloadError, nearest
 from dualformer_cli.files import atomic_path
 
 log = logging.getLogger(__name__)
 
+_PER_SPLIT = (
+    "annotations",
+    "annotations_train",
+    "annotations_val",
+    "annotations_test",
+    "splits",
+    "train",
+    "val",
+    "test",
+)
+"""Names of entries that bring the annotations themselves, and not an index or a second form of them."""
 GIVE_UP_AFTER = 5
 """Archives of a list that fail before any has come, after which the others are not tried."""
 _MAX_LISTED = 100_000
+_PIECE = re.compile(r"(.+\.(?:tar|tgz|gz|zip))[._-](?:part)?(?:\d{1,4}|[a-z]{2})", re.IGNORECASE)
+"""Name of one of several pieces of an archive, as `split` and others number them; group 1 is the archive's."""
 
 State = Literal["present", "partly", "missing"]
 
@@ -58,6 +75,9 @@ class Item:
     folder: Path
     """The dataset's folder."""
     homepage: str
+    annotation_format: str | None = None
+    num_videos: int | None = None
+    """Videos that all archives should leave in its folder, where known."""
 
     @property
     def label(self) -> str:
@@ -87,7 +107,13 @@ class Item:
     def layout(self) -> Layout:
         """Where the members of its archives go."""
         entry = self.entry
-        return Layout(into=entry.into or "", strip=entry.strip, annotations=entry.annotations, nested=entry.nested)
+        return Layout(
+            into=entry.into or "",
+            strip=entry.strip,
+            annotations=entry.annotations,
+            nested=entry.nested,
+            holds_videos=entry.group == "videos",
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +169,8 @@ class _Job:
     """Where it lies, or its pieces."""
     number: str = ""
     """Which of a list it is, such as 3/242."""
+    others: tuple[_Job, ...] = ()
+    """The same content in other archives, which are asked for when this one cannot be had."""
 
 
 def plan(
@@ -171,7 +199,15 @@ def plan(
         for owner, wanted in owners:
             of = catalogue.datasets[owner]
             items += [
-                Item(dataset=owner, name=key, entry=file, folder=root.absolute() / owner, homepage=of.homepage)
+                Item(
+                    dataset=owner,
+                    name=key,
+                    entry=file,
+                    folder=root.absolute() / owner,
+                    homepage=of.homepage,
+                    annotation_format=of.annotation_format,
+                    num_videos=of.num_videos.get((file.into or "").partition("/{")[0]),
+                )
                 for key, file in chosen_files(of, groups=wanted, splits=splits).items()
             ]
     return list({(item.dataset, item.name): item for item in items}.values())
@@ -183,7 +219,9 @@ def look(catalogue: Catalogue, item: Item) -> ItemState:
     done, wanted = _count_done(item)
     there = done > 0 or _is_filled_by_hand(item)
     state: State = "missing"
-    if there:
+    if _is_from_elsewhere(item):
+        state = "present"
+    elif there:
         state = "present" if entry.is_by_hand or wanted is None or done >= wanted else "partly"
     size = entry.size_bytes
     left = size if wanted is None or size is None else round(size * max(0, wanted - done) / wanted)
@@ -234,6 +272,29 @@ def _is_filled_by_hand(item: Item) -> bool:
     return _has_files(item.folder / entry.into) and not any(told and told["into"] == entry.into for told in ours)
 
 
+def _is_from_elsewhere(item: Item) -> bool:
+    """Whether another tool has put there what would be fetched: annotations of its split, or all published videos."""
+    entry = item.entry
+    if entry.is_by_hand or any(item.marker_folder.glob("*.json")):
+        return False
+    if entry.group == "videos":
+        return item.num_videos is not None and _num_videos(Path(item.target)) >= item.num_videos
+    if any(next(item.folder.glob(pattern), None) for pattern in entry.there):
+        return True
+    if item.name not in _PER_SPLIT and entry.split is None:
+        return False
+    found = found_splits(item.annotation_format, item.folder / "annotations")
+    if entry.split is not None:
+        ours = {_file_name(url) for url in entry.urls}
+        return entry.split in found and found[entry.split].name not in ours and item.name in _PER_SPLIT
+    return bool(found)
+
+
+def _num_videos(folder: Path) -> int:
+    """Count the videos, or folders of frames, in a folder of a dataset."""
+    return len(find_videos(folder.parent).get(folder.name, ())) if folder.is_dir() else 0
+
+
 def _is_marked(item: Item, name: str) -> bool:
     """Whether an archive that the user had put there for one entry of `place` is unpacked; it may be gone since."""
     patterns = ["parts"] if item.entry.parts else [pattern.rpartition("/")[2] for pattern in name.split("|")]
@@ -244,7 +305,8 @@ def _is_marked(item: Item, name: str) -> bool:
 def _has_files(folder: Path) -> bool:
     try:
         with os.scandir(folder) as entries:
-            return any(not entry.name.startswith(".") for entry in entries)
+            # An archive may lie in the folder that it is unpacked into.
+            return any(not entry.name.startswith(".") and stem(entry.name) == entry.name for entry in entries)
     except OSError:
         return False
 
@@ -458,13 +520,16 @@ def _outcome(item: Item, results: Sequence[_Result]) -> ItemOutcome:
     """Sum up what became of an item's archives."""
     failed = [result for result in results if result.message]
     more = f" (and {len(failed) - 1} more)" if len(failed) > 1 else ""
+    num_wanted = max(len(results), item.entry.num_archives or 0)
+    if not failed and 1 < len(results) < num_wanted:
+        log.warning("%s: %d of %d archives are there", item.label, len(results), num_wanted)
     return ItemOutcome(
         dataset=item.dataset,
         name=item.name,
         group=item.entry.group,
         status=(failed or sorted(results))[0].status,  # done comes before present
         num_done=len(results) - len(failed),
-        num_wanted=max(len(results), item.entry.num_archives or 0),
+        num_wanted=num_wanted,
         path=item.target,
         optional=item.entry.optional,
         error=failed[0].message + more if failed else None,
@@ -490,15 +555,26 @@ class _Run:
     def expand(self, item: Item) -> list[_Job] | _Result:
         """Return the archives of an item, or why they are not known. Lists of addresses are fetched."""
         try:
+            if _is_from_elsewhere(item):
+                log.info("%s: another tool has put it there; it is not fetched", item.label)
+                return [_Job(item=item, name="", sources=(), paths=())]
             if item.entry.url_list is not None:
                 return self._listed(item, item.entry.url_list)
             if item.entry.urls:
-                path = item.archive_folder / _file_name(item.entry.urls[0])
-                sources = tuple(self._source(item, url, item.label) for url in item.entry.urls)
-                return [_Job(item=item, name=path.name, sources=sources, paths=(path,))]
+                return [self._addressed(item)]
             return self._placed_jobs(item)
         except (DownloadError, UnfitFileError) as error:
             return _Result("error", _named(item, str(error)))
+
+    def _addressed(self, item: Item) -> _Job:
+        """Return the file of an item; of several archives with the same content, one that is there or begun."""
+        jobs = []
+        for name in dict.fromkeys(map(_file_name, item.entry.urls)):
+            urls = [url for url in item.entry.urls if _file_name(url) == name]
+            sources = tuple(self._source(item, url, item.label) for url in urls)
+            jobs.append(_Job(item=item, name=name, sources=sources, paths=(item.archive_folder / name,)))
+        jobs.sort(key=_how_near)  # stable: of those that have not come, the first
+        return replace(jobs[0], others=tuple(jobs[1:]))
 
     def _listed(self, item: Item, url: str) -> list[_Job]:
         """Fetch a list of addresses and return what it names."""
@@ -529,22 +605,22 @@ class _Run:
         if missing or not found:
             return _Result("by hand", f"{item.label}: {route(item, missing)}")
         if not item.entry.parts or not paths:
-            jobs = [_Job(item=item, name=path.name, sources=(), paths=(path,)) for path in paths]
+            jobs = [job for of_name in found.values() for job in _jobs_of(item, of_name)]
             return jobs or [_Job(item=item, name="", sources=(), paths=())]
         check_gaps(paths[0], [path.name for path in paths])
         return [_Job(item=item, name="parts", sources=(), paths=tuple(paths))]
 
     def _source(self, item: Item, url: str, name: str) -> Source:
-        entry = item.entry
+        entry, published = item.entry, item.entry.published_of(_file_name(url))
         waived = self._skip_certificate_check and entry.incomplete_certificate
         more = [entry.by_hand, None if item.homepage == url else f"home page {item.homepage}"]
         return Source(
             name=name,
             url=self._catalogue.address(url),
             browser_url=url,
-            num_bytes=entry.num_bytes,
-            md5=entry.md5,
-            sha256=entry.sha256,
+            num_bytes=published.num_bytes,
+            md5=published.md5,
+            sha256=published.sha256,
             kind="archive" if entry.into else "text",
             by_hand="; ".join(filter(None, more)),
             check_certificate=not waived,
@@ -579,21 +655,31 @@ class _Run:
         with locked(marker) as held:
             if _is_done(marker, job):  # by another process, while this one waited
                 return _Result("present")
-            self._unpack(job, marker, held)
+            try:
+                self._unpack(job, marker, held)
+            except (DownloadError, UnfitFileError) as error:
+                if not job.others or self._offline:
+                    raise
+                log.warning("%s; taking %s in its place", error, job.others[0].name)
+                return self._work(replace(job.others[0], others=job.others[1:]))
         return _Result("done")
 
     def _unpack(self, job: _Job, marker: Path, held: int) -> None:
-        """Fetch, unpack and mark one archive. A fetched one that turns out damaged is fetched once more."""
+        """Fetch, unpack and mark one archive. One that came damaged is fetched once more, unless it is as published."""
         item = job.item
         for is_last_try in (False, True):
             if job.sources:
                 if job.paths[0].suffix.lower() == ".rar" and not find_tools():
                     log.warning("%s: %s %s", item.label, job.name, missing_tool())
                 self._fetch(job)
+            elif len(job.paths) == 1:
+                _check_placed(item, job.paths[0])
             try:
                 done = unpack(job.paths, item.folder, item.layout, progress=self._tell(job, "unpack "), held=held)
                 break
             except DamagedArchiveError as error:
+                if job.sources and _is_as_published(job):
+                    raise error.if_right from error
                 if not job.sources or self._offline or is_last_try:
                     raise
                 log.warning("%s; fetching it anew", error)
@@ -639,10 +725,62 @@ def _named(item: Item, message: str) -> str:
     return message if message.startswith(item.label) else f"{item.label}: {message}"
 
 
+def _jobs_of(item: Item, paths: Sequence[Path]) -> list[_Job]:
+    """Return a job for each archive that the user has put there; numbered pieces of one are one job."""
+    whole: dict[str, list[Path]] = {}
+    for path in paths:
+        piece = _PIECE.fullmatch(path.name)
+        whole.setdefault(piece[1] if piece else path.name, []).append(path)
+    for of_one in whole.values():
+        check_gaps(of_one[0], [path.name for path in of_one])
+    return [_Job(item=item, name=name, sources=(), paths=tuple(of_one)) for name, of_one in whole.items()]
+
+
 def _check_text(job: _Job) -> _Result:
     """Check a plain file that the user has put there."""
     checked_file(Source(name=job.name, url="", browser_url="", kind="text"), job.paths[0])
     return _Result("present")
+
+
+def _is_as_published(job: _Job) -> bool:
+    """Whether a fetched archive is what its source has: by a published hash, or because the same came twice."""
+    path = job.paths[0]
+    for source in job.sources:
+        try:
+            if source.md5 or source.sha256:
+                verify(source, path)
+                return True
+        except UnfitFileError:
+            continue
+    former = path.with_name(f"{path.name}.broken")
+    return former.is_file() and filecmp.cmp(path, former, shallow=False)
+
+
+def _check_placed(item: Item, path: Path) -> None:
+    """Warn of an archive that the user has put there and that is not the published one; it may be packed anew."""
+    published = item.entry.published_of(path.name)
+    if not (published.md5 or published.sha256):
+        return
+    source = Source(
+        name=path.name,
+        url="",
+        browser_url="",
+        num_bytes=published.num_bytes,
+        md5=published.md5,
+        sha256=published.sha256,
+        kind="archive",
+    )
+    try:
+        checked_file(source, path)
+    except UnfitFileError as error:
+        log.warning("%s: %s; it is damaged or another packing, and is unpacked as it is", item.label, error)
+
+
+def _how_near(job: _Job) -> int:
+    """Return 0 for an archive that is unpacked, 1 for one that is there, 2 for one that has begun, else 3."""
+    path = job.paths[0]
+    marker = job.item.marker_folder / f"{job.name}.json"
+    return 0 if _is_done(marker) else 1 if path.is_file() else 2 if url_of_part(path) else 3
 
 
 def _read_marker(marker: Path) -> dict[str, Any] | None:
@@ -677,14 +815,16 @@ def _placed(item: Item, name: str) -> list[Path]:
     if item.entry.into is not None:
         folders += [item.folder, item.folder / "archives"]
     for pattern in name.split("|"):
-        found = {
-            path.name: path
-            for folder in folders
-            for path in (Path(at) for at in glob.glob(os.path.join(glob.escape(str(folder)), pattern)))
-            if path.is_file() and not path.name.endswith((".sha256", ".lock", ".part", ".broken"))
-        }
-        if found:
-            return [found[key] for key in sorted(found, key=_natural)]
+        for ending in ("", "[._-]*"):  # the archive, else pieces of it
+            found = {
+                path.name: path
+                for folder in folders
+                for path in map(Path, glob.glob(os.path.join(glob.escape(str(folder)), pattern + ending)))
+                if path.is_file() and not path.name.endswith((".sha256", ".lock", ".part", ".broken"))
+                if not ending or _PIECE.fullmatch(path.name)
+            }
+            if found:
+                return [found[key] for key in sorted(found, key=_natural)]
     return []
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,10 @@ class Part:
     start_seconds: float
     end_seconds: float
     label: str
+    problem: str = ""
+    """Why it cannot be used; empty if it can."""
+    ends_beyond: bool = False
+    """Whether it ends beyond the end of its video, so that less of it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +100,48 @@ def read_class_index(annotation_format: str, folder: Path) -> ClassIndex | None:
 
 
 def _first(folder: Path, names: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
-    """Return the first file that is there of each split; keys are patterns, with | between alternatives."""
+    """Return the first file that is there of each split, whatever folder below it was unpacked into.
+
+    Args:
+        folder: where the annotations lie; what is in it comes before what is below.
+        names: patterns of names in lower case, with | between alternatives, to splits.
+    """
+    there = _files(folder)
     for patterns, split in names.items():
-        paths = (path for pattern in patterns.split("|") for path in sorted(folder.glob(pattern)) if path.is_file())
+        paths = (path for pattern in patterns.split("|") for path in there if fnmatchcase(path.name.lower(), pattern))
         if path := next(paths, None):
             yield split, path
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return all files below a folder, the less deep ones first; hidden ones and what is beside them are left out."""
+    found = [
+        Path(at, name)
+        for at, folders, names in os.walk(folder)
+        for name in names
+        if not name.startswith(".") and not name.endswith((".sha256", ".part", ".broken"))
+        if not any(part.startswith((".", "__MACOSX")) for part in Path(at).relative_to(folder).parts)
+    ]
+    return sorted(found, key=lambda path: (len(path.parts), path.name.lower(), str(path)))
+
+
+def found_splits(annotation_format: str | None, folder: Path) -> dict[str, Path]:
+    """Return the first file of each split that the reader of a format finds: of train, val and test.
+
+    A format whose splits are several of a kind, or in one file, has those of its first list.
+    """
+    names = _FILES.get(annotation_format or "", {})
+    return {split: path for split, path in _first(folder, names) if folder.is_dir()}
+
+
+def wanted_files(annotation_format: str | None) -> str:
+    """Return the names that the reader of a format looks for, for messages."""
+    return ", ".join(patterns.partition("|")[0] for patterns in _FILES.get(annotation_format or "", {}))
+
+
+def there_files(folder: Path) -> list[str]:
+    """Return the names of the files below a folder of annotations."""
+    return [str(path.relative_to(folder)) for path in _files(folder)]
 
 
 @contextmanager
@@ -173,7 +216,8 @@ def _hmdb51(folder: Path) -> Found:
 
 def _ucf101(folder: Path) -> Found:
     for number in "123":
-        for split, path in _first(folder, {f"trainlist0{number}.txt": "train", f"testlist0{number}.txt": "val"}):
+        names = {patterns.replace("1", number): split for patterns, split in _FILES["ucf101"].items()}
+        for split, path in _first(folder, names):
             for where, line in _numbered(path):
                 at = line.lower().find(".avi")
                 name, _, file = line[:at].rpartition("/")
@@ -184,27 +228,35 @@ def _ucf101(folder: Path) -> Found:
 
 def _activitynet(folder: Path) -> Found:
     splits = {"training": "train", "validation": "val", "testing": "test"}
-    for _, path in _first(folder, {"*activity_net*.json|*.json": "all"}):
+    for _, path in _first(folder, dict.fromkeys(_FILES["activitynet"], "all")):
         content = _json(path)
         with _reading(path):
             for name, video in content["database"].items():
-                parts = tuple(
-                    Part(float(part["segment"][0]), float(part["segment"][1]), str(part["label"]))
-                    for part in video.get("annotations", [])
-                )
+                parts = tuple(_part(part, video.get("duration")) for part in video.get("annotations", []))
                 labels = tuple(dict.fromkeys(part.label for part in parts))
                 where = f"annotations {str(path)!r}, video {name!r}"
                 yield Annotation(splits[video["subset"]], (f"v_{name}", name), labels, where, parts=parts)
 
 
+def _part(said: Mapping[str, Any], duration: Any) -> Part:
+    """Read an annotated part of a video; one that cannot be used says why."""
+    label = str(said["label"])
+    try:
+        start, end = (float(seconds) for seconds in said["segment"])
+    except (TypeError, ValueError, KeyError):
+        return Part(math.nan, math.nan, label, "have no start and end in seconds")
+    if not (math.isfinite(start) and math.isfinite(end)) or start < 0:
+        return Part(start, end, label, "have no start and end in seconds")
+    if end <= start:
+        return Part(start, end, label, "have no length")
+    length = duration if isinstance(duration, int | float) and duration > 0 else math.inf
+    if start >= length:
+        return Part(start, end, label, "begin at or beyond the end of their video")
+    return Part(start, end, label, ends_beyond=end > length)
+
+
 def _kinetics(folder: Path) -> Found:
-    names = {"train": "train", "val": "val", "validate": "val", "test": "test"}
-    found: dict[str, Path] = {}
-    for name, split in names.items():
-        patterns = f"{name}.csv|kinetics_{name}.csv|kinetics???_{name}.csv|{name}.json|kinetics???_{name}.json"
-        for _, path in _first(folder, {patterns: split}):
-            found.setdefault(split, path)
-    for split, path in found.items():
+    for split, path in _first(folder, _FILES["kinetics"]):
         yield from (_kinetics_json if path.suffix == ".json" else _kinetics_csv)(path, split)
 
 
@@ -235,8 +287,7 @@ def _clip_names(name: str, start: Any, end: Any) -> Names:
 
 
 def _twentybn_csv(folder: Path) -> Found:
-    names = {"*train.csv": "train", "*validation.csv": "val", "*test-answers.csv|*test.csv": "test"}
-    for split, path in _first(folder, names):
+    for split, path in _first(folder, _FILES["twentybn-csv"]):
         for where, line in _numbered(path):
             name, _, label = line.partition(";")  # labels have commas and apostrophes, but no semicolon
             if split != "test" and not label:
@@ -245,22 +296,21 @@ def _twentybn_csv(folder: Path) -> Found:
 
 
 def _twentybn_json(folder: Path) -> Found:
-    for name, split in {"train": "train", "validation": "val", "test": "test"}.items():
-        for _, path in _first(folder, {f"{name}.json|*-{name}.json|labels/{name}.json": split}):
-            answers = _answers(folder) if split == "test" else {}
-            content = _json(path)
-            with _reading(path):
-                for number, video in enumerate(content, start=1):
-                    key = str(video["id"])
-                    # The class is the template without its brackets; "label" is what was said of this video.
-                    label = answers.get(key, "") if split == "test" else _without_brackets(video.get("template", ""))
-                    where = f"annotations {str(path)!r}, entry {number}"
-                    yield Annotation(split, (key,), (label,) if label else (), where)
+    for split, path in _first(folder, _FILES["twentybn-json"]):
+        answers = _answers(folder) if split == "test" else {}
+        content = _json(path)
+        with _reading(path):
+            for number, video in enumerate(content, start=1):
+                key = str(video["id"])
+                # The class is the template without its brackets; "label" is what was said of this video.
+                label = answers.get(key, "") if split == "test" else _without_brackets(video.get("template", ""))
+                where = f"annotations {str(path)!r}, entry {number}"
+                yield Annotation(split, (key,), (label,) if label else (), where)
 
 
 def _answers(folder: Path) -> dict[str, str]:
     """Return the classes of test videos by id, where they are told."""
-    for _, path in _first(folder, {"*test-answers.csv|labels/test-answers.csv": "test"}):
+    for _, path in _first(folder, {"*test-answers.csv": "test"}):
         pairs = (line.partition(";") for line in _lines(path))
         return {name.strip(): _without_brackets(label.strip()) for name, _, label in pairs}
     return {}
@@ -271,7 +321,7 @@ def _without_brackets(template: str) -> str:
 
 
 def _diving48(folder: Path) -> Found:
-    for split, path in _first(folder, {"*V2_train.json": "train", "*V2_test.json": "val"}):
+    for split, path in _first(folder, _FILES["diving48"]):
         content = _json(path)
         with _reading(path):
             for number, video in enumerate(content, start=1):
@@ -281,7 +331,7 @@ def _diving48(folder: Path) -> Found:
 
 
 def _moments(folder: Path) -> Found:
-    for split, path in _first(folder, {"trainingSet*": "train", "validationSet*": "val"}):
+    for split, path in _first(folder, _FILES["moments"]):
         for where, line in _numbered(path):
             match = _SECOND_COLUMN.fullmatch(line)
             values = [value for value in match[2].split(",") if value] if match else []
@@ -295,7 +345,7 @@ def _moments(folder: Path) -> Found:
 
 
 def _hvu(folder: Path) -> Found:
-    for split, path in _first(folder, {"*Train*.csv": "train", "*Val*.csv": "val"}):
+    for split, path in _first(folder, _FILES["hvu"]):
         for where, row in _table(path, ("tags", "youtube_id", "time_start", "time_end")):
             with _reading(path):
                 times = float(row["time_start"]), float(row["time_end"])
@@ -306,14 +356,15 @@ def _hvu(folder: Path) -> Found:
 
 
 def _omnisource(folder: Path) -> Found:
-    lists = {"k200_train.txt": "train", "k200_val.txt": "val", "slowonly_8x8_insvideo_200*.txt": "train_insvideo"}
-    for split, path in _first(folder, {f"**/{name}": split for name, split in lists.items()}):
+    # The lists called _duplicate name videos of the web that are those of k200_val: the ones without them are taken.
+    web = {"slowonly_8x8_insvideo_200_wodup.txt|slowonly_8x8_insvideo_200.txt": "train_insvideo"}
+    for split, path in _first(folder, {**_FILES["omnisource"], **web}):
         for where, line in _numbered(path):
             file, _, label = line.rpartition(" ")
             if not file or not label.isdecimal():
                 raise DualFormerError(f"{where}: {line!r} is not PATH LABEL; fetch it again")
             yield Annotation(split, (_stem(file),), (int(label),), where, os.path.dirname(file))
-    for split, path in _first(folder, {"**/*kinetics_raw_200*.json": "train_raw"}):
+    for split, path in _first(folder, {"*kinetics_raw_200_wodup.json|*kinetics_raw_200.json": "train_raw"}):
         content = _json(path)
         with _reading(path):
             for number, video in enumerate(content, start=1):
@@ -326,6 +377,29 @@ def _omnisource(folder: Path) -> Found:
 def _stem(name: str) -> str:
     return os.path.splitext(os.path.basename(name))[0]
 
+
+_KINETICS = "{0}.csv|kinetics*{0}.csv|k[4-7]00*{0}.csv|{0}.json|kinetics*{0}.json|k[4-7]00*{0}.json"
+_FILES: Mapping[str, dict[str, str]] = {
+    "hmdb51": {"*_test_split1.txt": "train"},
+    "ucf101": {"trainlist01.txt": "train", "testlist01.txt": "val"},
+    "activitynet": {"*activity_net*.json|*activitynet*.json|*.json": "train"},
+    "kinetics": {
+        _KINETICS.format("train"): "train",
+        "|".join(_KINETICS.format(name) for name in ("val", "validate", "validation")): "val",
+        _KINETICS.format("test"): "test",
+    },
+    "twentybn-csv": {"*train.csv": "train", "*validation.csv|*val.csv": "val", "*test-answers.csv|*test.csv": "test"},
+    "twentybn-json": {
+        "train.json|*[-_]train.json": "train",
+        "validation.json|*[-_]validation.json|val.json|*[-_]val.json": "val",
+        "test.json|*[-_]test.json": "test",
+    },
+    "diving48": {"*v2_train.json": "train", "*v2_test.json": "val"},
+    "moments": {"trainingset*": "train", "validationset*": "val"},
+    "hvu": {"hvu_train_v1*.csv|*train*.csv": "train", "hvu_val_v1*.csv|*val*.csv": "val"},
+    "omnisource": {"k200_train.txt": "train", "k200_val.txt": "val"},
+}
+"""Names of the files of each format in lower case, those of the authors first, then those that other tools write."""
 
 _READERS: Mapping[str, Callable[[Path], Found]] = {
     "hmdb51": _hmdb51,
@@ -343,7 +417,7 @@ _READERS: Mapping[str, Callable[[Path], Found]] = {
 
 def _class_ind(folder: Path) -> Iterator[ClassIndex]:
     """UCF101: numbers from 1; a copy that circulates calls the last one 0."""
-    for _, path in _first(folder, {"classInd.txt": ""}):
+    for _, path in _first(folder, {"classind.txt": ""}):
         numbered = [line.split(None, 1) for line in _lines(path)]
         with _reading(path):
             yield _in_order(path, {name.strip(): (int(number) - 1) % len(numbered) for number, name in numbered})
@@ -361,7 +435,7 @@ def _label_lines(folder: Path) -> Iterator[ClassIndex]:
 
 
 def _label_numbers(folder: Path) -> Iterator[ClassIndex]:
-    for _, path in _first(folder, {"labels.json|*-labels.json|labels/labels.json": ""}):
+    for _, path in _first(folder, {"labels.json|*[-_]labels.json": ""}):
         content = _json(path)
         with _reading(path):
             yield _in_order(path, {_without_brackets(name): int(number) for name, number in content.items()})
@@ -382,7 +456,7 @@ def _categories(folder: Path) -> Iterator[ClassIndex]:
 
 
 def _tag_groups(folder: Path) -> Iterator[ClassIndex]:
-    for _, path in _first(folder, {"*Tags_Categories*.csv": ""}):
+    for _, path in _first(folder, {"*tags_categories*.csv|*categories*.csv": ""}):
         groups: dict[str, list[str]] = {}
         for _, row in _table(path, ("tag", "category")):
             groups.setdefault(row["category"], []).append(row["tag"])
@@ -390,7 +464,7 @@ def _tag_groups(folder: Path) -> Iterator[ClassIndex]:
 
 
 def _mini_kinetics(folder: Path) -> Iterator[ClassIndex]:
-    for _, path in _first(folder, {"**/k200_actions.txt": ""}):
+    for _, path in _first(folder, {"k200_actions.txt": ""}):
         yield ClassIndex(str(path), {"": list(_lines(path))})
 
 

@@ -30,7 +30,7 @@ from queue import Empty, SimpleQueue
 from typing import IO, Any, Literal, TypeVar
 
 from dualformer_cli.data.catalogue import Catalogue, load_catalogue
-from dualformer_cli.data.members import UnfitFileError, archive_kind
+from dualformer_cli.data.members import UnfitFileError, archive_kind, foreign_kind, foreign_told
 from dualformer_cli.data.partial import PartialFile
 from dualformer_cli.data.transfer import FileKind, Patience, Session, Source, TransferError, open_file
 from dualformer_cli.errors import DownloadError, DualFormerError
@@ -325,6 +325,8 @@ def _beginning_problem(beginning: bytes, kind: FileKind) -> str | None:
     if beginning.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return f"is a web page, not {wanted}"
     is_archive = archive_kind(beginning) is not None
+    if kind == "archive" and (foreign := foreign_kind(beginning)):
+        return foreign_told(foreign)
     good = {
         "checkpoint": beginning.startswith((b"PK\x03\x04", b"\x80")),  # a zip archive, or a bare pickle
         "archive": is_archive,

@@ -23,7 +23,8 @@ from torch import Tensor
 from dualformer_cli.data import sampling
 from dualformer_cli.data.camera_stream import RenderPlan
 from dualformer_cli.data.dataset import check_video, part_length
-from dualformer_cli.data.decoding import FileIndex, VideoInfo, open_video
+from dualformer_cli.data.opening import open_video
+from dualformer_cli.data.reader import FileIndex, VideoInfo
 from dualformer_cli.data.sampling import Indices
 from dualformer_cli.data.transforms import ANTIALIAS_ABOVE, Box, Frames, resize_and_cut, resized_size
 

@@ -71,6 +71,22 @@ class WeightsEntry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublishedFile:
+    """What is published of one file, and where."""
+
+    num_bytes: int | None = None
+    """Exact size."""
+    md5: str | None = None
+    sha256: str | None = None
+    sources: tuple[str, ...] = ()
+    """Where that was read."""
+
+    def __post_init__(self) -> None:
+        _check_hash("sha256", self.sha256, 64)
+        _check_hash("md5", self.md5, 32)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class FileEntry:
     """One file of a dataset, or several that are treated alike: from an address, a list of addresses, or by hand.
 
@@ -82,7 +98,8 @@ class FileEntry:
     split: Literal["train", "val", "test"] | None = None
     """The part of the dataset that it belongs to; None for all."""
     urls: tuple[str, ...] = ()
-    """Addresses of the same file; a later one is asked when an earlier one fails."""
+    """Addresses of the same content; a later one is asked when an earlier one fails. Those that end in the same name
+    are the same file."""
     url_list: str | None = None
     """Address of a text file with the address of an archive on each line."""
     place: tuple[str, ...] = ()
@@ -102,6 +119,8 @@ class FileEntry:
     """Size of all of it, in 10^9 bytes, for planning."""
     md5: str | None = None
     sha256: str | None = None
+    published: Mapping[str, PublishedFile | None] = field(default_factory=dict)
+    """What is published of each file by its name; of a name without any, `num_bytes`, `md5` and `sha256` count."""
     incomplete_certificate: bool = False
     """Whether the server is known for a certificate chain that fails to verify, so that the user may waive it."""
     into: str | None = None
@@ -128,6 +147,11 @@ class FileEntry:
         _check_hash("sha256", self.sha256, 64)
         _check_hash("md5", self.md5, 32)
 
+    def published_of(self, name: str) -> PublishedFile:
+        """Return what is published of the file of this name."""
+        of_all = PublishedFile(num_bytes=self.num_bytes, md5=self.md5, sha256=self.sha256)
+        return self.published.get(name) or of_all
+
     @property
     def is_by_hand(self) -> bool:
         """Whether nothing of it can be fetched."""
@@ -153,6 +177,8 @@ class DatasetEntry:
     splits: Mapping[str, int | None]
     """Annotated videos of each split, as published."""
     files: Mapping[str, FileEntry]
+    rounded: tuple[str, ...] = ()
+    """Splits whose number of videos is a rounded one."""
     aliases: tuple[str, ...] = ()
     """Other names that the command line takes."""
     licence: str | None = None
@@ -283,8 +309,8 @@ def _replaced(base: Any, override: Any, *, key: str) -> Any:
 
     An address of another kind takes the place of the one that was there: `urls` that of a `url_list`, and so on.
     """
-    if not isinstance(base, dict):
-        return override
+    if not isinstance(base, dict) or (override is None and ".published" in key):
+        return override  # null: nothing is published of the file
     if not isinstance(override, dict):
         raise ConfigError(f"{key or 'the file'} must be a mapping, got {type(override).__name__}")
     unknown = [name for name in override if name not in base]
@@ -328,8 +354,18 @@ def _parse(content: dict[str, Any]) -> Catalogue:
 def _parse_dataset(where: str, fields: Any) -> DatasetEntry:
     if not isinstance(fields, dict) or not isinstance(fields.get("files"), dict):
         return _build(DatasetEntry, where, fields)  # says what is wrong
-    files = {str(name): _build(FileEntry, f"{where}.files.{name}", entry) for name, entry in fields["files"].items()}
+    files = {str(name): _parse_file(f"{where}.files.{name}", entry) for name, entry in fields["files"].items()}
     return _build(DatasetEntry, where, {**fields, "files": files})
+
+
+def _parse_file(where: str, fields: Any) -> FileEntry:
+    if not isinstance(fields, dict) or not isinstance(fields.get("published", {}), dict | None):
+        return _build(FileEntry, where, fields)  # says what is wrong
+    published = {
+        str(name): None if of_file is None else _build(PublishedFile, f"{where}.published.{name}", of_file)
+        for name, of_file in (fields.get("published") or {}).items()
+    }
+    return _build(FileEntry, where, {**fields, "published": published})
 
 
 def _build(kind: type[_Entry], where: str, fields: Any) -> _Entry:

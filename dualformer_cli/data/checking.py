@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dualformer_cli.data.decoding import Frame, PyAVReader, VideoReader, open_video
 from dualformer_cli.data.duplicates import frames_to_hash, hash_frame, shrink
+from dualformer_cli.data.opening import open_video
+from dualformer_cli.data.pyav_reader import PyAVReader
+from dualformer_cli.data.reader import Frame, VideoReader
 from dualformer_cli.errors import VideoError
 
 MAX_DAMAGED = 0.1
@@ -118,6 +120,8 @@ def _notes(reader: VideoReader, has_edit_list: bool, stated_seconds: float | Non
     notes = []
     if info.rotation:
         notes.append(f"stored turned by {info.rotation} degrees")
+    if info.is_mirrored:
+        notes.append("stored mirrored")
     if reader.times_seconds is not None and _is_uneven(reader.times_seconds):
         notes.append("variable frame rate")
     if has_edit_list:

@@ -13,7 +13,8 @@ import numpy as np
 from einops import rearrange
 
 from dualformer_cli.data import sampling
-from dualformer_cli.data.decoding import FileIndex, VideoInfo, VideoReader, open_video
+from dualformer_cli.data.opening import open_video
+from dualformer_cli.data.reader import FileIndex, VideoInfo, VideoReader
 from dualformer_cli.data.sampling import Indices, Seconds, TimelineError
 from dualformer_cli.data.transforms import Frames, FrameSizeError, FrameTransform
 from dualformer_cli.errors import TooShortError, VideoError

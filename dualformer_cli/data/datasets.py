@@ -9,31 +9,28 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dualformer_cli.data.annotations import Annotation, ClassIndex, Part, read_annotations, read_class_index
+from dualformer_cli.data.annotations import (
+    Annotation,
+    ClassIndex,
+    Part,
+    read_annotations,
+    read_class_index,
+    there_files,
+    wanted_files,
+)
 from dualformer_cli.data.catalogue import Catalogue, DatasetEntry
 from dualformer_cli.data.folders import Row, Video, VideoFolder, VideoList
 from dualformer_cli.data.manifest import load_class_names
 from dualformer_cli.data.matching import ClassLookup, match_classes
-from dualformer_cli.data.presence import (
-    PREPARED,
-    belongs_to,
-    by_split,
-    find_videos,
-    is_in_folder,
-    is_in_no_folder,
-    stem_of,
-    top_of,
-)
+from dualformer_cli.data.presence import by_split, published_beyond
+from dualformer_cli.data.shelf import PREPARED, Shelf, find_videos, stem_of
 from dualformer_cli.errors import DualFormerError, nearest
 
 _FEW = 5
 """Examples named of each kind of thing that was found."""
-_REPLACEMENT = "_replacement"
-"""End of the folder whose videos are taken where another has the same."""
 
 
 @dataclass(slots=True)
@@ -77,19 +74,39 @@ def read_dataset(catalogue: Catalogue, name: str, root: Path) -> VideoFolder:
     said = read_annotations(entry.annotation_format, annotations) if entry.annotation_format else []
     if not said:
         raise DualFormerError(
-            f"no annotations of {name} are in {str(annotations)!r}; dualformer download {name} --only annotations "
-            f"--root {root!s} fetches them, or says what to do by hand"
+            f"no annotations of {name} are in {str(annotations)!r}{_wanted_and_there(entry, annotations)}; dualformer "
+            f"download {name} --only annotations --root {root!s} fetches them, or says what to do by hand"
         )
     classes = _Classes(entry, annotations)
     videos = root / (entry.videos_of or name)
-    shelf = _Shelf(find_videos(videos, entry.not_used))
-    classes.notes += _not_used(entry, root / name)
+    shelf = Shelf(find_videos(videos, entry.not_used))
+    classes.notes += [*_not_used(entry, root / name), *_fewer_than_published(entry, said)]
     if entry.folders_tell_labels:
-        said += shelf.labelled_by_folder(said, classes)
+        said += _labelled_by_folder(said, shelf, classes)
     splits = _join(said, shelf, classes, is_multi_label=entry.labels == "multi")
     if not any(split.rows for split in splits.values()):
         raise DualFormerError(_nothing_there(entry, name, root, videos, shelf))
     return _content(entry, name, videos, splits, shelf, classes)
+
+
+def _fewer_than_published(entry: DatasetEntry, said: Iterable[Annotation]) -> list[str]:
+    """Say of which splits the annotations name fewer videos than are published."""
+    counts = Counter(split for split, _, _ in {_key(annotation) for annotation in said})
+    return [
+        f"the annotations of {split} name {count} videos, and {published} are published: they are cut off, or an "
+        "edition of their own"
+        for split, count in sorted(counts.items(), key=by_split)
+        if (published := published_beyond(entry, split, count)) is not None
+    ]
+
+
+def _wanted_and_there(entry: DatasetEntry, annotations: Path) -> str:
+    """Say what the annotations should be called, and what is there, if anything is."""
+    there = there_files(annotations)
+    if not there:
+        return ""
+    shown = ", ".join(there[:_FEW]) + (f" and {len(there) - _FEW} more" if len(there) > _FEW else "")
+    return f": looked for {wanted_files(entry.annotation_format)} and other spellings of them, and there is {shown}"
 
 
 def _not_used(entry: DatasetEntry, folder: Path) -> list[str]:
@@ -101,7 +118,7 @@ def _not_used(entry: DatasetEntry, folder: Path) -> list[str]:
     return [f"{' and '.join(names)} not used: {why}" for why, names in there.items()]
 
 
-def _nothing_there(entry: DatasetEntry, name: str, root: Path, videos: Path, shelf: _Shelf) -> str:
+def _nothing_there(entry: DatasetEntry, name: str, root: Path, videos: Path, shelf: Shelf) -> str:
     if shelf.paths:
         found = f"there are {len(shelf.paths)} videos in {str(videos)!r}, such as {shelf.paths[0]!r}, and no one is"
         return (
@@ -190,75 +207,26 @@ class _Classes:
         return None if number is None else names[number]
 
 
-class _Shelf:
-    """The videos that are there."""
-
-    def __init__(self, found: Mapping[str, list[str]]) -> None:
-        self.paths: list[str] = []
-        self._tops: list[str] = []
-        self._by_stem: dict[str, list[int]] = defaultdict(list)
-        self.used: set[int] = set()
-        self.copies: list[str] = []
-        for top in sorted(found, key=lambda top: (not top.endswith(_REPLACEMENT), top)):
-            for path in found[top]:
-                self._by_stem[stem_of(path)].append(len(self.paths))
-                self.paths.append(path)
-                self._tops.append(top_of(path))
-
-    def of(self, stem: str, split: str) -> list[int]:
-        """Return the videos of a split that have this stem; those that replace others come first."""
-        return [number for number in self._by_stem.get(stem, ()) if belongs_to(split, self._tops[number])]
-
-    def take(self, numbers: Sequence[int]) -> int:
-        """Return the first video; the others are noted as its copies."""
-        first = numbers[0]
-        if first not in self.used:
-            self.copies += [self.paths[number] for number in numbers[1:]]
-        self.used.update(numbers)
-        return first
-
-    def of_any_case(self, stem: str, split: str) -> list[int]:
-        """Return the videos of a split whose stem differs in nothing but case: copies of UCF101 do."""
-        numbers = (number for spelled in self._spellings.get(stem.casefold(), ()) for number in self._by_stem[spelled])
-        return [number for number in numbers if belongs_to(split, self._tops[number])]
-
-    @cached_property
-    def _spellings(self) -> dict[str, list[str]]:
-        spellings: dict[str, list[str]] = defaultdict(list)
-        for stem in self._by_stem:
-            spellings[stem.casefold()].append(stem)
-        return spellings
-
-    def in_folder(self, numbers: Sequence[int], folder: str) -> list[int]:
-        """Return those that are in a folder of this name, however it is spelled."""
-        return [number for number in numbers if is_in_folder(self.paths[number], folder)]
-
-    def in_no_folder(self, numbers: Sequence[int]) -> list[int]:
-        """Return those that are in no folder below the top."""
-        return [number for number in numbers if is_in_no_folder(self.paths[number])]
-
-    def _folder(self, number: int) -> str:
-        return os.path.basename(os.path.dirname(self.paths[number]))
-
-    def labelled_by_folder(self, said: Iterable[Annotation], classes: _Classes) -> list[Annotation]:
-        """Return annotations of the videos of train and val that lack one and are in a folder called after a class."""
-        known = {name for annotation in said for name in annotation.names}
-        found = []
-        for number, path in enumerate(self.paths):
-            split = self._tops[number].rpartition("_")[2]
-            stem = stem_of(path)
-            label = classes.find(self._folder(number)) if split in ("train", "val") and stem not in known else None
-            if label is not None:
-                found.append(Annotation(split, (stem,), (label,), f"folder of {path!r}", self._folder(number)))
-        if found:
-            classes.notes.append(
-                f"{len(found)} videos that the annotations lack have the class of the archive they came in, such as "
-                f"{found[0].names[0]}"
-            )
-        return found
+def _labelled_by_folder(said: Iterable[Annotation], shelf: Shelf, classes: _Classes) -> list[Annotation]:
+    """Return annotations of the videos of train and val that lack one and are in a folder called after a class."""
+    known = {name for annotation in said for name in annotation.names}
+    found = []
+    for number, path in enumerate(shelf.paths):
+        split = shelf.tops[number].rpartition("_")[2]
+        stem = stem_of(path)
+        folder = os.path.basename(os.path.dirname(path))
+        label = classes.find(folder) if split in ("train", "val") and stem not in known else None
+        if label is not None:
+            found.append(Annotation(split, (stem,), (label,), f"folder of {path!r}", folder))
+    if found:
+        classes.notes.append(
+            f"{len(found)} videos that the annotations lack have the class of the archive they came in, such as "
+            f"{found[0].names[0]}"
+        )
+    return found
 
 
-def _join(said: list[Annotation], shelf: _Shelf, classes: _Classes, *, is_multi_label: bool) -> dict[str, _Split]:
+def _join(said: list[Annotation], shelf: Shelf, classes: _Classes, *, is_multi_label: bool) -> dict[str, _Split]:
     """Find the video of every annotation."""
     distinct = {annotation.names for annotation in said}  # some are in several splits
     others = Counter(name for names in distinct for name in names[1:])
@@ -300,14 +268,13 @@ def _conflicting(said: Iterable[Annotation]) -> set[tuple[str, tuple[str, ...], 
     return found
 
 
-def _find(annotation: Annotation, shelf: _Shelf, others: Mapping[str, int], split: _Split) -> int | None:
+def _find(annotation: Annotation, shelf: Shelf, others: Mapping[str, int], split: _Split) -> int | None:
     """Return the video of an annotation, or None after noting why there is none."""
     folder = annotation.folder
     for position, name in enumerate(annotation.names):
         numbers = shelf.of(name, annotation.split)
         if folder:
-            numbers = numbers or shelf.of_any_case(name, annotation.split)
-            numbers = shelf.in_folder(numbers, folder) or shelf.in_no_folder(numbers)
+            numbers = shelf.in_place(name, annotation.split, folder)
         elif numbers and position > 0 and others[name] > 1:  # an id, and videos of other times have it too
             numbers = shelf.in_folder(numbers, str(annotation.labels[0])) if annotation.labels else []
             if not numbers:
@@ -320,7 +287,7 @@ def _find(annotation: Annotation, shelf: _Shelf, others: Mapping[str, int], spli
 
 
 def _content(
-    entry: DatasetEntry, name: str, folder: Path, splits: Mapping[str, _Split], shelf: _Shelf, classes: _Classes
+    entry: DatasetEntry, name: str, folder: Path, splits: Mapping[str, _Split], shelf: Shelf, classes: _Classes
 ) -> VideoFolder:
     """Number the videos that are used, and make the lists."""
     rows = [(split, row) for split, found in splits.items() for row in found.rows]
@@ -378,7 +345,7 @@ def _lists(
                 group=group if classes.is_grouped else "",
             )
         )
-    parts = [_part_row(video, part, said, classes) for video, said in rows for part in said.parts]
+    parts = [_part_row(video, part, said, classes) for video, said in rows for part in said.parts if not part.problem]
     if parts:
         own_name = f"{split}_clips"
         old = f"{name}_{own_name}_list"
@@ -391,7 +358,7 @@ def _part_row(video: int, part: Part, said: Annotation, classes: _Classes) -> Ro
     return Row(video, (label,), (part.start_seconds, part.end_seconds))
 
 
-def _notes(splits: Mapping[str, _Split], classes: _Classes, lists: Sequence[VideoList], shelf: _Shelf) -> list[str]:
+def _notes(splits: Mapping[str, _Split], classes: _Classes, lists: Sequence[VideoList], shelf: Shelf) -> list[str]:
     """Say what is odd, and what was left out beside what is missing."""
     notes = []
     for split, found in splits.items():
@@ -413,6 +380,7 @@ def _notes(splits: Mapping[str, _Split], classes: _Classes, lists: Sequence[Vide
         if shared:
             example = shelf.paths[min(shared)]
             notes.append(f"{len(shared)} videos are in {split} and in its val split, such as {example!r}")
+        notes += _part_notes(split, [said for _, said in found.rows])
     if classes.unknown:
         tag, _ = classes.unknown.most_common(1)[0]
         notes.append(
@@ -421,7 +389,22 @@ def _notes(splits: Mapping[str, _Split], classes: _Classes, lists: Sequence[Vide
     return notes
 
 
-def _facts(entry: DatasetEntry, name: str, splits: Mapping[str, _Split], shelf: _Shelf) -> dict[str, Any]:
+def _part_notes(split: str, said: Iterable[Annotation]) -> list[str]:
+    """Count the annotated parts of which not all can be listed, by what is wrong with them."""
+    examples: dict[str, list[str]] = defaultdict(list)
+    for annotation in said:
+        for part in annotation.parts:
+            if part.problem:
+                why = f"{part.problem} and are left out"
+            elif part.ends_beyond:
+                why = "end beyond the end of their video and are taken up to it"
+            else:
+                continue
+            examples[why].append(f"{annotation.names[0]} {part.start_seconds:g} to {part.end_seconds:g} s")
+    return [f"{len(found)} annotated parts of {split} {why}, such as {found[0]}" for why, found in examples.items()]
+
+
+def _facts(entry: DatasetEntry, name: str, splits: Mapping[str, _Split], shelf: Shelf) -> dict[str, Any]:
     """Return the counts for the summary."""
     unused = [path for number, path in enumerate(shelf.paths) if number not in shelf.used]
     return {
@@ -431,6 +414,7 @@ def _facts(entry: DatasetEntry, name: str, splits: Mapping[str, _Split], shelf: 
         "splits": {
             split: {
                 "annotated": found.annotated,
+                "published": published_beyond(entry, split, found.annotated),
                 "listed": len(found.rows),
                 "missing": len(found.missing),
                 "unlabelled": found.unlabelled,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import PIL.Image
 
-from dualformer_cli.data.decoding import Frame
+from dualformer_cli.data.reader import Frame
 
 FRAMES_PER_VIDEO = 4
 MAX_BITS = 3.75

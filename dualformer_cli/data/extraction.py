@@ -13,6 +13,7 @@ import io
 import logging
 import lzma
 import os
+import re
 import shutil
 import stat
 import struct
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from dualformer_cli.data.inputs import VIDEO_SUFFIXES
 from dualformer_cli.data.members import (
     BLOCK_BYTES,
     Budget,
@@ -35,6 +37,8 @@ from dualformer_cli.data.members import (
     UnfitFileError,
     archive_kind,
     check_link,
+    foreign_kind,
+    foreign_told,
     inside,
     is_junk,
     member_parts,
@@ -47,6 +51,7 @@ log = logging.getLogger(__name__)
 
 STAGING = ".unpacking"
 _CHUNK_BYTES = 1 << 20
+_PICTURES = {".jpg", ".jpeg", ".png"}
 _RESERVE_BYTES = 64 << 20
 """Left free on the disk."""
 _DAMAGE = (
@@ -106,13 +111,15 @@ def unpack(
     staging = staging_folder(root, layout) / archives[0].name
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    room = shutil.disk_usage(staging).free - _RESERVE_BYTES
+    room = max(0, shutil.disk_usage(staging).free - _RESERVE_BYTES)
     num_bytes = sum(archive.stat().st_size for archive in archives)
     budget = Budget(archives[0], num_bytes, limits or Limits(), room)
     try:
         _unpack_into(staging, archives, budget, progress, held)
         if layout.nested:
             _unpack_nested(staging, budget, held)
+        if layout.holds_videos:
+            _require_videos(archives[0], staging)
         return _settle(staging, root, layout)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -130,7 +137,27 @@ def _filled(layout: Layout, name: str) -> Layout:
         strip=[outer.replace("{stem}", name) for outer in layout.strip],
         annotations=layout.annotations,
         nested=layout.nested,
+        holds_videos=layout.holds_videos,
     )
+
+
+def _require_videos(path: Path, folder: Path) -> None:
+    """Refuse an archive of videos from which none came, and no image of one.
+
+    Raises:
+        UnfitFileError: saying what came instead.
+    """
+    first, num_files = None, 0
+    for at, _, names in os.walk(folder):
+        inner = Path(at).relative_to(folder).parts
+        for name in names:
+            if is_junk((*inner, name)):
+                continue
+            if os.path.splitext(name)[1].lower() in _PICTURES | VIDEO_SUFFIXES:
+                return
+            first, num_files = first or name, num_files + 1
+    held = f"only {num_files} other files, such as {first!r}" if num_files else "nothing"
+    raise UnfitFileError(path, f"should hold videos and holds {held}; it is another archive, or packed in another way")
 
 
 def _unpack_into(
@@ -144,7 +171,8 @@ def _unpack_into(
             pieces = _pieces(archives, stack)
             raw = _Joined(pieces, num_bytes)
             joined = stack.enter_context(io.BufferedReader(raw, _CHUNK_BYTES))
-            kind = archive_kind(_peek(joined))
+            beginning = _peek(joined)
+            kind = archive_kind(beginning)
             if progress is not None and kind in ("gzip", "tar"):
                 raw.report_to(progress)
             if kind == "rar" and len(archives) == 1:
@@ -157,6 +185,8 @@ def _unpack_into(
             elif kind == "tar":
                 _unpack_tar(joined, path, folder, budget)
             else:
+                if foreign := foreign_kind(beginning):
+                    raise UnfitFileError(path, foreign_told(foreign))
                 pieces_told = " in pieces" if len(archives) > 1 else ""
                 raise UnfitFileError(path, f"is not an archive{pieces_told} that can be unpacked")
         except _DAMAGE as error:
@@ -171,11 +201,24 @@ def _unpack_into(
 
 
 def _unpack_stream(stream: io.BufferedReader[Any], path: Path, folder: Path, budget: Budget) -> None:
-    """Unpack what was in gzip: a tar archive, or a single file."""
-    if archive_kind(_peek(stream)) == "tar":
+    """Unpack what was in gzip: a tar archive, or a single file. A server may have put a second gzip around it."""
+    beginning = _peek(stream)
+    if archive_kind(beginning) == "tar":
         return _unpack_tar(stream, path, folder, budget)
+    if archive_kind(beginning) == "gzip":
+        with gzip.GzipFile(fileobj=stream, mode="rb") as inner:  # the stream's own mode is a number
+            return _unpack_inner(io.BufferedReader(inner, _CHUNK_BYTES), path, folder, budget)
+    if kind := archive_kind(beginning) or foreign_kind(beginning):
+        raise UnfitFileError(path, f"is {kind} within gzip, which is not unpacked here; take the outer one off by hand")
     budget.add_file()
     _write(stream, folder / stem(path.name), budget)
+
+
+def _unpack_inner(stream: io.BufferedReader[Any], path: Path, folder: Path, budget: Budget) -> None:
+    """Unpack what was in a gzip within a gzip: a tar archive."""
+    if archive_kind(_peek(stream)) != "tar":
+        raise UnfitFileError(path, "is gzip within gzip, and no tar archive is in it; take the outer ones off by hand")
+    _unpack_tar(stream, path, folder, budget)
 
 
 def _peek(stream: io.BufferedReader[Any]) -> bytes:
@@ -208,18 +251,21 @@ def _pieces(archives: Sequence[Path], stack: ExitStack) -> list[Callable[[], IO[
 
 
 def check_gaps(path: Path, names: Sequence[str]) -> None:
-    """Refuse pieces of which one is missing: their suffixes have to count from 0 (or aa) without a gap.
+    """Refuse pieces of which one is missing: their suffixes have to count from 0 (or aa, or 001) without a gap.
 
     Raises:
         DamagedArchiveError: naming the first that is missing.
     """
     if len(names) < 2:
         return
-    for number, name in enumerate(sorted(names)):
-        digits = stem(name)[-2:]
-        expected = f"{number:02d}" if digits.isdigit() else f"{chr(97 + number // 26)}{chr(97 + number % 26)}"
-        if digits != expected:
-            wanted = stem(name)[:-2] + expected
+    ordered = sorted(names)
+    told = re.search(r"\d+$", stem(ordered[0]))
+    width = len(told[0]) if told else 2
+    begin = 1 if told and width != 2 and int(told[0]) == 1 else 0  # split counts 00, 01, and others 001, 002
+    for number, name in enumerate(ordered, start=begin):
+        expected = f"{number:0{width}d}" if told else f"{chr(97 + number // 26)}{chr(97 + number % 26)}"
+        if stem(name)[-width:] != expected:
+            wanted = stem(name)[:-width] + expected
             raise DamagedArchiveError(path, f"is one of {len(names)} pieces, and the piece {wanted!r} is missing")
 
 

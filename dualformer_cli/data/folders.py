@@ -21,6 +21,7 @@ from typing import Any, Literal
 from dualformer_cli.data.inputs import holds_frames, is_video_name, walk
 from dualformer_cli.data.manifest import check_class_names, load_class_names
 from dualformer_cli.data.samples import is_encodable
+from dualformer_cli.data.tables import LABEL_NAMES, PATH_NAMES, SPLIT_NAMES
 from dualformer_cli.errors import DualFormerError, nearest
 
 Layout = Literal["auto", "folders", "splits", "table"]
@@ -30,14 +31,11 @@ SPLITS = ("train", "val", "test")
 STATE_FILE = ".dualformer-prepare.jsonl"
 """Lies in every folder that `prepare` writes; such folders are not searched for videos."""
 
-_SPLIT_NAMES = {
+SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
-_FILE_COLUMNS = ("file", "path", "filename", "file_name", "filepath", "video", "video_path", "clip", "name")
-_LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "action")
-_SPLIT_COLUMNS = ("split", "subset", "set", "partition")
 _TABLE_SUFFIXES = (".csv", ".tsv")
 _MAX_TABLE_BYTES = 2**30
 
@@ -208,7 +206,7 @@ def _is_table(path: str) -> bool:
             header = _names(_fields(file.readline(65536)))
     except OSError:
         return False
-    return _column(header, _FILE_COLUMNS) is not None and _column(header, _LABEL_COLUMNS) is not None
+    return _column(header, PATH_NAMES) is not None and _column(header, LABEL_NAMES) is not None
 
 
 def _is_utf16(path: str) -> bool:
@@ -223,7 +221,7 @@ def _choose_layout(
         if not tables:
             raise DualFormerError(
                 "there is no table of labels: a CSV file in the folder whose header names a column of files "
-                f"({', '.join(_FILE_COLUMNS)}) and one of labels ({', '.join(_LABEL_COLUMNS)}); name one with --labels"
+                f"({', '.join(PATH_NAMES)}) and one of labels ({', '.join(LABEL_NAMES)}); name one with --labels"
             )
         return "table"
     if named_table is not None:
@@ -231,10 +229,10 @@ def _choose_layout(
     if layout != "auto":
         return layout
     tops = {path.split(os.sep)[0] for path in found.videos if os.sep in path}
-    splits = {_SPLIT_NAMES[top.lower()] for top in tops if top.lower() in _SPLIT_NAMES}
+    splits = {SPLIT_WORDS[top.lower()] for top in tops if top.lower() in SPLIT_WORDS}
     if len(splits) < 2 or "train" not in splits:
         return "folders"
-    others = sorted(top for top in tops if top.lower() not in _SPLIT_NAMES)
+    others = sorted(top for top in tops if top.lower() not in SPLIT_WORDS)
     if others:
         raise DualFormerError(
             f"the folder holds {' and '.join(sorted(splits))}, which look like splits, beside {others[0]!r}, which "
@@ -248,7 +246,7 @@ def _read_class_folders(folder: str, found: _Found, *, class_depth: int, with_sp
     outside, no_class = 0, 0
     for path in found.videos:
         parts = path.split(os.sep)
-        split = _SPLIT_NAMES.get(parts[0].lower()) if with_splits else None
+        split = SPLIT_WORDS.get(parts[0].lower()) if with_splits else None
         above = parts[1:-1] if with_splits else parts[:-1]
         if with_splits and (split is None or len(parts) == 1):
             outside += 1
@@ -275,7 +273,7 @@ def _read_tables(
 ) -> VideoFolder:
     splits: list[str | None] = [None] * len(tables)
     if len(tables) > 1:
-        splits = [_SPLIT_NAMES.get(os.path.splitext(os.path.basename(path))[0].lower()) for path in tables]
+        splits = [SPLIT_WORDS.get(os.path.splitext(os.path.basename(path))[0].lower()) for path in tables]
         if None in splits or len(set(splits)) < len(splits):
             names = ", ".join(repr(os.path.basename(path)) for path in tables)
             raise DualFormerError(f"the folder holds several tables of labels ({names}); name one with --labels")
@@ -343,13 +341,13 @@ def _read_table(
 ) -> list[_Row]:
     lines = _table_lines(path)
     header = _names(lines[0][1])
-    file_column, label_column = _column(header, _FILE_COLUMNS), _column(header, _LABEL_COLUMNS)
+    file_column, label_column = _column(header, PATH_NAMES), _column(header, LABEL_NAMES)
     if file_column is None or label_column is None:
         raise DualFormerError(
             f"table {path!r}: its header {','.join(lines[0][1])!r} must name a column of files "
-            f"({', '.join(_FILE_COLUMNS)}) and one of labels ({', '.join(_LABEL_COLUMNS)})"
+            f"({', '.join(PATH_NAMES)}) and one of labels ({', '.join(LABEL_NAMES)})"
         )
-    split_column = _column(header, _SPLIT_COLUMNS) if split is None else None
+    split_column = _column(header, SPLIT_NAMES) if split is None else None
     group = None
     if group_column is not None:
         if group_column.lower() not in header:
@@ -416,9 +414,9 @@ def _column(header: Sequence[str], names: Sequence[str]) -> int | None:
 def _split_named(value: str, where: str) -> str | None:
     if not value.strip():
         return None
-    split = _SPLIT_NAMES.get(value.strip().lower())
+    split = SPLIT_WORDS.get(value.strip().lower())
     if split is None:
-        raise DualFormerError(f"{where}: split {value!r} is none of {', '.join(_SPLIT_NAMES)}")
+        raise DualFormerError(f"{where}: split {value!r} is none of {', '.join(SPLIT_WORDS)}")
     return split
 
 

@@ -21,7 +21,7 @@ VIDEO_SUFFIXES = frozenset(
 """Suffixes, in lower case, of the files that a folder or a pattern contributes; a file named itself may have any."""
 
 _FRAME = re.compile(r"(?!flow).*\d\.(jpe?g|png|bmp|webp|tiff?|ppm)", re.IGNORECASE | re.DOTALL)
-"""A numbered image; `decoding.FrameFolderReader` says the same of what it reads. Optical flow is not a video."""
+"""A numbered image; `frame_folders.FrameFolderReader` says the same of what it reads. Optical flow is not a video."""
 
 Complain = Callable[[str, str], None]
 """Takes a name and what is wrong with it."""

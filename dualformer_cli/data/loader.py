@@ -17,11 +17,10 @@ import torch
 
 from dualformer_cli.data.augment import Fractions, TrainingClips, TrainPlan, read_training_clips
 from dualformer_cli.data.camera_stream import RenderedClips, render_training_clips
-from dualformer_cli.data.decoding import FileIndex
 from dualformer_cli.data.manifest import Sample
+from dualformer_cli.data.reader import FileIndex
 from dualformer_cli.data.sampling import Indices
-from dualformer_cli.data.workers import WorkerPool
-from dualformer_cli.errors import DualFormerError, VideoError
+from dualformer_cli.data.workers import WorkerPool, item_error
 
 Order = npt.NDArray[np.int64]
 
@@ -203,10 +202,8 @@ def _collect(
     rendered: list[RenderedClips] = []
     samples, unreadable, seconds = [], [], 0.0
     for video, (job, outcome) in zip(videos, islice(outcomes, len(videos)), strict=True):
-        if isinstance(outcome, DualFormerError):
-            unreadable.append((job.path, outcome.reason if isinstance(outcome, VideoError) else str(outcome)))
-        elif isinstance(outcome, Exception):
-            raise outcome
+        if isinstance(outcome, Exception):
+            unreadable.append((job.path, item_error(outcome).reason))
         else:
             samples += [video] * len(outcome.clips)
             if isinstance(outcome, RenderedClips):

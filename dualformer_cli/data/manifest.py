@@ -16,10 +16,20 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
+from dualformer_cli.data.listed_files import find_files
 from dualformer_cli.data.lists import ListFormat, format_json, format_lines, parse_json, parse_lines
 from dualformer_cli.data.matching import ClassLookup, ClassMatch, match_classes
+from dualformer_cli.data.named_labels import names_in_list
 from dualformer_cli.data.samples import Labels, ParsedList, Sample, is_encodable
-from dualformer_cli.data.tables import COLUMNS, find_delimiter, format_table, parse_table
+from dualformer_cli.data.tables import (
+    COLUMNS,
+    LABEL_NAMES,
+    PATH_NAMES,
+    find_delimiter,
+    format_table,
+    parse_table,
+    unknown_header,
+)
 from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.files import atomic_path
 
@@ -120,7 +130,7 @@ class Manifest:
     @cached_property
     def files(self) -> list[str]:
         """Where the file or folder of each sample is."""
-        return [os.path.join(self.root, sample.path) for sample in self.samples]
+        return find_files(self.root, [sample.path for sample in self.samples])
 
     @cached_property
     def fingerprint(self) -> str:
@@ -143,6 +153,7 @@ def read_manifest(
     list_format: ReadFormat = "auto",
     classes: Sequence[str] | None = None,
     label_group: str | None = None,
+    text: str | None = None,
 ) -> Manifest:
     """Read a list of videos and labels.
 
@@ -156,6 +167,7 @@ def read_manifest(
         classes: class names in the order of their numbers.
         label_group: which labels of a JSON list to read whose labels come in groups; rows without any of it are left
             out.
+        text: of the list, where it is not read as it lies there.
 
     Raises:
         DualFormerError: if the list cannot be read; the message names the line, its text and what is allowed.
@@ -165,8 +177,10 @@ def read_manifest(
             f"folder {root!r}, where the paths of list {source!r} start, does not exist; mend the root"
         )
     folder = os.path.dirname(source)
-    text = _decode(_read_list(source), source)
+    text = _decode(_read_list(source), source) if text is None else text
     class_names, warnings = _find_class_names(folder, classes)
+    if label_group is None and not os.path.exists(os.path.join(folder, _CLASSES)):
+        class_names, warnings = _names_of_its_own(text, source, class_names)
     lookup = None if class_names is None else ClassLookup(class_names)
     with _uncollected():
         parsed = _parse(text, list_format, Labels(source, lookup), label_group)
@@ -300,12 +314,28 @@ def _find_class_names(folder: str, given: Sequence[str] | None) -> tuple[list[st
     return names, (f"the classes are those of {beside!r}, beside the list, and not those given: {match.message}",)
 
 
+def _names_of_its_own(text: str, source: str, given: list[str] | None) -> tuple[list[str] | None, tuple[str, ...]]:
+    """Return the names that a list uses as labels and that are not all given, with a word on them; else those given."""
+    first_line = next((line for line in text.split("\n") if line.strip(" \t\r")), "")
+    names = names_in_list(text, find_delimiter(first_line.rstrip("\r")), is_json=_is_json(text, source), source=source)
+    known = ClassLookup(given or ())
+    if names is None or any(known.find(name) is not None or nearest(name, known.names) for name in names):
+        return given, ()  # an unknown name among known ones is a slip, and is told of with its line
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
+    return names, (f"list {source!r} names its labels: {classes} in the order of their names ({shown})",)
+
+
+def _is_json(text: str, source: str) -> bool:
+    return source.lower().endswith(".json") or _JSON.match(text) is not None
+
+
 def _parse(text: str, list_format: ReadFormat, labels: Labels, label_group: str | None = None) -> ParsedList:
     first_line = next((line for line in text.split("\n") if line.strip(" \t\r")), None)
     if first_line is None:
         raise DualFormerError(f"list {labels.source!r} is empty; it needs one video a line")
     delimiter = find_delimiter(first_line.rstrip("\r"))
-    is_json = labels.source.lower().endswith(".json") or _JSON.match(text) is not None
+    is_json = _is_json(text, labels.source)
     found: ReadFormat = "json" if is_json else "manifest" if delimiter else "auto"
     if list_format not in ("auto", found) and found != "auto":
         raise DualFormerError(f"list {labels.source!r} is a {found} list; set list_format to {found} or auto")
@@ -322,10 +352,21 @@ def _parse(text: str, list_format: ReadFormat, labels: Labels, label_group: str 
     elif list_format == "json" or found == "json":
         parsed = parse_json(text, labels, label_group)
     else:
+        _refuse_unknown_header(text, labels)
         parsed = parse_lines(text, None if list_format == "auto" else list_format, labels)
     if not parsed.samples:
         raise DualFormerError(f"list {labels.source!r} is empty; it needs one video a line")
     return parsed
+
+
+def _refuse_unknown_header(text: str, labels: Labels) -> None:
+    first, second = [*(line for line in text.splitlines()[:100] if line.strip()), "", ""][:2]
+    if names := unknown_header(first, second):
+        raise DualFormerError(
+            f"list {labels.source!r} begins with a header, {', '.join(map(repr, names))}, and none of its columns is "
+            f"known to be the video; call that path ({', '.join(PATH_NAMES[1:5])}, ... are known too) and the other "
+            f"label ({', '.join(LABEL_NAMES[2:5])}, ... are known too)"
+        )
 
 
 def _check_reads_back(data: bytes, samples: list[Sample], list_format: ListFormat, labels: Labels) -> None:

@@ -37,7 +37,17 @@ class UnfitFileError(Exception):
 
 
 class DamagedArchiveError(UnfitFileError):
-    """An archive that is cut off or damaged: another copy can be good."""
+    """An archive that is cut off or damaged: another copy can be good.
+
+    Args:
+        path: the file.
+        reason: what is wrong with it.
+        if_right: what is wrong if it turns out to be as it was published; None for the same.
+    """
+
+    def __init__(self, path: Path, reason: str, if_right: str | None = None) -> None:
+        super().__init__(path, reason)
+        self.if_right = UnfitFileError(path, if_right or reason)
 
 
 class RefusedArchiveError(UnfitFileError):
@@ -118,6 +128,26 @@ def archive_kind(beginning: bytes) -> ArchiveKind | None:
     if beginning.startswith(b"\x1f\x8b"):
         return "gzip"
     return "tar" if _is_tar(beginning) else None
+
+
+_FOREIGN = {
+    b"\xfd7zXZ\0": "xz",
+    b"BZh": "bzip2",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"LZIP": "lzip",
+}
+
+
+def foreign_kind(beginning: bytes) -> str | None:
+    """Name a compression or archive that is known and cannot be unpacked here."""
+    return next((name for mark, name in _FOREIGN.items() if beginning.startswith(mark)), None)
+
+
+def foreign_told(name: str) -> str:
+    """Say that a file is of a kind that cannot be unpacked, as the rest of a sentence that begins with its path."""
+    return f"is {name}, which is not unpacked here; unpack it by hand, or pack it as tar, tar.gz, zip or rar"
 
 
 def _is_tar(block: bytes) -> bool:
@@ -206,6 +236,8 @@ class Layout:
     """Patterns of names that go to the folder `annotations`, without their own folders."""
     nested: bool = False
     """Whether archives in the archive are unpacked too, each into a folder of its name."""
+    holds_videos: bool = False
+    """Whether an archive without a video or image is another one than was wanted."""
 
     def place(self, parts: Parts) -> Parts:
         """Return the path of a member in the dataset's folder."""

@@ -30,6 +30,7 @@ from dualformer_cli.data.manifest import Manifest, check_class_names, list_text,
 from dualformer_cli.data.samples import USABLE, Sample
 from dualformer_cli.data.splits import join_groups, split_videos
 from dualformer_cli.data.transcoding import (
+    RECIPE,
     Conversion,
     Converted,
     Estimate,
@@ -39,8 +40,8 @@ from dualformer_cli.data.transcoding import (
     fitted_size,
     transcode,
 )
-from dualformer_cli.data.workers import WorkerDied, WorkerPool, WorkerTimeout
-from dualformer_cli.errors import DualFormerError, VideoError
+from dualformer_cli.data.workers import WorkerPool, item_error
+from dualformer_cli.errors import CannotWriteError, DualFormerError
 from dualformer_cli.files import atomic_path
 
 Convert = Literal["transcode", "frames"]
@@ -518,10 +519,8 @@ def _look_at(pool: WorkerPool, plan: Plan, videos: Sequence[int]) -> Iterator[tu
     jobs = (Look(path=plan.sources[video], check=plan.check) for video in videos)
     outcomes = pool.imap(look, jobs, ahead=8 * plan.num_workers)
     for video, (_, outcome) in zip(videos, outcomes, strict=True):
-        if isinstance(outcome, WorkerTimeout | WorkerDied):
-            yield video, Finding(status=f"broken: {outcome}")
-        elif isinstance(outcome, Exception):
-            raise outcome
+        if isinstance(outcome, Exception):
+            yield video, Finding(status=f"broken: {item_error(outcome).reason}")
         else:
             yield video, outcome
 
@@ -608,7 +607,10 @@ def _convert_all(
     """Convert what is not converted yet; before that, if `say` is given, tell what `times` as much will need."""
     settings = f"{plan.convert} short_side={plan.short_side} quality={plan.quality}"
     possible = [video for video, finding in findings.items() if finding.is_decodable]
-    done, todo = _sort_out(plan, journal, possible, settings)
+    done, todo, num_outdated = _sort_out(plan, journal, possible, settings)
+    if num_outdated and say is not None:
+        what = "1 copy was" if num_outdated == 1 else f"{num_outdated} copies were"
+        say(f"{what} made by an earlier version, which could spoil colours; made again now")
     jobs = [_conversion(plan, video, findings[video]) for video in todo]
     kept = len(done)
     if todo and say is not None:
@@ -623,11 +625,12 @@ def _convert_all(
             target = plan.targets[video]
             if isinstance(outcome, Converted):
                 done[video] = outcome
-                journal.add("done", target, settings=settings, stamp=stamp(plan.sources[video]), result=asdict(outcome))
-            elif isinstance(outcome, VideoError | WorkerTimeout | WorkerDied):
-                failed[video] = outcome.reason if isinstance(outcome, VideoError) else str(outcome)
+                facts = {"settings": settings, "recipe": RECIPE, "stamp": stamp(plan.sources[video])}
+                journal.add("done", target, **facts, result=asdict(outcome))
+            elif isinstance(error := item_error(outcome), CannotWriteError):
+                raise error  # it concerns the others too
             else:
-                raise outcome
+                failed[video] = error.reason
             progress.advance(note=plan.content.videos[video].path)
     return _Result(done=done, failed=failed, kept=kept)
 
@@ -648,13 +651,13 @@ def _converted(plan: Plan, samples: Sequence[Sample], result: _Result) -> list[S
 
 def _sort_out(
     plan: Plan, journal: Journal, videos: Sequence[int], settings: str
-) -> tuple[dict[int, Converted], list[int]]:
-    """Tell what is converted already from what is to do.
+) -> tuple[dict[int, Converted], list[int], int]:
+    """Tell what is converted already from what is to do, and how many of those are copies of an earlier version.
 
     Raises:
         DualFormerError: if something else is where a result goes, unless it may be overwritten.
     """
-    done, todo = {}, []
+    done, todo, num_outdated = {}, [], 0
     advice = "replace it with --overwrite, or name another folder with --root"
     for video in videos:
         target = plan.targets[video]
@@ -663,7 +666,9 @@ def _sort_out(
         exists = os.path.lexists(path)
         if exists and record and record["settings"] == settings and record["stamp"] == stamp(plan.sources[video]):
             result = Converted(**record["result"])
-            if plan.convert == "frames" or os.path.getsize(path) == result.num_bytes:
+            is_outdated = record.get("recipe", 1) != RECIPE
+            num_outdated += is_outdated
+            if not is_outdated and (plan.convert == "frames" or os.path.getsize(path) == result.num_bytes):
                 done[video] = result
                 continue
         if exists and not plan.overwrite:
@@ -672,7 +677,7 @@ def _sort_out(
             if begun["settings"] != settings:
                 raise DualFormerError(f"{path!r} was made with other settings ({begun['settings']}); {advice}")
         todo.append(video)
-    return done, todo
+    return done, todo, num_outdated
 
 
 def _begin(
@@ -734,8 +739,6 @@ def _estimate(
         if isinstance(outcome, Estimate):
             share = job.num_frames / max(1, outcome.num_frames)
             num_bytes[number], seconds[number] = outcome.num_bytes * share, outcome.seconds * share
-        elif not isinstance(outcome, DualFormerError):
-            raise outcome
     size = total(num_bytes, drawn, weights)
     return {
         "videos": len(weights) * times,

@@ -8,12 +8,13 @@ against sizes and checksums of the headers, so that no program is trusted with i
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import stat
 import struct
 import subprocess
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -40,6 +41,11 @@ _TOOLS: dict[str, Callable[[str, str], list[str]]] = {
 }
 """Programs that unpack rar, in the order in which they are tried, and how each is called."""
 
+_PACKAGES = {"unrar": "unrar", "unar": "unar", "bsdtar": "libarchive-tools", "": "7zip-rar"}
+"""What brings a program that reads rar. With Debian's package 7zip, 7zz is there and cannot."""
+_SUMMARY = re.compile(r"errors?:? \d+$|Error exit delayed|^Extraction to directory", re.IGNORECASE)
+"""Last lines of programs that have said before what is wrong."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RarMember:
@@ -63,8 +69,14 @@ def missing_tool() -> str:
     """Say what to install, as the rest of a sentence that begins with an archive's path."""
     return (
         f"is a rar archive, and none of the programs that unpack it is installed ({', '.join(_TOOLS)}); "
-        "install one, such as the package unrar, 7zip, unar or libarchive-tools"
+        f"install one, {_packages(())}"
     )
+
+
+def _packages(there: Iterable[str]) -> str:
+    """Name packages with other programs than those that are there, as the rest of a sentence that says to install."""
+    *first, last = (package for program, package in _PACKAGES.items() if program not in there)
+    return f"such as the package {', '.join(first)}{' or ' if first else ''}{last}"
 
 
 def unpack_rar(path: Path, folder: Path, budget: Budget, *, held: int | None = None) -> None:
@@ -77,13 +89,14 @@ def unpack_rar(path: Path, folder: Path, budget: Budget, *, held: int | None = N
         held: a descriptor that the program keeps open, so that a lock lasts as long as it runs.
 
     Raises:
-        UnfitFileError: if it is damaged, refused, or no program can unpack it.
+        DamagedArchiveError: if it is cut off, or its headers are damaged, or a program read it, and not to its end.
+        UnfitFileError: if it is refused, or no program that is installed can read it.
     """
     members = read_members(path, budget)
     tools = find_tools()
     if not tools:
         raise UnfitFileError(path, missing_tool())
-    failures = []
+    failures, is_read = [], False
     for name, program in tools.items():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -91,8 +104,16 @@ def unpack_rar(path: Path, folder: Path, budget: Budget, *, held: int | None = N
         problem = problem or _difference(folder, members)
         if problem is None:
             return
+        is_read = is_read or any(_has_content(folder / member) for member in members)
         failures.append(f"{name}: {problem}")
-    raise DamagedArchiveError(path, f"is damaged, or cannot be unpacked by what is installed ({'; '.join(failures)})")
+    told = f"cannot be unpacked by what is installed ({'; '.join(failures)})"
+    install = f"install another program, {_packages(tools)}"
+    at_fault = f"{told}; it is kept: {install}"
+    # What programs say does not tell damage from what they cannot do. That nothing came out of headers that are right
+    # does: it is no archive for which another copy would be better.
+    if is_read:
+        raise DamagedArchiveError(path, f"is damaged, or {told}; if it is right, {install}", at_fault)
+    raise UnfitFileError(path, at_fault)
 
 
 def _run(command: list[str], held: int | None) -> str | None:
@@ -112,8 +133,8 @@ def _run(command: list[str], held: int | None) -> str | None:
         return f"cannot be started ({error.strerror})"
     if done.returncode == 0:
         return None
-    lines = done.stderr.decode("utf-8", "replace").split("\n")
-    told = next((line.strip() for line in reversed(lines) if line.strip()), "no message")
+    lines = [line.strip() for line in done.stderr.decode("utf-8", "replace").split("\n") if line.strip()]
+    told = next((line for line in reversed(lines) if not _SUMMARY.search(line)), lines[-1] if lines else "no message")
     return f"exit code {done.returncode}, {told[:200]}"
 
 
@@ -135,6 +156,10 @@ def _difference(folder: Path, members: dict[str, RarMember]) -> str | None:
         if problem := _content_problem(folder / name, member):
             return f"{problem} of {name!r}"
     return None
+
+
+def _has_content(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size > 0
 
 
 def _content_problem(path: Path, member: RarMember) -> str | None:

@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dualformer_cli.data.decoding import MAX_PIXELS, Transform
+from dualformer_cli.data.orientation import UPRIGHT, orientation_of
+from dualformer_cli.data.pyav_file import shown_stream, without_pictures
+from dualformer_cli.data.reader import MAX_PIXELS, Transform
 from dualformer_cli.errors import VideoError
 
 if TYPE_CHECKING:
@@ -228,10 +230,12 @@ class LiveSource:
         return av.open(location, format=kind, options=options, timeout=self._timeouts, metadata_errors="ignore")
 
     def _choose_stream(self, container: Any) -> Any:
-        streams = [stream for stream in container.streams.video if stream.codec_context is not None]
+        decodable = [stream for stream in container.streams.video if stream.codec_context is not None]
+        streams = without_pictures(decodable)
         if not streams:
-            raise self._error("holds no video that can be decoded")
-        stream = max(streams, key=lambda stream: stream.width * stream.height)
+            only = ", only a cover picture" if decodable else " that can be decoded"
+            raise self._error(f"holds no video{only}")
+        stream = shown_stream(streams)
         if stream.width * stream.height > MAX_PIXELS:
             raise self._error(
                 f"pictures of {stream.width}x{stream.height} pixels are more than the {MAX_PIXELS:,} allowed"
@@ -365,16 +369,18 @@ class _Clock:
 
 
 class _Converter:
-    """Decoded frames to RGB arrays of one size, that of the first frame."""
+    """Decoded frames to upright RGB arrays of one size and orientation, those of the first frame."""
 
     def __init__(self, reformatter: Any) -> None:
         self._reformatter = reformatter
         self._size: tuple[int, int] | None = None
+        self._orientation = UPRIGHT
 
     def to_rgb(self, frame: Any) -> np.ndarray:
-        self._size = self._size or (frame.width, frame.height)
+        if self._size is None:
+            self._size, self._orientation = (frame.width, frame.height), orientation_of(frame)
         image: np.ndarray = self._reformatter.reformat(frame, *self._size, "rgb24", threads=1).to_ndarray()
-        return np.ascontiguousarray(np.rot90(image, frame.rotation % 360 // 90))
+        return np.ascontiguousarray(self._orientation.apply(image))
 
 
 def _decode(packet: Any) -> list[Any]:

@@ -21,6 +21,19 @@ COLUMNS = ("path", "label", "num_frames", "fps", "width", "height", "duration_se
 """Header of a manifest. A column `start`, for parts of videos, comes last where some row has one."""
 
 _KNOWN = (*COLUMNS, "start")
+PATH_NAMES = (
+    *("path", "file", "filename", "file_name", "filepath", "file_path", "video", "video_path", "video_name"),
+    *("video_file", "clip", "clip_path", "name", "video_id", "clip_id"),
+)
+"""What people call the column of files, the usual name first."""
+LABEL_NAMES = (
+    *("label", "labels", "class", "class_name", "class_id", "label_name", "label_id", "category", "action", "target"),
+    "activity",
+)
+"""What people call the column of labels, the usual name first."""
+SPLIT_NAMES = ("split", "subset", "set", "partition")
+"""What people call the column that says in which split a video is."""
+_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
 _COLUMN_NAME = re.compile(r"[a-z_][a-z0-9_ ]*")
 _NEEDS_QUOTES = re.compile(r'[",\r\n]|^\s|\s$')
 _KINETICS = ("youtube_id", "time_start", "time_end")
@@ -44,9 +57,28 @@ def find_delimiter(first_line: str) -> str | None:
     """Return what separates the columns if the line is the header of a table that `parse_table` reads, else None."""
     for delimiter in ",;\t":
         names = _column_names(first_line.split(delimiter))
-        if ("path" in names or "youtube_id" in names) and all(map(_COLUMN_NAME.fullmatch, names)):
+        is_named = not {"path", "youtube_id"}.isdisjoint(names) or (len(names) > 1 and names[0] in PATH_NAMES)
+        is_named = is_named or (not set(PATH_NAMES).isdisjoint(names) and not set(LABEL_NAMES).isdisjoint(names))
+        if is_named and all(map(_COLUMN_NAME.fullmatch, names)):
             return delimiter
     return None
+
+
+def unknown_header(first_line: str, second_line: str) -> list[str] | None:
+    """Return the names in a first line that is a header by its looks, though none is known; None if it is a row."""
+    for delimiter in ",;\t":
+        names, values = _column_names(first_line.split(delimiter)), second_line.split(delimiter)
+        is_like_one = len(names) == len(values) > 1 and all(map(_COLUMN_NAME.fullmatch, names))
+        has_numbers = any(re.search("[0-9]", name) for name in names)
+        if is_like_one and not has_numbers and any(re.search(r"[0-9./\\]", value) for value in values):
+            return names
+    return None
+
+
+def label_column(text: str, delimiter: str, source: str) -> list[str]:
+    """Return the labels of a table, each of several in a row by itself."""
+    values = set(_column(_read_table(text, delimiter, Labels(source, None)), "label"))
+    return [piece.strip() for value in values for piece in value.split(";") if piece.strip()]
 
 
 def parse_table(text: str, delimiter: str, labels: Labels) -> ParsedList:
@@ -59,6 +91,7 @@ def parse_table(text: str, delimiter: str, labels: Labels) -> ParsedList:
     if "path" not in table.header:
         return _parse_kinetics(table, labels)
     _check_columns(table.header, labels)
+    _check_splits(table, labels)
     paths = _column(table, "path")
     for row, path in enumerate(paths):
         if not path:
@@ -104,6 +137,17 @@ def _check_columns(header: list[str], labels: Labels) -> None:
             )
 
 
+def _check_splits(table: _Table, labels: Labels) -> None:
+    """Refuse a list that holds several splits, of which one alone is meant."""
+    for name in SPLIT_NAMES:
+        splits = sorted({value.strip() for value in _column(table, name)} & _SPLITS)
+        if len(splits) > 1:
+            raise DualFormerError(
+                f"list {labels.source!r} holds several splits, as its column {name!r} says ({', '.join(splits[:4])}); "
+                f"dualformer prepare {labels.source} makes a list of each"
+            )
+
+
 def _quoted(value: str) -> str:
     return '"' + value.replace('"', '""') + '"' if _NEEDS_QUOTES.search(value) else value
 
@@ -124,7 +168,7 @@ def _read_table(text: str, delimiter: str, labels: Labels) -> _Table:
             line = reader.line_num + 1
     except csv.Error as error:
         raise DualFormerError(f"list {labels.source!r}, line {line}: {error}; mend the quotes of this row") from None
-    header = _column_names(rows[0])
+    header = _canonical(_canonical(_column_names(rows[0]), PATH_NAMES, labels), LABEL_NAMES, labels)
     for name in header:
         if header.count(name) > 1:
             raise DualFormerError(f"list {labels.source!r}: two columns are called {name!r}")
@@ -136,6 +180,20 @@ def _read_table(text: str, delimiter: str, labels: Labels) -> _Table:
     if not rows[1:]:
         raise DualFormerError(f"list {labels.source!r} is empty: it has a header and no rows")
     return table._replace(columns=list(zip(*table.rows, strict=True)))
+
+
+def _canonical(header: list[str], names: Sequence[str], labels: Labels) -> list[str]:
+    """Return the header with the usual name in place of what people call it, where that is clear."""
+    usual, *others = names
+    found = [name for name in others if name in header]
+    if usual in header or not found or "youtube_id" in header:
+        return header
+    if len(found) > 1:
+        raise DualFormerError(
+            f"list {labels.source!r}: each of the columns {', '.join(map(repr, found))} may be the {usual}; "
+            f"call the right one {usual!r}"
+        )
+    return [usual if name == found[0] else name for name in header]
 
 
 def _column(table: _Table, name: str) -> Sequence[str]:

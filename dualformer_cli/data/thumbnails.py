@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
-from dualformer_cli.data.decoding import open_video
+from dualformer_cli.data.opening import open_video
 from dualformer_cli.data.workers import WorkerPool
 
 SIDE = 240

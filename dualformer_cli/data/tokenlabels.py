@@ -22,7 +22,8 @@ import numpy.typing as npt
 from dualformer_cli.data import sampling
 from dualformer_cli.data.augment import Fractions
 from dualformer_cli.data.dataset import check_video, part_length
-from dualformer_cli.data.decoding import VideoInfo, open_video
+from dualformer_cli.data.opening import open_video
+from dualformer_cli.data.reader import VideoInfo
 from dualformer_cli.data.sampling import Indices
 from dualformer_cli.data.transforms import Box, Frames, resize_frame, resized_size
 from dualformer_cli.errors import DualFormerError, VideoError

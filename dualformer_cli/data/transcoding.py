@@ -22,9 +22,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import PIL.Image
 
-from dualformer_cli.data.decoding import Frame, PyAVReader, VideoReader, open_video
+from dualformer_cli.data.opening import open_video
+from dualformer_cli.data.orientation import Orientation
+from dualformer_cli.data.pyav_reader import PyAVReader
+from dualformer_cli.data.reader import Frame, VideoReader
 from dualformer_cli.data.workers import heartbeat
-from dualformer_cli.errors import DualFormerError, VideoError
+from dualformer_cli.errors import CannotWriteError, DualFormerError, VideoError
 from dualformer_cli.files import atomic_path
 
 if TYPE_CHECKING:
@@ -36,6 +39,9 @@ H264_OPTIONS = {
 }
 """Short groups of pictures without B-frames: a random frame needs 15 others at most, and each packet is one frame.
 Some of x264's fast routines depend on the processor, and now and then on what lies in memory: these are left out."""
+RECIPE = 2
+"""Number of the way in which copies are made. It grows when older ones are not to be trusted: the first spoiled the
+colours of frames whose height is not a multiple of 4, and did not turn mirrored videos upright."""
 FRAME_NAME = "img_{:05d}.jpg"
 """Name of a frame by its number, from 1."""
 SAMPLE_FRAMES = 64
@@ -167,7 +173,7 @@ def _disk_errors(target: str) -> Iterator[None]:
         yield
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise DualFormerError(f"cannot write {target!r}: {reason}") from error
+        raise CannotWriteError(f"cannot write {target!r}: {reason}") from error
 
 
 @contextmanager
@@ -220,7 +226,7 @@ class _Encoder:
         self._av = av
         self._target = target
         self._reformatter = VideoReformatter()
-        self._quarter_turns = reader.info.rotation // 90
+        self._orientation = Orientation(reader.info.is_mirrored, reader.info.rotation)
         self.width, self.height = fitted_size(reader.info.width, reader.info.height, short_side, even=True)
         self._ticks, self._tick = _times(reader)
         self._rate = Fraction(reader.info.fps or 25).limit_denominator(1001)
@@ -250,7 +256,7 @@ class _Encoder:
         """Scale, turn and bring into the target's pixel format."""
         from av.video.reformatter import Colorspace
 
-        width, height = (self.width, self.height)[:: -1 if self._quarter_turns % 2 else 1]
+        width, height = self._orientation.upright_size(self.width, self.height)
         matrix = _BT601 if picture.colorspace == _RGB else picture.colorspace
         scaled = self._reformatter.reformat(
             picture,
@@ -270,18 +276,16 @@ class _Encoder:
     def _upright(self, picture: VideoFrame) -> VideoFrame:
         """Return a copy that is turned.
 
-        The encoder looks behind the ends of rows: they are zeros, so that the same video gives the same bytes. And a
-        decoded picture knows of what kind it was in the source, which the encoder would make it again.
+        A copy, because a decoded picture knows of what kind it was in the source, which the encoder would make it
+        again. The encoder looks behind the ends of rows: they are zeros, so that the same video gives the same bytes.
         """
-        planes = picture.to_ndarray()
-        height, width = picture.height, picture.width
-        chroma = planes[height:].reshape(2, height // 2, width // 2)
-        line = -(-self.width // 64) * 64 + 64
-        whole = np.zeros((self.height * 3 // 2 + 64, line), np.uint8)
-        whole[: self.height, : self.width] = np.rot90(planes[:height], self._quarter_turns)
-        rest = whole[self.height : self.height * 3 // 2].reshape(2, self.height // 2, line // 2)
-        rest[:, :, : self.width // 2] = np.rot90(chroma, self._quarter_turns, axes=(1, 2))
-        return self._av.VideoFrame.from_numpy_buffer(whole[: self.height * 3 // 2], "yuv420p", width=self.width)
+        turned = self._av.VideoFrame(self.width, self.height, "yuv420p")
+        for source, target in zip(picture.planes, turned.planes, strict=True):
+            stored = np.frombuffer(memoryview(source), np.uint8).reshape(source.height, source.line_size)
+            rows = np.zeros((target.height, target.line_size), np.uint8)
+            rows[:, : target.width] = self._orientation.apply(stored[:, : source.width])
+            target.update(rows.tobytes())
+        return turned
 
 
 def _times(reader: VideoReader) -> tuple[np.ndarray[Any, Any], Fraction]:

@@ -7,6 +7,7 @@ this process, so workers go on while the caller is busy.
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import queue
@@ -36,13 +37,23 @@ from dualformer_cli.data.worker_process import (
 )
 from dualformer_cli.errors import DualFormerError
 
-__all__ = ["WorkerDied", "WorkerPool", "WorkerStartError", "WorkerTimeout", "heartbeat", "usable_cores"]
+__all__ = [
+    "UnexpectedError",
+    "WorkerDied",
+    "WorkerPool",
+    "WorkerStartError",
+    "WorkerTimeout",
+    "heartbeat",
+    "item_error",
+    "usable_cores",
+]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 _Function = TypeVar("_Function")
 
+_LOGGER = logging.getLogger(__name__)
 _CAN_FORK = sys.platform == "linux"
 
 
@@ -78,6 +89,22 @@ class WorkerDied(DualFormerError):  # noqa: N818
 
     def __reduce__(self) -> tuple[type[WorkerDied], tuple[object, int | None]]:
         return (WorkerDied, (self.item, self.exit_code))
+
+
+class UnexpectedError(DualFormerError):
+    """Something that nobody foresaw went wrong with one item; it costs that item."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+
+
+def item_error(error: Exception) -> DualFormerError:
+    """Return the error that an item is lost by, whatever its job raised; the traceback of a bug is for -v."""
+    if isinstance(error, DualFormerError):
+        return error
+    _LOGGER.debug("unexpected error of a worker's job", exc_info=error)
+    text = " ".join(str(error).split())
+    return UnexpectedError(f"unexpected {type(error).__name__}{': ' if text else ''}{text[:200]}; -v shows where")
 
 
 @dataclass(eq=False)

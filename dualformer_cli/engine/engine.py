@@ -17,17 +17,17 @@ from dualformer_cli.config.load import ResolvedConfig
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.data.archives import published_weights
 from dualformer_cli.data.dataset import VideoViews, ViewPlan, read_views
-from dualformer_cli.data.decoding import FileIndex
 from dualformer_cli.data.manifest import load_class_names
+from dualformer_cli.data.reader import FileIndex
 from dualformer_cli.data.stream import LiveSource, mask_credentials
 from dualformer_cli.data.transforms import FrameTransform
-from dualformer_cli.data.workers import WorkerPool
+from dualformer_cli.data.workers import WorkerPool, WorkerStartError, item_error
 from dualformer_cli.engine.build import build_model, first_activation, view_plan
 from dualformer_cli.engine.distributed import Ranks, dtype_of, pick_device, pick_precision
 from dualformer_cli.engine.evaluate import Dump, LabelledList, VideoRecord, evaluate, open_list
 from dualformer_cli.engine.prediction import LiveScores, Prediction, VideoScores, failure, top
 from dualformer_cli.engine.scoring import Scorer
-from dualformer_cli.errors import ConfigError, DualFormerError, VideoError, WeightsError
+from dualformer_cli.errors import ConfigError, VideoError, WeightsError
 from dualformer_cli.files import sha256_of
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import class_names_of, load_weights, read_checkpoint
@@ -205,10 +205,8 @@ class Engine:
         """Score the views of one video, which may come in several parts, into its result."""
         video = VideoScores()
         for part in parts:
-            if isinstance(part, DualFormerError):
-                return failure(path, part.reason if isinstance(part, VideoError) else str(part))
             if isinstance(part, Exception):
-                raise part
+                return failure(path, item_error(part).reason)
             started = perf_counter()
             scores, features = self.scorer.score(part.clips)
             if not np.isfinite(scores).all():
@@ -263,7 +261,9 @@ def _read_timeline(path: str, plan: ViewPlan, pool: WorkerPool) -> Iterator[Vide
     first: VideoViews | Exception
     try:
         first = pool.call(partial(_read_segments, path, plan, None), slice(0, SEGMENTS_PER_READ))
-    except DualFormerError as error:
+    except WorkerStartError:
+        raise
+    except Exception as error:  # of any kind: it costs this video
         yield error
         return
     yield first

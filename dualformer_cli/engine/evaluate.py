@@ -20,16 +20,16 @@ from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.data.augment import Pairs
 from dualformer_cli.data.catalogue import flip_labels
 from dualformer_cli.data.dataset import VideoViews, ViewPlan, read_views
-from dualformer_cli.data.decoding import FileIndex
 from dualformer_cli.data.loader import IndexCache
 from dualformer_cli.data.manifest import load_class_names, read_manifest
 from dualformer_cli.data.matching import match_classes
+from dualformer_cli.data.reader import FileIndex
 from dualformer_cli.data.samples import Sample
-from dualformer_cli.data.workers import WorkerPool
+from dualformer_cli.data.workers import WorkerPool, item_error
 from dualformer_cli.engine import metrics
 from dualformer_cli.engine.distributed import Ranks, gather_objects
 from dualformer_cli.engine.scoring import Scorer
-from dualformer_cli.errors import DualFormerError, TooShortError, VideoError
+from dualformer_cli.errors import DualFormerError, TooShortError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -77,6 +77,7 @@ def open_list(
     class_names: Sequence[str] | None,
     is_nameless: bool = False,
     usable_only: bool = False,
+    of: str = "the model",
 ) -> LabelledList:
     """Read a list and bring its labels into the model's numbering, matching classes by name.
 
@@ -86,6 +87,7 @@ def open_list(
         class_names: of the model; None takes the list's own, else those of the configuration.
         is_nameless: `class_names` only number the model's classes, which take the list's own names where it has any.
         usable_only: leave out, and say so, what the list itself calls broken; eval accounts for it instead.
+        of: what `class_names` belong to, for messages.
 
     Raises:
         DualFormerError: if the list cannot be read, or has classes that the model does not.
@@ -120,20 +122,23 @@ def open_list(
         class_names = own
     if own is None and class_names is None:
         own = [f"class {index}" for index in range(highest + 1)]
+        _warn_of_counting_from_1(source, labels)
     names = list(class_names if class_names is not None else own or ())
     if own is not None and class_names is not None and (match := match_classes(own, class_names)) is not None:
         _LOGGER.warning("%s: %s", source, match.message)
         unknown = {label for of_video in labels for label in of_video if match.mapping[label] is None}
         if unknown:
+            row = next(row for row, of_video in enumerate(labels) if unknown.intersection(of_video))
             raise DualFormerError(
-                f"list {source!r} has videos of {len(unknown)} classes that the model does not know, such as "
-                f"{own[min(unknown)]!r}; give the list that belongs to the model"
+                f"list {source!r} has videos of {len(unknown)} classes that {of} does not know, such as "
+                f"{own[min(unknown)]!r} of {samples[row].path!r}; give the list that belongs to it"
             )
         labels = [tuple(to for label in of_video if (to := match.mapping[label]) is not None) for of_video in labels]
     elif highest >= len(names):
+        row = next(row for row, of_video in enumerate(labels) if max(of_video, default=-1) >= len(names))
         raise DualFormerError(
-            f"list {source!r} has label {highest}, but the model has {len(names)} classes, numbered from 0; "
-            "give the list that belongs to the model"
+            f"list {source!r} has label {max(labels[row])} at {samples[row].path!r}, but {of} has {len(names)} "
+            f"classes, numbered from 0 to {len(names) - 1}; give the list that belongs to it"
         )
     return LabelledList(
         source=source,
@@ -145,6 +150,18 @@ def open_list(
         fingerprint=manifest.fingerprint,
         multi_label=data.multi_label,
     )
+
+
+def _warn_of_counting_from_1(source: str, labels: Sequence[tuple[int, ...]]) -> None:
+    """Say that a list seems to count its classes from 1, as UCF101's own do."""
+    used = {label for of_video in labels for label in of_video}
+    if len(used) > 1 and used == set(range(1, len(used) + 1)):
+        _LOGGER.warning(
+            "list %r has the labels 1 to %d and never 0: classes count from 0, so class 0 stays without videos; "
+            "if the list counts from 1, subtract 1 from each label",
+            source,
+            len(used),
+        )
 
 
 def _flip_pairs(classes: str | None, configured: Sequence[str] | None, names: Sequence[str]) -> Pairs:
@@ -371,12 +388,8 @@ def _score(
     jobs = ((i, file, sample.start, sample.num_frames, indexes.get(file)) for i, file, sample in parts)
     for (index, file, *_), outcome in pool.imap(partial(_read, plan), jobs):
         record = partial(VideoRecord, index, listed.samples[index].path, listed.labels[index])
-        if isinstance(outcome, DualFormerError):
-            yield record(
-                _bucket(file, outcome), outcome.reason if isinstance(outcome, VideoError) else str(outcome), None
-            )
-        elif isinstance(outcome, Exception):
-            raise outcome
+        if isinstance(outcome, Exception):
+            yield record(_bucket(file, outcome), item_error(outcome).reason, None)
         else:
             if outcome.index is not None:
                 indexes.put(file, outcome.index)
@@ -391,7 +404,7 @@ def _read(plan: ViewPlan, job: tuple[int, str, int, int | None, FileIndex | None
     return read_views(file, plan, start=start, num_frames=num_frames, index=index)
 
 
-def _bucket(file: str, error: DualFormerError) -> Bucket:
+def _bucket(file: str, error: Exception) -> Bucket:
     if isinstance(error, TooShortError):
         return "too_short"
     return "unreadable" if os.path.lexists(file) else "missing"

@@ -23,7 +23,7 @@ from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.data.dataset import VideoViews, ViewPlan, read_views
 from dualformer_cli.data.matching import ClassLookup
 from dualformer_cli.data.transforms import normalize
-from dualformer_cli.data.workers import WorkerDied, WorkerPool, WorkerTimeout
+from dualformer_cli.data.workers import WorkerPool, item_error
 from dualformer_cli.engine.build import build_model, view_plan
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.errors import DualFormerError, VideoError, nearest
@@ -163,8 +163,10 @@ def read_video(engine: Engine, path: str, pool: WorkerPool) -> tuple[VideoViews,
     plan = view_plan(engine.config.data, engine.config.data.test)
     try:
         return pool.call(partial(read_views, plan=plan), path), plan
-    except (WorkerTimeout, WorkerDied) as error:
-        raise VideoError(path, str(error)) from error
+    except VideoError:
+        raise
+    except Exception as error:
+        raise VideoError(path, item_error(error).reason) from error
 
 
 def explain(

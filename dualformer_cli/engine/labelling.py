@@ -36,7 +36,7 @@ from dualformer_cli.data.tokenlabels import (
     read_whole_frame,
 )
 from dualformer_cli.data.transforms import Frames
-from dualformer_cli.data.workers import WorkerPool
+from dualformer_cli.data.workers import WorkerPool, item_error
 from dualformer_cli.engine.build import view_plan
 from dualformer_cli.engine.distributed import Ranks, barrier
 from dualformer_cli.engine.engine import versions
@@ -151,11 +151,9 @@ class LabelWriter:
         right = scored = 0
         failure: Exception | None = None
         for job, outcome in pool.imap(partial(_read_views, plan), [self._job(index) for index in chosen]):
-            if isinstance(outcome, DualFormerError):
-                failure = outcome
-                continue
             if isinstance(outcome, Exception):
-                raise outcome
+                failure = item_error(outcome)
+                continue
             scores = self.teacher.in_student_order(engine.scorer.score(outcome.clips)[0].mean(axis=0))
             scored += 1
             right += int(scores.argmax()) in listed.labels[job.index]
@@ -295,10 +293,8 @@ class LabelWriter:
     def _bytes_of(self, job: LabelJob, outcome: Layout | Exception) -> int:
         """Bytes of a video's labels and of its line in the index."""
         path = self.listed.samples[job.index].path
-        if isinstance(outcome, DualFormerError):
-            return len(json.dumps(StoredVideo(job.index, path, _reason(outcome)).row()))
         if isinstance(outcome, Exception):
-            raise outcome
+            return len(json.dumps(StoredVideo(job.index, path, item_error(outcome).reason).row()))
         video = StoredVideo.of(job.index, path, 0, outcome)
         return video.num_records * self.header.bytes_per_tile + len(json.dumps(video.row())) + 2
 
@@ -321,10 +317,8 @@ class LabelWriter:
                     records = self._label(job, outcomes, -(-len(layout.starts) // CLIPS_PER_READ), statistics)
                     if writer.add(job, path, layout, records):
                         total = total.plus(statistics)
-                elif isinstance(layout, DualFormerError):
-                    writer.refuse(job, path, _reason(layout))
                 else:
-                    raise layout
+                    writer.refuse(job, path, item_error(layout).reason)
                 on_video(path)
             writer.statistics = asdict(total)
 
@@ -340,10 +334,8 @@ class LabelWriter:
         for _, outcome in islice(outcomes, num_reads):
             if failure is not None:
                 continue
-            if isinstance(outcome, DualFormerError):
-                failure = VideoError(job.path, _reason(outcome))
-            elif isinstance(outcome, Exception):
-                raise outcome
+            if isinstance(outcome, Exception):
+                failure = VideoError(job.path, item_error(outcome).reason)
             else:
                 for of_clip in outcome:
                     records = self._records(of_clip, job.path)
@@ -403,7 +395,3 @@ def _binomial_tail(right: int, trials: int, probability: float) -> float:
         math.comb(trials, k) * probability**k * (1 - probability) ** (trials - k) for k in range(right, trials + 1)
     )
     return min(1.0, sum(terms))
-
-
-def _reason(error: DualFormerError) -> str:
-    return error.reason if isinstance(error, VideoError) else str(error)

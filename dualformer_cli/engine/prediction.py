@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualformer_cli.data.dataset import VideoViews
-from dualformer_cli.data.decoding import VideoInfo
+from dualformer_cli.data.reader import VideoInfo
 
 Scores = npt.NDArray[np.float64]
 Features = npt.NDArray[np.float32]

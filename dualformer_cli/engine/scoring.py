@@ -50,7 +50,15 @@ class Scorer:
         )
 
     def score(self, clips: npt.NDArray[np.uint8]) -> tuple[Scores, Features]:
-        """Views (v, T, H, W, 3) to scores (v, classes), which sum to 1 unless multi-label, and features (v, c)."""
+        """Views (v, T, H, W, 3) to scores (v, classes), which sum to 1 unless multi-label, and features (v, c).
+
+        Views that are equal, as all clips of a video shorter than one are, are computed once.
+        """
+        places, distinct = _distinct(clips)
+        scores, features = self._score_all(clips if len(distinct) == len(clips) else clips[distinct])
+        return scores[places], features[places]
+
+    def _score_all(self, clips: npt.NDArray[np.uint8]) -> tuple[Scores, Features]:
         parts, start = [], 0
         while start < len(clips):
             try:
@@ -73,3 +81,21 @@ class Scorer:
             logits = self.model.classify(tokens).double()
             scores = logits.sigmoid() if self.multi_label else logits.softmax(-1)
             return scores, tokens.float().mean(dim=(1, 2, 3))
+
+
+def _distinct(clips: npt.NDArray[np.uint8]) -> tuple[list[int], list[int]]:
+    """Return for each view the place of its equal among those that differ, and which views these are."""
+    places: list[int] = []
+    distinct: list[int] = []
+    for number, clip in enumerate(clips):
+        equals = (place for place, other in enumerate(distinct) if _is_equal(clip, clips[other]))
+        place = next(equals, len(distinct))
+        if place == len(distinct):
+            distinct.append(number)
+        places.append(place)
+    return places, distinct
+
+
+def _is_equal(a: npt.NDArray[np.uint8], b: npt.NDArray[np.uint8]) -> bool:
+    """Compare two views, a few of their pixels first."""
+    return np.array_equal(a[:, ::16, ::16], b[:, ::16, ::16]) and np.array_equal(a, b)

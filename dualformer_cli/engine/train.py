@@ -144,11 +144,12 @@ class Trainer:
         is_rendered = resolved.config.data.train_list == RENDERED
         self.pictures = rendered_pictures(resolved.config.data) if is_rendered else ()
         self.train_list, self.config = open_training_list(resolved, self.pictures)
+        _require_classes(self.train_list)
         self.validation_list = self._validation_list()
         self.recipe = plan_recipe(self.config.train, ranks.world_size)
         self.precision = pick_precision(self.config.runtime.precision, ranks.device)
         torch.manual_seed(self.config.runtime.seed)
-        self.notes = [self.recipe.sentence]
+        self.notes = [self.recipe.sentence, *_overlap(self.train_list, self.validation_list)]
         self.folder = CheckpointFolder(output, keep_epochs=self.config.train.keep_epochs)
         checkpoint = self.folder.load_latest() if resume else None
         if resume and checkpoint is None:
@@ -590,7 +591,8 @@ class Trainer:
         source = self.config.data.validation_list
         if source is None:
             return None
-        return open_list(self.config.data, source, class_names=self.train_list.class_names)
+        of = f"the training list {self.train_list.source!r}"
+        return open_list(self.config.data, source, class_names=self.train_list.class_names, of=of)
 
     def _train_plan(self) -> TrainPlan:
         return train_plan(self.config, self.train_list.flip_pairs, render=self._render_plan())
@@ -734,6 +736,34 @@ def _memory_mib(device: torch.device) -> float:
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def _overlap(training: LabelledList, validation: LabelledList | None) -> list[str]:
+    """Say how many videos are in both lists, which makes results too good."""
+    if validation is None or validation.source == RENDERED or training.source == RENDERED:
+        return []
+    parts = {(file, sample.start) for file, sample in zip(training.files, training.samples, strict=True)}
+    files = zip(validation.files, validation.samples, strict=True)
+    both = [sample.path for file, sample in files if (file, sample.start) in parts]
+    if not both:
+        return []
+    videos = "1 video" if len(both) == 1 else f"{len(both)} videos"
+    return [f"{videos} of the validation list train too, such as {both[0]!r}: its results will be too good"]
+
+
+def _require_classes(listed: LabelledList) -> None:
+    """Refuse a list from which no class can be told from another.
+
+    Raises:
+        ConfigError: naming the class.
+    """
+    used = {label for of_video in listed.labels for label in of_video}
+    if len(used) == 1 and not listed.multi_label:
+        raise ConfigError(
+            f"all {len(listed)} videos of the training list {listed.source!r} are of one class, "
+            f"{listed.class_names[used.pop()]!r}: there is nothing to tell it from. If the list was made of a folder "
+            "that holds the folder of class folders, name the inner one"
+        )
 
 
 def open_training_list(resolved: ResolvedConfig, pictures: tuple[str, ...] = ()) -> tuple[LabelledList, RunConfig]:

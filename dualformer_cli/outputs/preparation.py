@@ -112,7 +112,18 @@ def _missing(document: Mapping[str, Any]) -> Iterator[str]:
         such = f", such as {videos[0]}; all are named in prepare.json" if videos else ": none is there"
         yield f"missing    {name}: {split['missing']} of {split['annotated']} annotated videos{such}"
     if not any(split["missing"] for split in dataset["splits"].values()):
-        yield f"complete   every annotated video of {dataset['title']} is there"
+        few = [
+            f"{split['annotated']} of {split['published']} in {name}"
+            for name, split in dataset["splits"].items()
+            if split["published"] is not None
+        ]
+        if few:
+            yield (
+                f"not all    every annotated video is there, but fewer are annotated than {dataset['title']} has: "
+                f"{', '.join(few)}"
+            )
+        else:
+            yield f"complete   every annotated video of {dataset['title']} is there"
     for key, what in (
         ("copies", "files hold a video that another file holds too, and are not listed"),
         ("not_annotated", "videos are in no annotation, and are not listed"),

@@ -255,7 +255,7 @@ def _palette_converter(width: int, height: int) -> Convert:
     source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=_GIF_TICK)
     split, sink = graph.add("split"), graph.add("buffersink")
     palette = graph.add("palettegen", "stats_mode=single")
-    painter = graph.add("paletteuse", "new=1:dither=sierra2_4a:diff_mode=rectangle")
+    painter = graph.add("paletteuse", "new=1:dither=sierra2_4a")
     source.link_to(split)
     split.link_to(painter, 0, 0)
     split.link_to(palette, 1, 0)

@@ -23,7 +23,7 @@ import numpy as np
 from dualformer_cli.config.load import load_config
 from dualformer_cli.data.camera_clips import write_h264
 from dualformer_cli.data.camera_motion import CLASSES, PictureSource, render_clip
-from dualformer_cli.data.decoding import open_video
+from dualformer_cli.data.opening import open_video
 from dualformer_cli.data.workers import WorkerPool, usable_cores
 from dualformer_cli.engine.engine import Engine
 

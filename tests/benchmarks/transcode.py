@@ -29,7 +29,8 @@ import av
 import numpy as np
 import torch
 
-from dualformer_cli.data.decoding import Frame, open_video
+from dualformer_cli.data.opening import open_video
+from dualformer_cli.data.reader import Frame
 from dualformer_cli.data.sampling import random_clip
 from dualformer_cli.data.transcoding import H264_OPTIONS, Conversion, transcode
 from dualformer_cli.data.transforms import resize_frame, resized_size

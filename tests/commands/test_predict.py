@@ -35,7 +35,7 @@ import dualformer_cli
 from dualformer_cli import create_model, load_weights
 from dualformer_cli.app import app
 from dualformer_cli.commands import options as shared_options
-from dualformer_cli.data import archives, decoding, sampling, workers
+from dualformer_cli.data import archives, decord_reader, sampling, workers
 from dualformer_cli.data.sample import SAMPLE_CREDIT, sample_clip
 from dualformer_cli.data.transforms import FrameTransform, normalize
 from dualformer_cli.errors import ConfigError, DownloadError, DualFormerError, WeightsError
@@ -45,7 +45,7 @@ MEAN, STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 NAMES = ["running", "jumping", "sitting down", "waving, both hands", "naïve dancing 💃"]
 
 pytestmark = pytest.mark.usefixtures("_own_environment")
-needs_decord = pytest.mark.skipif(decoding._load_decord() is None, reason="decord is not installed")
+needs_decord = pytest.mark.skipif(decord_reader.load_decord() is None, reason="decord is not installed")
 
 
 @pytest.fixture(autouse=True)
@@ -1027,3 +1027,23 @@ def test_a_reader_that_leaves_ends_the_command_quietly(scenes: Path, model_optio
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 141
     assert "Traceback" not in stderr
+
+
+def test_a_file_behind_an_address_is_a_file_and_named_by_its_address(
+    results: Any, predict: Any, scenes: Path, web: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUALFORMER_CACHE", str(tmp_path))
+    clip = sorted(scenes.glob("*.mp4"))[0]
+    web.files = {"/one.mp4": clip.read_bytes()}
+    one, gone = f"{web.address}/one.mp4?key=hush", f"{web.address}/gone.mp4"
+    rows = results(one, gone, clip, code=3)
+    by_path = {row["path"]: row for row in rows}
+    assert list(by_path[f"{web.address}/one.mp4?***"]["predictions"]) == list(by_path[str(clip)]["predictions"])
+    assert by_path[f"{web.address}/one.mp4?***"]["num_frames"] == by_path[str(clip)]["num_frames"]
+    assert by_path[gone]["error"].startswith("not found, the file was moved or deleted")
+    num_asked = len(web.requests)
+    (again,) = results("--offline", one)
+    assert (again["status"], len(web.requests)) == ("ok", num_asked)
+    refused = predict("--offline", f"{web.address}/other.mp4")
+    assert refused.exit_code == 3
+    assert "offline, and it was not fetched before" in refused.output

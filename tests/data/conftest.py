@@ -145,6 +145,7 @@ RECIPES = {
     "av1.mp4": Recipe("libsvtav1", {"preset": "12", "g": "12"}),
     "mjpeg.mp4": Recipe("mjpeg", {}, "yuvj420p"),
     "mjpeg.avi": Recipe("mjpeg", {}, "yuvj420p"),
+    "mpeg4_keys.avi": Recipe("mpeg4", {"g": "1"}),
     "rotated_90.mp4": Recipe(made_from="h264.mp4", remake=_rotate((0, 1, -1, 0))),
     "rotated_180.mp4": Recipe(made_from="h264.mp4", remake=_rotate((-1, 0, 0, -1))),
     "rotated_270.mp4": Recipe(made_from="h264.mp4", remake=_rotate((0, -1, 1, 0))),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import logging
@@ -31,6 +32,13 @@ from dualformer_cli.errors import DownloadError
 
 HASTY = Patience(connect_seconds=2.0, read_seconds=5.0, retries=6, back_off_seconds=0.01, longest_wait_seconds=2.0)
 NOISE = {name: random.Random(name).randbytes(20_000) for name in "abcdef"}
+PUBLISHED = [
+    ("hmdb51", "splits", ["test_train_splits.rar"]),
+    ("hmdb51", "videos", ["hmdb51_org.rar"]),
+    ("ucf101", "splits", ["UCF101TrainTestSplits-RecognitionTask.zip"]),
+    ("ucf101", "videos", ["UCF101.rar", "UCF101_videos.zip"]),
+]
+"""Files that the small ones of these tests stand for."""
 
 
 def targz(files: Mapping[str, bytes]) -> bytes:
@@ -65,10 +73,12 @@ def shipped(web: WebServer, tmp_path: Path, changes: Mapping[str, Any] | None = 
     """The shipped catalogue with every address on the local server, under the path that it has on its own."""
     hosts = ("http://serre-lab.clps.brown.edu", "https://www.crcv.ucf.edu", "https://s3.amazonaws.com")
     more = ("http://www.svcl.ucsd.edu", "https://github.com", "https://storage.googleapis.com")
-    plain = {"num_bytes": None, "sha256": None, "md5": None}
-    small = {"hmdb51": {"files": {"splits": plain}}, "ucf101": {"files": {"splits": plain}}}
+    small: dict[str, Any] = {}
     for name in ("hmdb51", "ucf101", "diving48"):
-        small.setdefault(name, {"files": {}})["files"]["videos"] = {"about_gb": 0.001}
+        small[name] = {"files": {"videos": {"about_gb": 0.001}}}
+    for name, file, names in PUBLISHED:
+        files = small.setdefault(name, {"files": {}})["files"]
+        files.setdefault(file, {})["published"] = dict.fromkeys(names)
     for name in ("kinetics400", "kinetics600", "kinetics700-2020"):
         small[name] = {"files": {split: {"about_gb": 0.001} for split in ("train", "val", "test")}}
     small |= changes or {}
@@ -322,6 +332,142 @@ def test_the_published_hash_of_an_archive_counts(web: WebServer, root: Path, tmp
     ]:
         file = {"group": "annotations", "urls": [f"{web.address}/x.zip"], "into": "annotations", **checks}
         assert told in str(get(own(web, tmp_path, x=file), "mine", root)["x"].error)
+
+
+def serve_ucf101(web: WebServer) -> bytes:
+    web.files["/thumos14_files/UCF101_videos.zip"] = zipped({"UCF101/v_Archery_g01_c01.avi": NOISE["a"]})
+    rar = rar4({"UCF-101/Archery/v_Archery_g01_c01.avi": NOISE["a"]})
+    web.files["/datasets/human-actions/ucf101/UCF101.rar"] = rar
+    return rar
+
+
+def test_ucf101_comes_as_a_zip_that_needs_no_program(
+    web: WebServer, root: Path, tmp_path: Path, rar_tools: Callable[..., Path]
+) -> None:
+    rar_tools()
+    serve_ucf101(web)
+    catalogue = shipped(web, tmp_path)
+    assert get(catalogue, "ucf101", root, groups=["videos"])["videos"].status == "done"
+    assert tree(root / "ucf101") == {"videos/v_Archery_g01_c01.avi": NOISE["a"]}
+    assert not any("UCF101.rar" in request for request in map(str, web.requests))
+
+
+def test_the_rar_of_ucf101_that_is_there_is_taken_and_the_zip_is_not_fetched(
+    web: WebServer, root: Path, tmp_path: Path, rar_tools: Callable[..., Path]
+) -> None:
+    rar_tools("unrar")
+    (root / "ucf101" / "archives").mkdir(parents=True)
+    (root / "ucf101" / "archives" / "UCF101.rar").write_bytes(serve_ucf101(web))
+    outcome = get(shipped(web, tmp_path), "ucf101", root, groups=["videos"])["videos"]
+    assert outcome.status == "done"
+    assert not web.requests
+    assert tree(root / "ucf101") == {"videos/Archery/v_Archery_g01_c01.avi": NOISE["a"]}
+
+
+def test_the_rar_of_ucf101_is_fetched_where_the_zip_is_gone(
+    web: WebServer, root: Path, tmp_path: Path, rar_tools: Callable[..., Path]
+) -> None:
+    rar_tools("unrar")
+    serve_ucf101(web)
+    del web.files["/thumos14_files/UCF101_videos.zip"]
+    assert get(shipped(web, tmp_path), "ucf101", root, groups=["videos"])["videos"].status == "done"
+    assert get(shipped(web, tmp_path), "ucf101", root, groups=["videos"])["videos"].status == "present"
+    assert tree(root / "ucf101") == {"videos/Archery/v_Archery_g01_c01.avi": NOISE["a"]}
+
+
+def test_a_program_that_cannot_read_rar_does_not_make_the_archive_come_again(
+    web: WebServer, root: Path, tmp_path: Path, rar_tools: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rar_tools("7zz")
+    monkeypatch.setenv("RAR_FAIL", "7zz")
+    serve_hmdb51(web)
+    catalogue = shipped(web, tmp_path)
+    for _ in range(2):
+        outcome = get(catalogue, "hmdb51", root, groups=["videos"])["videos"]
+        assert "7zz: exit code 7" in str(outcome.error)
+        assert "install another program" in str(outcome.error)
+    assert len(web.requests) == 1
+    assert (root / "hmdb51" / "archives" / "hmdb51_org.rar").is_file()
+    assert not list(root.rglob("*.broken"))
+
+
+def serve_damaged_rar(web: WebServer) -> bytes:
+    """Serve a rar archive whose headers are right and whose only file is not."""
+    good = rar5({"a.avi": NOISE["a"]})
+    web.files["/mine.rar"] = good.replace(NOISE["a"][:64], bytes(64))
+    assert web.files["/mine.rar"] != good
+    return good
+
+
+def mine(web: WebServer, tmp_path: Path, **published: Any) -> Catalogue:
+    files = {"group": "videos", "urls": [f"{web.address}/mine.rar"], "into": "videos", "about_gb": 0.001}
+    return own(web, tmp_path, videos=files | published)
+
+
+def test_a_program_that_fails_with_an_archive_as_published_does_not_make_it_come_again(
+    web: WebServer, root: Path, tmp_path: Path, rar_tools: Callable[..., Path]
+) -> None:
+    rar_tools("7zz")
+    serve_damaged_rar(web)  # which stands for one that this program gets wrong
+    catalogue = mine(web, tmp_path, md5=hashlib.md5(web.files["/mine.rar"]).hexdigest())
+    for _ in range(2):
+        error = str(get(catalogue, "mine", root)["videos"].error)
+        assert "cannot be unpacked by what is installed (7zz: wrong checksum of 'a.avi'); it is kept: install" in error
+    assert len(web.requests) == 1
+    assert (root / "mine" / "archives" / "mine.rar").read_bytes() == web.files["/mine.rar"]
+    assert not list(root.rglob("*.broken"))
+
+
+def test_an_archive_that_came_the_same_twice_does_not_come_again(
+    web: WebServer, root: Path, tmp_path: Path, rar_tools: Callable[..., Path]
+) -> None:
+    rar_tools("7zz")
+    good = serve_damaged_rar(web)
+    for _ in range(3):
+        error = str(get(mine(web, tmp_path), "mine", root)["videos"].error)
+        assert "cannot be unpacked by what is installed (7zz: wrong checksum of 'a.avi'); it is kept: install" in error
+    assert len(web.requests) == 2
+    (root / "mine" / "archives" / "mine.rar").unlink()  # so the user asks for another
+    web.files["/mine.rar"] = good
+    assert get(mine(web, tmp_path), "mine", root)["videos"].status == "done"
+
+
+def test_a_rar_that_came_damaged_is_fetched_once_more(
+    web: WebServer, root: Path, tmp_path: Path, rar_tools: Callable[..., Path]
+) -> None:
+    rar_tools("7zz")
+    good = serve_damaged_rar(web)
+    web.on("/mine.rar", body(web.files["/mine.rar"]), body(good))
+    assert get(mine(web, tmp_path), "mine", root)["videos"].status == "done"
+    assert tree(root / "mine") == {"videos/a.avi": NOISE["a"]}
+
+
+@pytest.mark.parametrize("suffixes", [("00", "01", "02"), ("001", "002", "003"), ("aa", "ab", "ac")])
+def test_an_archive_in_numbered_pieces_is_unpacked(
+    suffixes: tuple[str, ...], web: WebServer, root: Path, tmp_path: Path
+) -> None:
+    folder = root / "activitynet"
+    folder.mkdir(parents=True)
+    data = targz({"v_a.mp4": NOISE["a"]})
+    for number, suffix in enumerate(suffixes):
+        (folder / f"v1-2_train.tar.gz.{suffix}").write_bytes(data[number * 7000 : (number + 1) * 7000])
+    for name in ("v1-2_val", "v1-3_train_val"):
+        (folder / f"{name}.tar.gz").write_bytes(targz({f"v_{name}.mp4": NOISE["b"]}))
+    (folder / "missing_files_trainval.zip").write_bytes(zipped({"v_m.mp4": NOISE["c"]}))
+    outcomes = get(shipped(web, tmp_path), "activitynet", root, groups=["videos"])
+    assert statuses(outcomes) == {"train_val": "done", "missing_files": "done", "test": "by hand"}
+    assert tree(folder)["videos/v_a.mp4"] == NOISE["a"]
+
+
+def test_an_archive_of_another_md5_than_published_is_told(
+    web: WebServer, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = root / "activitynet"
+    folder.mkdir(parents=True)
+    for name in ("v1-2_train", "v1-2_val", "v1-3_train_val"):
+        (folder / f"{name}.tar.gz").write_bytes(targz({f"v_{name}.mp4": NOISE["b"]}))
+    assert get(shipped(web, tmp_path), "activitynet", root, groups=["videos"])["train_val"].status == "done"
+    assert "and 8510ed0d8ae399b1bda399fd117e7406 is published; it is damaged or another packing" in caplog.text
 
 
 def test_a_damaged_archive_is_fetched_once_more(web: WebServer, root: Path, tmp_path: Path) -> None:
@@ -618,3 +764,35 @@ def test_a_lock_lasts_as_long_as_the_program_that_unpacks(
     monkeypatch.setenv("RAR_PAUSE", "0")
     get(catalogue, "hmdb51", root)
     assert tree(root / "hmdb51") == expected
+
+
+def test_what_another_tool_has_put_there_is_not_fetched(web: WebServer, root: Path, tmp_path: Path) -> None:
+    counts = {"kinetics400": {"num_videos": {"videos_val": 2}}}
+    catalogue = shipped(web, tmp_path, counts)
+    folder = root / "kinetics400"
+    for name in ("a", "b"):
+        (folder / "videos_val").mkdir(parents=True, exist_ok=True)
+        (folder / "videos_val" / f"{name}.mp4").touch()
+    (folder / "annotations").mkdir()
+    (folder / "annotations" / "kinetics-400_val.csv").write_text("label,youtube_id,time_start,time_end,split\n")
+    assert statuses(get(catalogue, "kinetics400", root, splits=["val"])) == {
+        "annotations_val": "present",
+        "val": "present",
+    }
+    assert not web.requests
+    (folder / "videos_val" / "b.mp4").unlink()
+    assert get(catalogue, "kinetics400", root, splits=["val"])["val"].status == "error"
+    assert web.requests
+
+
+def test_tars_of_omnisource_are_found_in_their_published_folders(web: WebServer, root: Path, tmp_path: Path) -> None:
+    folder = root / "omnisource"
+    for name in ("kinetics_200_train", "kinetics_200_val"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / f"{name}.tar").write_bytes(gzip.decompress(targz({f"{name}/a.mp4": NOISE["a"]})))
+    catalogue = shipped(web, tmp_path)
+    states = {item.name: look(catalogue, item).state for item in plan(catalogue, ["omnisource"], root)}
+    assert states["k200_val"] == "missing"
+    outcomes = get(catalogue, "omnisource", root, groups=["videos"])
+    assert (outcomes["k200_val"].status, outcomes["k200_train"].status) == ("done", "done")
+    assert (folder / "kinetics_200_val" / "a.mp4").read_bytes() == NOISE["a"]

@@ -26,7 +26,7 @@ from dualformer_cli.data.augment import (
     resize_clip,
     swap_flipped_labels,
 )
-from dualformer_cli.data.decoding import VideoInfo
+from dualformer_cli.data.reader import VideoInfo
 from dualformer_cli.data.transforms import Box, resize_frame, resized_size
 from dualformer_cli.errors import TooShortError, VideoError
 

@@ -12,8 +12,8 @@ from PIL import Image
 from dualformer_cli.data import camera_clips
 from dualformer_cli.data.camera_clips import SPLITS, Settings, estimate, find_sources, plan, render_all, write_h264
 from dualformer_cli.data.camera_motion import CLASSES
-from dualformer_cli.data.decoding import open_video
 from dualformer_cli.data.manifest import read_manifest
+from dualformer_cli.data.opening import open_video
 from dualformer_cli.errors import DualFormerError
 
 QUICK = Settings(num_frames=2, difficulty=0.5)

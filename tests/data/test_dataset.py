@@ -11,7 +11,9 @@ import pytest
 
 from dualformer_cli.data import dataset, sampling
 from dualformer_cli.data.dataset import ViewPlan, read_views
-from dualformer_cli.data.decoding import PyAVReader, VideoInfo, open_video
+from dualformer_cli.data.opening import open_video
+from dualformer_cli.data.pyav_reader import PyAVReader
+from dualformer_cli.data.reader import VideoInfo
 from dualformer_cli.data.transforms import FrameTransform
 from dualformer_cli.errors import VideoError
 

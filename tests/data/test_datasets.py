@@ -149,7 +149,7 @@ def test_a_class_index_that_calls_the_last_class_0_and_uses_crlf_is_read(root: P
     put(root, "ucf101", lists, ["videos/YoYo/v_YoYo_g01_c01.avi"])
     content = read(root, "ucf101")
     assert content.class_names == names
-    assert content.notes == []
+    assert not [note for note in content.notes if "are published" not in note]
 
 
 def test_a_file_name_in_another_class_folder_is_another_video(root: Path) -> None:
@@ -166,7 +166,7 @@ def test_the_order_of_the_users_own_index_counts_and_is_told(root: Path) -> None
     put(root, "sthv1", {"x-labels.csv": labels, "x-train.csv": f"7;{names[5]}\n"}, ["rawframes/7/00001.jpg"])
     content = read(root, "sthv1")
     assert listed(content, "train") == {"rawframes/7": (5,)}
-    (note,) = content.notes
+    (note,) = [note for note in content.notes if "are published" not in note]
     assert "which is not our order" in note
     assert "both have the same 174 classes in another order" in note
 
@@ -277,3 +277,63 @@ def test_any_bytes_are_annotations_or_one_line_of_complaint(
         except DualFormerError as error:
             said = str(error)
         assert "\n" not in said
+
+
+def test_annotations_that_name_fewer_videos_than_published_are_told(root: Path) -> None:
+    put(root, "kinetics400", {"val.csv": HEADER + "zumba,aaaaaaaaaaa,1,11,val\n"}, ["videos_val/aaaaaaaaaaa.mp4"])
+    notes = read(root, "kinetics400").notes
+    assert any(note.startswith("the annotations of val name 1 videos, and 19906 are published") for note in notes)
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "kinetics-400_val.csv",
+        "kinetics400_val.csv",
+        "kinetics_val.csv",
+        "k400_val.csv",
+        "validate.csv",
+        "kinetics400/validate.csv",
+        "Kinetics400_Val.csv",
+    ],
+)
+def test_annotations_are_found_under_the_names_that_other_tools_give_them(file: str, root: Path) -> None:
+    put(root, "kinetics400", {}, ["videos_val/aaaaaaaaaaa.mp4"])
+    path = root / "kinetics400" / "annotations" / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(HEADER + "zumba,aaaaaaaaaaa,1,11,val\n")
+    assert listed(read(root, "kinetics400"), "val") == {"videos_val/aaaaaaaaaaa.mp4": (399,)}
+
+
+def test_what_is_looked_for_and_what_is_there_is_told(root: Path) -> None:
+    put(root, "kinetics400", {"list of mine.csv": "x"}, ["videos_val/aaaaaaaaaaa.mp4"])
+    assert "looked for train.csv, val.csv, test.csv and other spellings of them, and there is list of mine.csv" in (
+        refused(root, "kinetics400")
+    )
+
+
+def test_of_omnisource_the_list_without_duplicates_is_taken(root: Path) -> None:
+    name = "insvideo_200/slowonly_8x8_insvideo_200"
+    lists = {f"{name}.txt": "a/dup.mp4 0\na/good.mp4 0\n", f"{name}_duplicate.txt": "a/dup.mp4 0\n"}
+    lists |= {f"{name}_wodup.txt": "a/good.mp4 0\n", "k200_actions.txt": "abseil\n"}
+    for file, text in lists.items():
+        path = root / "omnisource" / "annotations" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    put(root, "omnisource", {}, ["insvideo_200/a/dup.mp4", "insvideo_200/a/good.mp4"])
+    assert list(listed(read(root, "omnisource"), "train_insvideo")) == ["insvideo_200/a/good.mp4"]
+
+
+def test_parts_of_no_length_or_beyond_the_end_are_counted_and_left_out(root: Path) -> None:
+    segments = [[1, 2], [3, 3], [12, 13], [5, 99], [None, 2], [4, 2]]
+    parts = [{"segment": segment, "label": "Archery"} for segment in segments]
+    video = {"duration": 10.0, "subset": "training", "annotations": parts}
+    put(root, "activitynet", {"activity_net.v1-3.min.json": json.dumps({"database": {"a": video}})}, ["videos/v_a.mp4"])
+    content = read(root, "activitynet")
+    (clips,) = [one for one in content.lists if one.name == "train_clips"]
+    assert [row.part_seconds for row in clips.rows] == [(1.0, 2.0), (5.0, 99.0)]
+    told = "\n".join(content.notes)
+    assert "2 annotated parts of train have no length and are left out, such as v_a 3 to 3 s" in told
+    assert "1 annotated parts of train begin at or beyond the end of their video and are left out" in told
+    assert "1 annotated parts of train have no start and end in seconds and are left out" in told
+    assert "1 annotated parts of train end beyond the end of their video and are taken up to it" in told

@@ -1,4 +1,4 @@
-"""Every promise of data/decoding.py, on clips rendered here whose frames carry their number."""
+"""Every promise of the readers, on clips rendered here whose frames carry their number."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualformer_cli.data import decoding
-from dualformer_cli.data.decoding import (
-    DecordReader,
-    FrameFolderReader,
-    PyAVReader,
-    VideoReader,
-    open_video,
-)
+from dualformer_cli.data import decord_reader, pyav_file, pyav_reader
+from dualformer_cli.data import reader as reader_module
+from dualformer_cli.data.decord_reader import DecordReader
+from dualformer_cli.data.frame_folders import FrameFolderReader
+from dualformer_cli.data.opening import open_video
+from dualformer_cli.data.pyav_reader import PyAVReader
+from dualformer_cli.data.reader import VideoReader
 from dualformer_cli.errors import VideoError
 
-has_decord = decoding._load_decord() is not None
+has_decord = decord_reader.load_decord() is not None
 needs_decord = pytest.mark.skipif(not has_decord, reason="decord is not installed")
 DECODERS = ["pyav", pytest.param("decord", marks=needs_decord)]
 
@@ -52,12 +51,13 @@ SOUGHT = [
     "hevc_open_groups.mkv",
     "av1.mp4",
     "mjpeg.mp4",
+    "mjpeg.avi",
     "rotated_90.mp4",
     "rotated_180.mp4",
     "rotated_270.mp4",
     "edit_list.mp4",
 ]
-FROM_THE_START = ["h264.avi", "h264.ts", "h264.h264", "mpeg4.avi", "mpeg2.mpg", "mjpeg.avi"]
+FROM_THE_START = ["h264.avi", "h264.ts", "h264.h264", "mpeg4.avi", "mpeg2.mpg"]
 REPAIRED = ["h264_intra_refresh.mp4", "h264_one_frame.mp4"]
 
 
@@ -160,20 +160,32 @@ def test_a_known_mp4_is_opened_by_its_header_alone_and_still_found_by_seeking(
             assert (reader.read(indices) == np.stack([expected[number] for number in indices])).all()
 
 
-def test_of_several_streams_a_known_file_is_read_from_the_same(clips: Any, tmp_path: Path) -> None:
-    path = tmp_path / "two.mp4"
+def write_two_streams(clips: Any, path: Path, codec: str, default: int | None = None) -> None:
+    """Write a small and a larger stream of one file; `default` is the one that is flagged so."""
     with av.open(str(path), "w") as container:
-        for width, height in ((64, 48), (128, 96)):
-            stream = container.add_stream("libx264", rate=25)
+        for number, (width, height) in enumerate(((64, 48), (128, 96))):
+            stream = container.add_stream(codec, rate=25)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            if default is not None:
+                stream.disposition = av.stream.Disposition.default if number == default else 0
         for stream in container.streams.video:
             for number in range(9):
                 picture = clips.draw(number + 100, stream.width, stream.height)
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+                frame.pts = number
+                container.mux(stream.encode(frame))
             container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize(("default", "size"), [(0, (64, 48)), (1, (128, 96))])
+def test_the_default_stream_is_the_video_in_a_known_file_too(
+    clips: Any, tmp_path: Path, default: int, size: tuple[int, int]
+) -> None:
+    path = tmp_path / "two.mp4"
+    write_two_streams(clips, path, "libx264", default)
     with open_video(path, decoder="pyav") as reader:
         info, frames = reader.info, reader.read([7, 2])
-        assert (info.width, info.height) == (128, 96)
+        assert (info.width, info.height) == size
         assert [clips.number_of(frame) for frame in frames] == [107, 102]
     with open_video(path, decoder="pyav", index=reader.index) as again:
         assert again.info == info
@@ -199,14 +211,14 @@ def test_the_index_of_a_file_that_was_replaced_is_ignored(clips: Any, tmp_path: 
 def test_decoding_ends_with_the_packet_of_the_last_wanted_frame(clips: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_video(clips.path("h264.mp4"), decoder="pyav") as reader:
         decoded: list[int] = []
-        decode = decoding._PyAVFile.decode
+        decode = pyav_file.PyAVFile.decode
 
         def count(file: Any, packet: Any) -> Any:
             if packet is not None:
                 decoded.append(packet.pts)
             return decode(file, packet)
 
-        monkeypatch.setattr(decoding._PyAVFile, "decode", count)
+        monkeypatch.setattr(pyav_file.PyAVFile, "decode", count)
         (frame,) = reader.read([2])
         assert decoded[-1] == reader._index.pts[2]
         assert (frame == clips.frames("h264.mp4")[2]).all()
@@ -230,7 +242,7 @@ def test_a_seek_that_lands_elsewhere_is_noticed(
         return landing is not None
 
     with open_video(clips.path("h264.mp4"), decoder="pyav") as reader:
-        monkeypatch.setattr(decoding._PyAVFile, "seek", seek)
+        monkeypatch.setattr(pyav_file.PyAVFile, "seek", seek)
         assert (reader.read([20, 2]) == np.stack([expected[20], expected[2]])).all()
 
 
@@ -243,22 +255,11 @@ def test_reads_and_full_passes_do_not_disturb_each_other(clips: Any, decoder: An
             assert_same(reader.read([39 - index])[0], expected[39 - index])
 
 
-def test_the_largest_video_stream_is_the_video(clips: Any, tmp_path: Path) -> None:
-    path = tmp_path / "two.mp4"
-    with av.open(str(path), "w") as container:
-        for width, height in ((64, 48), (128, 96)):
-            stream = container.add_stream("mpeg4", rate=25)
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        for stream in container.streams.video:
-            for number in range(3):
-                picture = clips.draw(number + 100, stream.width, stream.height)
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
-                frame.pts = number
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode(None))
+def test_where_no_stream_is_the_default_the_largest_is_the_video(clips: Any, tmp_path: Path) -> None:
+    path = tmp_path / "two.ts"
+    write_two_streams(clips, path, "mpeg2video")
     with open_video(path) as reader:
         assert (reader.info.width, reader.info.height) == (128, 96)
-        assert numbers_in(reader, clips, [2, 0]) == [102, 100]
 
 
 def test_frames_that_change_size_half_way_keep_the_first_size(clips: Any, tmp_path: Path) -> None:
@@ -383,7 +384,7 @@ def test_frames_that_do_not_exist_are_a_mistake(clips: Any, indices: list[int]) 
 
 
 def test_results_too_large_are_refused_before_they_are_made(clips: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "MAX_RESULT_BYTES", 100_000)
+    monkeypatch.setattr(reader_module, "MAX_RESULT_BYTES", 100_000)
     with open_video(clips.path("h264.mp4")) as reader:
         reader.read([0, 1])
         with pytest.raises(VideoError, match=r"3 frames of shape \(96, 128, 3\) are 110,592 bytes, .* 100,000"):
@@ -392,13 +393,13 @@ def test_results_too_large_are_refused_before_they_are_made(clips: Any, monkeypa
 
 @pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.avi"])
 def test_more_frames_than_allowed_are_refused(clips: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "MAX_FRAMES", 39)
+    monkeypatch.setattr(pyav_reader, "MAX_FRAMES", 39)
     with pytest.raises(VideoError, match="more than 39 frames"):
         open_video(clips.path(name))
 
 
 def test_frames_larger_than_allowed_are_refused(clips: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoding, "MAX_PIXELS", 12_287)
+    monkeypatch.setattr(reader_module, "MAX_PIXELS", 12_287)
     with pytest.raises(VideoError, match="frames of 128x96 pixels are more than the 12,287 allowed"):
         open_video(clips.path("h264.mp4"))
 
@@ -409,7 +410,8 @@ def test_progress_is_reported_for_every_frame(
     clips: Any, name: str, decoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     beats = []
-    monkeypatch.setattr(decoding, "heartbeat", lambda: beats.append(1))
+    for module in (pyav_file, decord_reader):
+        monkeypatch.setattr(module, "heartbeat", lambda: beats.append(1))
     with open_video(clips.path(name), decoder=decoder) as reader:
         assert len(beats) >= 40
         beats.clear()
@@ -501,7 +503,7 @@ def test_pyav_takes_over_when_decord_fails_half_way(clips: Any, monkeypatch: pyt
 
         def failing_next(video: Any) -> Any:
             if next(calls) % 8 == 7:
-                raise decoding._DecordError("decord fails on it")
+                raise decord_reader._DecordError("decord fails on it")
             return plain_next(video)
 
         monkeypatch.setattr(reader, "_next", failing_next)
@@ -737,11 +739,11 @@ def test_more_than_a_tenth_of_the_frames_missing_is_an_error(clips: Any, tmp_pat
 
 def test_damaged_packets_of_containers_without_an_index_are_left_out(clips: Any, tmp_path: Path) -> None:
     path = tmp_path / "damaged.avi"
-    wipe_packets(clips.path("mjpeg.avi"), path, {3, 4})
+    wipe_packets(clips.path("mpeg4_keys.avi"), path, {3, 4})
     with open_video(path, decoder="pyav") as reader:
         assert [clips.number_of(frame) for frame in reader.frames()] == [0, 1, 2, *range(5, 40)]
         assert reader.info.warnings == ("2 of its 40 packets cannot be decoded; their frames are left out",)
-    wipe_packets(clips.path("mjpeg.avi"), path, {3, 4, 5, 6, 7})
+    wipe_packets(clips.path("mpeg4_keys.avi"), path, {3, 4, 5, 6, 7})
     with pytest.raises(VideoError, match="5 of its 40 packets cannot be decoded"):
         open_video(path, decoder="pyav")
 
@@ -760,13 +762,13 @@ def test_a_stream_that_turns_up_late_ends_the_packets(clips: Any, monkeypatch: p
             yield from self.container.demux(stream)
             raise IndexError("list index out of range")
 
-    configure = decoding._PyAVFile._configure
+    configure = pyav_file.PyAVFile._configure
 
     def configure_late(self: Any) -> None:
         configure(self)
         self.container = LateStream(self.container)
 
-    monkeypatch.setattr(decoding._PyAVFile, "_configure", configure_late)
+    monkeypatch.setattr(pyav_file.PyAVFile, "_configure", configure_late)
     with open_video(clips.path("h264.ts"), decoder="pyav") as reader:
         assert (reader.info.num_frames, reader.warnings) == (40, [])
         assert numbers_in(reader, clips, [39, 1]) == [39, 1]
@@ -907,7 +909,7 @@ def test_unreadable_images_are_named(clips: Any, folder: Path, damage: bytes | s
 
 def test_images_larger_than_allowed_are_refused(clips: Any, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save(clips, folder, {"1.png": 1})
-    monkeypatch.setattr(decoding, "MAX_PIXELS", 12_287)
+    monkeypatch.setattr(reader_module, "MAX_PIXELS", 12_287)
     with pytest.raises(VideoError, match="frames of 128x96 pixels are more than the 12,287 allowed"):
         open_video(folder)
 

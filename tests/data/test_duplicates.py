@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualformer_cli.data import duplicates
-from dualformer_cli.data.decoding import open_video
 from dualformer_cli.data.duplicates import MAX_BITS, find_look_alikes, frames_to_hash, hash_frame, shrink
+from dualformer_cli.data.opening import open_video
 from dualformer_cli.data.transcoding import Conversion, transcode
 
 WORDS = st.integers(0, 2**64 - 1)

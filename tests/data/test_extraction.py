@@ -135,7 +135,7 @@ def test_real_programs_unpack_rar(program: str, root: Path, monkeypatch: pytest.
     for name, data in {"old": rar4(FILES), "new": rar5(FILES, folders=["rgb"])}.items():
         try:
             unpack([put(root, data, f"{name}.rar")], root, Layout(into=name))
-        except DamagedArchiveError as error:
+        except UnfitFileError as error:
             if "Cannot open the file as archive" in str(error):
                 pytest.skip(f"this {program} was built without rar")
             raise
@@ -512,3 +512,35 @@ def test_a_name_either_stays_inside_or_is_refused(name: str) -> None:
         return
     joined = os.path.normpath(os.path.join("/root", *parts))
     assert joined == "/root" or joined.startswith("/root/")
+
+
+def test_a_gzip_around_a_tar_gz_is_taken_off(tmp_path: Path) -> None:
+    (tmp_path / "x.tar.gz").write_bytes(gzip.compress(targz(FILES)))
+    unpack([tmp_path / "x.tar.gz"], tmp_path / "out", VIDEOS)
+    assert (tmp_path / "out" / "videos" / "rgb" / "a.mp4").read_bytes() == FILES["rgb/a.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (b"\xfd7zXZ\0" + bytes(600), "is xz, which is not unpacked here"),
+        (b"BZh9" + bytes(600), "is bzip2, which is not unpacked here"),
+        (b"\x28\xb5\x2f\xfd" + bytes(600), "is zstd, which is not unpacked here"),
+        (b"7z\xbc\xaf\x27\x1c" + bytes(600), "is 7z, which is not unpacked here"),
+        (gzip.compress(b"\xfd7zXZ\0" + bytes(600)), "is xz within gzip"),
+        (gzip.compress(gzip.compress(b"no tar")), "is gzip within gzip, and no tar archive is in it"),
+    ],
+    ids=["xz", "bzip2", "zstd", "7z", "xz in gzip", "gzip in gzip"],
+)
+def test_what_is_packed_in_another_way_is_called_what_it_is(data: bytes, told: str, tmp_path: Path) -> None:
+    (tmp_path / "x.tar.gz").write_bytes(data)
+    with pytest.raises(UnfitFileError, match=told):
+        unpack([tmp_path / "x.tar.gz"], tmp_path / "out", VIDEOS)
+
+
+def test_an_archive_of_videos_without_a_video_is_refused_and_leaves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_bytes(zipped({"a/readme.txt": b"1", "__MACOSX/a.mp4": b"1"}))
+    layout = Layout(into="videos", holds_videos=True)
+    with pytest.raises(UnfitFileError, match=r"holds only 1 other files, such as 'readme\.txt'"):
+        unpack([tmp_path / "x.zip"], tmp_path / "out", layout)
+    assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dualformer_cli.data import inputs
-from dualformer_cli.data.decoding import open_video
 from dualformer_cli.data.inputs import expand_inputs
+from dualformer_cli.data.opening import open_video
 
 HIDDEN_AND_OTHER = ("notes.txt", ".hidden.mp4", "._clip2.mp4", "cover.jpg")
 

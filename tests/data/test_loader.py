@@ -12,9 +12,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dualformer_cli.data import loader
 from dualformer_cli.data.augment import TrainPlan
-from dualformer_cli.data.decoding import FileIndex, PyAVReader
 from dualformer_cli.data.loader import Batch, BatchPlan, IndexCache, epoch_order, training_steps
+from dualformer_cli.data.pyav_reader import PyAVReader
+from dualformer_cli.data.reader import FileIndex
 from dualformer_cli.data.samples import Sample
 from dualformer_cli.data.workers import WorkerPool
 
@@ -244,10 +246,19 @@ def test_repeats_are_different_clips_of_one_video(videos: list[str], here_pool: 
         assert len({found[index, repeat] for repeat in range(3)}) == 3
 
 
-def test_a_bug_in_a_worker_keeps_its_traceback(videos: list[str], here_pool: Any, monkeypatch: Any) -> None:
-    def read(plan: TrainPlan, job: object) -> None:
-        raise ZeroDivisionError
+def test_a_bug_in_a_worker_costs_its_video_and_logs_its_traceback(
+    videos: list[str], here_pool: Any, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    true_read = loader._read
+
+    def read(plan: TrainPlan, job: Any) -> Any:
+        if job.path == videos[1]:
+            raise ZeroDivisionError("no such number")
+        return true_read(plan, job)
 
     monkeypatch.setattr("dualformer_cli.data.loader._read", read)
-    with pytest.raises(ZeroDivisionError):
-        steps(videos, here_pool())
+    with caplog.at_level("DEBUG", logger="dualformer_cli"):
+        [[batch]] = steps(videos[:2], here_pool())
+    assert batch.unreadable == ((videos[1], "unexpected ZeroDivisionError: no such number; -v shows where"),)
+    assert len(batch.clips) == 1
+    assert "ZeroDivisionError: no such number" in caplog.text

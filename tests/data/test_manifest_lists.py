@@ -367,11 +367,6 @@ IN_LINE = [
     ("a 1\nb -1\n", {}, "line 2: 'b -1': label -1 is negative; classes count from 0"),
     ("a.mp4 9999999999\n", {}, "9999999999 is too large for a class number"),
     ("a.mp4 0\n\nb.mp4\n", {}, "line 3: 'b.mp4': has no label, but line 1 has one"),
-    ("name,label\na.mp4,0\n", {}, "line 1: 'name,label': has no label, but line 2 has one"),
-    ("name,label\na.mp4,0\n", {}, "if this line is a header, it must have a column named path"),
-    ("a.mp4 jump\n", {}, "line 1: 'a.mp4 jump': 'jump' is not a class number, and no class names are known"),
-    ("a.mp4 jump\n", {}, "classes.txt beside the list, or name such a file with --set data.classes=FILE"),
-    ("34870;Drumming Fingers\n", {}, "'Drumming Fingers' is not a class number"),
     (
         "a.mp4 catch 23x\n",
         {"classes": SPORTS},
@@ -449,11 +444,6 @@ IN_LINE = [
         "youtube_id,time_start,time_end\nx,1,\n",
         {},
         "line 2: 'x,1,': youtube_id, time_start and time_end must not be empty",
-    ),
-    (
-        "label,youtube_id,time_start,time_end\nabseiling,x,1,11\n",
-        {},
-        "line 2: 'abseiling,x,1,11': 'abseiling' is not a class number, and no class names are known",
     ),
 ]
 

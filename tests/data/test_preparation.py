@@ -224,6 +224,37 @@ def test_a_source_that_changed_is_converted_again(run: Any, own: Path, clip_draw
     assert run(own, convert="transcode", overwrite=True)["run"] == {"converted": 1, "kept": 14, "failed": 0}
 
 
+@pytest.mark.parametrize("step", ["look", "transcode"])
+def test_whatever_a_worker_raises_costs_that_video_alone(
+    run: Any, own: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = getattr(preparation, step)
+
+    def odd(job: Any) -> Any:
+        if "-dash" in str(job):
+            raise IndexError("tuple index out of range")
+        return done(job)
+
+    monkeypatch.setattr(preparation, step, odd)
+    summary = run(own, convert="transcode")
+    assert summary["status"] == {"ok": 12, "sequential_only": 0, "broken": 5}
+    rows = [row for split in ("train", "val") for row in read_manifest(str(own / "prepared" / f"{split}.csv")).samples]
+    reasons = {row.status for row in rows if "-dash" in row.path}
+    begin = "broken: " if step == "look" else "broken: cannot be converted: "
+    assert reasons == {f"{begin}unexpected IndexError: tuple index out of range; -v shows where"}
+
+
+def test_copies_of_an_earlier_version_are_made_again_once(run: Any, own: Path) -> None:
+    run(own, convert="transcode")
+    journal, said = own / "prepared" / STATE_FILE, list[str]()
+    lines = [json.loads(line) for line in journal.read_text(encoding="utf-8").splitlines()]
+    old = [{key: value for key, value in line.items() if key != "recipe"} for line in lines]  # as 0.1.0 wrote them
+    journal.write_text("".join(json.dumps(line) + "\n" for line in old), encoding="utf-8")
+    assert run(own, said, convert="transcode")["run"] == {"converted": 15, "kept": 0, "failed": 0}
+    assert [line for line in said if "15 copies were made by an earlier version" in line]
+    assert run(own, said, convert="transcode")["run"] == {"converted": 0, "kept": 15, "failed": 0}
+
+
 def test_a_torn_line_of_the_journal_costs_only_its_step(run: Any, own: Path) -> None:
     run(own, convert="transcode")
     before = tree(own)

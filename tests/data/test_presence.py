@@ -11,6 +11,7 @@ import pytest
 from dualformer_cli.data.catalogue import load_catalogue
 from dualformer_cli.data.datasets import read_dataset
 from dualformer_cli.data.presence import annotated_videos, present_and_annotated
+from dualformer_cli.data.shelf import find_videos
 
 KINETICS = "label,youtube_id,time_start,time_end,split\n"
 DATASETS = load_catalogue({}).datasets
@@ -156,3 +157,23 @@ def test_annotations_that_cannot_be_read_are_told(
     (tmp_path / "activity_net.json").write_text(content)
     assert annotated_videos(DATASETS["activitynet"], tmp_path) == {}
     assert f"the annotations in {str(tmp_path)!r} cannot be read" in caplog.text
+
+
+def test_copies_that_spell_a_name_in_another_case_are_there_as_prepare_finds_them(tmp_path: Path) -> None:
+    put(tmp_path / "annotations", "trainlist01.txt")
+    line = "HandstandPushups/v_HandStandPushups_g08_c01.avi 37\n"
+    (tmp_path / "annotations" / "trainlist01.txt").write_text(line)
+    put(tmp_path / "videos", "v_HandstandPushups_g08_c01.avi")
+    (row,) = present_and_annotated(load_catalogue({}).datasets["ucf101"], tmp_path, tmp_path)
+    assert (row.present, row.annotated, row.published) == (1, 1, 9537)
+
+
+def test_links_that_lead_in_circles_end(tmp_path: Path) -> None:
+    put(tmp_path / "videos" / "a", "1.mp4")
+    put(tmp_path / "videos" / "b", "2.mp4")
+    (tmp_path / "videos" / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "videos" / "a" / "self").symlink_to(".")
+    (tmp_path / "videos" / "c").symlink_to("b")
+    found = find_videos(tmp_path)["videos"]
+    assert {"videos/a/1.mp4", "videos/b/2.mp4", "videos/c/2.mp4"} <= set(found)
+    assert len(found) < 10

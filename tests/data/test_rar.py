@@ -93,12 +93,75 @@ def test_a_program_that_cannot_is_followed_by_the_next(
     unpack_rar(archive, tmp_path / "out", budget(archive))
     assert (tmp_path / "out" / "b.txt").read_bytes() == b"1"
     monkeypatch.setenv("RAR_FAIL", "7zz bsdtar")
-    with pytest.raises(DamagedArchiveError) as caught:
+    with pytest.raises(UnfitFileError) as caught:
         unpack_rar(archive, tmp_path / "out", budget(archive))
     assert str(caught.value) == (
-        f"{str(archive)!r} is damaged, or cannot be unpacked by what is installed "
-        "(7zz: exit code 7, be done; bsdtar: exit code 7, be done)"
+        f"{str(archive)!r} cannot be unpacked by what is installed (7zz: exit code 7, be done; bsdtar: exit code 7, be "
+        "done); it is kept: install another program, such as the package unrar, unar or 7zip-rar"
     )
+    assert not isinstance(caught.value, DamagedArchiveError)
+
+
+SAYS = """#!{python}
+import os, sys
+folder = next(word[2:] for word in sys.argv if word.startswith("-o"))
+os.mkdir(os.path.join(folder, "d"))
+open(os.path.join(folder, "d/a.avi"), "wb").write({content!r})
+print({said!r}, file=sys.stderr)
+sys.exit(2)
+"""
+
+
+def put_7zz(folder: Path, said: str, content: bytes) -> None:
+    """Write a program that fails: it says this, and leaves this of the first file."""
+    program = folder / "7zz"
+    program.write_text(SAYS.format(python=sys.executable, said=said, content=content))
+    program.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        # As the real ones say it. Header CRC errors are what bsdtar finds in good archives of RAR 1.5.
+        ("\nERROR: crc.rar\nCannot open the file as archive\n", "Cannot open the file as archive"),
+        ("ERROR: Unsupported Method : broken.avi\n\nSub items Errors: 1\n", "ERROR: Unsupported Method : broken.avi"),
+        ("bsdtar: Header CRC error\nbsdtar: Error exit delayed from previous errors.\n", "bsdtar: Header CRC error"),
+        (
+            '  a  (9 B)... Failed! (Why)\nExtraction to directory "o" failed (1 file failed.)\n',
+            "a  (9 B)... Failed! (Why)",
+        ),
+        ("a - checksum error\nTotal errors: 1\n", "a - checksum error"),
+        ("Errors: 1\n", "Errors: 1"),
+        ("", "no message"),
+    ],
+)
+def test_a_program_out_of_which_nothing_comes_cannot_read_rar_whatever_it_says(
+    said: str, told: str, archive: Path, tmp_path: Path, rar_tools: Callable[..., Path]
+) -> None:
+    put_7zz(rar_tools(), said, b"")
+    with pytest.raises(UnfitFileError) as caught:
+        unpack_rar(archive, tmp_path / "out", budget(archive))
+    assert not isinstance(caught.value, DamagedArchiveError)
+    assert str(caught.value) == (
+        f"{str(archive)!r} cannot be unpacked by what is installed (7zz: exit code 2, {told}); it is kept: "
+        "install another program, such as the package unrar, unar, libarchive-tools or 7zip-rar"
+    )
+
+
+def test_a_program_that_read_a_part_makes_the_archive_suspect(
+    archive: Path, tmp_path: Path, rar_tools: Callable[..., Path]
+) -> None:
+    put_7zz(rar_tools("bsdtar"), "ERROR: Data Error : d/a.avi", b"hel")
+    (rar_tools() / "bsdtar").write_text(f"#!{sys.executable}\nraise SystemExit('cannot')")
+    with pytest.raises(DamagedArchiveError) as caught:
+        unpack_rar(archive, tmp_path / "out", budget(archive))
+    told = (
+        "cannot be unpacked by what is installed (7zz: exit code 2, ERROR: Data Error : d/a.avi; "
+        "bsdtar: exit code 1, cannot)"
+    )
+    install = "install another program, such as the package unrar, unar or 7zip-rar"
+    assert str(caught.value) == f"{str(archive)!r} is damaged, or {told}; if it is right, {install}"
+    assert str(caught.value.if_right) == f"{str(archive)!r} {told}; it is kept: {install}"
 
 
 def test_without_a_program_all_are_named(archive: Path, tmp_path: Path, rar_tools: Callable[..., Path]) -> None:
@@ -106,7 +169,7 @@ def test_without_a_program_all_are_named(archive: Path, tmp_path: Path, rar_tool
         unpack_rar(archive, tmp_path / "out", budget(archive))
     assert str(caught.value) == (
         f"{str(archive)!r} is a rar archive, and none of the programs that unpack it is installed (unrar, 7z, 7zz, "
-        "unar, bsdtar); install one, such as the package unrar, 7zip, unar or libarchive-tools"
+        "unar, bsdtar); install one, such as the package unrar, unar, libarchive-tools or 7zip-rar"
     )
 
 
@@ -121,22 +184,24 @@ def write(name, content):
 
 
 @pytest.mark.parametrize(
-    ("code", "told"),
+    ("code", "told", "is_suspect"),
     [
-        ("write('d/a.avi', 'hello'); write('b.txt', '1')", "wrong size of 'd/a.avi'"),
-        ("write('b.txt', '1')", "it did not write 'd/a.avi'"),
-        ("write('a', ''); write('d/a.avi', ''); write('b.txt', '')", "it wrote 'a'"),
-        ("os.symlink('/etc', 'b.txt')", "it wrote 'b.txt', which is neither file nor folder"),
-        ("os.symlink('/etc', 'e')", "it wrote 'e', which is neither file nor folder"),
-        ("write('d/a.avi', 'x' * 250); write('b.txt', '1')", "wrong checksum of 'd/a.avi'"),
+        ("write('d/a.avi', 'hello'); write('b.txt', '1')", "wrong size of 'd/a.avi'", True),
+        ("write('b.txt', '1')", "it did not write 'd/a.avi'", True),
+        ("pass", "it did not write 'b.txt'", False),
+        ("write('a', ''); write('d/a.avi', ''); write('b.txt', '')", "it wrote 'a'", False),
+        ("os.symlink('/etc', 'b.txt')", "it wrote 'b.txt', which is neither file nor folder", False),
+        ("os.symlink('/etc', 'e')", "it wrote 'e', which is neither file nor folder", False),
+        ("write('d/a.avi', 'x' * 250); write('b.txt', '1')", "wrong checksum of 'd/a.avi'", True),
     ],
 )
 def test_a_program_is_not_trusted_with_its_exit_code(
-    code: str, told: str, archive: Path, tmp_path: Path, rar_tools: Callable[..., Path]
+    code: str, told: str, is_suspect: bool, archive: Path, tmp_path: Path, rar_tools: Callable[..., Path]
 ) -> None:
     program = rar_tools() / "unrar"
     program.write_text(ODD.format(python=sys.executable, code=code))
     program.chmod(0o755)
-    with pytest.raises(DamagedArchiveError) as caught:
+    with pytest.raises(UnfitFileError) as caught:
         unpack_rar(archive, tmp_path / "out", budget(archive))
     assert f"(unrar: {told})" in str(caught.value)
+    assert isinstance(caught.value, DamagedArchiveError) is is_suspect

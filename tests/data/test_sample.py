@@ -5,7 +5,7 @@ from __future__ import annotations
 import av
 import numpy as np
 
-from dualformer_cli.data.decoding import open_video
+from dualformer_cli.data.opening import open_video
 from dualformer_cli.data.sample import SAMPLE_CREDIT, sample_clip
 
 

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import av
 import numpy as np
+import PIL.Image
 import pytest
 
 from dualformer_cli.data import stream
@@ -355,3 +356,19 @@ def test_times_survive_a_sender_that_sets_its_clock():
     told_and_arrived = [(5000.0, 100.0), (5000.04, 100.1), (12.0, 100.2), (None, 100.5), (12.5, 100.6)]
     seconds = [clock.advance(told, arrival) for told, arrival in told_and_arrived]
     assert seconds == pytest.approx([0.0, 0.04, 0.14, 0.44, 0.54])
+
+
+def test_a_cover_picture_is_not_the_video_of_a_live_input(web, tmp_path):
+    cover = io.BytesIO()
+    PIL.Image.new("RGB", (256, 256)).save(cover, "JPEG")
+    path = tmp_path / "covered.mkv"
+    with av.open(str(path), "w") as container:
+        film = container.add_stream("libx264", rate=25)
+        film.width, film.height, film.pix_fmt = 64, 48, "yuv420p"
+        container.add_attachment("cover.jpg", "image/jpeg", cover.getvalue())
+        for _ in range(10):
+            container.mux(film.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), "rgb24")))
+        container.mux(film.encode(None))
+    web.files = {"/covered.mkv": path.read_bytes()}
+    with LiveSource(f"{web.address}/covered.mkv") as source:
+        assert (source.width, source.height) == (64, 48)

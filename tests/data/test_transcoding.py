@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualformer_cli.data import transcoding
-from dualformer_cli.data.decoding import open_video
+from dualformer_cli.data.opening import open_video
 from dualformer_cli.data.transcoding import Conversion, extract_frames, fitted_size, transcode
 from dualformer_cli.errors import DualFormerError, VideoError
 
@@ -90,6 +90,54 @@ def test_colours_of_full_range_and_of_hd_come_out_the_same(tmp_path) -> None:
         frames, ours = all_frames(source)[0].astype(int), all_frames(target)[0].astype(int)
         assert np.abs(ours - frames)[:, 8:-8, 8:24].max() <= 6
         assert np.abs(ours - frames)[:, 8:-8, 72:88].max() <= 6
+
+
+def coloured_bars(width: int, height: int):
+    """Draw bars of 32 rows in six colours that differ in hue, each with a vertical edge of its own, and a grey end."""
+    colours = ((220, 40, 40), (40, 200, 60), (50, 70, 220), (220, 210, 50), (200, 60, 210), (60, 200, 210))
+    pixels = np.full((height, width, 3), 128, np.uint8)
+    for bar, top in enumerate(range(0, height, 32)):
+        edge = width // 3 + 2 * bar
+        pixels[top : top + 32, :edge] = colours[bar % 6]
+        pixels[top : top + 32, edge : width - 16] = colours[(bar + 3) % 6]
+    return pixels
+
+
+def write_losslessly(path, pixels) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.height, stream.width, stream.pix_fmt = *pixels.shape[:2], "bgr0"
+        for _ in range(3):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, "rgb24")))
+        container.mux(stream.encode(None))
+
+
+def assert_looks_like(path, pixels, size: tuple[int, int]) -> None:
+    """Compare every frame of a file, decoded by plain PyAV, with a picture that Pillow scaled."""
+    drawn = np.asarray(PIL.Image.fromarray(pixels).resize(size, PIL.Image.Resampling.BICUBIC)).astype(int)
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert len(frames) == 3
+    for frame in frames:
+        assert frame.shape == drawn.shape
+        assert np.abs(frame - drawn).mean(axis=(0, 1)).max() < 8  # edges of colour are blurred by 4:2:0
+
+
+@pytest.mark.parametrize("width", [96, 97, 98, 99])
+@pytest.mark.parametrize("height", [120, 121, 122, 123])
+@pytest.mark.parametrize("short_side", [256, 78])
+def test_colours_stay_in_their_place_at_every_size(tmp_path, width: int, height: int, short_side: int) -> None:
+    source, target, pixels = tmp_path / "in.mkv", tmp_path / "out.mp4", coloured_bars(width, height)
+    write_losslessly(source, pixels)
+    result = transcode(job_for(source, target, short_side=short_side, quality=8))
+    assert_looks_like(target, pixels, (result.width, result.height))
+
+
+def test_a_phone_video_keeps_its_colours(tmp_path) -> None:
+    source, target, pixels = tmp_path / "in.mkv", tmp_path / "out.mp4", coloured_bars(540, 960)
+    write_losslessly(source, pixels)
+    transcode(job_for(source, target, quality=8))
+    assert_looks_like(target, pixels, (256, 454))  # 9:16 at a short side of 256 is 455 high, made even
 
 
 def test_the_file_has_short_groups_no_b_frames_no_sound_and_no_tags(clips, tmp_path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dualformer_cli.config.load import load_config
-from dualformer_cli.data.decoding import PyAVReader
+from dualformer_cli.data.pyav_reader import PyAVReader
 from dualformer_cli.data.workers import WorkerTimeout
 from dualformer_cli.engine import engine as module
 from dualformer_cli.engine.engine import Engine
@@ -134,15 +134,21 @@ def test_bad_files_become_results_in_their_places(
     ]
 
 
-def test_a_bug_is_not_taken_for_a_bad_file(
-    make_engine: Any, clip: str, here_pool: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("every_seconds", [None, 1.0])
+def test_a_bug_costs_its_video_and_not_the_others(
+    every_seconds: float | None, make_engine: Any, clip: str, here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def buggy(*_: Any, **__: Any) -> None:
-        raise ZeroDivisionError("a bug")
+    read = module.read_views
+
+    def buggy(path: str, *arguments: Any, **options: Any) -> Any:
+        if path == "odd.mp4":
+            raise KeyError("frame")
+        return read(path, *arguments, **options)
 
     monkeypatch.setattr(module, "read_views", buggy)
-    with pytest.raises(ZeroDivisionError, match="a bug"):
-        list(make_engine().predict([clip], here_pool()))
+    odd, good = make_engine().predict(["odd.mp4", clip], here_pool(), every_seconds=every_seconds)
+    assert (odd.result["status"], odd.result["error"]) == ("error", "unexpected KeyError: 'frame'; -v shows where")
+    assert good.result["status"] == "ok"
 
 
 def test_scores_that_are_not_numbers_are_no_prediction(make_engine: Any, clip: str, here_pool: Any) -> None:

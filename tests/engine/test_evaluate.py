@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.data.catalogue import flip_labels
-from dualformer_cli.data.decoding import PyAVReader
 from dualformer_cli.data.loader import IndexCache
 from dualformer_cli.data.manifest import load_class_names
+from dualformer_cli.data.pyav_reader import PyAVReader
 from dualformer_cli.engine.build import build_model, view_plan
 from dualformer_cli.engine.distributed import Ranks
 from dualformer_cli.engine.evaluate import (

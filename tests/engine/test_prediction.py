@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualformer_cli.data.dataset import VideoViews
-from dualformer_cli.data.decoding import VideoInfo
+from dualformer_cli.data.reader import VideoInfo
 from dualformer_cli.engine.prediction import LiveScores, VideoScores, failure, merge_segments, top
 
 NAMES = ["a", "b", "c"]

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualformer_cli.data.dataset import VideoViews, ViewPlan
-from dualformer_cli.data.decoding import VideoInfo
+from dualformer_cli.data.reader import VideoInfo
 from dualformer_cli.data.sampling import test_clips as clips_of
 from dualformer_cli.engine.gradcam import Explanation
 from dualformer_cli.engine.timeline import concatenate_views, merge_views

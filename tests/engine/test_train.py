@@ -25,7 +25,7 @@ from torch import Tensor
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import TrainConfig
-from dualformer_cli.data.decoding import PyAVReader
+from dualformer_cli.data.pyav_reader import PyAVReader
 from dualformer_cli.engine.checkpoint import load_checkpoint
 from dualformer_cli.engine.distributed import Ranks
 from dualformer_cli.engine.train import Stopped, _Ahead, plan_recipe
@@ -577,3 +577,42 @@ def test_several_processes_give_the_losses_and_the_digest_of_one(
         assert many["trained"] == pytest.approx(one["trained"], abs=1e-2)
         for key in ("digest", "top1", "videos"):
             assert many[key] == one[key], (job["output"], key)
+
+
+def test_training_on_one_class_is_refused(make_trainer: Make, tmp_path: Path, toy_list: Path) -> None:
+    lines = toy_list.read_text().splitlines()
+    one = toy_list.with_name("one class.csv")
+    one.write_text("\n".join([lines[0], *(line for line in lines[1:] if line.endswith(",2"))]) + "\n")
+    with pytest.raises(ConfigError, match=r"all 8 videos of the training list .* are of one class, 'green'"):
+        make_trainer(tmp_path, data=one)
+
+
+def test_a_validation_label_that_training_lacks_is_named_with_both_lists(
+    make_trainer: Make, tmp_path: Path, toy_list: Path
+) -> None:
+    rows = [line.rpartition(",")[::2] for line in toy_list.read_text().splitlines()[1:]]
+    folder = tmp_path / "lists"
+    folder.mkdir()
+    train, val = folder / "train.csv", folder / "val.csv"
+    train.write_text("".join(f"{toy_list.parent / name},{label}\n" for name, label in rows if label in "01"))
+    val.write_text("".join(f"{toy_list.parent / name},{label}\n" for name, label in rows if label in "13"))
+    with pytest.raises(DualFormerError) as caught:
+        make_trainer(tmp_path / "run", f"data.validation_list={val}", data=train)
+    text = str(caught.value)
+    assert f"list {str(val)!r} has label 3 at {str(toy_list.parent / rows[3][0])!r}" in text
+    assert f"the training list {str(train)!r} has 2 classes, numbered from 0 to 1" in text
+
+
+def test_videos_that_train_and_validate_are_said(make_trainer: Make, tmp_path: Path, toy_list: Path) -> None:
+    trainer = make_trainer(tmp_path, f"data.validation_list={toy_list}")
+    assert [note for note in trainer.notes if note.startswith("32 videos of the validation list train too")]
+
+
+def test_a_list_that_counts_from_1_is_warned_about(
+    make_trainer: Make, tmp_path: Path, toy_list: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [line.rpartition(",")[::2] for line in toy_list.read_text().splitlines()[1:]]
+    path = tmp_path / "from 1.csv"
+    path.write_text("".join(f"{toy_list.parent / name},{int(label) + 1}\n" for name, label in rows))
+    make_trainer(tmp_path / "run", data=path)
+    assert "has the labels 1 to 4 and never 0" in caplog.text

@@ -116,6 +116,24 @@ def test_a_gif_of_fast_video_leaves_out_frames_and_keeps_the_speed(
     assert min(durations) >= 80
 
 
+def test_what_stands_still_in_a_gif_keeps_its_colours(tmp_path: Path) -> None:
+    still = np.zeros((96, 128, 3), np.uint8)
+    still[:, :, 0] = np.linspace(0, 250, 128).astype(np.uint8)  # more colours than a palette holds
+    still[:, :, 1] = np.linspace(250, 0, 96).astype(np.uint8)[:, None]
+    still[:, :, 2] = 128
+    frames = []
+    for number in range(12):
+        frames.append(still.copy())
+        frames[-1][10:30, 5 + 8 * number : 25 + 8 * number] = (255, 20 * number, 255 - 20 * number)
+    write(tmp_path / "out.gif", frames, fps=10)
+    images = read_gif(tmp_path / "out.gif")[1]
+    assert len(images) == 12
+    for image, drawn in zip(images, frames, strict=True):
+        difference = np.abs(image.astype(int) - drawn)
+        assert difference.mean() < 8  # the palette and its dither
+        assert np.abs(image[40:].mean(axis=(0, 1)) - drawn[40:].mean(axis=(0, 1))).max() < 2
+
+
 def test_equal_frames_in_a_gif_last_as_long_as_different_ones(tmp_path: Path) -> None:
     write(tmp_path / "out.gif", [frame(50)] * 6, fps=10)
     assert sum(read_gif(tmp_path / "out.gif")[0]) == 600
