@@ -21,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def pixels(path: Path) -> str:
 
 
 def leaves(value: Any, name: str = "") -> list[str]:
-    """One line per tensor or array in nested mappings and lists: its name, shape and digest."""
+    """One line per tensor, array or plain value in nested mappings and lists: its name and what it is."""
     if isinstance(value, dict):
         return [line for key in value for line in leaves(value[key], f"{name}/{key}")]
     if isinstance(value, list | tuple):
@@ -83,7 +84,7 @@ def leaves(value: Any, name: str = "") -> list[str]:
         value = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     if hasattr(value, "tobytes"):
         return [f"{name} {value.dtype} {value.shape} {hashlib.sha256(value.tobytes()).hexdigest()[:16]}"]
-    return []
+    return [f"{name} = {value!r}"]
 
 
 def content(path: Path, names: dict[str, str]) -> str:
@@ -105,7 +106,8 @@ def content(path: Path, names: dict[str, str]) -> str:
         if kind in {".pt", ".pth"}:
             import torch
 
-            return "\n".join(leaves(torch.load(path, map_location="cpu", weights_only=False)))
+            saved = torch.load(path, map_location="cpu", weights_only=False)
+            return normalise("\n".join(leaves(saved)), names)
     except Exception as error:
         return f"unreadable: {type(error).__name__}"
     return hashlib.sha256(path.read_bytes()).hexdigest()
@@ -149,7 +151,7 @@ def run_entry(name: str, work: Path, tree: Path) -> dict[str, Any]:
     folder.mkdir(parents=True)
     (folder / "in").symlink_to(work / "in")
     names = {str(folder): "HERE", str(work): "WORK", str(tree): "CODE", sys.executable: "python"}
-    steps, stdin = [], ""
+    steps, stdin, start = [], "", time.monotonic()
     for line in COMMANDS[name]:
         if line.startswith("< "):
             stdin = line[2:]
@@ -157,6 +159,7 @@ def run_entry(name: str, work: Path, tree: Path) -> dict[str, Any]:
         step = run_line(line, stdin, folder, work, tree)
         steps.append({**step, **{key: normalise(step[key], names) for key in ("stdout", "stderr")}})
         stdin = ""
+    print(f"{time.monotonic() - start:6.1f} s  {name}: {[step['exit'] for step in steps]}", file=sys.stderr, flush=True)
     found = (path for path in sorted(folder.rglob("*")) if path.is_file() and (folder / "in") not in path.parents)
     return {"steps": steps, "files": {path.relative_to(folder).as_posix(): content(path, names) for path in found}}
 
