@@ -33,7 +33,7 @@ COMMANDS: dict[str, list[str]] = {
     "predict broken json": [f"predict in/cut.mp4 in/garbled.mp4 in/empty.mp4 in/text.mp4 --json {MINI}"],
     "predict glob": [f"predict 'in/*.avi' {MINI}", f"predict 'in/*.xyz' {MINI}"],
     "predict folder": [f"predict in/classes --csv out.csv --top-k 2 {MINI}"],
-    "predict list": [f"predict @in/train.csv --json {MINI}", f"predict @in/none.csv {MINI}"],
+    "predict list": [f"predict @in/paths.txt --json {MINI}", f"predict @in/none.csv {MINI}"],
     "predict stdin": ["< in/clip.mp4\nin/b.avi\n", f"predict - {MINI}", "< ", f"predict - {MINI}"],
     "predict outputs": [
         f"predict in/clip.mp4 --csv a.csv --srt a.srt --save a.gif --features a.npz --json {MINI}",

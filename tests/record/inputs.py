@@ -113,6 +113,7 @@ def make_lists(folder: Path) -> None:
         "labels.csv": "file,label\n" + "".join(f"{path.removeprefix('classes/')},{name}\n" for path, name, _ in rows),
         "classes.txt": "".join(f"{name}\n" for name in CLASSES),
         "turned.txt": "".join(f"{name}\n" for name in reversed(CLASSES)),
+        "paths.txt": "in/clip.mp4\n\nb.avi\n",
         "mini.yaml": PRESET.format(classes=folder / "classes.txt"),
         "permuted.yaml": PRESET.format(classes=folder / "turned.txt"),
         "bad.yaml": "model: [\n",

@@ -3,9 +3,9 @@
     python tests/record/record.py write before.json --at main      at the old commit
     python tests/record/record.py compare before.json              at the new one
 
-Each command line of commands.py runs as a process of its own, without network, with one thread per process. Kept
-are exit code, stdout, stderr and the digest or text of each file; times, speeds and this machine's names are
-replaced by words. Floats depend on the processor: both records are made on one machine, and none is committed.
+Each command line of commands.py runs in a process of its own (server.py), without network, with one thread. Kept are
+exit code, stdout, stderr and the digest or text of each file; times, speeds and this machine's names are replaced by
+words. Floats depend on the processor: both records are made on one machine, and none is committed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import difflib
 import hashlib
 import json
 import os
+import queue
 import re
 import shlex
 import shutil
@@ -45,6 +46,7 @@ TIMES = [
         re.compile(rf"\b(in|took|after|about|left|eta|ETA|~) ?{NUMBER} ?(ms|s|seconds?|min|minutes?|h|hours?)\b"),
         r"\1 TIME",
     ),
+    (re.compile(rf"(/[a-z_]*(?:seconds|per_second|elapsed)[a-z_]* = ){NUMBER}"), r"\1TIME"),
     (re.compile(rf"{NUMBER} (ms|s|seconds?|minutes?|min|h|hours?) left"), "TIME left"),
     (re.compile(rf"{NUMBER} [KMGT]i?B (of memory|free|available)"), r"SIZE \1"),
 ]
@@ -132,20 +134,32 @@ def environment(work: Path, tree: Path) -> dict[str, str]:
     }
 
 
-def run_line(line: str, stdin: str, folder: Path, work: Path, tree: Path) -> dict[str, Any]:
-    """Exit code, stdout and stderr of one command line, not yet normalised."""
-    command = [sys.executable, "-m", "dualformer_cli", *shlex.split(line)]
-    try:
-        done = subprocess.run(
-            command, input=stdin.encode(), capture_output=True, cwd=folder, env=environment(work, tree), timeout=300
-        )
-    except subprocess.TimeoutExpired:
-        return {"line": line, "exit": "longer than 300 s", "stdout": "", "stderr": ""}
-    texts = {name: getattr(done, name).decode("utf-8", "replace") for name in ("stdout", "stderr")}
-    return {"line": line, "exit": done.returncode, **texts}
+class Server:
+    """One process of server.py, started on the code in `tree`; it runs one command line at a time."""
+
+    def __init__(self, work: Path, tree: Path) -> None:
+        command = [sys.executable, str(Path(__file__).with_name("server.py"))]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command, env=environment(work, tree), **pipes)
+        self.files = {name: Path(tempfile.mkdtemp(dir=work)) / name for name in ("stdin", "stdout", "stderr")}
+
+    def run(self, line: str, stdin: str, folder: Path) -> dict[str, Any]:
+        """Exit code, stdout and stderr of one command line, not yet normalised."""
+        for name, path in self.files.items():
+            path.write_text(stdin if name == "stdin" else "", encoding="utf-8")
+        request = {"argv": shlex.split(line), "folder": str(folder), **{n: str(p) for n, p in self.files.items()}}
+        self.process.stdin.write(json.dumps(request) + "\n")
+        self.process.stdin.flush()
+        code = int(self.process.stdout.readline())
+        texts = {name: self.files[name].read_text("utf-8", "replace") for name in ("stdout", "stderr")}
+        return {"line": line, "exit": code, **texts}
+
+    def stop(self) -> None:
+        """End the process."""
+        self.process.communicate()
 
 
-def run_entry(name: str, work: Path, tree: Path) -> dict[str, Any]:
+def run_entry(name: str, server: Server, work: Path, tree: Path) -> dict[str, Any]:
     """All lines of one entry in a folder of its own, and the files they left there."""
     folder = work / "runs" / re.sub(r"\W+", "-", name)
     folder.mkdir(parents=True)
@@ -156,7 +170,7 @@ def run_entry(name: str, work: Path, tree: Path) -> dict[str, Any]:
         if line.startswith("< "):
             stdin = line[2:]
             continue
-        step = run_line(line, stdin, folder, work, tree)
+        step = server.run(line, stdin, folder)
         steps.append({**step, **{key: normalise(step[key], names) for key in ("stdout", "stderr")}})
         stdin = ""
     print(f"{time.monotonic() - start:6.1f} s  {name}: {[step['exit'] for step in steps]}", file=sys.stderr, flush=True)
@@ -164,17 +178,16 @@ def run_entry(name: str, work: Path, tree: Path) -> dict[str, Any]:
     return {"steps": steps, "files": {path.relative_to(folder).as_posix(): content(path, names) for path in found}}
 
 
-def make_inputs(work: Path, tree: Path) -> None:
+def make_inputs(work: Path, server: Server) -> None:
     """Fill work/in; the checkpoint is one that the tool itself trains."""
     from inputs import make_lists, make_videos
 
     folder = work / "in"
-    for path in (folder, work / "tmp", work / "home", work / "cache"):
-        path.mkdir(parents=True)
+    folder.mkdir()
     make_videos(folder)
     make_lists(folder)
     (work / "in" / "in").symlink_to(folder)
-    trained = run_line(f"{TRAIN} --output ../trained --seed 1", "", folder, work, tree)
+    trained = server.run(f"{TRAIN} --output ../trained --seed 1", "", folder)
     if trained["exit"] != 0:
         raise SystemExit(f"training the checkpoint failed:\n{trained['stderr']}")
     (folder / "in").unlink()
@@ -188,9 +201,26 @@ def record(tree: Path, names: list[str], jobs: int) -> dict[str, Any]:
     # the folder's name has one length everywhere: tables and paths that wrap at 100 columns wrap at the same place
     with tempfile.TemporaryDirectory(prefix="record-") as folder:
         work = Path(folder).resolve()
-        make_inputs(work, tree)
+        for name in ("tmp", "home", "cache"):
+            (work / name).mkdir()
+        free: queue.Queue[Server] = queue.Queue()
+        servers = [Server(work, tree) for _ in range(jobs)]
+        make_inputs(work, servers[0])
+        for server in servers:
+            free.put(server)
+
+        def run(name: str) -> dict[str, Any]:
+            server = free.get()
+            try:
+                return run_entry(name, server, work, tree)
+            finally:
+                free.put(server)
+
         with ThreadPoolExecutor(jobs) as pool:
-            return dict(zip(names, pool.map(lambda name: run_entry(name, work, tree), names), strict=True))
+            made = dict(zip(names, pool.map(run, names), strict=True))
+        for server in servers:
+            server.stop()
+        return made
 
 
 def flat(entry: dict[str, Any]) -> dict[str, str]:
