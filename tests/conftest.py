@@ -10,8 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
+from rendered_clips import Clips
 from web_server import WebServer
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -94,8 +96,6 @@ def mini_weights(mini_preset: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 def draw_clip(path: Path, *, num_frames: int = 40, size: tuple[int, int] = (96, 64), fps: int = 25) -> Path:
     """Write an H.264 file of a pattern that moves, brightens and changes its colours."""
-    import av
-
     width, height = size
     columns, rows = np.arange(width)[None, :, None], np.arange(height)[:, None, None]
     colours = np.array([1.0, 0.7, 0.4])
@@ -114,6 +114,13 @@ def draw_clip(path: Path, *, num_frames: int = 40, size: tuple[int, int] = (96, 
 def clip_drawer() -> Callable[..., Path]:
     """The function draw_clip(path, num_frames=40, size=(96, 64), fps=25) -> path of a new video."""
     return draw_clip
+
+
+@pytest.fixture(scope="session")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
+    os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints its settings otherwise
+    av.logging.set_level(av.logging.PANIC)
+    return Clips(tmp_path_factory.mktemp("clips"))
 
 
 class HerePool:

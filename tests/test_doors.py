@@ -13,27 +13,31 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "dualformer_cli"
 
+BELOW_MODEL_AND_CONFIG = {"system"}
+BELOW_ENGINE = {"config", "data", "model", "video"} | BELOW_MODEL_AND_CONFIG
 DOORS = {
     "__init__": {"engine", "model"},  # the Python interface
     "__main__": {"app"},
-    "app": {"commands"},
-    "commands": {"config", "data", "engine", "outputs"},
-    "config": set(),
-    "data": set(),
-    "engine": {"config", "data", "model"},
-    "errors": set(),
-    "files": set(),
-    "kernels": set(),
+    "app": {"commands", "system"},
+    "commands": {"config", "data", "engine", "outputs", "system", "tasks", "video"},
+    "tasks": {"outputs", "engine"} | BELOW_ENGINE,
+    "outputs": {"system"},
+    "engine": BELOW_ENGINE,
+    "data": {"config", "system", "video"},
+    "video": {"config", "system"},
     "model": {"kernels"},
-    "outputs": set(),
+    "config": {"system"},
+    "system": set(),
+    "errors": set(),
+    "kernels": set(),
 }
 """Room to the rooms that it may open besides itself."""
 
-OPEN_TO_ALL = {"errors", "files", "__version__"}
+OPEN_TO_ALL = {"errors", "__version__"}
 
 LIBRARY_DOORS = {
     "triton": {"kernels"},
-    "torch": {"app", "data", "engine", "kernels", "model"},
+    "torch": {"app", "data", "engine", "kernels", "model", "tasks"},
     "click": set(),  # typer carries its own: the exceptions of this one are other classes
     "kernels": set(),  # would be Hugging Face's package
     "presets": set(),
@@ -96,11 +100,13 @@ def test_every_room_is_in_the_plan() -> None:
 @pytest.mark.parametrize(
     ("module", "source", "door"),
     [
-        ("data.loader", "from dualformer_cli.config.schema import RunConfig", "line 1: data opens config"),
+        ("data.clips.loader", "from dualformer_cli.engine.engine import Engine", "line 1: data opens engine"),
+        ("video.open", "from dualformer_cli.data.lists import manifest", "line 1: video opens data"),
+        ("system.workers", "from dualformer_cli.video.reader import VideoInfo", "line 1: system opens video"),
         ("model.blocks", "def f():\n    import dualformer_cli.engine.engine", "line 2: model opens engine"),
         ("model.blocks", "import triton.language as tl", "line 1: model imports triton"),
         ("outputs.video", "from dualformer_cli import data", "line 1: outputs opens data"),
-        ("outputs.video", "from ..data import opening", "line 1: outputs opens data"),
+        ("outputs.video", "from ..data import clips", "line 1: outputs opens data"),
         ("outputs.report", "import torch", "line 1: outputs imports torch"),
         ("kernels.op", "from dualformer_cli.model import windows", "line 1: kernels opens model"),
         ("commands.train", "from dualformer_cli.model.weights import load_weights", "line 1: commands opens model"),
@@ -122,8 +128,11 @@ def test_a_door_that_does_not_exist_is_found(module: str, source: str, door: str
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("data.loader", "import torch\nfrom dualformer_cli.data import sampling\nfrom . import opening"),
-        ("outputs.video", "from dualformer_cli.errors import VideoError\nfrom dualformer_cli.files import atomic_path"),
+        ("data.clips.loader", "import torch\nfrom dualformer_cli.data.clips import sampling\nfrom . import augment"),
+        (
+            "outputs.video",
+            "from dualformer_cli.errors import VideoError\nfrom dualformer_cli.system.files import atomic_path",
+        ),
         ("model.attention", "from dualformer_cli.kernels.op import op"),
         ("kernels.op", "import triton"),
         ("engine.engine", "from dualformer_cli import __version__"),
@@ -143,7 +152,7 @@ def test_a_command_imports_only_typer_and_the_standard_library_at_its_top(path: 
         library = name.split(".")[0]
         light = library in sys.stdlib_module_names or library == "typer"
         ours = name.startswith(
-            (f"{PACKAGE}.commands", f"{PACKAGE}.errors", f"{PACKAGE}.files", f"{PACKAGE}.__version__")
+            (f"{PACKAGE}.commands", f"{PACKAGE}.errors", f"{PACKAGE}.system.files", f"{PACKAGE}.__version__")
         )
         assert light or ours, f"line {line}: {name} would be loaded by --help; import it inside the function"
 

@@ -131,7 +131,11 @@ def test_a_preset_has_the_published_clips_views_and_normalisation(name: str) -> 
 def test_the_class_list_of_a_preset_is_shipped_and_fits_its_classifier(name: str) -> None:
     row, config = PUBLISHED[name], config_of(name)
     assert config.data.classes == row.classes
-    lines = (files("dualformer_cli.data") / "classes" / f"{row.classes}.txt").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (files("dualformer_cli.data.datasets") / "classes" / f"{row.classes}.txt")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
     assert len(lines) == len(set(lines)) == config.model.num_classes == row.num_classes
 
 

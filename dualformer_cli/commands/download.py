@@ -18,9 +18,9 @@ from dualformer_cli.commands.options import JsonOption, OfflineOption, VerboseOp
 from dualformer_cli.errors import DownloadError
 
 if TYPE_CHECKING:
-    from dualformer_cli.data.acquire import DatasetState, ItemOutcome, ItemState
-    from dualformer_cli.data.archives import FetchOutcome, NamedProgress, WeightsState
-    from dualformer_cli.data.presence import SplitPresence
+    from dualformer_cli.data.datasets.presence import SplitPresence
+    from dualformer_cli.data.fetch.datasets import DatasetState, ItemOutcome, ItemState
+    from dualformer_cli.data.fetch.fetch import FetchOutcome, NamedProgress, WeightsState
 
 LINE_SECONDS = 5.0
 """Time between two plain progress lines of one file."""
@@ -46,7 +46,7 @@ class Split(str, Enum):
 
 def complete_name(incomplete: str) -> list[str]:
     """Return the datasets, and presets with published weights, that start with `incomplete`."""
-    from dualformer_cli.data.catalogue import load_catalogue
+    from dualformer_cli.data.datasets.catalogue import load_catalogue
 
     catalogue = load_catalogue()
     return [name for name in (*catalogue.datasets, *catalogue.weights) if name.startswith(incomplete)]
@@ -103,22 +103,23 @@ def download(
     """
     if not names and not list_:
         raise typer.BadParameter("name a dataset or a preset with weights, or see all with --list", param_hint="NAME")
-    from dualformer_cli.data import acquire, archives
-    from dualformer_cli.data.catalogue import load_catalogue
+    from dualformer_cli.data.datasets.catalogue import load_catalogue
+    from dualformer_cli.data.fetch import datasets as datasets_module
+    from dualformer_cli.data.fetch import fetch
 
     catalogue, data = load_catalogue(), root or DATA
     chosen = [kind.value for kind in only or ()]
     splits = [one.value for one in split] if split else None
-    selection = acquire.select(catalogue, names or [*catalogue.datasets, *catalogue.weights], chosen)
+    selection = datasets_module.select(catalogue, names or [*catalogue.datasets, *catalogue.weights], chosen)
     if list_:
-        datasets = [acquire.describe(catalogue, name, data) for name in selection.datasets]
-        return _list(datasets, archives.list_weights(selection.weights, root=root), as_json=as_json)
-    items = acquire.plan(catalogue, selection.datasets, data, groups=selection.groups, splits=splits)
+        datasets = [datasets_module.describe(catalogue, name, data) for name in selection.datasets]
+        return _list(datasets, fetch.list_weights(selection.weights, root=root), as_json=as_json)
+    items = datasets_module.plan(catalogue, selection.datasets, data, groups=selection.groups, splits=splits)
     if dry_run:
-        states = [acquire.look(catalogue, item) for item in items]
-        return _plan(states, archives.list_weights(selection.weights, root=root), as_json=as_json)
+        states = [datasets_module.look(catalogue, item) for item in items]
+        return _plan(states, fetch.list_weights(selection.weights, root=root), as_json=as_json)
     with fetch_progress() as progress:
-        outcomes = acquire.acquire(
+        outcomes = datasets_module.acquire(
             catalogue,
             items,
             offline=offline,
@@ -126,8 +127,8 @@ def download(
             skip_certificate_check=skip_certificate_check,
             progress=progress,
         )
-        weights = archives.fetch_weights(selection.weights, root=root, offline=offline, progress=progress)
-    present = {name: acquire.compare(catalogue, name, data, splits) for name in selection.datasets}
+        weights = fetch.fetch_weights(selection.weights, root=root, offline=offline, progress=progress)
+    present = {name: datasets_module.compare(catalogue, name, data, splits) for name in selection.datasets}
     _report(outcomes, weights, present, as_json=as_json)
 
 

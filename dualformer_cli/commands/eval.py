@@ -30,7 +30,7 @@ from dualformer_cli.errors import DualFormerError
 
 if TYPE_CHECKING:
     from dualformer_cli.config.load import ResolvedConfig
-    from dualformer_cli.engine.evaluate import Dump
+    from dualformer_cli.engine.scoring.evaluate import Dump
 
 THUMBNAIL_SECONDS = 20.0
 """A worker that makes no progress for so long on a picture for the page is given up."""
@@ -110,13 +110,15 @@ def _run(
     from functools import partial
 
     from dualformer_cli.commands.download import fetch_progress
-    from dualformer_cli.data.workers import WorkerPool
-    from dualformer_cli.engine.distributed import init_ranks
+    from dualformer_cli.engine.parallel.distributed import init_ranks
     from dualformer_cli.outputs.report import Progress, log
     from dualformer_cli.outputs.runs import write_json_lines
+    from dualformer_cli.system.workers import WorkerPool
 
     runtime, data = resolved.config.runtime, resolved.config.data
-    with WorkerPool(runtime.num_workers, data.decode_timeout_seconds, preload=["dualformer_cli.data.dataset"]) as pool:
+    with WorkerPool(
+        runtime.num_workers, data.decode_timeout_seconds, preload=["dualformer_cli.data.clips.views"]
+    ) as pool:
         from dualformer_cli.engine.engine import Engine  # here, so that workers start while torch loads
 
         with init_ranks(runtime.device) as ranks:
@@ -138,7 +140,7 @@ def _run(
 
 
 def _read(path: Path) -> Dump:
-    from dualformer_cli.engine.evaluate import read_dump
+    from dualformer_cli.engine.scoring.evaluate import read_dump
 
     return read_dump(path)
 
@@ -157,9 +159,9 @@ def _finish(result: Dump, *, report: Path | None, compare: Path | None, as_json:
 
 
 def _write_page(result: Dump, document: dict[str, Any], target: Path) -> None:
-    from dualformer_cli.data.thumbnails import read_thumbnails
-    from dualformer_cli.data.workers import WorkerPool
     from dualformer_cli.outputs.html import write_eval_report
+    from dualformer_cli.system.workers import WorkerPool
+    from dualformer_cli.video.thumbnails import read_thumbnails
 
     page = result.report(document)
     if worst := page.get("worst"):

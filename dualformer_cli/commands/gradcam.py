@@ -33,17 +33,17 @@ from dualformer_cli.commands.options import (
 )
 from dualformer_cli.commands.predict import announce
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.files import check_outputs, path_in_own_folder
+from dualformer_cli.system.files import check_outputs, path_in_own_folder
 
 if TYPE_CHECKING:
     from dualformer_cli.config.load import ResolvedConfig
-    from dualformer_cli.data.dataset import VideoViews
-    from dualformer_cli.data.reader import VideoInfo, VideoReader
-    from dualformer_cli.data.workers import WorkerPool
+    from dualformer_cli.data.clips.views import VideoViews
     from dualformer_cli.engine.engine import Engine
-    from dualformer_cli.engine.gradcam import Explanation, Layer, ScoreKind
-    from dualformer_cli.engine.timeline import Timeline
+    from dualformer_cli.engine.explain.gradcam import Explanation, Layer, ScoreKind
+    from dualformer_cli.engine.explain.timeline import Timeline
     from dualformer_cli.outputs.heatmap import Heatmaps, Style
+    from dualformer_cli.system.workers import WorkerPool
+    from dualformer_cli.video.reader import VideoInfo, VideoReader
 
 OUT_SUFFIXES = (".gif", ".mp4", ".png")
 _FRAMES_PER_READ = 32
@@ -134,13 +134,15 @@ def gradcam(
     source = sample_input() if video is None else video
     target = _check_files(source, out, npz, overwrite=overwrite)
 
-    from dualformer_cli.data.workers import WorkerPool
+    from dualformer_cli.system.workers import WorkerPool
 
     with fetch_progress() as progress:
         resolved, fallback = fall_back(resolved, preset, overrides, offline=offline, progress=progress, **flags)
-    with WorkerPool(1, resolved.config.data.decode_timeout_seconds, preload=["dualformer_cli.data.dataset"]) as pool:
+    with WorkerPool(
+        1, resolved.config.data.decode_timeout_seconds, preload=["dualformer_cli.data.clips.views"]
+    ) as pool:
         from dualformer_cli.engine.engine import Engine  # here, so that the worker starts while torch loads
-        from dualformer_cli.engine.gradcam import find_class, find_layer
+        from dualformer_cli.engine.explain.gradcam import find_class, find_layer
 
         place = find_layer(layer, resolved.config.model.depths, resolved.preset)  # before weights are fetched
         with fetch_progress() as progress:
@@ -169,7 +171,7 @@ def gradcam(
 
 
 def _list_layers(resolved: ResolvedConfig, *, as_json: bool) -> None:
-    from dualformer_cli.engine.gradcam import list_layers
+    from dualformer_cli.engine.explain.gradcam import list_layers
     from dualformer_cli.outputs.report import print_json, print_layers
 
     document = {"preset": resolved.preset, "layers": list_layers(resolved.config)}
@@ -203,9 +205,9 @@ def _look_and_write(
     style: dict[str, Any],
 ) -> dict[str, Any]:
     """Compute the maps of one video, write what was asked for, and return the document."""
-    from dualformer_cli.engine.deletion import count_scorings, delete
-    from dualformer_cli.engine.gradcam import explain, read_video
-    from dualformer_cli.engine.timeline import concatenate_views, merge_views
+    from dualformer_cli.engine.explain.deletion import count_scorings, delete
+    from dualformer_cli.engine.explain.gradcam import explain, read_video
+    from dualformer_cli.engine.explain.timeline import concatenate_views, merge_views
     from dualformer_cli.outputs.report import Progress, write_arrays
 
     views, plan = read_video(engine, video, pool)
@@ -309,19 +311,20 @@ def _draw(
     )
     try:
         with path_in_own_folder(target) as unfinished:
-            job = (video, str(unfinished), heatmaps, Style(**style), fps, data.decoder, data.frame_rate)
+            opening = {"decoder": data.decoder, "frame_rate": data.frame_rate, "frame_name": data.frame_name}
+            job = (video, str(unfinished), heatmaps, Style(**style), fps, opening)
             pool.call(_draw_in_worker, job)
     except DualFormerError as error:
         raise DualFormerError(f"{video!r} was not drawn: {error}") from error
 
 
-def _draw_in_worker(job: tuple[str, str, Heatmaps, Style, float, Any, float | None]) -> None:
+def _draw_in_worker(job: tuple[str, str, Heatmaps, Style, float, dict[str, Any]]) -> None:
     """Decode the frames that are shown and draw the heat onto them."""
-    from dualformer_cli.data.opening import open_video
     from dualformer_cli.outputs.heatmap import picture_size, sheet_frames, write_overlay, write_sheet
+    from dualformer_cli.video.open import open_video
 
-    path, target, heatmaps, style, fps, decoder, frame_rate = job
-    with open_video(path, decoder=decoder, frame_rate=frame_rate) as reader:
+    path, target, heatmaps, style, fps, opening = job
+    with open_video(path, **opening) as reader:
         size = picture_size(reader.info.width, reader.info.height, target, style)
         if target.lower().endswith(".png"):
             chosen = sheet_frames(len(heatmaps), style)
@@ -334,8 +337,8 @@ def _draw_in_worker(job: tuple[str, str, Heatmaps, Style, float, Any, float | No
 
 def _frames(reader: VideoReader, numbers: list[int], size: tuple[int, int]) -> Iterator[Any]:
     """The frames with these numbers in another (width, height), a few of them in memory at a time."""
-    from dualformer_cli.data.workers import heartbeat
     from dualformer_cli.outputs.heatmap import fit
+    from dualformer_cli.system.workers import heartbeat
 
     for start in range(0, len(numbers), _FRAMES_PER_READ):
         for frame in reader.read(numbers[start : start + _FRAMES_PER_READ], partial(fit, size=size)):

@@ -91,7 +91,7 @@ def fall_back(
     """
     if preset is not None or resolved.config.weights is not None:
         return resolved, None
-    from dualformer_cli.data.archives import shipped_weights, weights_within_reach
+    from dualformer_cli.data.fetch.fetch import shipped_weights, weights_within_reach
     from dualformer_cli.outputs.report import log
 
     try:
@@ -109,15 +109,15 @@ def fall_back(
 
 def sample_input() -> str:
     """Return the path of the sample clip, for a command that was given no input; it is announced later."""
-    from dualformer_cli.data.sample import sample_clip
+    from dualformer_cli.video.sample import sample_clip
 
     return str(sample_clip())
 
 
 def announce_sample() -> None:
     """Say that the sample clip is looked at, and what it is."""
-    from dualformer_cli.data.sample import SAMPLE_CREDIT
     from dualformer_cli.outputs.report import log
+    from dualformer_cli.video.sample import SAMPLE_CREDIT
 
     log(f"no input was named, so this is about the sample clip of the package ({SAMPLE_CREDIT}): {sample_input()}")
 
@@ -156,7 +156,7 @@ def relaunched(gpus: int | None, cpu_processes: int | None) -> bool:
         raise typer.BadParameter("choose one of --gpus and --cpu-processes", param_hint="--gpus")
     if gpus is None and cpu_processes is None:
         return False
-    from dualformer_cli.engine.launch import relaunch
+    from dualformer_cli.engine.parallel.launch import relaunch
 
     code = relaunch(gpus or cpu_processes or 1, device="cuda" if gpus else "cpu", argv=sys.argv[1:])
     if code:

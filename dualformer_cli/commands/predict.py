@@ -39,14 +39,14 @@ from dualformer_cli.commands.options import (
     views_keys,
 )
 from dualformer_cli.errors import DownloadError, DualFormerError
-from dualformer_cli.files import check_outputs, path_in_own_folder
+from dualformer_cli.system.files import check_outputs, path_in_own_folder
 
 if TYPE_CHECKING:
-    from dualformer_cli.data.inputs import InputList
-    from dualformer_cli.data.workers import WorkerPool
-    from dualformer_cli.engine.distributed import Ranks
     from dualformer_cli.engine.engine import Engine
-    from dualformer_cli.engine.prediction import Prediction
+    from dualformer_cli.engine.parallel.distributed import Ranks
+    from dualformer_cli.engine.scoring.video_scores import Prediction
+    from dualformer_cli.system.workers import WorkerPool
+    from dualformer_cli.video.inputs import InputList
 
 LIVE_SECONDS = 2.0
 """How often a camera or stream is classified unless --every says."""
@@ -119,9 +119,9 @@ def predict(
         if seconds is not None and not 0 < seconds < float("inf"):
             raise typer.BadParameter(f"{seconds:g} is not a positive number of seconds", param_hint=name)
 
-    from dualformer_cli.data.inputs import expand_inputs
-    from dualformer_cli.data.stream import is_live, mask_credentials
-    from dualformer_cli.data.workers import WorkerPool
+    from dualformer_cli.system.workers import WorkerPool
+    from dualformer_cli.video.inputs import expand_inputs
+    from dualformer_cli.video.live import is_live, mask_credentials
 
     if gpus or cpu_processes:
         if "-" in (inputs or ()):
@@ -138,10 +138,10 @@ def predict(
     with WorkerPool(
         resolved.config.runtime.num_workers,
         resolved.config.data.decode_timeout_seconds,
-        preload=["dualformer_cli.data.dataset"],
+        preload=["dualformer_cli.data.clips.views"],
     ) as pool:
-        from dualformer_cli.engine.distributed import broadcast_object, init_ranks
         from dualformer_cli.engine.engine import Engine  # here, so that workers start while torch loads
+        from dualformer_cli.engine.parallel.distributed import broadcast_object, init_ranks
 
         with init_ranks(resolved.config.runtime.device) as ranks:  # no rank writes before all have checked the outputs
             if live and ranks.world_size > 1:
@@ -175,8 +175,8 @@ def predict(
 
 def fetch_addresses(found: InputList, *, offline: bool) -> dict[str, str]:
     """Put files in the place of the addresses that lead to one, and return the address of each as it may be shown."""
-    from dualformer_cli.data.stream import mask_credentials
-    from dualformer_cli.data.web_videos import fetch_video, is_web_address
+    from dualformer_cli.data.fetch.web_videos import fetch_video, is_web_address
+    from dualformer_cli.video.live import mask_credentials
 
     paths: list[str] = []
     addresses: dict[str, str] = {}
@@ -281,7 +281,7 @@ class _Session:
         """Of files that were fetched, by their path."""
 
     def problems(self, problems: Sequence[tuple[str, str]]) -> None:
-        from dualformer_cli.engine.prediction import failure
+        from dualformer_cli.engine.scoring.video_scores import failure
 
         for name, reason in problems:
             self._take(failure(name, reason))
@@ -306,7 +306,7 @@ class _Session:
 
     def _take_all(self, mine: Sequence[Prediction]) -> None:
         """Bring the results of all ranks into the order of the inputs, on rank 0."""
-        from dualformer_cli.engine.distributed import gather_objects
+        from dualformer_cli.engine.parallel.distributed import gather_objects
 
         of_ranks = gather_objects(mine)
         if self.ranks.is_main:
@@ -363,8 +363,8 @@ class _Session:
 
     def _write_beside(self, result: dict[str, Any]) -> None:
         """Write the subtitles and the annotated video of one input; what fails becomes the input's error."""
-        from dualformer_cli.data.workers import item_error
         from dualformer_cli.outputs.report import write_srt
+        from dualformer_cli.system.workers import item_error
 
         if result["status"] != "ok":
             return
@@ -380,20 +380,20 @@ class _Session:
         """Have a worker draw the result onto its video."""
         data = self.engine.config.data
         with path_in_own_folder(target) as unfinished:
-            self.pool.call(_annotate, (result, str(unfinished), data.decoder, data.frame_rate))
+            self.pool.call(_annotate, (result, str(unfinished), data.decoder, data.frame_rate, data.frame_name))
 
 
-def _annotate(job: tuple[dict[str, Any], str, Any, float | None]) -> None:
+def _annotate(job: tuple[dict[str, Any], str, Any, float | None, str | None]) -> None:
     """Draw a result onto its video; runs in a worker, since it decodes the whole file."""
-    from dualformer_cli.data.opening import open_video
     from dualformer_cli.outputs.video import save_annotated
+    from dualformer_cli.video.open import open_video
 
-    result, target, decoder, frame_rate = job
+    result, target, decoder, frame_rate, frame_name = job
     segments = result.get("segments")
     ends = [segment["end_seconds"] for segment in segments or ()]
     lines = [(best["label"], best["score"]) for best in result["predictions"]]
 
-    with open_video(result["path"], decoder=decoder, frame_rate=frame_rate) as reader:
+    with open_video(result["path"], decoder=decoder, frame_rate=frame_rate, frame_name=frame_name) as reader:
         fps, times = reader.info.fps or 25.0, reader.times_seconds
 
         def captions(seconds: float) -> Sequence[tuple[str, float]]:

@@ -19,10 +19,10 @@ from dualformer_cli.commands.render import render_camera_motion
 from dualformer_cli.errors import DualFormerError, nearest
 
 if TYPE_CHECKING:
-    from dualformer_cli.data.folders import VideoFolder
-    from dualformer_cli.data.lists import ListFormat
-    from dualformer_cli.data.preparation import Plan
-    from dualformer_cli.engine.distributed import Ranks
+    from dualformer_cli.data.lists.folders import VideoFolder
+    from dualformer_cli.data.lists.older_formats import ListFormat
+    from dualformer_cli.data.prepare.preparation import Plan
+    from dualformer_cli.engine.parallel.distributed import Ranks
 
 CAMERA_MOTION = "camera-motion"
 RENDER_OPTIONS = frozenset({"count", "pictures", "num_frames", "difficulty"})
@@ -102,6 +102,14 @@ def prepare(
     multi_label: Annotated[
         bool, typer.Option("--multi-label", help="Labels of the table are several, with ';' between them.")
     ] = False,
+    take: Annotated[
+        str,
+        typer.Option(
+            "--take",
+            metavar="files|frames",
+            help="Which copy of a dataset's video is listed where it is there as both.",
+        ),
+    ] = "files",
     formats: Annotated[
         str | None,
         typer.Option(
@@ -175,15 +183,19 @@ def prepare(
                     as_json=as_json,
                 )
         return
+    if take not in ("files", "frames"):
+        raise typer.BadParameter(f"{take!r} is neither files nor frames", param_hint="--take")
+    if take == "frames" and dataset is None:
+        raise typer.BadParameter("this is an option of datasets; your own folder is listed whole", param_hint="--take")
     if transcode and frames:
         raise typer.BadParameter("choose one of --transcode and --frames", param_hint="--transcode")
     if overrides and show is None:
         raise typer.BadParameter("--preset and --set say how clips are drawn: give --show too", param_hint="--set")
-    from dualformer_cli.data.folders import LAYOUTS, read_folder
-    from dualformer_cli.data.listed import read_lists
-    from dualformer_cli.data.preparation import Plan
-    from dualformer_cli.data.splits import parse_shares
-    from dualformer_cli.data.workers import usable_cores
+    from dualformer_cli.data.lists.folders import LAYOUTS, read_folder
+    from dualformer_cli.data.lists.labelled_lists import read_lists
+    from dualformer_cli.data.lists.splits import parse_shares
+    from dualformer_cli.data.prepare.preparation import Plan
+    from dualformer_cli.system.workers import usable_cores
 
     if layout not in LAYOUTS:
         raise typer.BadParameter(f"{layout!r} is none of {', '.join(LAYOUTS)}", param_hint="--layout")
@@ -191,7 +203,7 @@ def prepare(
         target = Path(name).parent / "prepared" if root is None else root
         content = read_lists(names, group_pattern=group_pattern)
     elif dataset is not None:
-        content, target = _read_dataset(dataset, name, root or DATA)
+        content, target = _read_dataset(dataset, name, root or DATA, takes_frames=take == "frames")
     else:
         target = Path(name) / "prepared" if root is None else root
         content = read_folder(
@@ -266,7 +278,7 @@ def _dataset_name(name: str) -> str | None:
     Raises:
         DualFormerError: if it is no folder, and nearly the name of a dataset.
     """
-    from dualformer_cli.data.catalogue import load_catalogue
+    from dualformer_cli.data.datasets.catalogue import load_catalogue
 
     if os.sep in name:
         return None
@@ -279,20 +291,21 @@ def _dataset_name(name: str) -> str | None:
     return found
 
 
-def _read_dataset(dataset: str, name: str, root: Path) -> tuple[VideoFolder, Path]:
+def _read_dataset(dataset: str, name: str, root: Path, *, takes_frames: bool) -> tuple[VideoFolder, Path]:
     """Return what there is of a dataset, and the folder for its lists."""
-    from dualformer_cli.data.catalogue import load_catalogue
-    from dualformer_cli.data.datasets import prepared_folder, read_dataset
+    from dualformer_cli.data.datasets.catalogue import load_catalogue
+    from dualformer_cli.data.datasets.official_lists import prepared_folder, read_dataset
     from dualformer_cli.outputs.report import log
 
     if os.path.isdir(name) and os.path.realpath(name) != os.path.realpath(root / dataset):
         log(f"{name} is the dataset {dataset}; for the folder of that name write {os.path.join(os.curdir, name)!r}")
-    return read_dataset(load_catalogue(), dataset, root), prepared_folder(root, dataset)
+    content = read_dataset(load_catalogue(), dataset, root, takes_frames=takes_frames)
+    return content, prepared_folder(root, dataset)
 
 
 def _formats(text: str | None) -> tuple[ListFormat, ...]:
     """Read the value of --formats."""
-    from dualformer_cli.data.preparation import LIST_NAMES
+    from dualformer_cli.data.prepare.preparation import LIST_NAMES
 
     names = [name.strip() for name in (text or "").split(",") if name.strip()]
     for name in names:
@@ -304,7 +317,7 @@ def _formats(text: str | None) -> tuple[ListFormat, ...]:
 
 def _show_plan(plan: Plan, *, as_json: bool) -> None:
     """Print what would be done."""
-    from dualformer_cli.data.preparation import preview
+    from dualformer_cli.data.prepare.preparation import preview
     from dualformer_cli.outputs.preparation import print_plan
     from dualformer_cli.outputs.report import print_json
 
@@ -318,7 +331,7 @@ def _ranks() -> Iterator[Ranks | None]:
     if not {"RANK", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"} & os.environ.keys():
         yield None
         return
-    from dualformer_cli.engine.distributed import init_ranks
+    from dualformer_cli.engine.parallel.distributed import init_ranks
 
     with init_ranks("cpu", timeout=timedelta(days=7)) as ranks:  # one may have much longer videos than the others
         yield ranks
@@ -331,7 +344,7 @@ def _prepare(plan: Plan, *, num_workers: int | None) -> dict[str, Any] | None:
         plan: what to do.
         num_workers: as the user says; None lets the ranks of a machine share its cores.
     """
-    from dualformer_cli.data.preparation import Team, help_prepare, prepare
+    from dualformer_cli.data.prepare.preparation import Team, help_prepare, prepare
     from dualformer_cli.outputs.preparation import start_lines
     from dualformer_cli.outputs.report import Progress, log
 
@@ -342,7 +355,7 @@ def _prepare(plan: Plan, *, num_workers: int | None) -> dict[str, Any] | None:
     with _ranks() as ranks:
         team = Team()
         if ranks is not None and ranks.world_size > 1:
-            from dualformer_cli.engine.distributed import barrier, gather_objects
+            from dualformer_cli.engine.parallel.distributed import barrier, gather_objects
 
             team = Team(rank=ranks.rank, size=ranks.world_size, wait=barrier)
             machines = gather_objects(platform.node())
@@ -379,9 +392,9 @@ class _Sheet:
 
     def write(self) -> None:
         """Draw the first clips of training."""
-        from dualformer_cli.engine.preview import preview_clips
         from dualformer_cli.outputs.report import log
         from dualformer_cli.outputs.sheet import write_sheet
+        from dualformer_cli.tasks.preview import preview_clips
 
         clips = preview_clips(self.config, num_videos=SHOWN_VIDEOS)
         title = f"What {self.preset} sees in training: random clips, {len(clips)} of {self.config.data.train_list}"

@@ -27,8 +27,8 @@ from dualformer_cli.commands.options import (
 from dualformer_cli.errors import DualFormerError
 
 if TYPE_CHECKING:
-    from dualformer_cli.data.workers import WorkerPool
-    from dualformer_cli.engine.labelling import LabelWriter
+    from dualformer_cli.system.workers import WorkerPool
+    from dualformer_cli.tasks.write_token_labels import LabelWriter
 
 DEFAULT_PRESET = "k400-tiny"
 SHEET = "sheet.png"
@@ -73,14 +73,14 @@ def show(
         raise DualFormerError(f"{str(out)!r} exists; name another file or replace it with --overwrite")
     from functools import partial
 
-    from dualformer_cli.data.workers import WorkerPool
+    from dualformer_cli.system.workers import WorkerPool
 
     data = resolved.config.data
-    with WorkerPool(1, data.decode_timeout_seconds, preload=["dualformer_cli.data.dataset"]) as pool:
+    with WorkerPool(1, data.decode_timeout_seconds, preload=["dualformer_cli.data.clips.views"]) as pool:
         from dualformer_cli.engine.engine import Engine  # here, so that the worker starts while torch loads
-        from dualformer_cli.engine.tokenmap import token_map
         from dualformer_cli.outputs.report import print_json
         from dualformer_cli.outputs.tokens import Panel, print_tokens, write_sheet
+        from dualformer_cli.tasks.show_tokens import token_map
 
         with fetch_progress() as progress:
             engine = Engine(resolved, offline=offline, progress=partial(progress, resolved.preset))
@@ -139,13 +139,15 @@ def write(
         raise typer.BadParameter("name the model that labels: a file of weights or a preset", param_hint="--teacher")
     if relaunched(gpus, cpu_processes):
         return
-    from dualformer_cli.data.workers import WorkerPool
+    from dualformer_cli.system.workers import WorkerPool
 
     runtime = resolved.config.runtime
     timeout = resolved.config.data.decode_timeout_seconds
-    with WorkerPool(runtime.num_workers, timeout, preload=["dualformer_cli.data.tokenlabels"]) as pool:
-        from dualformer_cli.engine.distributed import init_ranks  # here, so that workers start while torch loads
-        from dualformer_cli.engine.labelling import LabelWriter
+    with WorkerPool(runtime.num_workers, timeout, preload=["dualformer_cli.data.tokens.store"]) as pool:
+        from dualformer_cli.engine.parallel.distributed import (
+            init_ranks,  # here, so that workers start while torch loads
+        )
+        from dualformer_cli.tasks.write_token_labels import LabelWriter
 
         with init_ranks(runtime.device) as ranks:
             writer = LabelWriter(
@@ -167,9 +169,9 @@ def write(
 
 def _check(writer: LabelWriter, pool: WorkerPool) -> dict[str, Any]:
     """Try the teacher and look at the disk, on rank 0, before anything is written."""
-    from dualformer_cli.engine.labelling import CHANCE
     from dualformer_cli.outputs.report import log
     from dualformer_cli.outputs.tokens import mebibytes
+    from dualformer_cli.tasks.write_token_labels import CHANCE
 
     verified = writer.verify(pool)
     log(f"the teacher is right on {verified['right']} of {verified['videos']} videos of the list")

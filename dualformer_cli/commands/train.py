@@ -29,8 +29,8 @@ from dualformer_cli.commands.options import (
 from dualformer_cli.errors import DualFormerError
 
 if TYPE_CHECKING:
-    from dualformer_cli.engine.distributed import Ranks
-    from dualformer_cli.engine.train import Trainer
+    from dualformer_cli.engine.parallel.distributed import Ranks
+    from dualformer_cli.engine.training.trainer import Trainer
     from dualformer_cli.outputs.tensorboard import TensorBoardLog
 
 
@@ -116,8 +116,8 @@ def train(
         check_tensorboard()
     if relaunched(gpus, cpu_processes):
         return
-    from dualformer_cli.engine.distributed import init_ranks  # here, so that --help does not load torch
-    from dualformer_cli.engine.train import Stopped, Trainer
+    from dualformer_cli.engine.parallel.distributed import init_ranks  # here, so that --help does not load torch
+    from dualformer_cli.engine.training.trainer import Stopped, Trainer
 
     with init_ranks(resolved.config.runtime.device) as ranks:
         show = _Show(ranks, output, tensorboard=tensorboard)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from dualformer_cli.errors import ConfigError
 
+_FRAME_NAME = re.compile(r"[^{}%]*(\{:?[0-9]*d?\}|%[0-9]*d)[^{}%]*\.(jpe?g|png|bmp|webp|tiff?|ppm)", re.IGNORECASE)
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
 Size3 = tuple[int, int, int]
@@ -221,6 +222,8 @@ class DataConfig:
     """A video with fewer frames is too short; a clip longer than the video wraps around."""
     frame_rate: float | None = None
     """Frames per second of a folder of frames, which does not say; None leaves its times unknown."""
+    frame_name: str | None = None
+    """How the frames in a folder of them are called, such as img_{:05}.jpg; None finds the one series of images."""
     decoder: Literal["auto", "pyav", "decord"] = "auto"
     """Library that decodes; auto is PyAV, else decord."""
     decode_timeout_seconds: float = 20.0
@@ -238,6 +241,10 @@ class DataConfig:
         _at_least("min_frames", self.min_frames, 1)
         if self.frame_rate is not None:
             _above("frame_rate", self.frame_rate, 0)
+        if self.frame_name is not None and not _FRAME_NAME.fullmatch(self.frame_name):
+            raise ConfigError(
+                f"frame_name must have one place for a number, as img_{{:05}}.jpg, got {self.frame_name!r}"
+            )
         _one_of("decoder", self.decoder, ("auto", "pyav", "decord"))
         _above("decode_timeout_seconds", self.decode_timeout_seconds, 0)
 

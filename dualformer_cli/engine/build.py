@@ -6,9 +6,9 @@ from math import prod
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig, RunConfig, Size3, ViewsConfig
-from dualformer_cli.data.augment import Pairs, TrainPlan
-from dualformer_cli.data.camera_stream import RenderPlan
-from dualformer_cli.data.dataset import ViewPlan
+from dualformer_cli.data.camera_motion.rendering import RenderPlan
+from dualformer_cli.data.clips.augment import Pairs, TrainPlan
+from dualformer_cli.data.clips.views import ViewPlan
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import config_of, read_checkpoint
 
@@ -75,6 +75,7 @@ def view_plan(data: DataConfig, views: ViewsConfig, *, every_seconds: float | No
         min_frames=data.min_frames,
         decoder=data.decoder,
         frame_rate=data.frame_rate,
+        frame_name=data.frame_name,
         every_seconds=every_seconds,
     )
 
@@ -98,6 +99,7 @@ def train_plan(config: RunConfig, flip_pairs: Pairs, *, render: RenderPlan | Non
         min_frames=data.min_frames,
         decoder=data.decoder,
         frame_rate=data.frame_rate,
+        frame_name=data.frame_name,
         rand_augment_ops=train.rand_augment_ops,
         rand_augment_magnitude=train.rand_augment_magnitude,
         repeats=train.repeats,

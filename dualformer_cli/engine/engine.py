@@ -15,22 +15,22 @@ import torch
 from dualformer_cli import __version__
 from dualformer_cli.config.load import ResolvedConfig
 from dualformer_cli.config.schema import RunConfig
-from dualformer_cli.data.archives import published_weights
-from dualformer_cli.data.dataset import VideoViews, ViewPlan, read_views
-from dualformer_cli.data.manifest import load_class_names
-from dualformer_cli.data.reader import FileIndex
-from dualformer_cli.data.stream import LiveSource, mask_credentials
-from dualformer_cli.data.transforms import FrameTransform
-from dualformer_cli.data.workers import WorkerPool, WorkerStartError, item_error
+from dualformer_cli.data.clips.transforms import FrameTransform
+from dualformer_cli.data.clips.views import VideoViews, ViewPlan, read_views
+from dualformer_cli.data.fetch.fetch import published_weights
+from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.engine.build import build_model, first_activation, view_plan
-from dualformer_cli.engine.distributed import Ranks, dtype_of, pick_device, pick_precision
-from dualformer_cli.engine.evaluate import Dump, LabelledList, VideoRecord, evaluate, open_list
-from dualformer_cli.engine.prediction import LiveScores, Prediction, VideoScores, failure, top
-from dualformer_cli.engine.scoring import Scorer
+from dualformer_cli.engine.parallel.distributed import Ranks, dtype_of, pick_device, pick_precision
+from dualformer_cli.engine.scoring.evaluate import Dump, LabelledList, VideoRecord, evaluate, open_list
+from dualformer_cli.engine.scoring.scorer import Scorer
+from dualformer_cli.engine.scoring.video_scores import LiveScores, Prediction, VideoScores, failure, top
 from dualformer_cli.errors import ConfigError, VideoError, WeightsError
-from dualformer_cli.files import sha256_of
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import class_names_of, load_weights, read_checkpoint
+from dualformer_cli.system.files import sha256_of
+from dualformer_cli.system.workers import WorkerPool, WorkerStartError, item_error
+from dualformer_cli.video.live import LiveSource, mask_credentials
+from dualformer_cli.video.reader import FileIndex
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.files import atomic_path
+from dualformer_cli.system.files import atomic_path
 
 WIDTH, HEIGHT = 1000, 700
 """Pixels of the picture."""

@@ -12,9 +12,9 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dualformer_cli.files import atomic_path
 from dualformer_cli.outputs.report import clock
 from dualformer_cli.outputs.video import Frame, VideoWriter, font_of, shorten
+from dualformer_cli.system.files import atomic_path
 
 Colormap = Literal["magma", "viridis", "turbo", "gray"]
 Heat = np.ndarray[Any, np.dtype[np.uint8]]

@@ -14,9 +14,9 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from dualformer_cli.files import atomic_path
 from dualformer_cli.outputs.curves import round_ticks, tick_labels
 from dualformer_cli.outputs.report import printable
+from dualformer_cli.system.files import atomic_path
 
 _MOST_ROWS = 200
 """Rows of a list of videos; a page with every video of Kinetics would open in no browser."""

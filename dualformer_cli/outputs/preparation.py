@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from dualformer_cli.outputs.report import cells, clock, pad, printable
@@ -17,7 +17,13 @@ def print_preparation(document: Mapping[str, Any], *, stream: TextIO | None = No
     """Print the summary of `prepare`: videos, splits, classes, statistics, and what is wrong or odd."""
     out = sys.stdout if stream is None else stream
     encoding = getattr(out, "encoding", None) or "utf-8"
-    for line in (*_lines(document), *_broken(document), *_look_alikes(document), *_missing(document)):
+    for line in (
+        *_lines(document),
+        *_broken(document),
+        *_same_bytes(document),
+        *_look_alikes(document),
+        *_missing(document),
+    ):
         out.write(printable(line, encoding).rstrip() + "\n")
 
 
@@ -155,6 +161,23 @@ def _broken(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"broken     {video['path']}: {video['status'].removeprefix('broken: ')}"
     if len(broken) > _MOST_NAMED:
         yield f"           and {len(broken) - _MOST_NAMED} more, all in prepare.json"
+
+
+def _same_bytes(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield which videos are byte for byte the same, under two labels and under one."""
+    found = document["same_bytes"]
+    if found["two_labels"]:
+        first, second = found["examples"][0][:2]
+        shown = " and ".join(f"{video['path']} ({_few(video['labels'])})" for video in (first, second))
+        count = found["two_labels"]
+        more = f"; {count - 1} more such video{'s' if count > 2 else ''}, see prepare.json" if count > 1 else ""
+        yield f"same video under two labels: {shown}{more}"
+    if count := found["one_label"]:
+        yield f"same video {count} file{' is a copy' if count == 1 else 's are copies'} of another with the same label"
+
+
+def _few(labels: Sequence[str]) -> str:
+    return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
 
 
 def _look_alikes(document: Mapping[str, Any]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.files import atomic_path
+from dualformer_cli.system.files import atomic_path
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
-from dualformer_cli.files import atomic_path
 from dualformer_cli.outputs.report import printable
+from dualformer_cli.system.files import atomic_path
 
 _PERCENTS = ("top1", "top5", "mean_class_accuracy", "top1_all_listed", "mean_average_precision")
 

@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.files import atomic_path
 from dualformer_cli.outputs.video import Frame, font_of, shorten
+from dualformer_cli.system.files import atomic_path
 
 Clip = tuple[str, str, Sequence[Frame] | np.ndarray]
 """(class, path, frames), frames uint8 of shape (T, S, S, 3)."""

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 
 from dualformer_cli.config.load import load_config
-from dualformer_cli.data.workers import WorkerPool
-from dualformer_cli.engine.deletion import delete
 from dualformer_cli.engine.engine import Engine
-from dualformer_cli.engine.gradcam import explain, find_layer, read_video
+from dualformer_cli.engine.explain.deletion import delete
+from dualformer_cli.engine.explain.gradcam import explain, find_layer, read_video
+from dualformer_cli.system.workers import WorkerPool
 
 
 def scores_of(engine: Engine, videos: list[str], layers: list[str]) -> dict[str, list[float]]:
@@ -24,7 +24,7 @@ def scores_of(engine: Engine, videos: list[str], layers: list[str]) -> dict[str,
     config = engine.config
     places = {name: find_layer(name, config.model.depths, engine.preset) for name in layers}
     found: dict[str, list[float]] = {name: [] for name in layers}
-    with WorkerPool(1, config.data.decode_timeout_seconds, preload=["dualformer_cli.data.dataset"]) as pool:
+    with WorkerPool(1, config.data.decode_timeout_seconds, preload=["dualformer_cli.data.clips.views"]) as pool:
         for video in videos:
             views, _ = read_video(engine, video, pool)
             for name, place in places.items():

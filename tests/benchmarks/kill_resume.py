@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from dualformer_cli.engine.checkpoint import load_checkpoint
+from dualformer_cli.engine.training.checkpoint import load_checkpoint
 
 
 def start(arguments: argparse.Namespace, output: Path, *, resume: bool) -> subprocess.Popen[bytes]:

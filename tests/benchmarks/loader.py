@@ -38,10 +38,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dualformer_cli.data.augment import TrainPlan, random_resized_crop, read_training_clips
-from dualformer_cli.data.loader import IndexCache
-from dualformer_cli.data.sampling import random_clip
-from dualformer_cli.data.transforms import normalize, resized_size
+from dualformer_cli.data.clips.augment import TrainPlan, random_resized_crop, read_training_clips
+from dualformer_cli.data.clips.loader import IndexCache
+from dualformer_cli.data.clips.sampling import random_clip
+from dualformer_cli.data.clips.transforms import normalize, resized_size
 
 try:
     import cv2

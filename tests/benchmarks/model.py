@@ -34,8 +34,8 @@ from torch import Tensor, nn
 from torchvision.models.video import mvit_v2_s, swin3d_t
 
 from dualformer_cli import create_model, load_weights
-from dualformer_cli.data.transforms import normalize
-from dualformer_cli.engine.scoring import Scorer
+from dualformer_cli.data.clips.transforms import normalize
+from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.model.dualformer import DualFormer
 
 FP32_TOLERANCE = 1e-4

@@ -29,11 +29,11 @@ import av
 import numpy as np
 import torch
 
-from dualformer_cli.data.opening import open_video
-from dualformer_cli.data.reader import Frame
-from dualformer_cli.data.sampling import random_clip
-from dualformer_cli.data.transcoding import H264_OPTIONS, Conversion, transcode
-from dualformer_cli.data.transforms import resize_frame, resized_size
+from dualformer_cli.data.clips.sampling import random_clip
+from dualformer_cli.data.clips.transforms import resize_frame, resized_size
+from dualformer_cli.data.prepare.convert import H264_OPTIONS, Conversion, transcode
+from dualformer_cli.video.open import open_video
+from dualformer_cli.video.reader import Frame
 
 NUM_FRAMES, FRAME_INTERVAL, SHORT_SIDE = 32, 2, 256
 COMPARED_FRAMES = 40

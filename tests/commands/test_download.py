@@ -24,7 +24,7 @@ from web_server import WebServer
 
 from dualformer_cli.app import app
 from dualformer_cli.commands import download as command
-from dualformer_cli.data.catalogue import load_catalogue
+from dualformer_cli.data.datasets.catalogue import load_catalogue
 from dualformer_cli.errors import DownloadError
 
 NAMES = ["k400-tiny", "k400-small", "k400-base", "k600-base", "diving48-small", "hmdb51-small", "ucf101-small"]
@@ -331,8 +331,9 @@ def test_a_dataset_is_fetched_unpacked_and_compared(diving48: Path) -> None:
         f"diving48 train: done, {diving48}/annotations",
         f"diving48 test: done, {diving48}/annotations",
         f"diving48 videos: done, {diving48}/videos",
-        "diving48 train: 1 of 2 videos are there, 1 missing, such as b_2; all in missing.csv",
-        "diving48 val: 1 of 1 videos are there",
+        "diving48 train: 1 of 2 videos are there, 1 missing, such as b_2; all in missing.csv; "
+        "the annotations name 2 of the 15027 published",
+        "diving48 val: 1 of 1 videos are there; the annotations name 1 of the 1970 published",
     ]
     assert (diving48 / "videos" / "-a_1.mp4").is_file()
     assert (diving48 / "missing.csv").read_text() == "split,video\ntrain,b_2\n"

@@ -42,7 +42,7 @@ def evaluate(
     _own_environment: None, mini_preset: Path, mini_weights: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """The function evaluate(*options) -> result of the command with the mini model, decoding in this process."""
-    monkeypatch.setattr("dualformer_cli.data.workers.WorkerPool", here_pool)
+    monkeypatch.setattr("dualformer_cli.system.workers.WorkerPool", here_pool)
 
     def run(*options: object) -> Any:
         arguments = ["eval", "--preset", str(mini_preset), "--weights", str(mini_weights)]
@@ -72,7 +72,7 @@ def test_a_list_that_is_all_right_ends_with_0_and_says_where_its_numbers_come_fr
 def test_precision_auto_is_fp32_on_any_cpu_as_scores_are_compared(
     evaluate: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dualformer_cli.engine.distributed.multiplies_bf16", lambda: True)
+    monkeypatch.setattr("dualformer_cli.engine.parallel.distributed.multiplies_bf16", lambda: True)
     monkeypatch.setattr("dualformer_cli.engine.engine.BF16_ON_CPU_FROM", 0)
     assert json.loads(evaluate("--data", folder / "good.csv", "--json").stdout)["precision"] == "fp32"
 
@@ -205,7 +205,7 @@ def checkpoint(
     _own_environment: None, folder: Path, mini_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: Any
 ) -> Path:
     """A checkpoint of a model with the three classes of its training list, made from a preset with five."""
-    monkeypatch.setattr("dualformer_cli.engine.train.WorkerPool", here_pool)
+    monkeypatch.setattr("dualformer_cli.engine.training.trainer.WorkerPool", here_pool)
     training = tmp_path / "training"
     training.mkdir()
     (training / "classes.txt").write_text("alpha\nbeta\ngamma\n")
@@ -221,7 +221,7 @@ def checkpoint(
 def test_a_checkpoint_is_evaluated_and_predicts_without_its_preset(
     checkpoint: Path, folder: Path, tmp_path: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dualformer_cli.data.workers.WorkerPool", here_pool)
+    monkeypatch.setattr("dualformer_cli.system.workers.WorkerPool", here_pool)
     dump = tmp_path / "dump.jsonl"
     command = ["eval", "--weights", str(checkpoint), "--json", "--dump", str(dump)]
     result = RUNNER.invoke(app, [*command, "--data", str(tmp_path / "training" / "list.csv")])

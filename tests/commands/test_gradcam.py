@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 import dualformer_cli
 from dualformer_cli.app import app
-from dualformer_cli.data import workers
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system import workers
 
 pytestmark = pytest.mark.usefixtures("_own_environment")
 

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from dualformer_cli.app import app
 from dualformer_cli.config.load import load_config
-from dualformer_cli.engine.preview import preview_clips
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.tasks.preview import preview_clips
 
 RUNNER = CliRunner(env={"COLUMNS": "100"})
 CLASSES = ("running, fast", 'it\'s "naïve"')
@@ -38,7 +38,7 @@ def prepare(
     _own_environment: None, drawn: Path, tmp_path: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """The function prepare(*options) -> result of the command on a copy of the videos at "videos"."""
-    for module in ("data.preparation", "data.workers", "engine.preview", "engine.train"):
+    for module in ("data.prepare.preparation", "system.workers", "tasks.preview", "engine.training.trainer"):
         monkeypatch.setattr(f"dualformer_cli.{module}.WorkerPool", here_pool)
     shutil.copytree(drawn, "videos")
     return lambda *options: RUNNER.invoke(app, ["prepare", *map(str, options)])
@@ -169,3 +169,26 @@ def test_what_cannot_be_prepared_is_one_clear_line(prepare: Any, options: tuple[
     with pytest.raises(DualFormerError, match=complaint):
         raise result.exception
     assert not (Path("videos") / "prepared").exists()
+
+
+def test_the_same_video_under_two_labels_is_reported_and_under_one_counted(prepare: Any) -> None:
+    first, second = (Path("videos") / name for name in CLASSES)
+    shutil.copy(first / "clip 0.mp4", second / "again.mp4")
+    shutil.copy(first / "clip 1.mp4", first / "copy.mp4")
+    result = prepare("videos")
+    assert result.exit_code == 0, result.output
+    lines = [line for line in result.stdout.splitlines() if line.startswith("same video")]
+    assert len(lines) == 2
+    for path in ("running, fast/clip 0.mp4", f"{CLASSES[1]}/again.mp4"):
+        assert path in lines[0]
+    assert lines[1].endswith("1 file is a copy of another with the same label")
+    found = json.loads((Path("videos") / "prepared" / "prepare.json").read_text())["same_bytes"]
+    assert (found["two_labels"], found["one_label"]) == (1, 1)
+    assert {each["path"] for each in found["examples"][0]} == {
+        "running, fast/clip 0.mp4",
+        f"{CLASSES[1]}/again.mp4",
+    }
+
+
+def test_a_folder_without_copies_says_nothing_of_them(prepare: Any) -> None:
+    assert "same video" not in prepare("videos").stdout

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from web_server import WebServer
 
 from dualformer_cli.app import app
-from dualformer_cli.data.catalogue import load_catalogue
-from dualformer_cli.data.manifest import read_manifest
+from dualformer_cli.data.datasets.catalogue import load_catalogue
+from dualformer_cli.data.lists.manifest import read_manifest
 
 pytestmark = pytest.mark.usefixtures("_own_environment")
 
@@ -56,7 +56,7 @@ def mini_clips(tmp_path_factory: pytest.TempPathFactory, clip_drawer: Callable[.
 @pytest.fixture
 def invoke(monkeypatch: pytest.MonkeyPatch, here_pool: Any) -> Callable[..., Any]:
     """The function invoke(*arguments) -> result of a command that decodes in this process."""
-    for module in ("data.preparation", "data.workers", "engine.train", "engine.preview"):
+    for module in ("data.prepare.preparation", "system.workers", "engine.training.trainer", "tasks.preview"):
         monkeypatch.setattr(f"dualformer_cli.{module}.WorkerPool", here_pool)
 
     def run(*arguments: object) -> Any:

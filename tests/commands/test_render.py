@@ -15,9 +15,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from dualformer_cli.app import app
-from dualformer_cli.data import camera_clips, workers
-from dualformer_cli.data.manifest import read_manifest
+from dualformer_cli.data.camera_motion import files
+from dualformer_cli.data.lists.manifest import read_manifest
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system import workers
 
 QUICK = ["--count", "100", "--num-frames", "2"]
 
@@ -27,9 +28,9 @@ pytestmark = pytest.mark.usefixtures("_own_environment")
 @pytest.fixture
 def prepare(monkeypatch, here_pool):
     """The function prepare(*arguments) -> the runner's result; clips are rendered in this process."""
-    monkeypatch.setattr(camera_clips, "WorkerPool", here_pool)
-    monkeypatch.setattr(camera_clips, "_SIDE", 64)
-    camera_clips._stock.cache_clear()
+    monkeypatch.setattr(files, "WorkerPool", here_pool)
+    monkeypatch.setattr(files, "_SIDE", 64)
+    files._stock.cache_clear()
     return lambda *arguments: CliRunner().invoke(app, ["prepare", *map(str, arguments)])
 
 

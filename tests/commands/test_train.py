@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from dualformer_cli.app import app
 from dualformer_cli.config.load import load_config
-from dualformer_cli.engine.checkpoint import load_checkpoint
-from dualformer_cli.engine.distributed import LAUNCHER_PID
+from dualformer_cli.engine.parallel.distributed import LAUNCHER_PID
+from dualformer_cli.engine.training.checkpoint import load_checkpoint
 from dualformer_cli.errors import DualFormerError
 
 RUNNER = CliRunner(env={"COLUMNS": "100"})
@@ -46,7 +46,7 @@ def train(
     _own_environment: None, mini_preset: Path, listed: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """The function train(*options) -> result of the command on two epochs of three steps, decoding in this process."""
-    monkeypatch.setattr("dualformer_cli.engine.train.WorkerPool", here_pool)
+    monkeypatch.setattr("dualformer_cli.engine.training.trainer.WorkerPool", here_pool)
 
     def run(*options: object) -> Any:
         arguments = ["train", "--preset", str(mini_preset), "--data", str(listed), *SMALL, "--set", "train.epochs=2"]

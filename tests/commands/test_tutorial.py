@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from dualformer_cli.app import app
 from dualformer_cli.config.load import load_config
-from dualformer_cli.data import camera_clips
+from dualformer_cli.data.camera_motion import files
 
 README = Path(__file__).parents[2] / "README.md"
 FEWER = {
@@ -39,9 +39,9 @@ def tutorial() -> tuple[str, list[list[str]]]:
 
 @pytest.mark.usefixtures("_own_environment")
 def test_every_line_of_the_tutorial_works(here_pool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("data.workers", "data.camera_clips", "engine.train"):
+    for module in ("system.workers", "data.camera_motion.files", "engine.training.trainer"):
         monkeypatch.setattr(f"dualformer_cli.{module}.WorkerPool", here_pool)
-    camera_clips._stock.cache_clear()
+    files._stock.cache_clear()
     preset, lines = tutorial()
     Path("motion.yaml").write_text(preset)
     assert [line[:2] for line in lines] == [

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dualformer_cli import create_model, load_weights
-from dualformer_cli.engine import gradcam
+from dualformer_cli.engine.explain import gradcam
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import count_parameters, to_published
 

@@ -1,0 +1,435 @@
+"""Labelled clips of a camera that pans, tilts, zooms, rolls, shakes or stands still, rendered from still pictures.
+
+A camera moves over a picture along a random path. In front of it are things that move on their own or that stand
+nearer than the picture; the frames get noise, blur, changing light, bars and the traces of compression. Everything
+follows from the seed.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw
+
+from dualformer_cli.data.camera_motion.paths import (
+    CLASSES,
+    STATIC,
+    CameraPath,
+    Floats,
+    random_path,
+)
+from dualformer_cli.data.camera_motion.pictures import Picture, PictureSource, Pixels
+
+__all__ = ["CLASSES", "Picture", "PictureSource", "RenderedClip", "render_clip", "render_path"]
+
+_VIEW_TRIES = 4
+"""Views drawn before one is taken although it hardly shows motion."""
+_LEAST_DETAIL = 6.0
+"""Least root mean square step of brightness between neighbours of a thumbnail, in the direction that has least."""
+_THUMBNAIL = (24, 16)
+_MIRROR_BELOW = 0.6
+"""Magnification of a picture from which on its mirror images are laid beside it instead."""
+_BLUR_FROM_PIXELS = 1.5
+"""Motion from one frame to the next that an open shutter can blur, in pixels."""
+_SUB_FRAMES = 3
+_NOISE_LENGTH = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class RenderedClip:
+    """A clip, what the camera does in it, and exactly how its content moves."""
+
+    frames: Pixels
+    """uint8, shape (T, H, W, 3)."""
+    label: int
+    """Number of the motion in CLASSES."""
+    motion: npt.NDArray[np.float32]
+    """Affine maps, shape (T - 1, 2, 3): where the scene at a point of frame i is in frame i + 1, as
+    motion[i] @ (x, y, 1). Points are in pixels from the middle of the frame, to the right and down: the pixel in row r
+    and column c lies at (c + 0.5 - W / 2, r + 0.5 - H / 2). Things that move on their own are left out."""
+
+
+def render_clip(
+    seed: int | Sequence[int],
+    *,
+    num_frames: int,
+    size: tuple[int, int],
+    pictures: PictureSource,
+    label: int | None = None,
+    difficulty: float = 1.0,
+) -> RenderedClip:
+    """Render a clip of one camera motion.
+
+    Args:
+        seed: decides everything; a number, or several, of at least 0.
+        num_frames: frames of the clip, at least 2.
+        size: (height, width) of the frames in pixels, at least 16 each.
+        pictures: what the camera looks at.
+        label: number of the motion in CLASSES; None draws one.
+        difficulty: 0 for a large, clean motion over a bold picture, 1 for all that can be in the way of seeing it.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+    if num_frames < 2 or min(size) < 16:
+        raise ValueError(f"a clip needs 2 frames of 16 pixels a side or more, got {num_frames} frames of {size}")
+    rng = np.random.default_rng(seed)
+    drawn = int(rng.integers(len(CLASSES)))
+    label = drawn if label is None else label
+    window = _window(rng, size, difficulty)
+    path = random_path(rng, label, num_frames=num_frames, size=window, difficulty=difficulty)
+    return render_path(path, rng=rng, label=label, size=size, window=window, pictures=pictures, difficulty=difficulty)
+
+
+def render_path(
+    path: CameraPath,
+    *,
+    rng: np.random.Generator,
+    label: int,
+    size: tuple[int, int],
+    window: tuple[int, int],
+    pictures: PictureSource,
+    difficulty: float,
+) -> RenderedClip:
+    """Render what a camera sees on a given path.
+
+    Args:
+        path: of the camera.
+        rng: source of the picture and of all that happens besides.
+        label: number of the motion in CLASSES.
+        size: (height, width) of the frames.
+        window: (height, width) of the part in their middle that shows the scene; the rest is black bars.
+        pictures: what the camera looks at.
+        difficulty: as in `render_clip`.
+    """
+    shown = _shown_frames(rng, len(path.x), difficulty)
+    matrices = path.matrices()[shown]
+    for _ in range(_VIEW_TRIES):
+        view = _View.random(rng, pictures.choose(rng, difficulty), matrices, window, difficulty)
+        if view.detail(matrices[0]) > _LEAST_DETAIL:
+            break
+    steps = _motion(matrices)
+    frames = view.render(matrices, _shutter(rng, steps, window, difficulty))
+    for thing in _things(rng, label, len(shown), window, pictures, difficulty):
+        thing.paste(frames, matrices, shown)
+    clip = np.stack([np.asarray(frame) for frame in frames])
+    clip = _develop(rng, clip, difficulty)
+    if window != size:
+        top, left = (size[0] - window[0]) // 2, (size[1] - window[1]) // 2
+        barred = np.zeros((len(clip), *size, 3), np.uint8)
+        barred[:, top : top + window[0], left : left + window[1]] = clip
+        clip = barred
+    if rng.random() < 0.4 * difficulty:
+        clip = _compress(clip, int(rng.integers(25, 85)))
+    return RenderedClip(clip, label, steps.astype(np.float32))
+
+
+def _window(rng: np.random.Generator, size: tuple[int, int], difficulty: float) -> tuple[int, int]:
+    """Return the (height, width) between black bars, which some clips have; the bars are equally wide."""
+    share, which = rng.uniform(0.03, 0.22), rng.random()
+    height, width = size
+    if which < 0.12 * difficulty:
+        height -= 2 * round(height * share)
+    elif which < 0.2 * difficulty:
+        width -= 2 * round(width * share)
+    return height, width
+
+
+def _shown_frames(rng: np.random.Generator, num_frames: int, difficulty: float) -> npt.NDArray[np.intp]:
+    """Which moment each frame shows, shape (T,): in some clips frames repeat the one before, as films on TV do."""
+    shown = np.arange(num_frames)
+    if rng.random() < 0.08 * difficulty:
+        every = int(rng.integers(3, 6))
+        repeats = shown % every == every - 1
+        shown = np.where(repeats, shown - 1, shown)
+    return shown
+
+
+def _motion(matrices: Floats) -> Floats:
+    """Maps from each frame to the next, (T - 1, 2, 3), of maps from the frames to the scene, (T, 2, 3)."""
+    before, after = matrices[:-1], matrices[1:]
+    inverse = np.linalg.inv(after[:, :, :2])
+    linear = inverse @ before[:, :, :2]
+    shift = inverse @ (before[:, :, 2:] - after[:, :, 2:])
+    return np.concatenate([linear, shift], axis=-1)
+
+
+def _shutter(rng: np.random.Generator, steps: Floats, window: tuple[int, int], difficulty: float) -> float:
+    """Draw how long the shutter is open, 0 to 0.8 of the time between two frames; 0 where nothing moves much."""
+    share, chance = rng.uniform(0.3, 0.8), rng.random()
+    corner = np.array([window[1] / 2, window[0] / 2, 1.0])
+    moved = float(np.abs(steps @ corner - corner[:2]).max())
+    return share if chance < 0.5 * difficulty and moved > _BLUR_FROM_PIXELS else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """How the scene lies on the picture."""
+
+    picture: Picture
+    linear: Floats
+    """From the scene to pixels of the picture, shape (2, 2)."""
+    centre: Floats
+    """Pixel of the picture at the scene's origin, (x, y)."""
+    window: tuple[int, int]
+    softness: int
+    """Halvings of resolution beyond what is needed against aliasing."""
+
+    @classmethod
+    def random(
+        cls,
+        rng: np.random.Generator,
+        picture: Picture,
+        matrices: Floats,
+        window: tuple[int, int],
+        difficulty: float,
+    ) -> _View:
+        """Lay the scene onto the picture so that no frame looks beyond its edge."""
+        height, width = window
+        turn = rng.uniform(-1, 1) * difficulty * (math.pi if rng.random() < 0.25 else 0.1)
+        mirror = np.diag([rng.choice([-1.0, 1.0]), 1.0 if rng.random() < 0.8 else -1.0])
+        rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]) @ mirror
+        # an open shutter looks up to half a step beyond; two pixels spare the filter's border
+        x, y = width / 2 + 2, height / 2 + 2
+        corners = np.array([[-x, -y, 1], [x, -y, 1], [-x, y, 1], [x, y, 1]]).T
+        seen = rotation @ (matrices @ corners).transpose(1, 0, 2).reshape(2, -1)
+        low, high = seen.min(axis=1), seen.max(axis=1)
+        extent = (high - low) * 1.02
+        while (largest := float((np.array(picture.image.size) / extent).min())) < _MIRROR_BELOW:
+            picture = picture.tiled
+        smallest = min(largest, max(_MIRROR_BELOW, largest * (0.9 - 0.5 * difficulty)))
+        scale = math.exp(rng.uniform(math.log(smallest), math.log(largest)))
+        free = np.array(picture.image.size) - scale * extent
+        centre = rng.uniform(0, 1, 2) * free - scale * (low - 0.01 * (high - low))
+        softness = int(rng.random() < 0.2 * difficulty)
+        return cls(picture, scale * rotation, centre, window, softness)
+
+    def render(self, matrices: Floats, shutter: float) -> list[Image.Image]:
+        """Return the frames that cameras see, each (H, W), blurred along the way if the shutter is open."""
+        if not shutter:
+            return [self._frame(matrix) for matrix in matrices]
+        velocity = np.gradient(matrices, axis=0)
+        frames = []
+        for matrix, change in zip(matrices, velocity, strict=True):
+            offsets = np.linspace(-shutter / 2, shutter / 2, _SUB_FRAMES)
+            exposures = [self._frame(matrix + offset * change) for offset in offsets]
+            blended = exposures[0]
+            for number, exposure in enumerate(exposures[1:], start=2):
+                blended = Image.blend(blended, exposure, 1 / number)
+            frames.append(blended)
+        return frames
+
+    def detail(self, matrix: Floats) -> float:
+        """How strong the edges of a frame are in the direction that has least, in steps of brightness.
+
+        A frame with a low value looks the same after some motion: it is flat, or has stripes.
+        """
+        thumbnail = self._frame(matrix).convert("L").resize(_THUMBNAIL, Image.Resampling.BOX)
+        values = np.asarray(thumbnail, np.float64)
+        down, right = np.diff(values, axis=0)[:, 1:].ravel(), np.diff(values, axis=1)[1:].ravel()
+        return math.sqrt(max(0.0, float(np.linalg.eigvalsh(np.cov([down, right], bias=True))[0])))
+
+    def _frame(self, matrix: Floats) -> Image.Image:
+        height, width = self.window
+        linear = self.linear @ matrix[:, :2]
+        shift = self.linear @ matrix[:, 2] + self.centre
+        # Pillow's coordinates begin at the corner of a frame, the matrix's in its middle
+        shift = shift - linear @ np.array([width / 2, height / 2])
+        scale = math.sqrt(abs(float(np.linalg.det(linear))))
+        level = max(0, math.floor(math.log2(max(scale, 1e-6)) + 0.3)) + self.softness
+        level = min(level, len(self.picture.levels) - 1)
+        image, shrink = self.picture.levels[level], 0.5**level
+        a, b, c, d = (shrink * linear).ravel().tolist()
+        e, f = (shrink * shift).tolist()
+        return image.transform((width, height), Image.Transform.AFFINE, (a, b, e, c, d, f), Image.Resampling.BILINEAR)
+
+
+@dataclass(frozen=True, slots=True)
+class _Thing:
+    """Something in front of the scene."""
+
+    image: Image.Image
+    """RGBA, square, transparent outside the thing."""
+    x: Floats
+    """Middle of the thing in each frame without the camera's motion, in pixels from the window's middle, shape (T,)."""
+    y: Floats
+    angle: Floats
+    scale: Floats
+    """Pixels of the frame per pixel of the image."""
+    depth: float | None
+    """How many times the camera's motion it moves by; None for a thing that the camera does not move."""
+
+    def paste(self, frames: list[Image.Image], matrices: Floats, shown: npt.NDArray[np.intp]) -> None:
+        """Paint the thing onto each frame."""
+        for frame, matrix, moment in zip(frames, matrices, shown, strict=True):
+            x, y, angle, scale = self.x[moment], self.y[moment], self.angle[moment], self.scale[moment]
+            if self.depth is not None:
+                inverse = np.linalg.inv(matrix[:, :2])
+                x, y = inverse @ (np.array([x, y]) - self.depth * matrix[:, 2])
+                angle = angle + math.atan2(inverse[1, 0], inverse[0, 0])
+                scale = scale * math.sqrt(float(np.linalg.det(inverse)))
+            self._paste(frame, float(x), float(y), float(angle), float(scale))
+
+    def _paste(self, frame: Image.Image, x: float, y: float, angle: float, scale: float) -> None:
+        side = math.ceil(self.image.width * scale * 1.42) + 2
+        left, top = frame.width / 2 + x - side / 2, frame.height / 2 + y - side / 2
+        column, row = math.floor(left), math.floor(top)
+        if not (-side < column < frame.width and -side < row < frame.height):
+            return
+        cos, sin, half = math.cos(angle) / scale, math.sin(angle) / scale, self.image.width / 2
+        px, py = side / 2 + left - column, side / 2 + top - row  # the thing's middle within the patch
+        affine = (cos, sin, half - cos * px - sin * py, -sin, cos, half + sin * px - cos * py)
+        patch = self.image.transform((side + 1, side + 1), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
+        frame.paste(patch, (column, row), patch)
+
+
+def _things(
+    rng: np.random.Generator,
+    label: int,
+    num_frames: int,
+    window: tuple[int, int],
+    pictures: PictureSource,
+    difficulty: float,
+) -> list[_Thing]:
+    """Draw what is in front of the scene: up to three things, and sometimes a caption."""
+    count = int(rng.choice(4, p=(0.3, 0.35, 0.2, 0.15))) if rng.random() < difficulty else 0
+    things = []
+    for _ in range(count):
+        moves_alone = rng.random() < (0.75 if label == STATIC else 0.5)
+        picture = pictures.choose(rng, difficulty)
+        things.append(_thing(rng, num_frames, window, picture, difficulty, moves_alone=moves_alone))
+    if rng.random() < 0.1 * difficulty:
+        things.append(_caption(rng, num_frames, window, pictures.choose(rng, difficulty)))
+    return things
+
+
+def _thing(
+    rng: np.random.Generator,
+    num_frames: int,
+    window: tuple[int, int],
+    picture: Picture,
+    difficulty: float,
+    *,
+    moves_alone: bool,
+) -> _Thing:
+    """A thing on a curved way of its own, or one that stands nearer than the scene."""
+    height, width = window
+    diameter = min(window) * rng.uniform(0.12, 0.2 + 0.25 * difficulty)
+    image = _cut_out(rng, picture, max(8, math.ceil(diameter)))
+    u = np.linspace(0, 1, num_frames)
+    bend = np.stack([u, u * (1 - u)])
+    reach = rng.uniform(-1, 1, (2, 2)) * np.array([[0.9, 0.8], [0.9, 0.8]]) * (1 if moves_alone else 0)
+    start = rng.uniform(-0.5, 0.5, 2)
+    x = width * (start[0] + reach[0] @ bend)
+    y = height * (start[1] + reach[1] @ bend)
+    angle = rng.uniform(-math.pi, math.pi) + u * rng.uniform(-1, 1) * (1.0 if moves_alone else 0.0)
+    grown = rng.uniform(-0.3, 0.3) if moves_alone else 0.0
+    scale = diameter / image.width * np.exp(u * grown)
+    # two in three of the things with a way of their own are followed by the eye of the camera as little as the scene is
+    depth = float(rng.uniform(1, 1.8))
+    is_fixed = moves_alone and rng.random() < 0.33
+    return _Thing(image, x, y, angle, scale, None if is_fixed else depth)
+
+
+def _caption(rng: np.random.Generator, num_frames: int, window: tuple[int, int], picture: Picture) -> _Thing:
+    """A bright or dark strip with marks at the edge of the picture, as subtitles and station logos."""
+    height, width = window
+    side = max(16, round(min(window) * rng.uniform(0.2, 0.7)))
+    image = Image.new("RGBA", (side, side))
+    draw = ImageDraw.Draw(image)
+    ink, strip = (255, 0) if rng.random() < 0.5 else (0, 255)
+    thick = side * rng.uniform(0.1, 0.2)
+    if rng.random() < 0.5:
+        draw.rectangle((0, side / 2 - thick, side, side / 2 + thick), fill=(strip, strip, strip, 200))
+    x = 0.0
+    while x < side:
+        stroke = max(1.0, side * rng.uniform(0.01, 0.06))
+        draw.rectangle((x, side / 2 - thick / 2, x + stroke, side / 2 + thick / 2), fill=(ink, ink, ink, 255))
+        x += stroke + max(1.0, side * rng.uniform(0.01, 0.06))
+    place = rng.choice([-0.4, 0.4], 2) * (width, height)
+    zeros = np.zeros(num_frames)
+    return _Thing(image, zeros + (0 if rng.random() < 0.5 else place[0]), zeros + place[1], zeros, zeros + 1, None)
+
+
+def _cut_out(rng: np.random.Generator, picture: Picture, side: int) -> Image.Image:
+    """Cut a random shape out of a random place of a picture, RGBA, (side, side)."""
+    level = picture.levels[min(int(rng.integers(3)), len(picture.levels) - 1)]
+    span = min(side, *level.size)
+    left, top = (int(rng.integers(0, free - span + 1)) for free in level.size)
+    image = level.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + span, top + span)).convert("RGBA")
+    mask = Image.new("L", (2 * side, 2 * side))
+    draw = ImageDraw.Draw(mask)
+    shape = rng.integers(3)
+    if shape == 0:
+        draw.ellipse((4, 4, 2 * side - 4, 2 * side - 4), fill=255)
+    elif shape == 1:
+        inset = side * rng.uniform(0.1, 0.6, 2)
+        draw.rounded_rectangle((*inset, *(2 * side - inset)), radius=side * 0.2, fill=255)
+    else:
+        angles = np.sort(rng.uniform(0, 2 * math.pi, int(rng.integers(4, 9))))
+        radii = rng.uniform(0.5, 0.95, len(angles))
+        points = side * (1 + radii * np.stack([np.cos(angles), np.sin(angles)]))
+        draw.polygon([(float(x), float(y)) for x, y in points.T], fill=255)
+    image.putalpha(mask.reduce(2))
+    return image
+
+
+def _develop(rng: np.random.Generator, clip: Pixels, difficulty: float) -> Pixels:
+    """Change light, contrast, gamma and colours, drifting over the clip, and add the noise of a sensor."""
+    num_frames = len(clip)
+    u = np.linspace(0, 1, num_frames)
+    gain = np.exp(difficulty * (rng.uniform(-0.5, 0.25) + rng.uniform(-0.25, 0.25) * u))
+    if rng.random() < 0.1 * difficulty:  # flicker of lamps
+        gain = gain * (1 + 0.06 * np.sin(2 * math.pi * (rng.uniform(1, 8) * u + rng.random())))
+    gamma = np.exp(difficulty * rng.uniform(-0.4, 0.4))
+    contrast = math.exp(difficulty * rng.uniform(-0.8, 0.2))
+    tint = np.exp(0.15 * difficulty * rng.uniform(-1, 1, 3))
+    values = np.linspace(0, 1, 256)
+    curves = gain[:, None, None] * tint[:, None] * (0.5 + contrast * (values**gamma - 0.5))
+    table = (255 * curves.clip(0, 1)).astype(np.uint8)  # (T, 3, 256)
+    if rng.random() < 0.1 * difficulty:
+        clip = np.repeat(clip.mean(axis=-1, keepdims=True, dtype=np.float32).astype(np.uint8), 3, axis=-1)
+    places = (np.arange(num_frames)[:, None] * 3 + np.arange(3)) * 256  # of each curve in the flat table
+    clip = table.ravel()[clip + places[:, None, None, :]]
+    sigma = difficulty * contrast * 12 * rng.uniform(0, 1) ** 2
+    return _add_noise(rng, clip, sigma) if sigma > 0.5 else clip
+
+
+@cache
+def _noise_table() -> npt.NDArray[np.int16]:
+    """Normal numbers times 64."""
+    values = np.random.default_rng(7).standard_normal(_NOISE_LENGTH, dtype=np.float32)
+    return (values * 64).astype(np.int16)
+
+
+def _add_noise(rng: np.random.Generator, clip: Pixels, sigma: float) -> Pixels:
+    """Add noise of this standard deviation, cut anew for each frame from a table because drawing takes time."""
+    table = (_noise_table() * np.int16(round(sigma * 4)) >> 8).astype(np.int16)
+    flat = clip.reshape(len(clip), -1)
+    length = flat.shape[1]
+    noisy = np.empty_like(flat)
+    for number, start in enumerate(rng.integers(0, _NOISE_LENGTH, len(clip))):
+        noise = np.take(table, np.arange(start, start + length), mode="wrap")
+        noisy[number] = (flat[number] + noise).clip(0, 255)
+    return noisy.reshape(clip.shape)
+
+
+def _compress(clip: Pixels, quality: int) -> Pixels:
+    """Send the frames through JPEG; one tall picture takes less time than many small ones."""
+    num_frames, height, width = clip.shape[:3]
+    stored = io.BytesIO()
+    tall = max(1, 65000 // height)
+    parts = []
+    for start in range(0, num_frames, tall):
+        part = clip[start : start + tall]
+        stored.seek(0)
+        stored.truncate()
+        Image.fromarray(part.reshape(-1, width, 3)).save(stored, "JPEG", quality=quality)
+        parts.append(np.asarray(Image.open(stored)).reshape(part.shape))
+    return np.concatenate(parts)

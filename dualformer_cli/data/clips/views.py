@@ -1,0 +1,225 @@
+"""One video becomes its views.
+
+`read_views` runs in a worker process: plan and result are plain picklable data, and every error is a VideoError.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+from einops import rearrange
+
+from dualformer_cli.data.clips import sampling
+from dualformer_cli.data.clips.sampling import Indices, Seconds, TimelineError
+from dualformer_cli.data.clips.transforms import Frames, FrameSizeError, FrameTransform
+from dualformer_cli.errors import TooShortError, VideoError
+from dualformer_cli.video.open import open_video
+from dualformer_cli.video.reader import FileIndex, VideoInfo, VideoReader
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewPlan:
+    """How each video is opened and cut into views; the configuration's `data` section explains the values."""
+
+    num_frames: int
+    frame_interval: int
+    sampling: Literal["interval", "segments"]
+    num_clips: int
+    num_crops: int
+    short_side: int
+    crop_size: int
+    antialias: bool
+    min_frames: int
+    decoder: Literal["auto", "pyav", "decord"]
+    frame_rate: float | None
+    frame_name: str | None = None
+    every_seconds: float | None = None
+    """Cut the video into segments of this length with one clip each, in place of num_clips over the whole of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoViews:
+    """The views of one video, or of some segments of its timeline."""
+
+    info: VideoInfo
+    clips: Frames
+    """uint8, shape (clips * num_crops, num_frames, crop_size, crop_size, 3); the crops of a clip are neighbours."""
+    indices: Indices
+    """Frame numbers of the clips, shape (clips, num_frames)."""
+    num_views: int
+    """Views that belong to one prediction: all of `clips`, or the crops of one segment."""
+    starts_seconds: Seconds | None
+    """Where the segments of `clips` start, shape (clips,); None without a timeline."""
+    ends_seconds: Seconds | None
+    """Where the segments of `clips` end, shape (clips,); None without a timeline."""
+    num_segments: int | None
+    """Segments of the whole timeline, whichever of them were read; None without a timeline."""
+    decode_seconds: float
+    """Time spent to open the video and decode its frames."""
+    preprocess_seconds: float
+    """Time spent to resize and crop the frames and to lay them out as views."""
+    warnings: tuple[str, ...]
+    """What was wrong with the video without making it unusable."""
+    index: FileIndex | None = None
+    """What the next reader of the file need not find out again; None if the one given was right, or there is none."""
+
+
+def read_views(
+    path: str,
+    plan: ViewPlan,
+    segments: slice | None = None,
+    *,
+    start: int = 0,
+    num_frames: int | None = None,
+    index: FileIndex | None = None,
+) -> VideoViews:
+    """Read the views of one video, each needed frame once.
+
+    Args:
+        path: a video file or a folder of numbered frames.
+        plan: how the video is cut into views.
+        segments: which segments of the timeline to read. A long video is read a few segments at a time, so that
+            its clips are never all in memory; the first result tells by num_segments how many there are.
+        start: first frame of the part of the video that counts; a timeline always takes the whole.
+        num_frames: frames of that part; None is the rest of the video.
+        index: of the file, from an earlier result; it may be outdated.
+
+    Raises:
+        VideoError: if the video cannot be read, is too short, or does not fit the plan.
+        ValueError: if segments are asked for that do not exist.
+    """
+    started = perf_counter()
+    transform = _TimedTransform(plan)
+    with open_video(
+        path, decoder=plan.decoder, frame_rate=plan.frame_rate, frame_name=plan.frame_name, index=index
+    ) as reader:
+        available = part_length(reader.info, start, num_frames)
+        check_video(reader.info, available, min_frames=plan.min_frames)
+        starts, ends, indices = _choose_frames(reader, plan, start, available)
+        num_segments = None if starts is None else len(starts)
+        if segments is not None:
+            if starts is None or ends is None or not len(starts[segments]):
+                raise ValueError(f"{segments} selects nothing from {num_segments} segments")
+            starts, ends, indices = starts[segments], ends[segments], indices[segments]
+        needed, positions = np.unique(indices, return_inverse=True)
+        try:
+            frames = reader.read(needed.tolist(), transform)
+        except FrameSizeError as error:  # frames may change size in the middle of a video
+            raise VideoError(path, str(error)) from error
+        warnings = tuple(dict.fromkeys((*reader.info.warnings, *reader.warnings)))
+        info = reader.info
+    arranged = perf_counter()
+    clips = rearrange(frames[positions.reshape(indices.shape)], "k t v h w c -> (k v) t h w c")
+    finished = perf_counter()
+    return VideoViews(
+        info=info,
+        clips=clips,
+        indices=indices,
+        num_views=len(clips) if starts is None else plan.num_crops,
+        starts_seconds=starts,
+        ends_seconds=ends,
+        num_segments=num_segments,
+        decode_seconds=arranged - started - transform.seconds,
+        preprocess_seconds=finished - arranged + transform.seconds,
+        warnings=warnings,
+        index=None if reader.index is index else reader.index,
+    )
+
+
+class _TimedTransform:
+    """A plan's FrameTransform that adds up the time it takes."""
+
+    def __init__(self, plan: ViewPlan) -> None:
+        self.frame_transform = FrameTransform(
+            short_side=plan.short_side,
+            crop_size=plan.crop_size,
+            num_crops=plan.num_crops,
+            antialias=plan.antialias,
+        )
+        self.seconds = 0.0
+
+    def __call__(self, frame: Frames) -> Frames:
+        started = perf_counter()
+        crops = self.frame_transform(frame)
+        self.seconds += perf_counter() - started
+        return crops
+
+
+def part_length(info: VideoInfo, start: int, num_frames: int | None) -> int:
+    """How many frames there are from `start` on, at most `num_frames`."""
+    rest = max(0, info.num_frames - start)
+    return rest if num_frames is None else min(rest, num_frames)
+
+
+def check_video(info: VideoInfo, available: int, *, min_frames: int) -> None:
+    """Refuse a video by what its header says, before any frame is decoded.
+
+    Args:
+        info: the video.
+        available: frames of the part that counts.
+        min_frames: fewer are too short.
+
+    Raises:
+        TooShortError: if there are fewer frames.
+        VideoError: if the frames cannot be resized.
+    """
+    if available < min_frames:
+        frames = "1 frame" if available == 1 else f"{available} frames"
+        part = "" if available == info.num_frames else f" in the listed part (of {info.num_frames})"
+        raise TooShortError(
+            info.path,
+            f"has {frames}{part}; at least {min_frames} are needed, or allow fewer with --set data.min_frames=1",
+        )
+    try:
+        FrameTransform.check(info.height, info.width)
+    except FrameSizeError as error:
+        raise VideoError(info.path, str(error)) from error
+
+
+def _choose_frames(
+    reader: VideoReader, plan: ViewPlan, start: int, available: int
+) -> tuple[Seconds | None, Seconds | None, Indices]:
+    """Return the segments' starts and ends, if the plan has a timeline, and the frame numbers of the clips."""
+    if plan.every_seconds is not None:
+        try:
+            return _timeline(reader, plan, plan.every_seconds)
+        except TimelineError as error:
+            raise VideoError(reader.info.path, str(error)) from error
+    if plan.sampling == "segments":
+        return None, None, start + sampling.segment_clip(available, num_frames=plan.num_frames)[None]
+    indices = sampling.test_clips(
+        available, num_frames=plan.num_frames, frame_interval=plan.frame_interval, num_clips=plan.num_clips
+    )
+    return None, None, start + indices
+
+
+def _timeline(reader: VideoReader, plan: ViewPlan, every_seconds: float) -> tuple[Seconds, Seconds, Indices]:
+    times, duration_seconds = _frame_times(reader, plan), reader.info.duration_seconds
+    if plan.sampling == "segments":
+        return sampling.timeline_segment_clips(
+            times, num_frames=plan.num_frames, every_seconds=every_seconds, duration_seconds=duration_seconds
+        )
+    return sampling.timeline_clips(
+        times,
+        num_frames=plan.num_frames,
+        frame_interval=plan.frame_interval,
+        every_seconds=every_seconds,
+        duration_seconds=duration_seconds,
+    )
+
+
+def _frame_times(reader: VideoReader, plan: ViewPlan) -> Seconds:
+    """Return when each frame is shown: what the file says, else even steps of its or the user's frame rate."""
+    if reader.times_seconds is not None:
+        return reader.times_seconds
+    fps = reader.info.fps or plan.frame_rate
+    if fps is None:
+        raise VideoError(
+            reader.info.path,
+            f"has no frame rate, so it cannot be cut every {plan.every_seconds:g} seconds; "
+            "give the one it was recorded at, for example --set data.frame_rate=25",
+        )
+    return np.arange(reader.info.num_frames) / fps

@@ -1,0 +1,1 @@
+"""The published datasets: addresses and facts, annotation files, class names, official lists."""

@@ -1,0 +1,431 @@
+"""A downloaded dataset becomes the lists of its official splits: annotations are joined with the files that are there.
+
+What is not there is left out and counted; nothing is put in its place.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dualformer_cli.data.datasets.annotations import (
+    Annotation,
+    ClassIndex,
+    Part,
+    read_annotations,
+    read_class_index,
+    there_files,
+    wanted_files,
+)
+from dualformer_cli.data.datasets.catalogue import Catalogue, DatasetEntry
+from dualformer_cli.data.datasets.files_on_disk import PREPARED, Shelf, find_videos, stem_of
+from dualformer_cli.data.datasets.presence import by_split, published_beyond
+from dualformer_cli.data.lists.folders import Row, Video, VideoFolder, VideoList
+from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.data.lists.matching import ClassLookup, match_classes
+from dualformer_cli.errors import DualFormerError, nearest
+
+_FEW = 5
+"""Examples named of each kind of thing that was found."""
+
+
+@dataclass(slots=True)
+class _Split:
+    """What became of the annotations of one split."""
+
+    annotated: int = 0
+    rows: list[tuple[int, Annotation]] = field(default_factory=list)
+    """Number of the video, and what is said of it."""
+    missing: list[str] = field(default_factory=list)
+    unlabelled: int = 0
+    repeated: int = 0
+    conflicting: list[str] = field(default_factory=list)
+    """Videos with two different classes where one is asked for."""
+    ambiguous: list[str] = field(default_factory=list)
+    """Videos of whose name there are several."""
+
+
+def prepared_folder(root: Path, name: str) -> Path:
+    """Return where the lists of a dataset go, below the folder of all datasets."""
+    return root / name / PREPARED
+
+
+def read_dataset(catalogue: Catalogue, name: str, root: Path, *, takes_frames: bool = False) -> VideoFolder:
+    """Join the annotations of a dataset with the videos that are there.
+
+    Args:
+        catalogue: what is known of datasets.
+        name: as `Catalogue.datasets` has it.
+        root: folder below which `download` put it.
+        takes_frames: of a video that is there as a file and in frames, take the frames.
+
+    Returns:
+        The videos, and a list for each official split; of HVU for each split and group of tags, of ActivityNet also of
+        the annotated parts. Class numbers are those of the index file that came with the data, else of our own.
+
+    Raises:
+        DualFormerError: if annotations or all videos are missing, or they cannot be read.
+    """
+    entry = catalogue.datasets[name]
+    annotations = root / name / "annotations"
+    said = read_annotations(entry.annotation_format, annotations) if entry.annotation_format else []
+    if not said:
+        raise DualFormerError(
+            f"no annotations of {name} are in {str(annotations)!r}{_wanted_and_there(entry, annotations)}; dualformer "
+            f"download {name} --only annotations --root {root!s} fetches them, or says what to do by hand"
+        )
+    classes = _Classes(entry, annotations)
+    videos = root / (entry.videos_of or name)
+    shelf = Shelf(find_videos(videos, entry.not_used), takes_frames=takes_frames)
+    classes.notes += [*_not_used(entry, root / name), *_fewer_than_published(entry, said)]
+    if entry.folders_tell_labels:
+        said += _labelled_by_folder(said, shelf, classes)
+    splits = _join(said, shelf, classes, is_multi_label=entry.labels == "multi")
+    if not any(split.rows for split in splits.values()):
+        raise DualFormerError(_nothing_there(entry, name, root, videos, shelf))
+    return _content(entry, name, videos, splits, shelf, classes)
+
+
+def _fewer_than_published(entry: DatasetEntry, said: Iterable[Annotation]) -> list[str]:
+    """Say of which splits the annotations name fewer videos than are published."""
+    counts = Counter(split for split, _, _ in {_key(annotation) for annotation in said})
+    return [
+        f"the annotations of {split} name {count} videos, and {published} are published: they are cut off, or an "
+        "edition of their own"
+        for split, count in sorted(counts.items(), key=by_split)
+        if (published := published_beyond(entry, split, count)) is not None
+    ]
+
+
+def _wanted_and_there(entry: DatasetEntry, annotations: Path) -> str:
+    """Say what the annotations should be called, and what is there, if anything is."""
+    there = there_files(annotations)
+    if not there:
+        return ""
+    shown = ", ".join(there[:_FEW]) + (f" and {len(there) - _FEW} more" if len(there) > _FEW else "")
+    return f": looked for {wanted_files(entry.annotation_format)} and other spellings of them, and there is {shown}"
+
+
+def _not_used(entry: DatasetEntry, folder: Path) -> list[str]:
+    """Say what is there and not used, and why."""
+    there: dict[str, list[str]] = defaultdict(list)
+    for name, why in entry.not_used.items():
+        if (folder / name).exists():
+            there[why].append(name)
+    return [f"{' and '.join(names)} not used: {why}" for why, names in there.items()]
+
+
+def _nothing_there(entry: DatasetEntry, name: str, root: Path, videos: Path, shelf: Shelf) -> str:
+    if shelf.paths:
+        found = f"there are {len(shelf.paths)} videos in {str(videos)!r}, such as {shelf.paths[0]!r}, and no one is"
+        return (
+            f"{found} among the annotated and labelled videos of {name}; is it another dataset, or were files renamed?"
+        )
+    source = entry.videos_of or name
+    return (
+        f"no videos of {name} are in {str(videos)!r}; dualformer download {source} --only videos --root {root!s} "
+        "fetches them, or says what to do by hand"
+    )
+
+
+class _Classes:
+    """The classes of a dataset in the order that counts: that of its own index file, else that of ours."""
+
+    def __init__(self, entry: DatasetEntry, annotations: Path) -> None:
+        self._entry = entry
+        shipped = {self._group(source): load_class_names(source) for source in entry.classes}
+        index = read_class_index(entry.annotation_format or "", annotations)
+        self.notes: list[str] = []
+        self.unknown: Counter[str] = Counter()
+        """Labels of a multi-label dataset that are no class."""
+        groups = shipped if index is None else index.groups
+        if index is not None and shipped:
+            self._compare(index, shipped)
+        self.groups: dict[str, list[str]] = groups or {"": []}
+        self.source = index.path if index else f"the class list {', '.join(entry.classes)} of this package"
+        self.is_grouped = len(self.groups) > 1
+        self._lookups = {group: ClassLookup(names) for group, names in self.groups.items()}
+        self._group_of = {name: group for group, names in self.groups.items() for name in names}
+
+    def _group(self, source: str) -> str:
+        """Return what a shipped list is a group of: hvu_action of action."""
+        return source.partition("_")[2] if len(self._entry.classes) > 1 else ""
+
+    def _compare(self, index: ClassIndex, shipped: Mapping[str, list[str]]) -> None:
+        for group, names in index.groups.items():
+            match = match_classes(names, shipped.get(group, []))
+            if match is not None:
+                of = f" of {group}" if group else ""
+                message = match.message.replace("data and model have", "both have").replace("the data", "this file")
+                message = message.replace("the model", "ours")
+                self.notes.append(
+                    f"the classes{of} are numbered as in {index.path!r}, which is not our order: {message}"
+                )
+
+    def lookup(self, annotation: Annotation) -> list[tuple[str, int]]:
+        """Return the group and the number of each class of a video.
+
+        Raises:
+            DualFormerError: if one is none of the classes; of a grouped dataset such are counted and left out.
+        """
+        found = []
+        for label in annotation.labels:
+            group = self._group_of.get(str(label), next(iter(self.groups)))
+            number = label if isinstance(label, int) else self._lookups[group].find(label)
+            names = self.groups[group]
+            if isinstance(label, int) and not names:
+                found.append((group, label))
+            elif number is not None and 0 <= number < len(names):
+                found.append((group, number))
+            elif self.is_grouped:
+                self.unknown[str(label)] += 1
+            else:
+                raise self._error(annotation, label, names)
+        return list(dict.fromkeys(found))
+
+    def _error(self, annotation: Annotation, label: str | int, names: Sequence[str]) -> DualFormerError:
+        hint = nearest(str(label), names) if isinstance(label, str) else f"; they count from 0 to {len(names) - 1}"
+        return DualFormerError(
+            f"{annotation.where}: {label!r} is none of the {len(names)} classes of {self.source}{hint or ''}; fetch "
+            "the annotations again, or put the class names, one a line in the order of their numbers, into classes.txt "
+            "beside them"
+        )
+
+    def number_names(self, labels: Iterable[int]) -> None:
+        """Name classes by their numbers, where nothing names them."""
+        if self.groups == {"": []}:
+            self.groups = {"": [str(number) for number in range(max(labels, default=-1) + 1)]}
+            self.notes.append("nothing names the classes, which are called by their numbers")
+
+    def find(self, folder: str) -> str | None:
+        """Return the class that a folder is called after."""
+        (names,) = self.groups.values()
+        number = self._lookups[""].find(folder)
+        return None if number is None else names[number]
+
+
+def _labelled_by_folder(said: Iterable[Annotation], shelf: Shelf, classes: _Classes) -> list[Annotation]:
+    """Return annotations of the videos of train and val that lack one and are in a folder called after a class."""
+    known = {name for annotation in said for name in annotation.names}
+    found = []
+    for number, path in enumerate(shelf.paths):
+        split = shelf.tops[number].rpartition("_")[2]
+        stem = stem_of(path)
+        folder = os.path.basename(os.path.dirname(path))
+        label = classes.find(folder) if split in ("train", "val") and stem not in known else None
+        if label is not None:
+            found.append(Annotation(split, (stem,), (label,), f"folder of {path!r}", folder))
+    if found:
+        classes.notes.append(
+            f"{len(found)} videos that the annotations lack have the class of the archive they came in, such as "
+            f"{found[0].names[0]}"
+        )
+    return found
+
+
+def _join(said: list[Annotation], shelf: Shelf, classes: _Classes, *, is_multi_label: bool) -> dict[str, _Split]:
+    """Find the video of every annotation."""
+    distinct = {annotation.names for annotation in said}  # some are in several splits
+    others = Counter(name for names in distinct for name in names[1:])
+    found: dict[str, _Split] = defaultdict(_Split)
+    seen: dict[tuple[str, tuple[str, ...], str], Annotation] = {}
+    conflicting = _conflicting(said) if not is_multi_label else set()
+    for annotation in said:
+        split = found[annotation.split]
+        key = _key(annotation)
+        if key in seen:
+            split.repeated += 1
+            continue
+        seen[key] = annotation
+        split.annotated += 1
+        number = _find(annotation, shelf, others, split)
+        if number is None:
+            continue
+        if key in conflicting:
+            split.conflicting.append(annotation.names[0])
+        elif not annotation.labels:
+            split.unlabelled += 1
+        else:
+            split.rows.append((number, annotation))
+    return dict(sorted(found.items(), key=by_split))
+
+
+def _key(annotation: Annotation) -> tuple[str, tuple[str, ...], str]:
+    return annotation.split, annotation.names, annotation.folder
+
+
+def _conflicting(said: Iterable[Annotation]) -> set[tuple[str, tuple[str, ...], str]]:
+    """Return the videos that are annotated twice, with different labels."""
+    labels: dict[tuple[str, tuple[str, ...], str], tuple[str | int, ...]] = {}
+    found = set()
+    for annotation in said:
+        key = _key(annotation)
+        if labels.setdefault(key, annotation.labels) != annotation.labels:
+            found.add(key)
+    return found
+
+
+def _find(annotation: Annotation, shelf: Shelf, others: Mapping[str, int], split: _Split) -> int | None:
+    """Return the video of an annotation, or None after noting why there is none."""
+    folder = annotation.folder
+    for position, name in enumerate(annotation.names):
+        numbers = shelf.of(name, annotation.split)
+        if folder:
+            numbers = shelf.in_place(name, annotation.split, folder)
+        elif numbers and position > 0 and others[name] > 1:  # an id, and videos of other times have it too
+            numbers = shelf.in_folder(numbers, str(annotation.labels[0])) if annotation.labels else []
+            if not numbers:
+                split.ambiguous.append(annotation.names[0])
+                return None
+        if numbers:
+            return shelf.take(numbers)
+    split.missing.append(os.path.join(annotation.folder, annotation.names[0]))
+    return None
+
+
+def _content(
+    entry: DatasetEntry, name: str, folder: Path, splits: Mapping[str, _Split], shelf: Shelf, classes: _Classes
+) -> VideoFolder:
+    """Number the videos that are used, and make the lists."""
+    rows = [(split, row) for split, found in splits.items() for row in found.rows]
+    classes.number_names(label for _, (_, said) in rows for label in said.labels if isinstance(label, int))
+    renumbered: dict[int, int] = {}
+    videos: list[Video] = []
+    for split, (number, said) in rows:
+        if number not in renumbered:
+            renumbered[number] = len(videos)
+            labels = tuple(classes.groups[group][label] for group, label in classes.lookup(said))
+            videos.append(Video(shelf.paths[number], labels, split.partition("_")[0]))
+    lists = []
+    for split, found in splits.items():
+        own = [(renumbered[number], said) for number, said in found.rows]
+        lists += _lists(entry, name, split, own, classes)
+    grouped = classes.is_grouped
+    return VideoFolder(
+        folder=str(folder),
+        layout=f"{entry.title}, its own splits",
+        videos=videos,
+        class_names=[label for names in classes.groups.values() for label in names],
+        is_multi_label=entry.labels == "multi",
+        notes=[*classes.notes, *_notes(splits, classes, lists, shelf), *([_GROUPED] if grouped else [])],
+        lists=lists,
+        facts={"dataset": _facts(entry, name, splits, shelf)},
+    )
+
+
+_GROUPED = "a list holds the videos that have tags of its group: of the others, nobody said what they lack"
+
+
+def _lists(
+    entry: DatasetEntry, name: str, split: str, rows: Sequence[tuple[int, Annotation]], classes: _Classes
+) -> list[VideoList]:
+    """Return the lists of one split: one for each group of classes, and one of parts where these are annotated."""
+    is_multi_label = entry.labels == "multi"
+    kind, _, number = split.partition("_")
+    old_name = f"{name}_{kind}_split_{number}" if number.isdecimal() else f"{name}_{split}_list"
+    looked_up = [(video, classes.lookup(said)) for video, said in rows]
+    lists = []
+    for group, names in classes.groups.items():
+        own = []
+        for video, found in looked_up:
+            labels = tuple(label for of, label in found if of == group)
+            if labels:
+                own.append(Row(video, labels if is_multi_label else labels[:1]))
+        listed = f"{group}/{split}" if classes.is_grouped else split
+        lists.append(
+            VideoList(
+                name=listed,
+                old_name=old_name,
+                class_names=names,
+                is_multi_label=is_multi_label,
+                rows=own,
+                group=group if classes.is_grouped else "",
+            )
+        )
+    parts = [_part_row(video, part, said, classes) for video, said in rows for part in said.parts if not part.problem]
+    if parts:
+        own_name = f"{split}_clips"
+        old = f"{name}_{own_name}_list"
+        lists.append(replace(lists[0], name=own_name, old_name=old, rows=parts))
+    return lists
+
+
+def _part_row(video: int, part: Part, said: Annotation, classes: _Classes) -> Row:
+    ((_, label),) = classes.lookup(replace(said, labels=(part.label,)))
+    return Row(video, (label,), (part.start_seconds, part.end_seconds))
+
+
+def _notes(splits: Mapping[str, _Split], classes: _Classes, lists: Sequence[VideoList], shelf: Shelf) -> list[str]:
+    """Say what is odd, and what was left out beside what is missing."""
+    notes = []
+    for split, found in splits.items():
+        if found.unlabelled:
+            notes.append(f"{found.unlabelled} videos of {split} have no label in the annotations and are left out")
+        if found.repeated:
+            notes.append(f"{found.repeated} annotations of {split} repeat a video, which is listed once")
+        for names, why in (
+            (found.conflicting, "are annotated twice with different classes and are left out"),
+            (found.ambiguous, "share their file's name with others and are left out"),
+        ):
+            if names:
+                notes.append(f"{len(names)} videos of {split} {why}, such as {names[0]!r}")
+        several = sum(len(said.labels) > 1 for _, said in found.rows)
+        if several and not lists[0].is_multi_label:
+            notes.append(f"{several} videos of {split} have several classes, of which the first is listed")
+        other = splits.get(split.replace("train", "val", 1)) if split.startswith("train") else None
+        shared = {number for number, _ in found.rows} & {number for number, _ in (other.rows if other else ())}
+        if shared:
+            example = shelf.paths[min(shared)]
+            notes.append(f"{len(shared)} videos are in {split} and in its val split, such as {example!r}")
+        notes += _part_notes(split, [said for _, said in found.rows])
+    if classes.unknown:
+        tag, _ = classes.unknown.most_common(1)[0]
+        notes.append(
+            f"{len(classes.unknown)} tags are in no group of {classes.source} and are left out, such as {tag!r}"
+        )
+    return notes
+
+
+def _part_notes(split: str, said: Iterable[Annotation]) -> list[str]:
+    """Count the annotated parts of which not all can be listed, by what is wrong with them."""
+    examples: dict[str, list[str]] = defaultdict(list)
+    for annotation in said:
+        for part in annotation.parts:
+            if part.problem:
+                why = f"{part.problem} and are left out"
+            elif part.ends_beyond:
+                why = "end beyond the end of their video and are taken up to it"
+            else:
+                continue
+            examples[why].append(f"{annotation.names[0]} {part.start_seconds:g} to {part.end_seconds:g} s")
+    return [f"{len(found)} annotated parts of {split} {why}, such as {found[0]}" for why, found in examples.items()]
+
+
+def _facts(entry: DatasetEntry, name: str, splits: Mapping[str, _Split], shelf: Shelf) -> dict[str, Any]:
+    """Return the counts for the summary."""
+    unused = [path for number, path in enumerate(shelf.paths) if number not in shelf.used]
+    return {
+        "name": name,
+        "title": entry.title,
+        "metric": entry.metric,
+        "splits": {
+            split: {
+                "annotated": found.annotated,
+                "published": published_beyond(entry, split, found.annotated),
+                "listed": len(found.rows),
+                "missing": len(found.missing),
+                "unlabelled": found.unlabelled,
+                "repeated": found.repeated,
+                "conflicting": len(found.conflicting),
+                "ambiguous": len(found.ambiguous),
+                "missing_videos": found.missing if len(found.missing) < found.annotated else [],
+            }
+            for split, found in splits.items()
+        },
+        "copies": {"videos": len(shelf.copies), "examples": shelf.copies[:_FEW]},
+        "not_annotated": {"videos": len(unused), "examples": unused[:_FEW]},
+    }

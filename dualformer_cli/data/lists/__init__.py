@@ -1,0 +1,1 @@
+"""Which videos with which labels: manifests, older formats, folders of class folders, class names."""

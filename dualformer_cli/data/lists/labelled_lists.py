@@ -1,0 +1,135 @@
+"""Lists that people have become what `prepare` works on: their videos, labels and splits."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dualformer_cli.data.lists.folders import SPLIT_WORDS, Video, VideoFolder
+from dualformer_cli.data.lists.manifest import Manifest, check_class_names, read_manifest
+from dualformer_cli.data.lists.tables import SPLIT_NAMES
+from dualformer_cli.errors import DualFormerError
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    manifest: Manifest
+    splits: list[str | None]
+    """Of each row."""
+
+
+def read_lists(sources: Sequence[str], *, group_pattern: str | None = None) -> VideoFolder:
+    """Return the videos of one list or several, with their labels.
+
+    A list is a split if its file name says so (train.csv, kinetics_val.txt), or its column `split` says it of each row;
+    else a random split is drawn.
+
+    Args:
+        sources: manifests, tables or lists in one of the older formats.
+        group_pattern: regular expression for the path that names a group; refused, as lists are not searched.
+
+    Raises:
+        DualFormerError: if a list cannot be read, or a video is in two of them.
+    """
+    if group_pattern is not None:
+        raise DualFormerError("--group-pattern goes with a folder of videos; a list has --group-column")
+    lists = [_read(source, is_alone=len(sources) == 1) for source in sources]
+    files = [os.path.abspath(file) for listed in lists for file in listed.manifest.files]
+    folder = os.path.commonpath([os.path.dirname(file) for file in files])
+    names = _class_names(lists)
+    videos: list[Video] = []
+    first_seen: dict[str, str] = {}
+    for listed in lists:
+        own, source = _names_of(listed.manifest, names), listed.manifest.source
+        for sample, split, file in zip(listed.manifest.samples, listed.splits, listed.manifest.files, strict=True):
+            path = os.path.relpath(os.path.abspath(file), folder)
+            if path in first_seen:
+                raise DualFormerError(f"{sample.path!r} is in {first_seen[path]!r} and in {source!r}; keep one of them")
+            if sample.start:
+                advice = "train and eval read it as it is"
+                raise DualFormerError(f"list {source!r} names parts of videos, such as of {sample.path!r}; {advice}")
+            first_seen[path] = source
+            videos.append(Video(path, tuple(own[label] for label in sample.labels), split))
+    if not any(video.labels for video in videos):
+        raise DualFormerError(f"list {sources[0]!r} has no labels; add them, a class name or number after each path")
+    some = {video.split for video in videos}
+    if None in some and len(some) > 1:
+        raise DualFormerError(f"some rows of {' and '.join(sources)} have a split and others none; fill it in for all")
+    check_class_names(names)
+    shown = ", ".join(repr(os.path.basename(source)) for source in sources)
+    return VideoFolder(
+        folder=folder,
+        layout=f"{'a list' if len(sources) == 1 else 'lists'}{'' if None in some else ' with splits'} ({shown})",
+        videos=videos,
+        class_names=names,
+        is_multi_label=any(listed.manifest.is_multi_label for listed in lists),
+        notes=list(dict.fromkeys(warning for listed in lists for warning in listed.manifest.warnings)),
+    )
+
+
+def _read(source: str, *, is_alone: bool) -> _Listed:
+    text, splits = _without_splits(source)
+    manifest = read_manifest(source, text=text)
+    if splits is not None:
+        return _Listed(manifest, splits)
+    words = re.split(r"[^a-z]+", os.path.splitext(os.path.basename(source))[0].lower())
+    found = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
+    split = found.pop() if len(found) == 1 else None
+    if split is None and not is_alone:
+        raise DualFormerError(f"list {source!r}: its name does not say which split it is; call it train, val or test")
+    return _Listed(manifest, [None if is_alone else split] * len(manifest))
+
+
+def _without_splits(source: str) -> tuple[str | None, list[str | None] | None]:
+    """Return the text of a table without its column of splits, and what that said; twice None if it has none."""
+    try:
+        with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            text = file.read()
+    except (OSError, ValueError):
+        return None, None  # whoever reads it says why
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    delimiter = max(",;\t", key=header.count)
+    names = [name.strip().strip('"').lower() for name in header.split(delimiter)]
+    column = next((names.index(name) for name in SPLIT_NAMES if name in names), None)
+    if column is None or "youtube_id" in names:
+        return None, None
+    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(row)]
+    splits: list[str | None] = []
+    for number, row in enumerate(rows[1:], start=2):
+        value = row[column].strip().lower() if column < len(row) else ""
+        if value and value not in SPLIT_WORDS:
+            raise DualFormerError(
+                f"list {source!r}, row {number}: {value!r} is no split; these are {', '.join(SPLIT_WORDS)}"
+            )
+        splits.append(SPLIT_WORDS.get(value))
+    rest = io.StringIO(newline="")
+    writer = csv.writer(rest, delimiter=delimiter, lineterminator="\n")
+    writer.writerows([value for place, value in enumerate(row) if place != column] for row in rows)
+    return rest.getvalue(), splits
+
+
+def _class_names(lists: Sequence[_Listed]) -> list[str]:
+    """Return the classes of all lists: the names of one that has them all, else all names in order, else numbers."""
+    named = [listed.manifest.class_names for listed in lists if listed.manifest.class_names is not None]
+    if named:
+        longest = max(named, key=len)
+        everything = {name for names in named for name in names}
+        return list(longest) if everything <= set(longest) else sorted(everything)
+    labels = [label for listed in lists for sample in listed.manifest.samples for label in sample.labels]
+    return [str(number) for number in range(max(labels, default=-1) + 1)]
+
+
+def _names_of(manifest: Manifest, names: Sequence[str]) -> Sequence[str]:
+    """Return what each label of a list is called."""
+    if manifest.class_names is not None:
+        return manifest.class_names
+    highest = max((label for sample in manifest.samples for label in sample.labels), default=-1)
+    if highest >= len(names):
+        raise DualFormerError(
+            f"list {manifest.source!r} has label {highest}, and there are {len(names)} classes, numbered from 0"
+        )
+    return names

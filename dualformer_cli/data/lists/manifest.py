@@ -1,0 +1,434 @@
+"""The list of videos with their labels, whatever its format, and the lists of class names."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.resources import files
+from itertools import zip_longest
+from pathlib import Path
+from typing import Literal
+
+from dualformer_cli.data.lists.listed_files import find_files
+from dualformer_cli.data.lists.matching import ClassLookup, ClassMatch, match_classes
+from dualformer_cli.data.lists.named_labels import names_in_list
+from dualformer_cli.data.lists.older_formats import ListFormat, format_json, format_lines, parse_json, parse_lines
+from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable
+from dualformer_cli.data.lists.tables import (
+    COLUMNS,
+    LABEL_NAMES,
+    PATH_NAMES,
+    find_delimiter,
+    format_table,
+    parse_table,
+    unknown_header,
+)
+from dualformer_cli.errors import DualFormerError, nearest
+from dualformer_cli.system.files import atomic_path
+
+__all__ = [
+    "ClassMatch",
+    "ListFormat",
+    "Manifest",
+    "ReadFormat",
+    "Sample",
+    "load_class_names",
+    "match_classes",
+    "read_manifest",
+    "shipped_class_lists",
+    "write_list",
+    "write_manifest",
+]
+
+ReadFormat = Literal[
+    "auto", "manifest", "video", "rawframe", "rawframe_offset", "multilabel_video", "multilabel_rawframe", "json"
+]
+
+_MAX_BYTES = 16 * 2**20
+_MAX_LIST_BYTES = 2**30
+_CLASSES = "classes.txt"
+_JSON = re.compile(r"\s*(?:\[\s*(?:\{|\]\s*$)|\{\s*(?:\"|\}\s*$))")
+"""Start of a JSON list or object; names of videos start with brackets too."""
+
+
+def shipped_class_lists() -> tuple[str, ...]:
+    """Names of the class lists in the package, such as kinetics400."""
+    folder = files("dualformer_cli.data.datasets") / "classes"
+    return tuple(sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt")))
+
+
+def load_class_names(source: str) -> list[str]:
+    """Read class names; line n of the list names class n - 1.
+
+    Args:
+        source: a shipped list's name, or a text file with one name a line.
+
+    Raises:
+        DualFormerError: if there is no such list, or the file is empty, unreadable or holds a name twice.
+    """
+    shipped = shipped_class_lists()
+    if source in shipped:
+        text = (files("dualformer_cli.data.datasets") / "classes" / f"{source}.txt").read_text(encoding="utf-8")
+    else:
+        text = _read(Path(source), shipped)
+    names = [line.strip() for line in text.splitlines()]
+    while names and not names[-1]:
+        names.pop()
+    if not names:
+        raise DualFormerError(f"class list {source!r} is empty; it needs one class name a line")
+    first_seen: dict[str, int] = {}
+    for line, name in enumerate(names, start=1):
+        if not name:
+            raise DualFormerError(f"class list {source!r}: line {line} is empty; every line names one class")
+        if name in first_seen:
+            raise DualFormerError(f"class list {source!r}: {name!r} is on lines {first_seen[name]} and {line}")
+        first_seen[name] = line
+    return names
+
+
+def _read(path: Path, shipped: tuple[str, ...]) -> str:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise DualFormerError(f"class list {str(path)!r} is larger than 16 MiB; it needs one class name a line")
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        hint = nearest(str(path), shipped)
+        ships = f"{hint} The" if hint else "; the"
+        names = ", ".join(shipped)
+        raise DualFormerError(f"class list {str(path)!r} not found{ships} package ships {names}") from None
+    except (OSError, ValueError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, ValueError) else error.strerror
+        raise DualFormerError(f"class list {str(path)!r} cannot be read: {reason}") from None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Videos and labels of one list, in its order."""
+
+    samples: list[Sample]
+    class_names: list[str] | None = None
+    """Name of each class; None if nothing says."""
+    is_multi_label: bool = False
+    """Whether a row may have several labels."""
+    source: str = ""
+    """The list's file, as named by the user."""
+    root: str = ""
+    """Folder that relative paths start from."""
+    warnings: tuple[str, ...] = ()
+    """What the user should know about the list."""
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    @cached_property
+    def files(self) -> list[str]:
+        """Where the file or folder of each sample is."""
+        return find_files(self.root, [sample.path for sample in self.samples])
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over the rows: paths as listed, labels, parts and status, in order; format and spacing are left out.
+
+        The same rows in a folder elsewhere, or in another format that can hold them, have the same fingerprint.
+        """
+        digest = hashlib.sha256()
+        for sample in self.samples:
+            status = "" if sample.status == "ok" else repr(sample.status)
+            row = f"{sample.path}\0{sample.labels}\0{sample.start}\0{sample.num_frames}\0{status}\n"
+            digest.update(row.encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+def read_manifest(
+    source: str,
+    *,
+    root: str | None = None,
+    list_format: ReadFormat = "auto",
+    classes: Sequence[str] | None = None,
+    label_group: str | None = None,
+    text: str | None = None,
+) -> Manifest:
+    """Read a list of videos and labels.
+
+    Class names are those in classes.txt beside the list, else `classes`. Rows that `prepare` found unusable are kept,
+    with their status.
+
+    Args:
+        source: a manifest, Kinetics annotations, or one of the older list formats.
+        root: folder that relative paths start from; None is the list's own.
+        list_format: auto finds out, and complains where several formats fit.
+        classes: class names in the order of their numbers.
+        label_group: which labels of a JSON list to read whose labels come in groups; rows without any of it are left
+            out.
+        text: of the list, where it is not read as it lies there.
+
+    Raises:
+        DualFormerError: if the list cannot be read; the message names the line, its text and what is allowed.
+    """
+    if root is not None and not os.path.isdir(root):
+        raise DualFormerError(
+            f"folder {root!r}, where the paths of list {source!r} start, does not exist; mend the root"
+        )
+    folder = os.path.dirname(source)
+    text = _decode(_read_list(source), source) if text is None else text
+    class_names, warnings = _find_class_names(folder, classes)
+    if label_group is None and not os.path.exists(os.path.join(folder, _CLASSES)):
+        class_names, warnings = _names_of_its_own(text, source, class_names)
+    lookup = None if class_names is None else ClassLookup(class_names)
+    with _uncollected():
+        parsed = _parse(text, list_format, Labels(source, lookup), label_group)
+    return Manifest(
+        samples=parsed.samples,
+        class_names=class_names,
+        is_multi_label=parsed.is_multi_label,
+        source=source,
+        root=folder if root is None else root,
+        warnings=(*warnings, *(f"list {source!r}: {warning}" for warning in parsed.warnings)),
+    )
+
+
+def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> None:
+    """Write a manifest, and classes.txt beside it if class names are known.
+
+    Relative paths are written relative to the new file's folder, so that it can be read without a root.
+
+    Raises:
+        DualFormerError: if a file cannot be written, or a classes.txt with other classes is there.
+    """
+    target = os.fspath(path)
+    data = manifest_text(manifest, target)
+    if manifest.class_names is not None:
+        _write_classes(manifest.class_names, os.path.join(os.path.dirname(target), _CLASSES))
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(data)
+
+
+def manifest_text(manifest: Manifest, target: str) -> bytes:
+    """Return what `write_manifest` would write to the file `target`.
+
+    Raises:
+        DualFormerError: if no file can have the name of a row.
+    """
+    folder = os.path.dirname(target)
+    prefix = os.path.relpath(os.path.realpath(manifest.root), os.path.realpath(folder))
+    samples = manifest.samples
+    if prefix != os.curdir:
+        samples = [replace(sample, path=os.path.join(prefix, sample.path)) for sample in samples]
+    return _encode(format_table(samples, is_multi_label=manifest.is_multi_label), samples, target)
+
+
+def write_list(manifest: Manifest, path: str | os.PathLike[str], list_format: ListFormat) -> int:
+    """Write one of the older list formats, with paths as they are listed: relative ones start from `manifest.root`.
+
+    Rows that are not usable are left out, as these formats cannot say so; sizes and frame rates are left out too.
+
+    Returns:
+        How many rows were left out.
+
+    Raises:
+        DualFormerError: if a row would not read back as it is, or the file cannot be written.
+    """
+    target = os.fspath(path)
+    data, num_left_out = list_text(manifest, target, list_format)
+    with atomic_path(target) as temporary:
+        temporary.write_bytes(data)
+    return num_left_out
+
+
+def list_text(manifest: Manifest, target: str, list_format: ListFormat) -> tuple[bytes, int]:
+    """Return what `write_list` would write to the file `target`, and how many rows it leaves out.
+
+    Raises:
+        DualFormerError: if a row would not read back as it is.
+    """
+    if manifest.is_multi_label and list_format in ("video", "rawframe", "rawframe_offset"):
+        raise DualFormerError(
+            f"cannot write {target!r}: a {list_format} list has one label a row, and this list is multi-label; "
+            "write a multilabel_video, multilabel_rawframe or json list, or a manifest"
+        )
+    samples = [sample for sample in manifest.samples if sample.is_usable]
+    text = format_json(samples) if list_format == "json" else format_lines(samples, list_format)
+    lookup = None if manifest.class_names is None else ClassLookup(manifest.class_names)
+    data = _encode(text, samples, target)
+    _check_reads_back(data, samples, list_format, Labels(target, lookup))
+    return data, len(manifest) - len(samples)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector from searching rows that are all kept: a quarter of the time of a long list."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def _read_list(source: str) -> bytes:
+    try:
+        status = os.stat(source)
+        if stat.S_ISDIR(status.st_mode):
+            raise DualFormerError(f"list {source!r} is a folder; dualformer prepare makes a manifest of one")
+        if not stat.S_ISREG(status.st_mode):
+            raise DualFormerError(f"list {source!r} is not a regular file")
+        if status.st_size > _MAX_LIST_BYTES:
+            raise DualFormerError(f"list {source!r} is larger than 1 GiB; it needs one video a line")
+        with open(source, "rb") as file:
+            return file.read()
+    except FileNotFoundError:
+        raise DualFormerError(
+            f"list {source!r} not found; name a list of videos and labels, or make one with dualformer prepare"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DualFormerError(f"list {source!r} cannot be read: {reason}") from None
+
+
+def _decode(data: bytes, source: str) -> str:
+    """Return the text; bytes that are not UTF-8 stay as os.fsencode expects them."""
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DualFormerError(f"list {source!r} is UTF-16 text; save it as UTF-8")
+    if b"\0" in data:
+        raise DualFormerError(f"list {source!r} is not a text file; it needs one video a line")
+    return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
+
+
+def _find_class_names(folder: str, given: Sequence[str] | None) -> tuple[list[str] | None, tuple[str, ...]]:
+    """Return the class names, and a warning if those beside the list are not those given."""
+    beside = os.path.join(folder, _CLASSES)
+    if not os.path.exists(beside):
+        return None if given is None else list(given), ()
+    names = load_class_names(beside)
+    match = None if given is None else match_classes(names, given)
+    if match is None:
+        return names, ()
+    return names, (f"the classes are those of {beside!r}, beside the list, and not those given: {match.message}",)
+
+
+def _names_of_its_own(text: str, source: str, given: list[str] | None) -> tuple[list[str] | None, tuple[str, ...]]:
+    """Return the names that a list uses as labels and that are not all given, with a word on them; else those given."""
+    first_line = next((line for line in text.split("\n") if line.strip(" \t\r")), "")
+    names = names_in_list(text, find_delimiter(first_line.rstrip("\r")), is_json=_is_json(text, source), source=source)
+    known = ClassLookup(given or ())
+    if names is None or any(known.find(name) is not None or nearest(name, known.names) for name in names):
+        return given, ()  # an unknown name among known ones is a slip, and is told of with its line
+    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+    classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
+    return names, (f"list {source!r} names its labels: {classes} in the order of their names ({shown})",)
+
+
+def _is_json(text: str, source: str) -> bool:
+    return source.lower().endswith(".json") or _JSON.match(text) is not None
+
+
+def _parse(text: str, list_format: ReadFormat, labels: Labels, label_group: str | None = None) -> ParsedList:
+    first_line = next((line for line in text.split("\n") if line.strip(" \t\r")), None)
+    if first_line is None:
+        raise DualFormerError(f"list {labels.source!r} is empty; it needs one video a line")
+    delimiter = find_delimiter(first_line.rstrip("\r"))
+    is_json = _is_json(text, labels.source)
+    found: ReadFormat = "json" if is_json else "manifest" if delimiter else "auto"
+    if list_format not in ("auto", found) and found != "auto":
+        raise DualFormerError(f"list {labels.source!r} is a {found} list; set list_format to {found} or auto")
+    if label_group is not None and "json" not in (list_format, found):
+        raise DualFormerError(
+            f"list {labels.source!r} has no groups of labels, as JSON lists of HVU do; leave label_group "
+            f"({label_group!r}) out"
+        )
+    if list_format == "manifest" or found == "manifest":
+        if delimiter is None:
+            problem = f"a manifest starts with a header that names its columns, as {','.join(COLUMNS)}"
+            raise labels.error("its first line", first_line, problem)
+        parsed = parse_table(text, delimiter, labels)
+    elif list_format == "json" or found == "json":
+        parsed = parse_json(text, labels, label_group)
+    else:
+        _refuse_unknown_header(text, labels)
+        parsed = parse_lines(text, None if list_format == "auto" else list_format, labels)
+    if not parsed.samples:
+        raise DualFormerError(f"list {labels.source!r} is empty; it needs one video a line")
+    return parsed
+
+
+def _refuse_unknown_header(text: str, labels: Labels) -> None:
+    first, second = [*(line for line in text.splitlines()[:100] if line.strip()), "", ""][:2]
+    if names := unknown_header(first, second):
+        raise DualFormerError(
+            f"list {labels.source!r} begins with a header, {', '.join(map(repr, names))}, and none of its columns is "
+            f"known to be the video; call that path ({', '.join(PATH_NAMES[1:5])}, ... are known too) and the other "
+            f"label ({', '.join(LABEL_NAMES[2:5])}, ... are known too)"
+        )
+
+
+def _check_reads_back(data: bytes, samples: list[Sample], list_format: ListFormat, labels: Labels) -> None:
+    """Refuse a text that says something else than the samples, or seems to when its format is not named."""
+    has_counts = list_format not in ("video", "multilabel_video")
+    wanted = [
+        (sample.path, sample.labels, sample.start, sample.num_frames if has_counts else None) for sample in samples
+    ]
+    try:
+        text = _decode(data, labels.source)
+        readings = [_parse(text, list_format, labels)]
+    except DualFormerError as error:
+        raise DualFormerError(
+            f"the rows cannot be written as a {list_format} list; write a manifest ({error})"
+        ) from None
+    with suppress(DualFormerError):  # then a reader is asked for the format
+        readings.append(_parse(text, "auto", labels))
+    for parsed in readings:
+        read = [(sample.path, sample.labels, sample.start, sample.num_frames) for sample in parsed.samples]
+        for own, row in zip_longest(wanted, read):
+            if own != row:
+                path = own[0] if own else row[0]
+                raise DualFormerError(
+                    f"{path!r} cannot be written to {labels.source!r}, a {list_format} list: its row would be read as "
+                    "something else; write a manifest, which holds any name"
+                )
+
+
+def _encode(text: str, samples: Sequence[Sample], target: str) -> bytes:
+    for sample in samples:
+        if not sample.path or not is_encodable(sample.path):
+            raise DualFormerError(f"cannot write {target!r}: no file can have the name {sample.path!r}")
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _write_classes(names: list[str], path: str) -> None:
+    """Write class names, unless the same are there; others are not overwritten."""
+    if os.path.exists(path):
+        if load_class_names(path) != names:
+            raise DualFormerError(f"{path!r} has other classes than the list; choose another folder, or delete it")
+        return
+    data = check_class_names(names)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def check_class_names(names: Sequence[str]) -> bytes:
+    """Return the content of classes.txt.
+
+    Raises:
+        DualFormerError: if a name would not read back as it is, as one with a line break, or is there twice.
+    """
+    data = "".join(f"{name}\n" for name in names).encode("utf-8", "replace")
+    read = (line.strip() for line in data.decode("utf-8-sig").splitlines())
+    seen: set[str] = set()
+    for name, line in zip_longest(names, read):
+        if not name or name != line or name in seen:
+            reason = "it is there twice" if name in seen else "it starts or ends with a space"
+            if name.strip() == name not in seen:
+                reason = "it is empty, or holds a line break or what is not text"
+            raise DualFormerError(
+                f"class name {name!r} cannot be a line of its own in classes.txt: {reason}; rename it"
+            )
+        seen.add(name)
+    return data

@@ -1,0 +1,102 @@
+"""One row of a list of videos, and what all list formats share in reading it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dualformer_cli.data.lists.matching import ClassLookup
+from dualformer_cli.errors import DualFormerError, nearest
+from dualformer_cli.video.inputs import VIDEO_SUFFIXES
+
+USABLE = frozenset(("ok", "sequential_only"))
+"""What `prepare` says of videos that can be read."""
+
+_VIDEO_SUFFIXES = tuple(VIDEO_SUFFIXES)
+_MAX_LABEL = 10**9
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row of a list. What a format does not say is None."""
+
+    path: str
+    """As listed; `Manifest.files` says where the file is."""
+    label: int | None = None
+    """The class; None if the row has no label, or the list is multi-label."""
+    labels: tuple[int, ...] = ()
+    """All classes of the row; () if it has no label."""
+    start: int = 0
+    """First frame of the part that counts, from 0."""
+    num_frames: int | None = None
+    """Frames of that part; None is all from `start` on."""
+    fps: float | None = None
+    width: int | None = None
+    height: int | None = None
+    duration_seconds: float | None = None
+    status: str = "ok"
+    """What `prepare` found: ok, sequential_only, or what is wrong with the file."""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether the file could be read when the list was made."""
+        return self.status in USABLE
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedList:
+    """The rows of a list."""
+
+    samples: list[Sample]
+    is_multi_label: bool
+    warnings: tuple[str, ...] = ()
+    """What the user should know about it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Reads labels: the class's number, from 0, or its name. Complains about rows of one list."""
+
+    source: str
+    classes: ClassLookup | None
+
+    def error(self, where: str, text: str, problem: str) -> DualFormerError:
+        """Return the error about one row; `where` is "line 3"."""
+        shown = text if len(text) <= 160 else f"{text[:160]}..."
+        return DualFormerError(f"list {self.source!r}, {where}: {shown!r}: {problem}")
+
+    def problem(self, number: int) -> str | None:
+        """Return what is wrong with a class number, if anything."""
+        if number < 0:
+            return f"label {number} is negative; classes count from 0, and a list without labels has none"
+        if number > _MAX_LABEL:
+            return f"{number} is too large for a class number"
+        if self.classes is not None and number >= len(self.classes):
+            return (
+                f"label {number} is none of the {len(self.classes)} classes, which count from 0 to "
+                f"{len(self.classes) - 1}; mend the label or the class names"
+            )
+        return None
+
+    def no_label(self, text: str) -> str:
+        """Return why `text` is not a label."""
+        if self.classes is None:
+            return (
+                f"{text!r} is not a class number, and no class names are known; put them, one a line, into a file "
+                "classes.txt beside the list, or name such a file with --set data.classes=FILE"
+            )
+        return f"{text!r} is neither a class number nor one of the {len(self.classes)} class names" + nearest(
+            text, self.classes.names
+        )
+
+
+def is_video(path: str) -> bool:
+    """Whether a path has the suffix of a video file; others are mostly folders of frames."""
+    return path.lower().endswith(_VIDEO_SUFFIXES)
+
+
+def is_encodable(path: str) -> bool:
+    """Whether a file can have this name: text can hold NUL and half characters."""
+    try:
+        return "\0" not in path and bool(path.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return False

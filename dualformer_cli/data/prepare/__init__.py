@@ -1,0 +1,1 @@
+"""Videos become a prepared dataset: checked, converted, split, listed."""

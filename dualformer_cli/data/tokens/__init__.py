@@ -1,0 +1,1 @@
+"""Stored token labels: written by a teacher, looked up for a training clip."""

@@ -1,0 +1,1 @@
+"""One process among many: ranks, exchanges between them, devices, launching."""

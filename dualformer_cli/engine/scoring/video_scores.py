@@ -1,0 +1,186 @@
+"""Scores of views become one video's result: the document that reports print and files store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dualformer_cli.data.clips.views import VideoViews
+from dualformer_cli.video.reader import VideoInfo
+
+Scores = npt.NDArray[np.float64]
+Features = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What the model said about one input, or why it could not."""
+
+    result: dict[str, Any]
+    """The JSON document of the input, with status "ok" or "error"."""
+    features: list[dict[str, Any]] = field(default_factory=list)
+    """{"path", "start_seconds", "end_seconds", "features"} of the video, or of each segment of its timeline; the
+    features (c,) are means over the tokens after the final norm."""
+
+
+def failure(path: str, reason: str) -> Prediction:
+    """The result of an input that cannot be used: every field that scripts rely on is there."""
+    return Prediction(
+        {
+            "path": path,
+            "status": "error",
+            "error": reason,
+            "num_frames": None,
+            "fps": None,
+            "duration_seconds": None,
+            "views": 0,
+            "predictions": [],
+        }
+    )
+
+
+def top(scores: Scores, class_names: Sequence[str], top_k: int) -> list[dict[str, Any]]:
+    """The best classes of a score vector (classes,), best first."""
+    order = np.argsort(-scores, kind="stable")[:top_k]
+    return [{"label": class_names[i], "index": int(i), "score": float(scores[i])} for i in order]
+
+
+def merge_segments(
+    starts_seconds: Sequence[float], ends_seconds: Sequence[float], scores: Scores, class_names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Join neighbouring segments with the same best class.
+
+    Args:
+        starts_seconds, ends_seconds: of each segment, in order.
+        scores: shape (segments, classes).
+        class_names: one name per class.
+
+    Returns:
+        {"start_seconds", "end_seconds", "label", "index", "score"} each; the score is the mean over what was joined,
+        weighted by duration.
+    """
+    merged: list[dict[str, Any]] = []
+    for start, end, row in zip(starts_seconds, ends_seconds, scores, strict=True):
+        best = top(row, class_names, 1)[0]
+        last = merged[-1] if merged else None
+        if last is not None and last["index"] == best["index"]:
+            before, now = last["end_seconds"] - last["start_seconds"], end - start
+            last["score"] = (last["score"] * before + best["score"] * now) / (before + now)
+            last["end_seconds"] = float(end)
+        else:
+            merged.append({"start_seconds": float(start), "end_seconds": float(end), **best})
+    return merged
+
+
+class VideoScores:
+    """Collects the views of one video, which may come in several parts, until its result can be told."""
+
+    def __init__(self) -> None:
+        self._info: VideoInfo | None = None
+        self._is_timeline = False
+        self._num_views = 0
+        self._scores: list[Scores] = []
+        self._features: list[Features] = []
+        self._starts: list[float] = []
+        self._ends: list[float] = []
+        self._warnings: dict[str, None] = {}
+        self._seconds = dict.fromkeys(("decode_seconds", "preprocess_seconds", "forward_seconds"), 0.0)
+
+    def add(self, views: VideoViews, scores: Scores, features: Features, *, forward_seconds: float) -> None:
+        """Take in a part: its scores (v, classes) and features (v, c), one row per view."""
+        rows = len(scores) // views.num_views
+        self._scores.append(scores.reshape(rows, views.num_views, -1).mean(axis=1))
+        self._features.append(features.reshape(rows, views.num_views, -1).mean(axis=1))
+        if views.starts_seconds is not None and views.ends_seconds is not None:
+            self._is_timeline = True
+            self._starts.extend(views.starts_seconds.tolist())
+            self._ends.extend(views.ends_seconds.tolist())
+        self._info = views.info
+        self._num_views += len(scores)
+        self._warnings.update(dict.fromkeys(views.warnings))
+        self._seconds["decode_seconds"] += views.decode_seconds
+        self._seconds["preprocess_seconds"] += views.preprocess_seconds
+        self._seconds["forward_seconds"] += forward_seconds
+
+    def prediction(self, path: str, class_names: Sequence[str], top_k: int) -> Prediction:
+        """The result of the whole video: scores are means over its views, or over its segments by their duration."""
+        assert self._info is not None, "add() comes first"
+        scores = np.concatenate(self._scores)
+        durations = np.subtract(self._ends, self._starts) if self._is_timeline else None
+        if durations is not None and not durations.any():  # one frame that lasts for nobody knows how long
+            durations = None
+        result: dict[str, Any] = {
+            "path": path,
+            "status": "ok",
+            "num_frames": self._info.num_frames,
+            "fps": self._info.fps,
+            "duration_seconds": self._info.duration_seconds,
+            "views": self._num_views,
+            "predictions": top(np.average(scores, axis=0, weights=durations), class_names, top_k),
+        }
+        if self._is_timeline:
+            result["segments"] = merge_segments(self._starts, self._ends, scores, class_names)
+        if self._warnings:
+            result["warnings"] = list(self._warnings)
+        result["timing"] = dict(self._seconds)
+        starts: list[Any] = self._starts if self._is_timeline else [None]
+        ends: list[Any] = self._ends if self._is_timeline else [None]
+        features = list(np.concatenate(self._features))
+        return Prediction(result, _feature_rows(path, starts, ends, features))
+
+
+class LiveScores:
+    """Collects the clips of a live input until it ends."""
+
+    def __init__(self) -> None:
+        self.starts: list[float] = []
+        self.ends: list[float] = []
+        self.interrupted = False
+        self.warning: str | None = None
+        self._scores: list[Scores] = []
+        self._features: list[Features] = []
+
+    def add(self, start: float, end: float, scores: Scores, features: Features) -> None:
+        """Take in one clip: its scores (classes,) and features (c,)."""
+        self.starts.append(start)
+        self.ends.append(end)
+        self._scores.append(scores)
+        self._features.append(features)
+
+    def prediction(self, name: str, class_names: Sequence[str], top_k: int) -> Prediction:
+        """The result of everything seen; an input that gave no clip has failed."""
+        if not self.ends:
+            if not self.interrupted:
+                return failure(name, "no frames")
+            nothing = failure(name, "interrupted before the first clip was complete")
+            nothing.result["interrupted"] = True
+            return nothing
+        scores = np.stack(self._scores)
+        # A clip speaks for the time since the one before it; clips may overlap.
+        starts = [self.starts[0], *self.ends[:-1]]
+        result: dict[str, Any] = {
+            "path": name,
+            "status": "ok",
+            "num_frames": None,
+            "fps": None,
+            "duration_seconds": self.ends[-1],
+            "views": len(scores),
+            "predictions": top(scores.mean(axis=0), class_names, top_k),
+            "segments": merge_segments(starts, self.ends, scores, class_names),
+        }
+        if self.interrupted:
+            result["interrupted"] = True
+        if self.warning is not None:
+            result["warnings"] = [self.warning]
+        return Prediction(result, _feature_rows(name, starts, self.ends, self._features))
+
+
+def _feature_rows(
+    path: str, starts: Sequence[float | None], ends: Sequence[float | None], features: Sequence[Features]
+) -> list[dict[str, Any]]:
+    names = ("path", "start_seconds", "end_seconds", "features")
+    return [dict(zip(names, (path, *row), strict=True)) for row in zip(starts, ends, features, strict=True)]

@@ -1,0 +1,1 @@
+"""Training: loop, optimizer, losses, checkpoints, first weights, teachers and token labels."""

@@ -1,0 +1,304 @@
+"""Checkpoints: everything that another process needs to go on, in one file that describes itself.
+
+A file holds tensors and plain Python values only, so that it loads with `weights_only=True`. It appears under its
+name when it is complete and on the disk: a process or a machine that dies at any moment leaves the last one or the
+one before it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import re
+import shutil
+import struct
+import zipfile
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualformer_cli import __version__
+from dualformer_cli.errors import WeightsError
+from dualformer_cli.model.weights import read_checkpoint
+from dualformer_cli.system.files import atomic_path
+
+KIND = "dualformer checkpoint"
+FORMAT = 1
+
+REQUIRED: dict[str, tuple[type, ...]] = {
+    "model": (Mapping,),
+    "optimizer": (Mapping,),
+    "progress": (Mapping,),
+    "config": (str, Mapping),
+}
+"""What every checkpoint holds, and as what; `model` is what `load_weights` loads."""
+
+_LOGGER = logging.getLogger(__name__)
+_EPOCH = re.compile(r"epoch-(\d+)\.pt")
+_TEMPORARY = re.compile(r"\.(last|previous|best|epoch-\d+)\.[0-9a-f]{8}\.part\.pt")
+
+
+class CheckpointFolder:
+    """The checkpoints of one run: `last.pt`, `previous.pt` (the one before it), `best.pt` and `epoch-N.pt`.
+
+    Rank 0 alone saves; any rank may load.
+
+    Args:
+        root: the run folder; the files lie in `checkpoints` there, which the first save makes.
+        keep_epochs: how many `epoch-N.pt` stay; None keeps all.
+    """
+
+    def __init__(self, root: str | os.PathLike[str], *, keep_epochs: int | None = None) -> None:
+        if keep_epochs is not None and keep_epochs < 1:
+            raise ValueError(f"keep_epochs must be at least 1 or None, got {keep_epochs}")
+        self.root = Path(root)
+        self.path = self.root / "checkpoints"
+        self.last = self.path / "last.pt"
+        self.previous = self.path / "previous.pt"
+        self.best = self.path / "best.pt"
+        self._keep_epochs = keep_epochs
+        self._is_last_whole: bool | None = None
+
+    def save(self, contents: Mapping[str, Any], *, epoch: int | None = None, is_best: bool = False) -> None:
+        """Make a new `last.pt`, and `previous.pt` of what it was; on a failure both stay what they were.
+
+        Args:
+            contents: as for `save_checkpoint`.
+            epoch: also keep it as `epoch-N.pt`, and delete the oldest ones that are too many.
+            is_best: also keep it as `best.pt`.
+
+        Raises:
+            OSError: if the disk is full or cannot be written.
+            ValueError: as `save_checkpoint`.
+        """
+        if self._is_last_whole is None:
+            self._tidy_up()
+        payload = _payload(contents)
+        with atomic_path(self.last) as temporary:
+            _write(payload, temporary, self.last)
+            if self._is_last_whole:  # a broken one must not take the place of a whole one
+                _duplicate(self.last, self.previous)
+        self._is_last_whole = True
+        if epoch is not None:
+            _duplicate(self.last, self.path / f"epoch-{epoch}.pt")
+            self._prune(epoch)
+        if is_best:
+            _duplicate(self.last, self.best)
+        _synchronize_folder(self.path)
+
+    def load_latest(self) -> dict[str, Any] | None:
+        """What was saved last; None where nothing was. Says so when that is the one before the last.
+
+        Raises:
+            WeightsError: if neither of the two can be read, or they are of another kind or a newer version.
+        """
+        path = latest_checkpoint(self.root)
+        return None if path is None else _load(path)
+
+    def _tidy_up(self) -> None:
+        """Delete what an interrupted save left behind, and see whether the last checkpoint is whole."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        for entry in self.path.iterdir():
+            if _TEMPORARY.fullmatch(entry.name):
+                entry.unlink(missing_ok=True)
+        self._is_last_whole = _damage(self.last) is None
+
+    def _prune(self, newest: int) -> None:
+        if self._keep_epochs is None:
+            return
+        epochs = sorted(int(match[1]) for entry in self.path.iterdir() if (match := _EPOCH.fullmatch(entry.name)))
+        others = [epoch for epoch in epochs if epoch != newest]
+        for epoch in others[: max(0, len(others) + 1 - self._keep_epochs)]:
+            (self.path / f"epoch-{epoch}.pt").unlink(missing_ok=True)
+
+
+def save_checkpoint(path: str | os.PathLike[str], contents: Mapping[str, Any]) -> None:
+    """Write a checkpoint; the file appears when it is complete.
+
+    Args:
+        path: the file to make or replace.
+        contents: tensors and plain values under the names of `REQUIRED` and others, nested as you like; numpy's
+            scalars and arrays become plain values and tensors. Kind, format and versions are added.
+
+    Raises:
+        OSError: if the disk is full or cannot be written.
+        ValueError: if something required is missing, or a value is neither a tensor nor plain; the message names it.
+    """
+    path = Path(path)
+    payload = _payload(contents)
+    with atomic_path(path) as temporary:
+        _write(payload, temporary, path)
+    _synchronize_folder(path.parent)
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a checkpoint and see that it is whole, ours and complete; its tensors come on the CPU.
+
+    Raises:
+        WeightsError: if it is not; the message says why and what to do.
+    """
+    path = Path(path)
+    if reason := _damage(path):
+        raise WeightsError(f"checkpoint {str(path)!r} {reason}; take another one")
+    return _load(path)
+
+
+def latest_checkpoint(root: str | os.PathLike[str]) -> Path | None:
+    """The run folder's last checkpoint, or the one before if that is broken, which is said; None where none is.
+
+    Raises:
+        WeightsError: if both are broken.
+    """
+    folder = CheckpointFolder(root)
+    reasons: list[str] = []
+    for path in (folder.last, folder.previous):
+        reason = _damage(path)
+        if reason is None:
+            if reasons:
+                _LOGGER.warning("%s; going on from the one before, %r", reasons[0], str(path))
+            return path
+        reasons.append(f"checkpoint {str(path)!r} {reason}")
+    if not folder.last.exists() and not folder.previous.exists():
+        return None
+    others = sorted(str(path) for path in folder.path.glob("*.pt") if path not in (folder.last, folder.previous))
+    raise WeightsError(
+        f"{' and '.join(reasons)}; " + (f"start from {others[-1]!r} instead" if others else "start the run again")
+    )
+
+
+def versions() -> dict[str, str]:
+    """What a checkpoint was made with."""
+    return {
+        "dualformer": __version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "cuda": torch.version.cuda or "none",
+        "numpy": np.__version__,
+    }
+
+
+def _load(path: Path) -> dict[str, Any]:
+    checkpoint = dict(read_checkpoint(path))
+    name = f"checkpoint {str(path)!r}"
+    if checkpoint.get("kind") != KIND:
+        raise WeightsError(
+            f"{name} is not a checkpoint that this program made, so no run can go on from it; "
+            "to start a new run from its weights, give it to --init-from"
+        )
+    found = checkpoint.get("format")
+    if not isinstance(found, int) or found > FORMAT:
+        raise WeightsError(f"{name} has format {found!r}, this version reads up to {FORMAT}; update dualformer")
+    for key, kind in REQUIRED.items():
+        if not isinstance(checkpoint.get(key), kind):
+            raise WeightsError(f"{name} lacks {key!r}, or it is not what it should be; take another one")
+    return checkpoint
+
+
+def _payload(contents: Mapping[str, Any]) -> dict[str, Any]:
+    for key, kind in REQUIRED.items():
+        if not isinstance(contents.get(key), kind):
+            raise ValueError(f"a checkpoint needs {key!r}, got {type(contents.get(key)).__name__}")
+    plain: dict[str, Any] = _plain(contents, "")
+    return {"versions": versions(), **plain, "kind": KIND, "format": FORMAT}
+
+
+def _plain(value: Any, name: str) -> Any:
+    """Rebuild nested values of tensors and builtins only.
+
+    Raises:
+        ValueError: if that cannot be; the message has the dotted name.
+    """
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, Tensor):
+        return _compact(value)
+    if isinstance(value, np.ndarray):
+        return torch.from_numpy(value.copy())
+    if isinstance(value, np.generic):
+        return _plain(value.item(), name)
+    if isinstance(value, Mapping) and all(type(key) in (str, int) for key in value):
+        return {key: _plain(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_plain(item, f"{name}.{index}") for index, item in enumerate(value)]
+        return items if isinstance(value, list) else tuple(items)
+    what = f"{type(value).__module__}.{type(value).__qualname__}"
+    raise ValueError(f"checkpoint entry {name.lstrip('.')!r} is a {what}; it must be a tensor or a plain value")
+
+
+def _compact(tensor: Tensor) -> Tensor:
+    """On the CPU, without history and without the rest of a larger storage, which would be saved with it."""
+    tensor = tensor.detach().cpu()
+    return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
+
+
+def _write(payload: Mapping[str, Any], temporary: Path, target: Path) -> None:
+    """Write and wait for the disk.
+
+    Raises:
+        OSError: with the name of the target, not of the temporary file.
+    """
+    try:
+        with temporary.open("wb") as file:
+            torch.save(payload, file)
+            file.flush()
+            os.fsync(file.fileno())
+    except (OSError, RuntimeError) as error:  # torch trips over a full disk with an error of its own on top
+        cause = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(cause, OSError):
+            raise
+        cause.filename = str(target)
+        raise cause from None
+
+
+def _duplicate(source: Path, target: Path) -> None:
+    """Give a file a second name, in no time and space; copy it where the file system has no hard links."""
+    with atomic_path(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def _synchronize_folder(folder: Path) -> None:
+    """Have the new names on the disk too; some file systems and Windows have no such call."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _damage(path: Path) -> str | None:
+    """Why a file of PyTorch's cannot be trusted, or None. torch.load itself does not look at the checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except FileNotFoundError:
+        return "is missing"
+    except zipfile.BadZipFile:
+        return _damage_of_no_archive(path)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    except (RuntimeError, ValueError, EOFError, struct.error, zlib.error):  # of fields that make no sense
+        return "is damaged: its directory makes no sense"
+    return None if broken is None else f"is damaged: {broken!r} in it is not what was written"
+
+
+def _damage_of_no_archive(path: Path) -> str:
+    with path.open("rb") as file:
+        head = file.read(4)
+    if not head:
+        return "is empty"
+    if head == b"PK\x03\x04":
+        return f"is truncated ({path.stat().st_size:,} bytes): its end is missing"
+    return "is not a checkpoint, or something else was written over it"

@@ -1,0 +1,173 @@
+"""Where a training run starts from: nothing, other video weights, or inflated image weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dualformer_cli.data.datasets.catalogue import load_catalogue
+from dualformer_cli.data.fetch.fetch import SHIPPED_WEIGHTS, published_weights
+from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.errors import DualFormerError, WeightsError
+from dualformer_cli.model.dualformer import DualFormer
+from dualformer_cli.model.weights import (
+    class_names_of,
+    inflate_2d,
+    load_weights,
+    own_key,
+    read_checkpoint,
+    state_dict_of,
+)
+
+TIMM_MODELS = {64: "twins_svt_small", 96: "twins_svt_base", 128: "twins_svt_large"}
+"""timm's image models with the shapes of DualFormer tiny, small and base, by the first stage's embed_dim."""
+
+
+def start_from_video(
+    model: DualFormer,
+    source: str,
+    *,
+    class_names: Sequence[str],
+    offline: bool = False,
+    source_class_names: Sequence[str] | None = None,
+) -> list[str]:
+    """Fill a model with the weights of a preset or a file, rebuilding what cannot fit.
+
+    Classifier rows are kept for classes with the same name and are fresh for the others. Pooling kernels of another
+    number of frames are added up over time, which changes nothing for a still picture.
+
+    Args:
+        model: to fill.
+        source: a preset with published weights, or a file.
+        class_names: of the model.
+        offline: never fetch.
+        source_class_names: of the weights; None takes the checkpoint's own, or the preset's.
+
+    Returns:
+        Sentences for the log about what was kept, adapted and left fresh.
+
+    Raises:
+        DualFormerError: if the weights cannot be had, or are of another size.
+    """
+    entries = {*load_catalogue().weights, *SHIPPED_WEIGHTS}
+    path = published_weights(source, offline=offline) if source in entries else Path(source)
+    checkpoint = read_checkpoint(path)
+    tensors = {own_key(key): value for key, value in state_dict_of(checkpoint, repr(str(path))).items()}
+    own = model.state_dict()
+    said: list[str] = []
+    for key, value in tensors.items():
+        if key in own and value.dim() == own[key].dim() == 5 and value.shape != own[key].shape:
+            tensors[key] = _fit_frames(value, own[key])
+            said.append(f"{key}: kernel of {value.shape[2]} frames added up to {own[key].shape[2]}")
+    names = source_class_names or _class_names(checkpoint, source if source in entries else None)
+    said += _fit_classifier(tensors, own, class_names, names)
+    report = load_weights(model, tensors, strict=False)
+    fresh = [key for key in report.fresh if not key.startswith(("classifier.", "token_head."))]
+    if fresh:
+        raise WeightsError(
+            f"weights {source!r} do not fit the model: {fresh[0]!r} and {len(fresh) - 1} more are missing or of "
+            "another shape; start from weights of the same size"
+        )
+    said.insert(0, f"started from {source}: {len(report.loaded)} tensors loaded")
+    heads = [key for key in report.fresh if key.startswith("token_head.")]
+    if heads:
+        said.append(f"the token head is fresh ({len(heads)} tensors)")
+    return said
+
+
+def start_from_images(model: DualFormer, source: str) -> list[str]:
+    """Fill a model with inflated image weights: a file with 2-D tensors, or "timm" for ImageNet-1k Twins-SVT.
+
+    timm's pooling convolutions are dense where ours are depth-wise; each channel takes its own diagonal kernel, the
+    nearest depth-wise one (in the sum of squares). What images do not have stays at its initial value.
+
+    Returns:
+        Sentences for the log.
+
+    Raises:
+        DualFormerError: if the weights cannot be had or are of another size.
+    """
+    tensors = _timm_weights(model) if source == "timm" else state_dict_of(read_checkpoint(source), repr(source))
+    inflated = inflate_2d(model, {key: _depthwise(key, value) for key, value in tensors.items()})
+    own = model.state_dict()
+    misshapen = [key for key, value in inflated.items() if value.shape != own[key].shape and ".pool." not in key]
+    misshapen = [key for key in misshapen if not key.startswith("classifier.")]
+    if misshapen:
+        key = misshapen[0]
+        raise WeightsError(
+            f"image weights {source!r} do not fit the model: {key!r} has shape {tuple(inflated[key].shape)}, "
+            f"not {tuple(own[key].shape)}; choose weights of the same size"
+        )
+    report = load_weights(model, inflated, strict=False)
+    loaded = sum(not key.startswith("classifier.") for key in report.loaded)
+    if loaded < len(own) // 2:
+        raise WeightsError(f"image weights {source!r} are not those of a 2-D DualFormer or Twins-SVT")
+    fresh = [key for key in report.fresh if not key.endswith("num_batches_tracked")]
+    return [f"inflated image weights {source}: {loaded} tensors; fresh: {len(fresh)} ({', '.join(fresh[:4])}, ...)"]
+
+
+def _fit_frames(value: Tensor, own: Tensor) -> Tensor:
+    """Add up a kernel over time until it has the model's number of taps, where that is a whole factor."""
+    if value.shape[2] > own.shape[2] and value.shape[2] % own.shape[2] == 0 and value.shape[3:] == own.shape[3:]:
+        return value.unflatten(2, (own.shape[2], -1)).sum(dim=3)
+    return value
+
+
+def _class_names(checkpoint: Mapping[str, Any], preset: str | None) -> list[str] | None:
+    if (names := class_names_of(checkpoint)) is not None or preset is None:
+        return names
+    from dualformer_cli.config.load import load_config
+
+    classes = load_config(preset, environ={}).config.data.classes
+    return None if classes is None else load_class_names(classes)
+
+
+def _fit_classifier(
+    tensors: dict[str, Tensor], own: Mapping[str, Tensor], class_names: Sequence[str], names: Sequence[str] | None
+) -> list[str]:
+    """Give the classifier one row per class of the model: those of the same name, or fresh ones."""
+    weight, bias = tensors.pop("classifier.weight", None), tensors.pop("classifier.bias", None)
+    if weight is None or bias is None:
+        return ["the classifier is fresh"]
+    if names is None or len(names) != len(weight):
+        if weight.shape == own["classifier.weight"].shape:
+            tensors.update({"classifier.weight": weight, "classifier.bias": bias})
+            return ["the classifier is kept: as many classes, but the weights do not say which"]
+        return [f"the classifier is fresh: {len(weight)} classes before, {len(class_names)} now"]
+    rows = {name: row for row, name in enumerate(names)}
+    kept = [(new, rows[name]) for new, name in enumerate(class_names) if name in rows]
+    new_weight, new_bias = own["classifier.weight"].clone(), own["classifier.bias"].clone()
+    for new, old in kept:
+        new_weight[new], new_bias[new] = weight[old], bias[old]
+    tensors.update({"classifier.weight": new_weight, "classifier.bias": new_bias})
+    if len(kept) == len(class_names):
+        return ["the classifier is kept: all classes are known by name"]
+    return [f"the classifier keeps {len(kept)} classes of the same name and has {len(class_names) - len(kept)} fresh"]
+
+
+def _depthwise(key: str, value: Tensor) -> Tensor:
+    """The diagonal of a dense pooling convolution (c, c, k, k), as (c, 1, k, k); anything else unchanged."""
+    if ".attn.sr.weight" in key and value.dim() == 4 and value.shape[0] == value.shape[1] > 1:
+        return torch.stack([value[channel, channel] for channel in range(len(value))]).unsqueeze(1)
+    return value
+
+
+def _timm_weights(model: DualFormer) -> dict[str, Tensor]:
+    dim = model.norm.normalized_shape[0] // 8
+    if dim not in TIMM_MODELS:
+        raise WeightsError(f"timm has no Twins-SVT with embed_dim {dim}; sizes tiny, small and base have one")
+    import timm
+
+    name = TIMM_MODELS[dim]
+    try:
+        weights: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        raise DualFormerError(
+            f"timm's {name} cannot be fetched: {reason}; fetch its weights elsewhere and give --pretrained-2d FILE"
+        ) from error
+    return {key: value for key, value in weights.items() if not key.startswith("head.")}

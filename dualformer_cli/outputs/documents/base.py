@@ -1,0 +1,140 @@
+"""From a document to JSON, and from a document's type to the JSON Schema that describes it.
+
+A document is a frozen dataclass whose fields are the names that users read, in the order in which they are printed. A
+name that Python reserves ends in an underscore there (`class_`) and has none in JSON (`class`).
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+import types
+from collections.abc import Mapping, Sequence
+from dataclasses import Field, field, fields, is_dataclass
+from functools import cache
+from os import PathLike, fspath
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import numpy as np
+
+JsonObject = dict[str, Any]
+"""A JSON object as Python has it: what `json.dumps` takes."""
+
+_ABSENT = "absent_if_none"
+_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
+
+
+def absent() -> Any:
+    """Return the default of a field that is None, and is then left out of the JSON document."""
+    return field(default=None, metadata={_ABSENT: True})
+
+
+def to_json(document: Any) -> JsonObject:
+    """Return a document as a JSON object, with its fields in order.
+
+    Raises:
+        TypeError: if it holds something that JSON has no form for.
+    """
+    found = _plain(document)
+    if not isinstance(found, dict):
+        raise TypeError(f"a document is a dataclass, not a {type(document).__name__}")
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        pairs = ((each, getattr(value, each.name)) for each in fields(value))
+        return {_key(each): _plain(own) for each, own in pairs if own is not None or not _may_be_absent(each)}
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(own) for key, own in value.items()}
+    if isinstance(value, Sequence):
+        return [_plain(own) for own in value]
+    raise TypeError(f"JSON has no form for {value!r} of type {type(value).__name__}")
+
+
+def json_schema(document: type) -> JsonObject:
+    """Return the JSON Schema (draft 2020-12) of a document's type; every dataclass in it is one of its `$defs`.
+
+    Descriptions are the strings below the fields.
+    """
+    definitions: dict[str, JsonObject] = {}
+    root = _schema_of(document, definitions)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "$defs": definitions}
+
+
+def _schema_of(hint: Any, definitions: dict[str, JsonObject]) -> JsonObject:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint in _TYPES:
+        return {"type": _TYPES[hint]}
+    if origin is Literal:
+        return {"enum": list(arguments)}
+    if origin in (Union, types.UnionType):
+        return {"anyOf": [_schema_of(each, definitions) for each in arguments]}
+    if is_dataclass(hint) and isinstance(hint, type):
+        return _reference_to(hint, definitions)
+    if origin is tuple and not (len(arguments) == 2 and arguments[1] is ...):
+        items = [_schema_of(each, definitions) for each in arguments]
+        return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {"type": "object", "additionalProperties": _schema_of(arguments[1], definitions)}
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return {"type": "array", "items": _schema_of(arguments[0], definitions)}
+    if isinstance(hint, type) and issubclass(hint, PathLike):
+        return {"type": "string"}
+    if hint is Any:
+        return {}
+    raise TypeError(f"a document cannot hold {hint!r}")
+
+
+def _reference_to(document: type, definitions: dict[str, JsonObject]) -> JsonObject:
+    name = document.__name__
+    if name not in definitions:
+        definitions[name] = {}  # a document may hold its own kind
+        hints, texts = get_type_hints(document), _descriptions(document)
+        properties, required = {}, []
+        for each in fields(document):
+            hint, key = hints[each.name], _key(each)
+            if _may_be_absent(each):
+                (hint,) = (own for own in get_args(hint) if own is not type(None))
+            else:
+                required.append(key)
+            text = {"description": texts[each.name]} if each.name in texts else {}
+            properties[key] = {**_schema_of(hint, definitions), **text}
+        definitions[name] = {
+            "type": "object",
+            "description": inspect.cleandoc(document.__doc__ or ""),
+            "properties": properties,
+            "required": required,
+            "additionalProperties": False,
+        }
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _key(each: Field[Any]) -> str:
+    return each.name.removesuffix("_")
+
+
+def _may_be_absent(each: Field[Any]) -> bool:
+    return bool(each.metadata.get(_ABSENT))
+
+
+@cache
+def _descriptions(document: type) -> dict[str, str]:
+    """Return the string below each field of a dataclass, inherited ones too, on one line."""
+    found: dict[str, str] = {}
+    for kind in reversed(document.__mro__[:-1]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
+        assert isinstance(body, ast.ClassDef)
+        for above, below in zip(body.body, body.body[1:], strict=False):
+            if not (isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name)):
+                continue
+            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+                found[above.target.id] = " ".join(str(below.value.value).split())
+    return found

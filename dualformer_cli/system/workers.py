@@ -1,0 +1,375 @@
+"""A pool of worker processes that may hang, crash or run out of memory on one item without harm to the others.
+
+A pool has one thread per worker in this process. The thread starts its worker when the first job arrives, hands it
+one job after another, and kills and replaces it when nothing was heard of it for too long. Finished results wait in
+this process, so workers go on while the caller is busy.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import queue
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.worker_process import (
+    ERROR,
+    RESULT,
+    START_SECONDS,
+    ForkLauncher,
+    SpawnLauncher,
+    Worker,
+    WorkerStartError,
+    describe_exit,
+    heartbeat,
+    initialize,
+    pack,
+    unpack_error,
+)
+
+__all__ = [
+    "UnexpectedError",
+    "WorkerDied",
+    "WorkerPool",
+    "WorkerStartError",
+    "WorkerTimeout",
+    "heartbeat",
+    "item_error",
+    "usable_cores",
+]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_Function = TypeVar("_Function")
+
+_LOGGER = logging.getLogger(__name__)
+_CAN_FORK = sys.platform == "linux"
+
+
+def usable_cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class WorkerTimeout(DualFormerError):  # noqa: N818
+    """The worker was killed because it made no progress on `item`."""
+
+    def __init__(self, item: object, seconds: float) -> None:
+        super().__init__(f"decoder made no progress for {seconds:g} s")
+        self.item = item
+        self.seconds = seconds
+
+    def __reduce__(self) -> tuple[type[WorkerTimeout], tuple[object, float]]:
+        return (WorkerTimeout, (self.item, self.seconds))
+
+
+class WorkerDied(DualFormerError):  # noqa: N818
+    """The worker ended by itself while it worked on `item`.
+
+    Args:
+        item: what it was working on.
+        exit_code: as in subprocess, so minus the signal when a signal ended it; None when nobody knows.
+    """
+
+    def __init__(self, item: object, exit_code: int | None) -> None:
+        super().__init__(f"decoder {describe_exit(exit_code)}")
+        self.item = item
+        self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[type[WorkerDied], tuple[object, int | None]]:
+        return (WorkerDied, (self.item, self.exit_code))
+
+
+class UnexpectedError(DualFormerError):
+    """Something that nobody foresaw went wrong with one item; it costs that item."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+
+
+def item_error(error: Exception) -> DualFormerError:
+    """Return the error that an item is lost by, whatever its job raised; the traceback of a bug is for -v."""
+    if isinstance(error, DualFormerError):
+        return error
+    _LOGGER.debug("unexpected error of a worker's job", exc_info=error)
+    text = " ".join(str(error).split())
+    return UnexpectedError(f"unexpected {type(error).__name__}{': ' if text else ''}{text[:200]}; -v shows where")
+
+
+@dataclass(eq=False)
+class _Job:
+    """One call, from the caller to the worker and back."""
+
+    item: object
+    pickled: bytes
+    buffers: list[pickle.PickleBuffer]
+    future: Future[Any] = field(default_factory=Future)
+    worker: Worker | None = None
+    is_abandoned: bool = False
+    is_fault_of_pool: bool = False
+
+
+class WorkerPool:
+    """Worker processes that call functions on items, each worth no more than the item it works on.
+
+    Use it as a context manager; leaving it kills the workers. Workers have no stdin, print to stderr, use one thread,
+    and leave Ctrl-C and SIGTERM to this process.
+
+    Args:
+        num_workers: how many processes work at the same time; each starts when it is first needed.
+        timeout_seconds: a worker is killed when its job has not called `heartbeat` (nor started, nor sent part of its
+            result) for this long; a long job that makes progress is never killed.
+        preload: names of modules to import before the first item, once for all workers where they are forked.
+        initializer: called once in every worker before its first item; an importable function, or a partial of one.
+    """
+
+    def __init__(
+        self,
+        num_workers: int = 1,
+        timeout_seconds: float = 20.0,
+        preload: Sequence[str] = (),
+        initializer: Callable[[], object] | None = None,
+    ) -> None:
+        if num_workers < 1:
+            raise ValueError(f"num_workers must be at least 1, got {num_workers}")
+        if not timeout_seconds > 0:
+            raise ValueError(f"timeout_seconds must be positive, got {timeout_seconds}")
+        self._num_workers = num_workers
+        self._timeout_seconds = timeout_seconds
+        self._setup = pack((initialize, (tuple(preload), _require_importable(initializer))))
+        self._launcher = ForkLauncher(preload) if _CAN_FORK else SpawnLauncher()
+        self._lock = threading.Lock()
+        self._workers: set[Worker] = set()
+        self._is_closed = False
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._feed_worker, name=f"dualformer-worker-{number}", daemon=True)
+            for number in range(num_workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def __enter__(self) -> WorkerPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Kill the workers, whatever they do, and wait for their end; a second call does nothing."""
+        with self._lock:
+            if self._is_closed:
+                return
+            self._is_closed = True
+            for worker in self._workers:
+                worker.kill()
+        self._launcher.interrupt()
+        with suppress(queue.Empty):
+            while (job := self._jobs.get_nowait()) is not None:
+                job.future.set_exception(self._closed_error())
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+        self._launcher.close()
+
+    def call(self, function: Callable[[Item], Result], item: Item) -> Result:
+        """Return function(item), computed in a worker.
+
+        Raises:
+            WorkerTimeout, WorkerDied: if the worker hangs or dies.
+            Exception: whatever the function raises.
+        """
+        job = self._submit(function, item)
+        try:
+            return cast(Result, job.future.result())
+        finally:
+            self._abandon(job)
+
+    def imap(
+        self, function: Callable[[Item], Result], items: Iterable[Item], *, ahead: int | None = None
+    ) -> Generator[tuple[Item, Result | Exception], None, None]:
+        """Yield every item with its outcome, in the order of the items.
+
+        Items are taken one by one, when there is room. Closing the generator early kills the workers that still work
+        on its items.
+
+        Args:
+            function: an importable function, or a partial of one.
+            items: what to call it on.
+            ahead: at most this many items are in work or wait for the caller; by default one more than workers.
+
+        Yields:
+            The item and what the function returned, or the exception that it raised, or WorkerTimeout or WorkerDied.
+            An exception that is not a DualFormerError carries the worker's traceback as its cause.
+
+        Raises:
+            WorkerStartError: if no worker can be started.
+            Exception: whatever the initializer raises.
+        """
+        limit = self._num_workers + 1 if ahead is None else ahead
+        if limit < 1:
+            raise ValueError(f"ahead must be at least 1, got {ahead}")
+        _require_importable(function)
+        return self._imap(function, items, limit)
+
+    def _imap(
+        self, function: Callable[[Item], Result], items: Iterable[Item], limit: int
+    ) -> Generator[tuple[Item, Result | Exception], None, None]:
+        jobs: deque[_Job] = deque()
+        try:
+            for item in items:
+                jobs.append(self._submit(function, item))
+                if len(jobs) == limit:
+                    yield self._outcome(jobs)
+            while jobs:
+                yield self._outcome(jobs)
+        finally:
+            for job in jobs:
+                self._abandon(job)
+
+    @staticmethod
+    def _outcome(jobs: deque[_Job]) -> tuple[Any, Any]:
+        """Wait for the first job and take it out."""
+        job = jobs[0]
+        error = job.future.exception()
+        jobs.popleft()
+        if error is None:
+            return job.item, job.future.result()
+        if job.is_fault_of_pool:
+            raise error
+        return job.item, error
+
+    def _submit(self, function: Callable[[Any], object], item: object) -> _Job:
+        job = _Job(item, *pack((_require_importable(function), item)))
+        with self._lock:
+            if self._is_closed:
+                raise self._closed_error()
+            self._jobs.put(job)
+        return job
+
+    def _abandon(self, job: _Job) -> None:
+        """Stop work on a job whose result nobody will ask for; nothing happens to one that is done."""
+        with self._lock:
+            job.is_abandoned = True
+            if job.worker is not None:
+                job.worker.kill()
+
+    def _feed_worker(self) -> None:
+        """Body of one thread: job after job to one worker, which is replaced when it dies."""
+        worker: Worker | None = None
+        while (job := self._jobs.get()) is not None:
+            if not job.is_abandoned:
+                worker = self._do(job, worker)
+            del job  # or its result would stay in memory until the next one comes
+        if worker is not None:
+            self._end(worker)
+
+    def _do(self, job: _Job, worker: Worker | None) -> Worker | None:
+        """Settle the job's future; return the worker for the next job, None if a new one is needed."""
+        if worker is not None and not worker.channel.is_open():  # killed while it was idle: not this job's doing
+            self._end(worker)
+            worker = None
+        try:
+            worker = worker or self._start()
+        except Exception as error:  # goes to whoever waits for the job
+            job.is_fault_of_pool = True
+            job.future.set_exception(self._closed_error() if self._is_closed else error)
+            return None
+        if not self._assign(job, worker):
+            return worker
+        try:
+            reply = worker.ask(job.pickled, job.buffers, self._timeout_seconds)
+        except (EOFError, OSError) as failure:
+            self._release(job)
+            job.future.set_exception(self._blame(job, failure, self._end(worker)))
+            return None
+        self._release(job)
+        _settle(job.future, *reply)
+        return worker
+
+    def _blame(self, job: _Job, failure: Exception, exit_code: int | None) -> Exception:
+        if self._is_closed:
+            return self._closed_error()
+        if isinstance(failure, TimeoutError):
+            return WorkerTimeout(job.item, self._timeout_seconds)
+        return WorkerDied(job.item, exit_code)
+
+    @staticmethod
+    def _closed_error() -> RuntimeError:
+        return RuntimeError("the worker pool was closed")
+
+    def _assign(self, job: _Job, worker: Worker) -> bool:
+        """Note who works on the job, so that it can be stopped; False if nobody wants the job any more."""
+        with self._lock:
+            if not job.is_abandoned:
+                job.worker = worker
+        return job.worker is not None
+
+    def _release(self, job: _Job) -> None:
+        with self._lock:
+            job.worker = None
+
+    def _start(self) -> Worker:
+        """Start a worker and run its initializer.
+
+        Raises:
+            WorkerStartError: if it does not come up.
+            Exception: whatever the initializer raises.
+        """
+        worker = self._launcher.start()
+        with self._lock:
+            self._workers.add(worker)
+            if self._is_closed:
+                worker.kill()
+        try:
+            kind, pickled, buffers = worker.ask(*self._setup, START_SECONDS)
+        except TimeoutError as error:
+            self._end(worker)
+            raise WorkerStartError(f"cannot start a worker process: not ready after {START_SECONDS:g} s") from error
+        except (EOFError, OSError) as error:
+            raise WorkerStartError(f"cannot start a worker process: it {describe_exit(self._end(worker))}") from error
+        if kind == ERROR:
+            self._end(worker)
+            raise unpack_error(pickled, buffers)
+        return worker
+
+    def _end(self, worker: Worker) -> int | None:
+        """Make sure that the worker is dead and gone; return its exit code if known."""
+        with self._lock:
+            self._workers.discard(worker)
+        exit_code = worker.reap()
+        worker.channel.close()
+        return exit_code
+
+
+def _require_importable(function: _Function) -> _Function:
+    """Refuse what a worker could not find, since workers do not run the main module."""
+    inner = getattr(function, "func", function)
+    if getattr(inner, "__module__", None) == "__main__":
+        raise ValueError(f"workers cannot see {inner!r}: move it from the main program into a module")
+    return function
+
+
+def _settle(future: Future[Any], kind: int, pickled: memoryview, buffers: Sequence[memoryview]) -> None:
+    """Give a worker's reply to whoever waits for it."""
+    try:
+        if kind == RESULT:
+            future.set_result(pickle.loads(pickled, buffers=buffers))
+        else:
+            future.set_exception(unpack_error(pickled, buffers))
+    except Exception as error:  # of unpickling, which runs the classes' own code
+        future.set_exception(TypeError(f"a worker's reply cannot be read: {error}"))

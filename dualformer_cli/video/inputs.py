@@ -1,0 +1,247 @@
+"""What the user names on the command line becomes a list of videos."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TextIO
+
+from dualformer_cli.video.frame_names import holds_frames, is_flow_folder
+from dualformer_cli.video.live import is_live
+
+VIDEO_SUFFIXES = frozenset(
+    (
+        *(".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".f4v", ".mkv", ".webm", ".avi", ".divx"),
+        *(".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".wmv", ".asf", ".flv"),
+        *(".ogv", ".rm", ".rmvb", ".mxf", ".dv", ".y4m", ".gif"),
+    )
+)
+"""Suffixes, in lower case, of the files that a folder or a pattern contributes; a file named itself may have any."""
+
+Complain = Callable[[str, str], None]
+"""Takes a name and what is wrong with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class InputList:
+    """The inputs that were found, and what gave none."""
+
+    paths: list[str] = field(default_factory=list)
+    """Videos, folders of numbered frames and live addresses, each once."""
+    problems: list[tuple[str, str]] = field(default_factory=list)
+    """(name, what is wrong with it) of lists, folders and patterns that gave nothing or could not be read."""
+
+
+def expand_inputs(names: Sequence[str], *, stdin: TextIO | None) -> InputList:
+    """Expand files, folders, patterns, lists and live addresses, in the order given.
+
+    * An existing file stands for itself and wins over every other meaning of its name; only `-` is always stdin.
+      A name that does not exist is kept: reading it will say so.
+    * A folder is searched, with the folders in it, for videos by suffix, in natural order (clip2 before clip10).
+      A folder that holds numbered frames and no videos is one input. Hidden entries are skipped; links are followed,
+      but no folder is entered twice.
+    * A pattern has `*`, `?` or `[`, and `**` for any number of folders. Files without a video suffix are left out,
+      unless the pattern spells the suffix itself (`*.bin`); matching folders are searched.
+    * `@list.txt` is a file with one name a line, relative to the list's folder; `-` is such a list on stdin, relative
+      to the current folder. Blank lines and lines that start with # are skipped. Names separated by NUL characters,
+      as `find -print0` writes them, may contain line breaks. A list does not name other lists.
+    * Camera names and stream addresses are passed through.
+
+    The same file named twice, in whichever way, is one input, at its first place.
+    """
+    expansion = _Expansion()
+    for name in names:
+        if name == "-":
+            expansion.add_list(name, _read_stdin(stdin), folder="")
+        elif name.startswith("@") and not os.path.lexists(name):
+            expansion.add_list_file(name)
+        else:
+            expansion.add(name, folder="")
+    return InputList(list(expansion.paths.values()), expansion.problems)
+
+
+class _Expansion:
+    """Collects inputs, each once, and the problems met on the way."""
+
+    def __init__(self) -> None:
+        self.paths: dict[str, str] = {}
+        """By what identifies the file."""
+        self.problems: list[tuple[str, str]] = []
+        self._real_folders: dict[str, str] = {}
+
+    def complain(self, name: str, reason: str) -> None:
+        self.problems.append((name, reason))
+
+    def add_list_file(self, name: str) -> None:
+        path = name.removeprefix("@")
+        try:
+            with open(path, "rb") as file:
+                text = os.fsdecode(file.read())
+        except OSError as error:
+            self.complain(name, f"the list {path!r} cannot be read: {_reason(error)}")
+        else:
+            self.add_list(name, text, folder=os.path.dirname(path))
+
+    def add_list(self, name: str, text: str, *, folder: str) -> None:
+        """Add the entries of a list; relative ones are found in `folder`."""
+        entries = list(_list_entries(text, folder))
+        if not entries:
+            self.complain(name, "the list is empty; write one name a line")
+        for entry in entries:
+            self.add(entry, folder=folder)
+
+    def add(self, name: str, *, folder: str) -> None:
+        """Add what one name stands for; a relative one is found in `folder`."""
+        path = os.path.join(folder, name)
+        if os.path.isdir(path):
+            self._add_all(path, _videos_below(path, self.complain), "the folder holds no videos and no numbered frames")
+        elif os.path.lexists(path):
+            self.paths.setdefault(self._identity(path), path)
+        elif is_live(name):
+            self.paths.setdefault(name, name)
+        elif glob.has_magic(name):
+            pattern = os.path.join(glob.escape(folder), name)
+            self._add_all(path, _videos_matching(pattern, self.complain), "the pattern matches no videos")
+        else:
+            self.paths.setdefault(path, path)
+
+    def _add_all(self, name: str, videos: Iterable[str], complaint: str) -> None:
+        known_problems, found = len(self.problems), 0
+        for video in videos:
+            found += 1
+            self.paths.setdefault(self._identity(video), video)
+        if not found and len(self.problems) == known_problems:
+            self.complain(name, complaint)
+
+    def _identity(self, path: str) -> str:
+        """Return one spelling for all that name a file in its folder; a link to a file stays a file of its own."""
+        folder, name = os.path.split(path)
+        if name in ("", os.curdir, os.pardir):
+            return os.path.realpath(path)
+        if folder not in self._real_folders:
+            self._real_folders[folder] = os.path.realpath(folder)
+        return os.path.join(self._real_folders[folder], name)
+
+
+def _read_stdin(stdin: TextIO | None) -> str:
+    """Read names as the file system spells them: stdin's own decoding refuses names that are not UTF-8."""
+    if stdin is None:  # closed before Python started
+        return ""
+    raw = getattr(stdin, "buffer", None)
+    return stdin.read() if raw is None else os.fsdecode(raw.read())
+
+
+def _list_entries(text: str, folder: str) -> Iterator[str]:
+    """Yield the names in a list. Spaces around a name, or # before it, belong to it if there is such a file."""
+    text = text.removeprefix("\ufeff")
+    if "\0" in text:
+        yield from filter(None, text.split("\0"))
+        return
+    for line in text.split("\n"):
+        entry = line.removesuffix("\r")
+        if entry and os.path.lexists(os.path.join(folder, entry)):
+            yield entry
+        elif entry.strip() and not entry.lstrip().startswith("#"):
+            yield entry.strip()
+
+
+def _videos_below(top: str, complain: Complain) -> Iterator[str]:
+    """Yield the videos and the folders of numbered frames in a folder and the folders below it."""
+    for folder, files in walk(top, complain):
+        videos = [file for file in files if is_video_name(file)]
+        if videos:
+            yield from (os.path.join(folder, video) for video in videos)
+        elif holds_frames(files) and not is_flow_folder(os.path.relpath(folder, top)):
+            yield folder
+
+
+def _videos_matching(pattern: str, complain: Complain) -> Iterator[str]:
+    """Yield the videos that a pattern matches, and those in the folders that it matches."""
+    suffix = os.path.splitext(pattern)[1]
+    spells_suffix = bool(suffix) and not glob.has_magic(suffix)
+    for path in _matches(pattern, complain):
+        if os.path.isdir(path):
+            yield from _videos_below(path, complain)
+        elif spells_suffix or is_video_name(path):
+            yield path
+
+
+def _matches(pattern: str, complain: Complain) -> Iterator[str]:
+    """Yield the files and folders that a pattern matches. The standard `**` would follow links in circles."""
+    parts = pattern.split(os.sep)
+    if "**" not in parts:
+        yield from sorted(glob.glob(pattern), key=_natural)
+        return
+    at = parts.index("**")
+    before, after = os.sep.join(parts[:at]), os.sep.join(parts[at + 1 :])
+    roots = sorted(glob.glob(before + os.sep), key=_natural) if at else [""]
+    for root in roots:
+        if not after:
+            yield root or os.curdir
+            continue
+        for folder, _ in walk(root, complain):
+            yield from _matches(os.path.join(glob.escape(folder), after), complain)
+
+
+def walk(
+    top: str,
+    complain: Complain,
+    *,
+    on_hidden: Callable[[str], object] = str,
+    on_repeated: Callable[[str], object] = str,
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder from `top` down with the names of its files, in natural order; hidden entries are skipped.
+
+    Args:
+        top: where to start.
+        complain: told of folders that cannot be read.
+        on_hidden: called with the path of each entry whose name starts with a dot.
+        on_repeated: called with each folder that a link leads to a second time, which is not entered again.
+    """
+    entered: set[tuple[int, int]] = set()
+    pending = [top]
+    while pending:
+        folder = pending.pop()
+        try:
+            status = os.stat(folder or os.curdir)
+            if (status.st_dev, status.st_ino) in entered:
+                on_repeated(folder)
+                continue
+            entered.add((status.st_dev, status.st_ino))
+            with os.scandir(folder or os.curdir) as scan:
+                found = list(scan)
+            entries = [(entry.name, _leads_to_folder(entry)) for entry in found if not entry.name.startswith(".")]
+        except OSError as error:
+            complain(folder or os.curdir, f"the folder cannot be read: {_reason(error)}")
+            continue
+        for entry in found:
+            if entry.name.startswith("."):
+                on_hidden(entry.path)
+        entries.sort(key=lambda entry: _natural(entry[0]))
+        yield folder, [name for name, is_folder in entries if not is_folder]
+        pending.extend(os.path.join(folder, name) for name, is_folder in reversed(entries) if is_folder)
+
+
+def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Tell whether an entry is a folder or a link to one; entry.is_dir() alone fails on a link to itself."""
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
+
+
+def is_video_name(name: str) -> bool:
+    """Whether a file has the suffix of a video, in any case."""
+    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
+
+
+def _natural(path: str) -> list[list[tuple[int, int, str]]]:
+    """Return a sort key by which clip2 comes before clip10, folder by folder; equal numbers go by their spelling."""
+    return [
+        [(0, int(piece), piece) if piece.isdecimal() else (1, 0, piece) for piece in re.findall(r"\d+|\D+", name)]
+        for name in path.split(os.sep)
+    ]
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,128 @@
+"""Why a path is not a video that can be read, in words for its user."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import struct
+from contextlib import suppress
+from itertools import islice
+
+from dualformer_cli.errors import VideoError
+from dualformer_cli.video.mp4_boxes import boxes
+
+
+def is_folder(path: str) -> bool:
+    """Tell a folder from a regular file that is not empty, or say why it is neither."""
+    try:
+        status = os.stat(path)
+    except FileNotFoundError:
+        raise VideoError(path, "no such file or folder") from None
+    except OSError as error:
+        raise VideoError(path, plain_reason(error)) from None
+    except ValueError:
+        raise VideoError(path, "not a valid file name") from None
+    if stat.S_ISDIR(status.st_mode):
+        return True
+    if not stat.S_ISREG(status.st_mode):
+        raise VideoError(path, f"a {_kind_of(status.st_mode)}, not a file")
+    if status.st_size == 0:
+        raise VideoError(path, "the file is empty (0 bytes)")
+    return False
+
+
+def _kind_of(mode: int) -> str:
+    if stat.S_ISFIFO(mode):
+        return "named pipe"
+    return "socket" if stat.S_ISSOCK(mode) else "device"
+
+
+def plain_reason(error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return "no permission to read it"
+    return (error.strerror or "cannot be read").lower()
+
+
+def first_bytes(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(1024)
+    except OSError as error:
+        raise VideoError(path, plain_reason(error)) from None
+
+
+def is_motion_jpeg(path: str) -> bool:
+    """Return whether a file is a bare series of JPEG pictures. One image can hold a preview or two beside itself."""
+    with open(path, "rb") as file:
+        return file.read(3) == b"\xff\xd8\xff" and file.read(_SEARCHED_BYTES).count(b"\xff\xd9\xff\xd8\xff") > 3
+
+
+_SEARCHED_BYTES = 16 << 20
+_MAX_BOXES = 100_000
+_IMAGE_BRANDS = re.compile(rb"....ftyp(heic|heix|heim|heis|mif1|avif)", re.DOTALL)
+_MP4_BOXES = frozenset({b"ftyp", b"styp", b"moov", b"moof", b"sidx", b"mdat"})
+_SIGNATURES = (
+    (re.compile(rb"\s*#EXTM3U|\s*ffconcat |\s*\[playlist\]"), "a playlist, not a video"),
+    (re.compile(rb"\s*<(!doctype html|html|head|body)", re.IGNORECASE), "a web page, not a video; download it again"),
+    (re.compile(rb"version https://git-lfs"), "a Git LFS pointer, not the video itself; fetch it with git lfs pull"),
+    (
+        re.compile(rb"\xff\xd8\xff|\x89PNG|BM....\0\0\0\0|RIFF....WEBP|II\*\0|MM\0\*", re.DOTALL),
+        "an image, not a video",
+    ),
+    (_IMAGE_BRANDS, "an image, not a video"),
+    (re.compile(rb"ID3|fLaC|RIFF....WAVE|\xff[\xf1-\xf3\xf9-\xfb]", re.DOTALL), "an audio file, not a video"),
+    (re.compile(rb"PK\x03\x04|\x1f\x8b|BZh|\xfd7zXZ|Rar!|7z\xbc\xaf"), "an archive, not a video; unpack it"),
+)
+
+
+def explain_unknown(path: str, head: bytes) -> str:
+    """Say what a file is that no demuxer wants, by its first bytes."""
+    if head[4:8] in _MP4_BOXES and not _IMAGE_BRANDS.match(head):
+        return _explain_mp4(path)
+    if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20:21] and head[20] & 2:
+        return "an animated WebP, which is not read here; convert it to MP4 or GIF"
+    text = head.removeprefix(b"\xef\xbb\xbf")
+    for signature, reason in _SIGNATURES:
+        if signature.match(text):
+            return reason
+    if all(byte >= 32 or byte in b"\t\n\r\f" for byte in text):
+        return "a text file, not a video"
+    return "not a video format that is known here, or damaged beyond opening"
+
+
+def _explain_mp4(path: str) -> str:
+    """Say why an MP4 cannot be opened, by the boxes that are in it."""
+    kinds = _boxes(path)
+    if b"moov" not in kinds:
+        if b"moof" in kinds:
+            return (
+                "a media segment without its initialization segment; join them, as in: cat init.mp4 seg.m4s > all.mp4"
+            )
+        return "an MP4 without a readable index, as left by an unfinished download or recording"
+    return _HEADER_ALONE if kinds.isdisjoint({b"moof", b"mdat"}) else "an MP4 whose index is damaged"
+
+
+_HEADER_ALONE = "an initialization segment without any frames; append the media segments that belong to it"
+
+
+def is_fragmented(path: str) -> bool:
+    """Return whether an MP4 comes in fragments, each with an index of its own."""
+    return b"moof" in _boxes(path)
+
+
+def explain_empty(path: str) -> str:
+    """Say why a file that opens holds no packets."""
+    is_header = first_bytes(path)[4:8] in _MP4_BOXES and _boxes(path).isdisjoint({b"moof", b"mdat"})
+    return _HEADER_ALONE if is_header else "its video holds no frames"
+
+
+def _boxes(path: str) -> set[bytes]:
+    """Return the kinds of the outermost boxes of an MP4 that are whole, as far as they can be followed."""
+    kinds = set()
+    with open(path, "rb") as file, suppress(struct.error):
+        end = os.fstat(file.fileno()).st_size
+        for kind, _, stop in islice(boxes(file, 0, end), _MAX_BOXES):
+            if stop <= end:
+                kinds.add(kind)
+    return kinds

@@ -1,0 +1,42 @@
+"""A video becomes one small picture, to be recognised by."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+
+from PIL import Image
+
+from dualformer_cli.system.workers import WorkerPool
+from dualformer_cli.video.open import open_video
+
+SIDE = 240
+"""Width and height that a thumbnail fits into, in pixels; as JPEG it is about 10 kB."""
+
+
+def read_thumbnail(path: str) -> bytes:
+    """The middle frame of a video or of a folder of frames as a JPEG, shrunk to fit into SIDE x SIDE.
+
+    Raises:
+        VideoError: if the video cannot be read.
+    """
+    with open_video(path) as reader:
+        frame = reader.read([reader.info.num_frames // 2])[0]
+    picture = Image.fromarray(frame)
+    picture.thumbnail((SIDE, SIDE))
+    encoded = io.BytesIO()
+    picture.save(encoded, format="JPEG", quality=80)
+    return encoded.getvalue()
+
+
+def read_thumbnails(files: Mapping[str, str], pool: WorkerPool) -> dict[str, bytes]:
+    """Thumbnails of those files that still exist and can be read; the others are left out.
+
+    Args:
+        files: what to call each file in the result, and where it is.
+        pool: worker processes that open them.
+    """
+    names: Sequence[str] = [name for name, file in files.items() if os.path.exists(file)]
+    outcomes = (outcome for _, outcome in pool.imap(read_thumbnail, (files[name] for name in names)))
+    return {name: outcome for name, outcome in zip(names, outcomes, strict=True) if isinstance(outcome, bytes)}

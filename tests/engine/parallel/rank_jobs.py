@@ -1,0 +1,248 @@
+"""Run by test_distributed.py in a process of its own: worlds of forked ranks, each of which stores what it saw.
+
+Usage: rank_jobs.py FOLDER. Writes FOLDER/WORLD-RANK.pt. One interpreter imports torch for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dualformer_cli.engine.parallel import distributed
+from dualformer_cli.engine.parallel.distributed import (
+    any_rank,
+    average_buffers,
+    barrier,
+    broadcast_object,
+    convert_batch_norm,
+    gather_objects,
+    init_ranks,
+    sum_gradients,
+    sum_over_ranks,
+)
+from dualformer_cli.errors import DualFormerError
+from dualformer_cli.model.dualformer import DualFormer
+
+SHARES = {"two": [5, 2], "three": [4, 0, 3]}
+"""Samples of each rank, of the seven that one process has; a rank may have none."""
+
+Job = Callable[[int, int], Any]
+
+
+def samples() -> Tensor:
+    return torch.randn(7, 4, 2, 3, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3 + 1
+
+
+def network(mode: Any, dtype: torch.dtype) -> nn.Module:
+    """Two BatchNorms with something between them, moments and parameters off their initial values."""
+    torch.manual_seed(2)
+    model = nn.Sequential(nn.BatchNorm3d(4), nn.Conv3d(4, 6, 1), nn.ReLU(), nn.BatchNorm3d(6, momentum=None))
+    for parameter in model.parameters():
+        nn.init.normal_(parameter)
+    return convert_batch_norm(model.to(dtype), mode)
+
+
+def train_network(model: nn.Module, x: Tensor, first: int) -> dict[str, Any]:
+    """Three forward and backward passes over samples that begin at `first`; gradients are summed over the ranks."""
+    weights = torch.linspace(-1, 1, 7 * 6 * 18).view(7, 6, 2, 3, 3).to(x)[first : first + len(x)]
+    x = x.clone().requires_grad_()
+    for _ in range(3):
+        output = model(x)
+        (output.square() * weights).sum().backward()
+    sum_gradients(model.parameters())
+    return {
+        "output": output.detach(),
+        "input_gradient": x.grad,
+        "gradients": {name: parameter.grad for name, parameter in model.named_parameters()},
+        "buffers": dict(model.named_buffers()),
+    }
+
+
+def video_model() -> DualFormer:
+    torch.manual_seed(3)
+    model = DualFormer(
+        input_size=(4, 64, 64),
+        num_classes=3,
+        embed_dims=(32, 32),
+        depths=(2, 2),
+        num_heads=(1, 1),
+        patch_sizes=((2, 4, 4), (1, 2, 2)),
+        window_size=(2, 4, 4),
+        fine_grid=(2, 4, 4),
+        coarse_grid=(2, 2, 2),
+        dropout=0.0,
+    )
+    convert_batch_norm(model, "synchronized")
+    return model.double().train()
+
+
+def train_video_model(first: int, count: int) -> dict[str, Tensor]:
+    """Gradients of a DualFormer over clips [first, first + count) of seven, summed over the ranks."""
+    model = video_model()
+    clips = torch.randn(7, 3, 4, 64, 64, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
+    labels = torch.arange(7) % 3
+    part = slice(first, first + count)
+    nn.functional.cross_entropy(model(clips[part]), labels[part], reduction="sum").backward()
+    sum_gradients(model.parameters())
+    return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+
+
+def exchange(rank: int, world_size: int) -> dict[str, Any]:
+    """Every kind of exchange once."""
+    tensor, array = torch.arange(3.0) + rank, np.array([[1, 2], [3, 4]], dtype=np.int64) * (rank + 1)
+    values = np.random.default_rng(rank).normal(size=1000).astype(np.float32)
+    half = convert_batch_norm(nn.BatchNorm3d(2), "synchronized").bfloat16()
+    barrier()
+    return {
+        "rank": rank,
+        "tensor": sum_over_ranks(tensor),
+        "tensor_before": tensor,
+        "array": sum_over_ranks(array).tolist(),
+        "array_before": array.tolist(),
+        "float_bits": sum_over_ranks(values).tobytes(),
+        "scalar": float(sum_over_ranks(torch.tensor(0.5, dtype=torch.float64))),
+        "objects": gather_objects({"rank": rank, "text": "x" * 10**rank}),
+        "from_main": broadcast_object(["main", rank]),
+        "any": [any_rank(rank == 1), any_rank(False), any_rank(True)],
+        "half": str(half(torch.ones(2, 2, 1, 2, 2, dtype=torch.bfloat16)).dtype),
+    }
+
+
+def gradients_of_some(rank: int, world_size: int) -> list[list[float] | None]:
+    """Gradients that all, some and no ranks have, and one whose layout is not contiguous."""
+    distributed._BUCKET_BYTES = 40
+    parameters = [nn.Parameter(torch.zeros(2, 3)) for _ in range(4)]
+    parameters.append(nn.Parameter(torch.zeros(2, dtype=torch.float64)))
+    parameters.append(nn.Parameter(torch.zeros(2), requires_grad=False))
+    parameters[0].grad = torch.full((2, 3), rank + 1.0)
+    if rank == 1:
+        parameters[1].grad = torch.arange(6.0).view(2, 3)
+    parameters[3].grad = torch.arange(6.0).view(3, 2).t()
+    parameters[4].grad = torch.full((2,), 0.5, dtype=torch.float64)
+    sum_gradients(iter(parameters))
+    return [None if parameter.grad is None else parameter.grad.reshape(-1).tolist() for parameter in parameters]
+
+
+def averaged_buffers(rank: int, world_size: int) -> dict[str, Tensor]:
+    model = nn.Sequential(nn.BatchNorm3d(2), nn.BatchNorm3d(1))
+    for layer in model:
+        layer.running_mean.fill_(rank + 0.5)  # type: ignore[operator]
+        layer.running_var.fill_(0.1)  # type: ignore[operator]
+        layer.num_batches_tracked.fill_(7 - rank)  # type: ignore[operator]
+    average_buffers(model)
+    return dict(model.named_buffers())
+
+
+def batch_norm(rank: int, world_size: int) -> dict[str, Any]:
+    shares = SHARES["two" if world_size == 2 else "three"]
+    first, count = sum(shares[:rank]), shares[rank]
+    part = samples()[first : first + count]
+    return {
+        "double": train_network(network("synchronized", torch.float64), part, first),
+        "single": train_network(network("synchronized", torch.float32), part.float(), first),
+        "video": train_video_model(first, count),
+    }
+
+
+def all_jobs(rank: int, world_size: int) -> dict[str, Any]:
+    jobs: list[Job] = [exchange, gradients_of_some, averaged_buffers, batch_norm]
+    with init_ranks("cpu") as ranks:
+        assert (ranks.rank, ranks.world_size, ranks.is_main) == (rank, world_size, rank == 0)
+        results = {job.__name__: job(rank, world_size) for job in jobs}
+        results["ranks"] = [ranks.local_rank, str(ranks.device), ranks.exit_code(75)]
+    results["is_initialized_after"] = torch.distributed.is_initialized()
+    return results
+
+
+def lose_a_rank(rank: int, world_size: int) -> str:
+    """Rank 1 dies without a word; what rank 0 says."""
+    distributed._SECONDS_FOR_THE_WATCHER = 0.0
+    try:
+        with init_ranks("cpu"):
+            if rank == 1:
+                os._exit(9)
+            for _ in range(1000):
+                barrier()
+    except DualFormerError as error:
+        return f"{type(error).__name__}: {error}"
+    return "nothing happened"
+
+
+def wait_alone(rank: int, world_size: int) -> str:
+    """The other rank never comes."""
+    if rank == 1:
+        return ""
+    try:
+        with init_ranks("cpu", timeout=timedelta(seconds=1)):
+            return "joined nobody"
+    except DualFormerError as error:
+        return str(error)
+
+
+def start_without_launcher(rank: int, world_size: int) -> str:
+    """The process that started this rank died before the rank could tie itself to it."""
+    os.environ[distributed.LAUNCHER_PID] = "999999999"
+    try:
+        with init_ranks("cpu"):
+            return "started"
+    except DualFormerError as error:
+        return str(error)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def variables(rank: int, world_size: int, port: int, *, srun: bool) -> dict[str, str]:
+    address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+    names = (
+        ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_TASKS_PER_NODE")
+        if srun
+        else ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+    )
+    return {**address, **dict(zip(names, map(str, (rank, rank, world_size, world_size)), strict=True))}
+
+
+def run_world(name: str, job: Job, world_size: int, folder: Path, *, srun: bool = False) -> None:
+    """Fork the ranks and wait for them; a rank that raises leaves its traceback on stderr and no file."""
+    port, pids = free_port(), []
+    for rank in range(world_size):
+        if pid := os.fork():
+            pids.append(pid)
+            continue
+        try:
+            os.environ.update(variables(rank, world_size, port, srun=srun))
+            torch.save(job(rank, world_size), folder / f"{name}-{rank}.pt")
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(0)
+    for pid in pids:
+        os.waitpid(pid, 0)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    torch.set_num_threads(1)
+    run_world("two", all_jobs, 2, folder)
+    run_world("three", all_jobs, 3, folder, srun=True)
+    run_world("lost", lose_a_rank, 2, folder)
+    run_world("alone", wait_alone, 2, folder)
+    run_world("orphan", start_without_launcher, 1, folder)
+
+
+if __name__ == "__main__":
+    main()

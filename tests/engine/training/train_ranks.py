@@ -1,0 +1,79 @@
+"""Run under torchrun by test_train.py: trains and evaluates on this rank, and writes what rank 0 saw.
+
+Usage: train_ranks.py JOBS.json; a list of {"preset", "overrides", "train", "validation", "output", "result"}.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dualformer_cli.config.load import load_config
+from dualformer_cli.engine.build import build_model, view_plan
+from dualformer_cli.engine.parallel.distributed import Ranks, init_ranks
+from dualformer_cli.engine.scoring.evaluate import evaluate, open_list, summarise
+from dualformer_cli.engine.scoring.scorer import Scorer
+from dualformer_cli.engine.training import trainer as trainer_module
+
+
+class HerePool:
+    """Decodes in this process, which saves the start of a worker."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        """Take what a WorkerPool takes."""
+
+    def __enter__(self) -> HerePool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """There is nothing to end."""
+
+    def imap(
+        self, function: Callable[[Any], Any], items: Iterable[Any], *, ahead: int | None = None
+    ) -> Iterator[tuple[Any, Any]]:
+        for item in items:
+            yield item, function(item)
+
+
+def losses_and_digest(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """The loss of every step, the weights after them, and what fresh weights score."""
+    flags = {"data.train_list": job["train"], "data.validation_list": job["validation"]}
+    resolved = load_config(job["preset"], overrides=job["overrides"], flags=flags, environ={})
+    events: list[dict[str, Any]] = []
+    trainer = trainer_module.Trainer(resolved, ranks, output=Path(job["output"]), on_event=events.append)
+    trainer.run()
+    torch.manual_seed(1)
+    model = build_model(resolved.config).eval()
+    listed = open_list(resolved.config.data, job["validation"], class_names=None)
+    scorer = Scorer(model, mean=resolved.config.data.mean, std=resolved.config.data.std)
+    plan = view_plan(resolved.config.data, resolved.config.data.test)
+    records = evaluate(scorer, listed, plan, HerePool(), ranks)  # type: ignore[arg-type]
+    document = summarise(records, listed.class_names, multi_label=False)
+    return {
+        "losses": [event["loss"] for event in events if event["event"] == "step"],
+        "trained": [float(value.double().abs().sum()) for value in trainer.model.state_dict().values()],
+        "digest": document["digest"],
+        "top1": document["top1"],
+        "videos": document["videos"],
+    }
+
+
+def main() -> None:
+    """Do all jobs in one start of the processes."""
+    torch.set_num_threads(1)
+    trainer_module.WorkerPool = HerePool  # type: ignore[assignment, misc]
+    jobs = json.loads(Path(sys.argv[1]).read_text())
+    with init_ranks("cpu") as ranks:
+        for job in jobs:
+            found = losses_and_digest(job, ranks)
+            if ranks.is_main:
+                Path(job["result"]).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
