@@ -1,6 +1,7 @@
 """The command lines of the record, as data: name -> lines that run one after the other in one empty folder.
 
-`in/` is the folder of inputs that inputs.py makes; a line that starts with `<` gives the next line its stdin.
+`in/` is the folder of inputs that inputs.py makes. `< TEXT` is the stdin of the next line; `+ NAME` copies an input, so
+that what a command writes into it is kept.
 """
 
 MINI = "--preset in/mini.yaml --weights in/mini.pt --offline"
@@ -27,7 +28,7 @@ COMMANDS: dict[str, list[str]] = {
     "predict rotated": [f"predict in/rotated.mp4 --json {MINI}"],
     "predict names": [
         f"predict 'in/with space.mp4' \"in/it's.mp4\" in/naïve.mp4 {MINI}",
-        f"predict -- in/-dash.mp4 {MINI}",
+        f"predict {MINI} -- in/-dash.mp4",
     ],
     "predict broken": [f"predict in/clip.mp4 in/cut.mp4 in/empty.mp4 in/text.mp4 in/page.html in/none.mp4 {MINI}"],
     "predict broken json": [f"predict in/cut.mp4 in/garbled.mp4 in/empty.mp4 in/text.mp4 --json {MINI}"],
@@ -40,7 +41,10 @@ COMMANDS: dict[str, list[str]] = {
         f"predict in/clip.mp4 --csv a.csv {MINI}",
         f"predict in/clip.mp4 --csv a.csv --top-k 1 --overwrite {MINI}",
     ],
-    "predict save": [f"predict in/clip.mp4 --save a.mp4 {MINI}", f"predict in/clip.mp4 in/b.avi --save folder/ {MINI}"],
+    "predict save": [
+        f"predict in/clip.mp4 --save a.mp4 {MINI}",
+        f"predict in/clip.mp4 in/b.avi --save . --srt . {MINI}",
+    ],
     "predict every": [f"predict in/long.mp4 --every 1 --csv a.csv --srt a.srt --features a.npz --json {MINI}"],
     "predict every errors": [f"predict in/clip.mp4 --every 0 {MINI}", f"predict in/clip.mp4 --every -1 {MINI}"],
     "predict views": [f"predict in/clip.mp4 --views 3x3 --json {MINI}", f"predict in/clip.mp4 --views 3 {MINI}"],
@@ -53,11 +57,16 @@ COMMANDS: dict[str, list[str]] = {
         f"predict in/clip.mp4 --preset in/mini.yaml --weights {weights} --offline"
         for weights in ("random", "in/none.pt", "in/text.mp4", "in/cut.pt", "published")
     ],
+    "predict decord": [f"predict in/clip.mp4 in/b.avi in/garbled.mp4 --json --set data.decoder=decord {MINI}"],
+    "predict two processes": [f"predict in/clip.mp4 in/cut.mp4 in/b.avi --cpu-processes 2 --json {MINI}"],
     "predict built-in": ["predict --offline", "predict in/clip.mp4 --json --offline"],
     "print-config": [f"{name} --print-config --preset in/mini.yaml" for name in ("predict", "train", "eval")],
     "set errors": [
         f"predict in/clip.mp4 {MINI} --set {text}"
-        for text in ("data.clip.num_frames=x", "data.clip.nothing=1", "nothing", "data.clip.num_frames=0")
+        for text in (
+            *("data.clip.num_frames=x", "data.clip.nothing=1", "nothing", "data.clip.num_frames=0"),
+            *("data.crop_size=48", "model.num_classes=5", "data.decoder=x", "runtime.device=x"),
+        )
     ],
     "preset errors": [
         f"flops --preset {name}" for name in ("nothing", "in/none.yaml", "in/bad.yaml", "in/unknown.yaml")
@@ -83,6 +92,23 @@ COMMANDS: dict[str, list[str]] = {
     ],
     "train two processes": [f"{TRAIN} --output run --cpu-processes 2"],
     "train init": [f"{TRAIN} --output run --init-from in/mini.pt", f"{TRAIN} --output run2 --init-from in/none.pt"],
+    "train augmented": [
+        f"{TRAIN} --output run --set data.clip.sampling=segments --set train.repeats=2 --set train.class_balanced=true "
+        "--set train.mixup_alpha=0.8 --set train.cutmix_alpha=1 --set train.rand_augment_ops=2 "
+        "--set train.random_erasing=0.5 --set train.label_smoothing=0.1"
+    ],
+    "train optimizer": [
+        f"{TRAIN} --output run --set train.optimizer=muon --set train.clip_grad_norm=1 --set train.layer_decay=0.8 "
+        "--set train.ema_decay=0.9 --set train.warmup_epochs=0.5 --set train.frozen_stages=1 "
+        "--set train.batch_norm=synchronized --set train.best_metric=loss --set model.gradient_checkpointing=true"
+    ],
+    "train multi-label": [
+        f"{TRAIN} --output run --set data.multi_label=true {text}".replace("train.csv", "multi.csv").replace(
+            "val", "multi"
+        )
+        for text in ("", "--set train.best_metric=mean_average_precision")
+    ],
+    "train rendered": ["train --preset in/rendered.yaml --output run --offline --set runtime.num_workers=1 --seed 3"],
     "train errors": [
         "train --preset in/mini.yaml --output run --offline",
         "train --preset in/mini.yaml --data in/none.csv --output run --offline",
@@ -107,6 +133,14 @@ COMMANDS: dict[str, list[str]] = {
     "eval lists": [
         f"eval --data in/{name} {MINI}" for name in ("video.txt", "unlabelled.txt", "tabs.tsv", "mistakes.csv")
     ],
+    "eval older lists": [
+        f"eval --data in/{name} {MINI}"
+        for name in ("rawframe.txt", "offset.txt --set data.list_format=rawframe_offset", "list.json", "names.csv")
+    ],
+    "eval multi-label": [
+        f"eval --data in/{name} --set data.multi_label=true --json {MINI}"
+        for name in ("multi.txt", "multi.txt --set data.list_format=multilabel_video", "multi.csv")
+    ],
     "eval nodir": [
         f"eval --data in/val.csv --dump none/a.jsonl {MINI}",
         f"eval --data in/val.csv --report none/a.html {MINI}",
@@ -130,6 +164,29 @@ COMMANDS: dict[str, list[str]] = {
         "prepare in/classes --root b --formats x",
     ],
     "prepare labels": ["prepare in/classes --root out --labels in/labels.csv --layout table --workers 1"],
+    "prepare estimate": [
+        f"prepare in/classes --root out --dry-run --workers 1 {text}" for text in ("--transcode", "--frames")
+    ],
+    "prepare list": [
+        "prepare in/train.csv in/val.csv --root out --formats rawframe --frames --workers 1",
+        "prepare in/train.csv in/val.csv --root d --formats json --workers 1",
+        "prepare in/partly.csv --root b --workers 1",
+        "prepare in/mistakes.csv --root c --workers 1",
+    ],
+    "prepare multi-label": ["prepare in/classes --root out --labels in/several.csv --multi-label --json --workers 1"],
+    "prepare dataset": [
+        "+ data",
+        "prepare ucf101 --workers 1",
+        "prepare kinetics400 --workers 1 --json",
+        "prepare sthv2 --workers 1 --formats video",
+        "prepare hmdb51 --workers 1",
+    ],
+    "download what is there": [
+        "+ data",
+        "download ucf101 kinetics400 --dry-run --offline",
+        "download ucf101 kinetics400 sthv2 --offline",
+        "download --list --offline",
+    ],
     "prepare groups": ["prepare in/classes --root out --group-pattern '[0-9]+' --seed 3 --workers 1"],
     "prepare show": ["prepare in/classes --root out --show sheet.png --preset in/mini.yaml --workers 1"],
     "prepare broken": ["prepare in/broken --root out --check --workers 1"],
@@ -140,13 +197,16 @@ COMMANDS: dict[str, list[str]] = {
         "prepare in/classes --crf 99",
     ],
     "prepare camera-motion": [
-        "prepare camera-motion --count 8 --num-frames 16 --root out --workers 1 --show sheet.png",
-        "prepare camera-motion --count 8 --num-frames 16 --root out --workers 1",
+        "prepare camera-motion --count 8 --root out",
+        "prepare camera-motion --count 100 --num-frames 4 --root out --show sheet.png",
+        "prepare camera-motion --count 100 --num-frames 4 --root out --workers 1 --dry-run",
+        "prepare camera-motion --count 100 --num-frames 4 --root out --workers 1",
     ],
     # tokenlabel
     "tokenlabel show": [
         f"tokenlabel show in/clip.mp4 --out a.png --json {MINI}",
         f"tokenlabel show in/clip.mp4 --out a.png {MINI}",
+        f"tokenlabel show in/b.avi --out b.png --frames 2 {MINI}",
     ],
     "tokenlabel show errors": [
         f"tokenlabel show in/cut.mp4 {MINI}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -24,8 +25,18 @@ data:
   crop_size: 64
   test: {{num_clips: 2, short_side: 64}}
   validation: {{short_side: 64}}
-train: {{epochs: 1, batch_size: 2, global_batch_size: 4, warmup_epochs: 0}}
+train: {{epochs: 1, batch_size: 2, global_batch_size: 4, warmup_epochs: 0, log_every_steps: 1}}
 runtime: {{device: cpu}}
+"""
+
+
+RENDERED = """\
+model: {embed_dims: [8, 16, 16, 32], depths: [1, 1, 2, 1], num_heads: [1, 2, 2, 4], window_size: [2, 2, 2],
+  fine_grid: [2, 2, 2], coarse_grid: [2, 2, 2], num_classes: 10, start: motion}
+data: {classes: camera_motion, crop_size: 64, clip: {num_frames: 8}, train_list: "render:camera-motion",
+  render: {num_clips: 8}, test: {short_side: 64}, validation: {short_side: 64}}
+train: {epochs: 1, batch_size: 4, global_batch_size: 4, warmup_epochs: 0, log_every_steps: 1, motion_weight: 0.5}
+runtime: {device: cpu}
 """
 
 
@@ -113,11 +124,48 @@ def make_lists(folder: Path) -> None:
         "labels.csv": "file,label\n" + "".join(f"{path.removeprefix('classes/')},{name}\n" for path, name, _ in rows),
         "classes.txt": "".join(f"{name}\n" for name in CLASSES),
         "turned.txt": "".join(f"{name}\n" for name in reversed(CLASSES)),
-        "paths.txt": "in/clip.mp4\n\nb.avi\n",
+        "paths.txt": "clip.mp4\n\nb.avi\n",
         "mini.yaml": PRESET.format(classes=folder / "classes.txt"),
         "permuted.yaml": PRESET.format(classes=folder / "turned.txt"),
         "bad.yaml": "model: [\n",
+        "rendered.yaml": RENDERED,
+        "rawframe.txt": "frames 12 0\nmore 12 2\n",
+        "offset.txt": "frames 2 8 0\nmore 0 8 1\n",
+        "list.json": json.dumps([{"filename": path, "label": [label]} for path, _, label in rows[::2]]),
+        "names.csv": "\ufeffclass_id,video_name\r\n" + "".join(f"{label},{path[:-4]}\r\n" for path, _, label in rows),
+        "multi.txt": "".join(f"{path} {label} {(label + 1) % 3}\n" for path, _, label in rows[::2]),
+        "multi.csv": "path,label\n" + "".join(f"{path},{name};wave\n" for path, name, _ in rows[:10]),
+        "several.csv": "file,label\n" + "".join(f"{path[8:]},{name};wave\n" for path, name, _ in rows[:10]),
         "unknown.yaml": "model: {nothing: 1}\n",
     }
+    shutil.copytree(folder / "frames", folder / "more")
     for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def make_datasets(folder: Path) -> None:
+    """Make a few videos and the annotations of three datasets, with names in other case, missing and surplus files."""
+    ids = ["aaaaaaaaaaa", "bbbbbbbbbbb", "ccccccccccc"]
+    videos = [
+        *("ucf101/videos/YoYo/v_YoYo_g01_c01.mp4", "ucf101/videos/yoyo/v_yoyo_g02_c01.mp4"),
+        *("ucf101/videos/Archery/V_Archery_g01_c01.mp4", "ucf101/videos/Archery/v_Archery_g09_c01.mp4"),
+        *("kinetics400/train/abseiling/aaaaaaaaaaa_000001_000011.mp4", "kinetics400/val/bbbbbbbbbbb.mp4"),
+        *("sthv2/videos/1.webm", "sthv2/videos/2.webm", "sthv2/videos/7.webm"),
+    ]
+    for number, name in enumerate(videos):
+        render(folder / name, codec="libvpx-vp9" if name.endswith("webm") else "libx264", phase=number, frames=8)
+    kinetics = "label,youtube_id,time_start,time_end,split\n"
+    held, moved = "Holding [something]", "Moving [something] up"
+    texts = {
+        "ucf101/annotations/trainlist01.txt": "YoYo/v_YoYo_g01_c01.avi 101\nYoYo/v_YoYo_g02_c01.avi 101\n"
+        "YoYo/v_YoYo_g03_c01.avi 101\n",
+        "ucf101/annotations/testlist01.txt": "Archery/v_Archery_g01_c01.avi\n",
+        "kinetics400/annotations/train.csv": f"{kinetics}abseiling,{ids[0]},1,11,train\nzumba,{ids[2]},5,15,train\n",
+        "kinetics400/annotations/val.csv": f"{kinetics}air drumming,{ids[1]},3,13,validate\n",
+        "sthv2/annotations/labels.json": json.dumps({"Holding something": "0", "Moving something up": "1"}),
+        "sthv2/annotations/train.json": json.dumps([{"id": "1", "template": held}, {"id": "3", "template": moved}]),
+        "sthv2/annotations/validation.json": json.dumps([{"id": "2", "template": moved}]),
+    }
+    for name, text in texts.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
