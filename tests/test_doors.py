@@ -13,19 +13,18 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "dualformer_cli"
 
-BELOW_MODEL_AND_CONFIG = {"system"}
-BELOW_ENGINE = {"config", "data", "model", "video"} | BELOW_MODEL_AND_CONFIG
 DOORS = {
     "__init__": {"engine", "model"},  # the Python interface
     "__main__": {"app"},
     "app": {"commands", "system"},
-    "commands": {"config", "data", "engine", "outputs", "system", "tasks", "video"},
-    "tasks": {"outputs", "engine"} | BELOW_ENGINE,
-    "outputs": {"system"},
-    "engine": BELOW_ENGINE,
-    "data": {"config", "system", "video"},
+    "commands": {"config", "data", "documents", "engine", "outputs", "system", "tasks", "video"},
+    "tasks": {"config", "data", "documents", "engine", "model", "outputs", "system", "video"},
+    "outputs": {"config", "documents", "system", "video"},
+    "engine": {"config", "data", "documents", "model", "system", "video"},
+    "data": {"config", "documents", "system", "video"},
     "video": {"config", "system"},
     "model": {"kernels"},
+    "documents": {"config"},
     "config": {"system"},
     "system": set(),
     "errors": set(),

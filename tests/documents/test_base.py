@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from dualformer_cli.outputs.documents.base import absent, json_schema, to_json
+from dualformer_cli.documents.base import absent, json_schema, to_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
