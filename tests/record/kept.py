@@ -35,6 +35,7 @@ FREE = [
     (r"WORK/code/dualformer_cli/[\w/]+(/cockatoo.mp4)", r"PACKAGE\1", "where the package keeps its sample clip"),
     (rf"{NUMBER} ([kMGT]i?B) (of memory|free|available)", r"FREE \1 \2", "room on the disk"),
     (rf"about {NUMBER} min on", "about FREE min on", "the estimated time of a conversion"),
+    (r"in about .+ with (\d+ processes)", r"in about FREE with \1", "the estimated time of rendering"),
     (r"(free, and about )[\d:.]+", r"\1FREE", "the same with `--dry-run`"),
 ]
 

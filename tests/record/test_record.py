@@ -31,6 +31,7 @@ import record
         ("peak memory  1,200 MiB\ntime  0.1 hours\nsteps  3", "peak memory  FREE\ntime  FREE\nsteps  3"),
         ('{"stamp": [12, 34], "size": 5}', '{"stamp": [12, FREE], "size": 5}'),
         ('Traceback (a):\n  File "a.py", line 1\n    f()\nKeyError: 1', "Traceback (a):\nKeyError: 1"),
+        ("about 0 MB, in about 17 s with 1 processes", "about 0 MB, in about FREE with 1 processes"),
         ("0.0 s to 2.0 s: running 41.3 %, about 43.0 kB", "0.0 s to 2.0 s: running 41.3 %, about 43.0 kB"),
     ],
 )
