@@ -18,9 +18,9 @@ DOCUMENTS: dict[str, type] = {
 _INTRODUCTION = """\
 # JSON documents
 
-With `--json` a command prints one JSON document on stdout and nothing else. Scripts may rely on the names below. A field
-that may be missing says so; all others are always there. New fields may come with new versions. Arrays are written
-`[...]`. The page is made from the types in `dualformer_cli/documents`, from which
+With `--json` a command prints one JSON document on stdout and nothing else. Scripts may rely on the names below. A
+field that may be missing says so; all others are always there. New fields may come with new versions. Arrays are
+written `[...]`. The page is made from the types in `dualformer_cli/documents`, from which
 `dualformer_cli.documents.base.json_schema` also makes a JSON Schema (draft 2020-12).
 """
 

@@ -30,7 +30,8 @@ SUBSTITUTES = {
     "tokenlabel show clip.mp4": "tokenlabel show clip.mp4 --preset PRESET --weights WEIGHTS",
     " --gpus 8": "",
     "--preset camera-motion --cpu-processes 2 --data render": (
-        f"--preset camera-motion {_QUICK} --set data.render.num_clips=4 --set data.render.pictures=[] --set train.ema_decay=0 --data render"
+        f"--preset camera-motion {_QUICK} --set data.render.num_clips=4 --set data.render.pictures=[] "
+        "--set train.ema_decay=0 --data render"
     ),
     "--count 2000": "--count 100 --dry-run",
     "--count 3000": "--count 100 --num-frames 16 --difficulty 0",
