@@ -32,7 +32,7 @@ def render_camera_motion(
     """
     from dualformer_cli.data.camera_motion.files import Settings, estimate, find_sources, plan, render_all
     from dualformer_cli.outputs.report import Progress, print_json
-    from dualformer_cli.system.workers import usable_cores
+    from dualformer_cli.system.threads import usable_cores
 
     root, count, num_workers = root or DEFAULT_ROOT, count or DEFAULT_COUNT, num_workers or usable_cores()
     settings = Settings(seed=seed, num_frames=num_frames, difficulty=difficulty, pictures=find_sources(pictures))

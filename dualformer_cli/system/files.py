@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one, and telling what is in one."""
+"""Writing files so that a reader never meets half of one, and saying what is in one."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[str], *, overwrite: 
 
     Args:
         outputs: files to write.
-        inputs: files that must stay as they are; one that does not exist is left for reading it to tell.
+        inputs: files that must stay as they are; one that does not exist is left to whoever reads it.
         overwrite: whether files that exist may be replaced.
 
     Raises:

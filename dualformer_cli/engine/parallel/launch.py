@@ -28,7 +28,7 @@ from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from dualformer_cli.engine.parallel.distributed import LAUNCHER_PID, is_one_of_many
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.workers import usable_cores
+from dualformer_cli.system.threads import usable_cores
 
 PLANNED_ENDS = (3, 75, 130)
 """Exit codes of rank 0 that are no failure: some inputs failed, stopped with the state saved, interrupted."""
