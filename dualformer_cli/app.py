@@ -26,6 +26,8 @@ from dualformer_cli.commands.prepare import prepare
 from dualformer_cli.commands.tokenlabel import show, write
 from dualformer_cli.commands.train import train
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.disk import is_full
+from dualformer_cli.system.words import printable
 
 _LOGGER = logging.getLogger("dualformer_cli")
 
@@ -80,7 +82,7 @@ def _exit_code() -> int:
         if error.errno == errno.EPIPE and _stdout_is_abandoned():
             _discard_stdout()
             return 141
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             _discard_stdout()
             return _fail(f"{error}; free some space", 1)
         raise
@@ -118,19 +120,14 @@ def _past_typer(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _one_line(text: str) -> str:
-    """Escape line breaks and all else that could move the cursor: file names are not to be trusted."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
 def _fail(message: str, code: int) -> int:
-    print(f"dualformer: {_one_line(message)}", file=sys.stderr)
+    print(f"dualformer: {printable(message)}", file=sys.stderr)
     return code
 
 
 class _OneLineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
-        return _one_line(super().formatMessage(record))
+        return printable(super().formatMessage(record))
 
 
 def _log_to_stderr() -> None:
@@ -189,7 +186,7 @@ def _torch_lines() -> list[str]:
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a missing shared library
-        return [f"torch {_version_of('torch')}, which does not import: {_one_line(str(error))}"]
+        return [f"torch {_version_of('torch')}, which does not import: {printable(str(error))}"]
     lines = [
         f"torch {torch.__version__}, CUDA {torch.version.cuda or 'none'}",
         f"cpu {torch.get_num_threads()} threads",

@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.words import os_reason
 
 
 @contextmanager
@@ -93,7 +94,7 @@ def _check_output(path: Path, inputs: set[tuple[int, int]], *, overwrite: bool) 
     except FileNotFoundError:
         return
     except OSError as error:
-        raise DualFormerError(f"{problem}: {(error.strerror or str(error)).lower()}") from None
+        raise DualFormerError(f"{problem}: {os_reason(error)}") from None
     if stat.S_ISDIR(status.st_mode):
         raise DualFormerError(f"{problem}: it is a folder")
     if not stat.S_ISREG(status.st_mode):

@@ -32,6 +32,7 @@ from dualformer_cli.data.lists.tables import (
 )
 from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.words import counted
 
 __all__ = [
     "ClassMatch",
@@ -322,7 +323,7 @@ def _names_of_its_own(text: str, source: str, given: list[str] | None) -> tuple[
     if names is None or any(known.find(name) is not None or nearest(name, known.names) for name in names):
         return given, ()  # an unknown name among known ones is a slip, and is told of with its line
     shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
+    classes = counted(len(names), "class", "classes")
     return names, (f"list {source!r} names its labels: {classes} in the order of their names ({shown})",)
 
 

@@ -5,7 +5,6 @@ One line of JSON per step, written when the step is done. The last line may be t
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -15,6 +14,8 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.disk import is_full
+from dualformer_cli.system.words import os_reason
 
 _LEFT_OVER = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]*)?", re.DOTALL)
 """What `files.atomic_path` and its like call a file that is not complete."""
@@ -75,15 +76,14 @@ def open_journal(path: str) -> Iterator[Journal]:
                 file.write("\n")
             yield Journal(file, records)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
         raise _cannot_write(folder, error) from None
 
 
 def _cannot_write(folder: str, error: OSError) -> DualFormerError:
-    reason = (error.strerror or str(error)).lower()
-    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    advice = "free some space, or " if is_full else ""
+    reason = os_reason(error)
+    advice = "free some space, or " if is_full(error) else ""
     return DualFormerError(f"cannot write in {folder!r}: {reason}; {advice}name another folder with --root")
 
 

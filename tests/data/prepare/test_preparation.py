@@ -290,8 +290,8 @@ def test_only_one_process_writes_a_folder(run: Any, own: Path) -> None:
 
 
 def test_the_disk_is_asked_first(run: Any, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(DualFormerError, match=r"kB are needed in .* and 1\.0 kB are free; .*--short-side"):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(DualFormerError, match=r"kB are needed in '.*', and 1\.0 kB are free; .*--short-side"):
         run(own, convert="transcode")
     assert not (own / "prepared" / "videos").exists()
 
