@@ -15,6 +15,7 @@ from typing import Any, TextIO
 
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.disk import is_full
+from dualformer_cli.system.locks import try_lock
 from dualformer_cli.system.words import os_reason
 
 _LEFT_OVER = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]*)?", re.DOTALL)
@@ -70,7 +71,11 @@ def open_journal(path: str) -> Iterator[Journal]:
         raise _cannot_write(folder, error) from None
     try:
         with file:
-            _lock(file, folder)
+            if not try_lock(file):
+                raise DualFormerError(
+                    f"another dualformer prepare is at work in {folder!r}; wait for it, or name another folder with "
+                    "--root"
+                )
             records, is_torn = _read(file)
             if is_torn:
                 file.write("\n")
@@ -109,19 +114,6 @@ def remove_left_overs(folder: str) -> int:
                 os.unlink(os.path.join(current, name))
                 count += 1
     return count
-
-
-def _lock(file: TextIO, folder: str) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise DualFormerError(
-            f"another dualformer prepare is at work in {folder!r}; wait for it, or name another folder with --root"
-        ) from None
 
 
 def _read(file: TextIO) -> tuple[dict[tuple[str, str], dict[str, Any]], bool]:
