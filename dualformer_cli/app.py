@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import typer
 
-from dualformer_cli import __version__
 from dualformer_cli.commands.download import download
 from dualformer_cli.commands.eval import evaluate
 from dualformer_cli.commands.flops import flops
@@ -173,37 +172,31 @@ def _print_version(wanted: bool) -> None:
 
 def _version_lines() -> list[str]:
     """What a bug report needs: our version, Python, torch, devices, decoders, operating system."""
+    from dualformer_cli.system.versions import version_of
+
     return [
-        f"dualformer {__version__}",
-        f"python {platform.python_version()}",
+        *(f"{name} {version_of(name)}" for name in ("dualformer", "python")),
         *_torch_lines(),
-        *(f"{name} {_version_of(name)}" for name in ("av", "decord", "triton", "timm", "numpy")),
+        *(f"{name} {version_of(name)}" for name in ("av", "decord", "triton", "timm", "numpy")),
         platform.platform(),
     ]
 
 
 def _torch_lines() -> list[str]:
+    from dualformer_cli.system.versions import version_of
+
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a missing shared library
-        return [f"torch {_version_of('torch')}, which does not import: {printable(str(error))}"]
+        return [f"torch {version_of('torch')}, which does not import: {printable(str(error))}"]
     lines = [
-        f"torch {torch.__version__}, CUDA {torch.version.cuda or 'none'}",
+        f"torch {version_of('torch')}, CUDA {torch.version.cuda or 'none'}",
         f"cpu {torch.get_num_threads()} threads",
     ]
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
         lines.append(f"cuda:{index} {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, compute {gpu.major}.{gpu.minor}")
     return lines
-
-
-def _version_of(package: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 @app.callback()

@@ -36,12 +36,12 @@ from dualformer_cli.data.tokens.store import (
     read_whole_frame,
 )
 from dualformer_cli.engine.build import view_plan
-from dualformer_cli.engine.engine import versions
 from dualformer_cli.engine.parallel.distributed import Ranks, barrier
 from dualformer_cli.engine.training.token_labels import StoredLabels, kept_logits, label_clip, open_teacher
 from dualformer_cli.engine.training.trainer import open_training_list
 from dualformer_cli.errors import ConfigError, DualFormerError, VideoError
 from dualformer_cli.system.disk import lack_of_room
+from dualformer_cli.system.versions import versions
 from dualformer_cli.system.workers import Outcome, WorkerPool
 
 _LOGGER = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class LabelWriter:
             top_k=kept_logits(self.config),
             class_names=tuple(self.listed.class_names),
             videos_per_shard=videos_per_shard,
-            versions=versions(),
+            versions=versions("dualformer", "torch"),
         )
         self._check_folder()
 
