@@ -328,7 +328,7 @@ def test_closing_does_not_wait_for_slow_imports(jobs, tmp_path, monkeypatch):
 KILLED = """
 import functools, sys
 import worker_jobs
-from dualformer_cli.data import workers
+from dualformer_cli.system import workers
 workers._CAN_FORK = sys.argv[1] == "forked"
 with workers.WorkerPool(1) as pool:
     pool.call(worker_jobs.{job}, sys.argv[2])
