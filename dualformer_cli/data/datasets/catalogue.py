@@ -26,7 +26,6 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from dualformer_cli.data.camera_motion.paths import FLIP_PAIRS
-from dualformer_cli.data.fetch.http import Source
 from dualformer_cli.errors import ConfigError, DownloadError, nearest
 
 VARIABLE = "DUALFORMER_CATALOGUE"
@@ -251,20 +250,6 @@ class Catalogue:
             return url
         longest = max(fitting, key=len)
         return self.mirrors[longest] + url[len(longest) :]
-
-    def source(self, name: str) -> Source:
-        """Return where the weights of a preset come from."""
-        entry = self.entry(name)
-        on_drive = entry.url is None
-        return Source(
-            name=name,
-            url=self.address(entry.url or self.drive_direct.replace("{id}", str(entry.drive_id))),
-            drive_page=self.address(self.drive_page.replace("{id}", str(entry.drive_id))) if on_drive else None,
-            browser_url=entry.browser_url,
-            minimum_bytes=entry.minimum_bytes,
-            sha256=entry.sha256,
-            kind="checkpoint",
-        )
 
 
 @lru_cache(maxsize=1)

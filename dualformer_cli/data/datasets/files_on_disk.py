@@ -9,6 +9,8 @@ from pathlib import Path
 from dualformer_cli.video.frame_names import find_frames, is_flow_folder
 from dualformer_cli.video.inputs import VIDEO_SUFFIXES, is_video_name
 
+DATA = Path("data")
+"""Folder of all datasets, where the user names no other."""
 PREPARED = "prepared"
 """Folder, in the dataset's, that `prepare` writes."""
 

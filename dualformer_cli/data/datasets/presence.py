@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dualformer_cli.data.datasets.annotations import Annotation, read_annotations
-from dualformer_cli.data.datasets.catalogue import DatasetEntry
+from dualformer_cli.data.datasets.catalogue import Catalogue, DatasetEntry
 from dualformer_cli.data.datasets.files_on_disk import find_videos
 from dualformer_cli.data.datasets.join import VideosOnDisk, join
+from dualformer_cli.documents.download import SplitPresence
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path
 
@@ -20,18 +20,13 @@ log = logging.getLogger(__name__)
 MISSING_FILE = "missing.csv"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SplitPresence:
-    """One split of a dataset, or one folder of it where the annotations are not there."""
-
-    split: str
-    annotated: int
-    """Videos in the annotations, or those that the folder should have."""
-    present: int
-    examples: tuple[str, ...]
-    """Some that are missing."""
-    published: int | None = None
-    """Videos that the annotations should name, where they name fewer."""
+def count_present(
+    catalogue: Catalogue, name: str, root: Path, splits: Sequence[str] | None = None
+) -> list[SplitPresence]:
+    """Return, as `present_and_annotated`, what is there of a dataset below `root`: of some splits, or of all."""
+    entry = catalogue.datasets[name]
+    rows = present_and_annotated(entry, root.absolute() / name, root.absolute() / (entry.videos_of or name))
+    return [row for row in rows if splits is None or set(splits) & set(row.split.split("_"))]
 
 
 def present_and_annotated(entry: DatasetEntry, folder: Path, videos: Path) -> list[SplitPresence]:

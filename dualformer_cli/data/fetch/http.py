@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 import string
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from html.parser import HTMLParser
@@ -30,6 +30,8 @@ HEADERS = [
 ]
 
 
+OnBytes = Callable[[int, "int | None"], None]
+"""Called with the bytes that are there and, when known, the bytes of the whole file."""
 FileKind = Literal["any", "checkpoint", "archive", "text"]
 
 

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from dualformer_cli.data.fetch.http import OnBytes
 from dualformer_cli.data.fetch.members import (
     BLOCK_BYTES,
     Budget,
@@ -68,8 +69,6 @@ _DAMAGE = (
     ValueError,
 )
 
-Progress = Callable[[int, "int | None"], None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unpacked:
@@ -88,7 +87,7 @@ def unpack(
     layout: Layout,
     *,
     limits: Limits | None = None,
-    progress: Progress | None = None,
+    progress: OnBytes | None = None,
     held: int | None = None,
 ) -> Unpacked:
     """Unpack an archive, whatever its kind, into a folder. A file that is there already is kept.
@@ -161,7 +160,7 @@ def _require_videos(path: Path, folder: Path) -> None:
 
 
 def _unpack_into(
-    folder: Path, archives: Sequence[Path], budget: Budget, progress: Progress | None, held: int | None
+    folder: Path, archives: Sequence[Path], budget: Budget, progress: OnBytes | None, held: int | None
 ) -> None:
     """Unpack an archive of any kind into an empty folder."""
     path = archives[0]
@@ -273,7 +272,7 @@ class _Joined(io.RawIOBase):
     """Pieces of a file as one stream; tells how far it is."""
 
     def __init__(self, pieces: Sequence[Callable[[], IO[bytes]]], num_bytes: int) -> None:
-        self._progress: Progress = lambda done, total: None
+        self._progress: OnBytes = lambda done, total: None
         self._waiting = list(pieces)
         self._current: IO[bytes] | None = None
         self._done, self._num_bytes = 0, num_bytes
@@ -297,7 +296,7 @@ class _Joined(io.RawIOBase):
         self._progress(min(self._done, self._num_bytes), self._num_bytes)
         return len(chunk)
 
-    def report_to(self, progress: Progress) -> None:
+    def report_to(self, progress: OnBytes) -> None:
         """Tell how far it is, now and whenever it gets further."""
         self._progress = progress
         progress(min(self._done, self._num_bytes), self._num_bytes)
@@ -366,7 +365,7 @@ def _unpack_tar_member(
         _write(content, target, budget, path)
 
 
-def _unpack_zip(path: Path, folder: Path, budget: Budget, progress: Progress | None) -> None:
+def _unpack_zip(path: Path, folder: Path, budget: Budget, progress: OnBytes | None) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         total = sum(entry.compress_size for entry in entries)

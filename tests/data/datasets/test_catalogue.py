@@ -11,6 +11,7 @@ import yaml
 
 from dualformer_cli.data.datasets import annotations
 from dualformer_cli.data.datasets.catalogue import Catalogue, flip_labels, load_catalogue
+from dualformer_cli.data.fetch.weights import published_source
 from dualformer_cli.data.lists.manifest import load_class_names, shipped_class_lists
 from dualformer_cli.errors import ConfigError, DownloadError
 
@@ -69,7 +70,7 @@ def test_every_preset_with_weights_exists(shipped: Catalogue) -> None:
 
 
 def test_a_source_knows_both_drive_addresses(shipped: Catalogue) -> None:
-    source = shipped.source("k400-tiny")
+    source = published_source(shipped, "k400-tiny")
     assert source.url == (
         "https://drive.usercontent.google.com/download?id=1dvG6vjC7udHTwTaqmOAfn6U3HNs3T-QF&export=download&confirm=t"
     )
@@ -108,17 +109,17 @@ def test_a_mirror_replaces_only_what_it_names(tmp_path: Path, shipped: Catalogue
             "weights": {"k400-tiny": {"url": "https://example.org/tiny.pth", "sha256": "a" * 64}},
         },
     )
-    tiny, small = catalogue.source("k400-tiny"), catalogue.source("k400-small")
+    tiny, small = published_source(catalogue, "k400-tiny"), published_source(catalogue, "k400-small")
     assert (tiny.url, tiny.drive_page, tiny.sha256) == ("https://example.org/tiny.pth", None, "a" * 64)
     assert tiny.minimum_bytes == shipped.weights["k400-tiny"].minimum_bytes
     assert small.url == f"http://mirror.local/{shipped.weights['k400-small'].drive_id}"
-    assert small.drive_page == shipped.source("k400-small").drive_page
+    assert small.drive_page == published_source(shipped, "k400-small").drive_page
     assert catalogue.weights["k600-base"] == shipped.weights["k600-base"]
 
 
 def test_own_weights_can_be_added(tmp_path: Path) -> None:
     mine = {"url": "https://e.org/m.pth", "browser_url": "https://e.org", "file_name": "m.pth", "minimum_bytes": 0}
-    assert overridden(tmp_path, {"weights": {"mine": mine}}).source("mine").url == "https://e.org/m.pth"
+    assert published_source(overridden(tmp_path, {"weights": {"mine": mine}}), "mine").url == "https://e.org/m.pth"
 
 
 def file(**changes: Any) -> dict[str, Any]:
