@@ -198,8 +198,10 @@ def published_source(catalogue: Catalogue, preset: str) -> Source:
     on_drive = entry.url is None
     return Source(
         name=preset,
-        url=catalogue.address(entry.url or catalogue.drive_direct.replace("{id}", str(entry.drive_id))),
-        drive_page=catalogue.address(catalogue.drive_page.replace("{id}", str(entry.drive_id))) if on_drive else None,
+        url=catalogue.address(entry.url or catalogue.google_drive["direct"].replace("{id}", str(entry.drive_id))),
+        drive_page=catalogue.address(catalogue.google_drive["page"].replace("{id}", str(entry.drive_id)))
+        if on_drive
+        else None,
         browser_url=entry.browser_url,
         minimum_bytes=entry.minimum_bytes,
         sha256=entry.sha256,
