@@ -28,7 +28,7 @@ from dualformer_cli.engine.parallel.distributed import Ranks, gather_objects
 from dualformer_cli.engine.scoring import metrics
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.errors import DualFormerError, TooShortError
-from dualformer_cli.system.workers import WorkerPool, item_error
+from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.reader import FileIndex
 
 _LOGGER = logging.getLogger(__name__)
@@ -386,14 +386,15 @@ def _score(
 ) -> Iterator[VideoRecord]:
     parts = ((i, listed.files[i], listed.samples[i]) for i in indices)
     jobs = ((i, file, sample.start, sample.num_frames, indexes.get(file)) for i, file, sample in parts)
-    for (index, file, *_), outcome in pool.imap(partial(_read, plan), jobs):
+    for outcome in pool.imap(partial(_read, plan), jobs):
+        index, file, *_ = outcome.item
         record = partial(VideoRecord, index, listed.samples[index].path, listed.labels[index])
-        if isinstance(outcome, Exception):
-            yield record(_bucket(file, outcome), item_error(outcome).reason, None)
+        if outcome.error is not None:
+            yield record(_bucket(file, outcome.error), outcome.reason, None)
         else:
-            if outcome.index is not None:
-                indexes.put(file, outcome.index)
-            scores, _ = scorer.score(outcome.clips)
+            if outcome.value.index is not None:
+                indexes.put(file, outcome.value.index)
+            scores, _ = scorer.score(outcome.value.clips)
             if not math.isfinite(scores.sum()):
                 raise DualFormerError(f"{file!r}: the scores are not numbers; try --precision fp32")
             yield record("scored", None, scores.astype(np.float32))

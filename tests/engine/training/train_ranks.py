@@ -19,6 +19,7 @@ from dualformer_cli.engine.parallel.distributed import Ranks, init_ranks
 from dualformer_cli.engine.scoring.evaluate import evaluate, open_list, summarise
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.training import trainer as trainer_module
+from dualformer_cli.system.workers import Outcome
 
 
 class HerePool:
@@ -35,9 +36,9 @@ class HerePool:
 
     def imap(
         self, function: Callable[[Any], Any], items: Iterable[Any], *, ahead: int | None = None
-    ) -> Iterator[tuple[Any, Any]]:
+    ) -> Iterator[Outcome[Any, Any]]:
         for item in items:
-            yield item, function(item)
+            yield Outcome(item, function(item))
 
 
 def losses_and_digest(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
