@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from typing import Any
 
-from dualformer_cli.data.datasets.annotations import Annotation, Names
+from dualformer_cli.data.datasets.formats.base import Annotation, Names
 from dualformer_cli.data.lists.matching import loose_key
 from dualformer_cli.video.inputs import VIDEO_SUFFIXES, is_video_name
 

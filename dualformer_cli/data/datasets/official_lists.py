@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from dualformer_cli.data.datasets.annotations import (
-    Annotation,
-    ClassIndex,
-    Part,
     read_annotations,
     read_class_index,
     there_files,
@@ -23,6 +20,7 @@ from dualformer_cli.data.datasets.annotations import (
 )
 from dualformer_cli.data.datasets.catalogue import Catalogue, DatasetEntry
 from dualformer_cli.data.datasets.files_on_disk import PREPARED, find_videos
+from dualformer_cli.data.datasets.formats.base import Annotation, ClassIndex, Part
 from dualformer_cli.data.datasets.join import JoinedSplit, Key, VideosOnDisk, by_split, join, key_of, stem_of
 from dualformer_cli.data.datasets.presence import published_beyond
 from dualformer_cli.data.lists.folders import Row, Video, VideoFolder, VideoList
@@ -136,7 +134,7 @@ class _Classes:
     def __init__(self, entry: DatasetEntry, annotations: Path) -> None:
         self._entry = entry
         shipped = {self._group(source): load_class_names(source) for source in entry.classes}
-        index = read_class_index(entry.annotation_format or "", annotations)
+        index = read_class_index(entry.annotation_format, annotations)
         self.notes: list[str] = []
         self.unknown: Counter[str] = Counter()
         """Labels of a multi-label dataset that are no class."""

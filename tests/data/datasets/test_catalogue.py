@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from dualformer_cli.data.datasets import annotations
 from dualformer_cli.data.datasets import catalogue as catalogue_module
+from dualformer_cli.data.datasets.annotations import FORMATS
 from dualformer_cli.data.datasets.catalogue import Catalogue, PublishedFile, flip_labels, load_catalogue
 from dualformer_cli.data.fetch.weights import published_source
 from dualformer_cli.data.lists.manifest import load_class_names, shipped_class_lists
@@ -273,7 +273,7 @@ def test_what_has_no_address_says_what_to_do(shipped: Catalogue) -> None:
 
 def test_readers_of_annotations_are_known(shipped: Catalogue) -> None:
     for entry in shipped.datasets.values():
-        assert entry.annotation_format is None or entry.annotation_format in annotations._READERS
+        assert entry.annotation_format is None or entry.annotation_format in FORMATS
 
 
 def test_a_mirror_of_a_host_replaces_the_longest_beginning(tmp_path: Path) -> None:
