@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dualformer_cli.data.lists.folders import SPLIT_WORDS, Video, VideoFolder
+from dualformer_cli.data.lists.folders import Video, VideoFolder
 from dualformer_cli.data.lists.manifest import Manifest, check_class_names, read_manifest
-from dualformer_cli.data.lists.tables import SPLIT_NAMES
+from dualformer_cli.data.lists.tables import SPLIT_NAMES, SPLIT_WORDS, column_names
 from dualformer_cli.errors import DualFormerError
 
 
@@ -93,7 +93,7 @@ def _without_splits(source: str) -> tuple[str | None, list[str | None] | None]:
         return None, None  # whoever reads it says why
     header = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=header.count)
-    names = [name.strip().strip('"').lower() for name in header.split(delimiter)]
+    names = column_names(header.split(delimiter))
     column = next((names.index(name) for name in SPLIT_NAMES if name in names), None)
     if column is None or "youtube_id" in names:
         return None, None

@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from dualformer_cli.data.lists.matching import ClassLookup
+from dualformer_cli.data.lists.named_labels import labels_of_lines
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable, is_video
 from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.video.inputs import VIDEO_SUFFIXES
@@ -62,6 +63,7 @@ def parse_lines(text: str, list_format: LineFormat | None, labels: Labels) -> Pa
     if "\r" in text:
         number, line = next((number, line) for number, line in lines if "\r" in line)
         raise labels.error(f"line {number}", line, "a carriage return; lines end in a line feed")
+    labels.report(labels_of_lines([line.strip(" \t") for _, line in lines]))
     delimiter = _find_delimiter(lines, labels.classes)
     single_label = list_format is not None and not list_format.startswith("multilabel")
     longest = len(_FIELDS[list_format]) - 1 if list_format is not None and single_label else _ALL
@@ -273,6 +275,7 @@ def parse_json(text: str, labels: Labels, label_group: str | None = None) -> Par
             f"list {labels.source!r} is a JSON {type(entries).__name__}{keys}; it needs a list like "
             '[{"filename": "a.mp4", "label": [0]}]'
         )
+    labels.report(_labels_of(entries))
     numbered = list(enumerate(entries, start=1))
     warnings: tuple[str, ...] = ()
     if label_group is not None:
@@ -289,6 +292,14 @@ def parse_json(text: str, labels: Labels, label_group: str | None = None) -> Par
         is_multi_label,
         warnings,
     )
+
+
+def _labels_of(entries: Sequence[Any]) -> Iterator[str]:
+    for entry in entries:
+        listed = entry.get("label") if isinstance(entry, dict) else None
+        for label in listed if isinstance(listed, list) else [listed]:
+            if isinstance(label, str | int) and not isinstance(label, bool):
+                yield str(label).strip()
 
 
 def _of_group(numbered: list[tuple[int, Any]], group: str, labels: Labels) -> list[tuple[int, Any]]:
