@@ -21,7 +21,9 @@ from dualformer_cli.data.fetch.weights import published_weights
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.engine.build import build_model, first_activation, view_plan
 from dualformer_cli.engine.parallel.distributed import Ranks, dtype_of, pick_device, pick_precision
-from dualformer_cli.engine.scoring.evaluate import Dump, LabelledList, VideoRecord, evaluate, open_list
+from dualformer_cli.engine.scoring.dump import Dump
+from dualformer_cli.engine.scoring.evaluate import LabelledList, evaluate, open_list
+from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.video_scores import LiveScores, Prediction, VideoScores, failure, top
 from dualformer_cli.errors import ConfigError, VideoError, WeightsError
