@@ -57,9 +57,9 @@ def load_config(
     Args:
         preset: a shipped preset's name, or the path of a YAML file; None takes the schema's defaults.
         overrides: the texts of `--set`, each "dotted.key=value"; of two for one key the last wins.
-        flags: dotted key to a value of the key's own type.
-        environ: environment variables; the process's own when None.
-        text: the preset's YAML, where it is not in a file of its own but in a checkpoint; `preset` then names it.
+        flags: dotted key to a value of the key's type.
+        environ: environment variables; those of the process when None.
+        text: the preset's YAML, where it is not in a file but in a checkpoint; `preset` then names it.
 
     Raises:
         ConfigError: an unknown preset or key, or a value that is not allowed.
@@ -226,14 +226,14 @@ def _preset_settings(preset: str) -> dict[str, _Setting]:
         if identity in seen:
             raise ConfigError(f"preset {preset!r} extends itself: {' -> '.join(labels)}; remove one `extends`")
         seen.append(identity)
-        name, own = _Preset(_read_text(file, label), label).read()
-        settings = own | settings
+        name, named = _Preset(_read_text(file, label), label).read()
+        settings = named | settings
     return settings
 
 
 def _text_settings(label: str, text: str) -> dict[str, _Setting]:
-    parent, own = _Preset(text, label).read()
-    return own if parent is None else own | _preset_settings(parent) | own
+    parent, named = _Preset(text, label).read()
+    return named if parent is None else named | _preset_settings(parent) | named
 
 
 def _locate(name: str, folder: Path | None) -> tuple[_File, str, str, Path | None]:
@@ -290,7 +290,7 @@ class _Preset(Document):
         self._extends: str | None = None
 
     def read(self) -> tuple[str | None, dict[str, _Setting]]:
-        """Read a preset: the name that it extends, and its own settings."""
+        """Read a preset: the name that it extends, and the settings in it."""
         with self.bounded_depth():
             root = self.compose()
             if root is not None:

@@ -236,7 +236,7 @@ class Catalogue:
         """Return the published weights of a preset.
 
         Raises:
-            DownloadError: if the preset has none; a dataset's name is told apart from a typing error.
+            DownloadError: if the preset has none; the message says so of a dataset's name.
         """
         if name in self.weights:
             return self.weights[name]

@@ -60,7 +60,7 @@ def read_dataset(catalogue: Catalogue, name: str, root: Path, *, takes_frames: b
 
     Returns:
         The videos, and a list for each official split; of HVU for each split and group of tags, of ActivityNet also of
-        the annotated parts. Class numbers are those of the index file that came with the data, else of our own.
+        the annotated parts. Class numbers are those of the index that came with the data, else ours.
 
     Raises:
         DualFormerError: if annotations or all videos are missing, or they cannot be read.
@@ -129,7 +129,7 @@ def _nothing_there(entry: DatasetEntry, name: str, root: Path, videos: Path, the
 
 
 class _Classes:
-    """The classes of a dataset in the order that counts: that of its own index file, else that of ours."""
+    """The classes of a dataset in the order of the index that came with it, else of the package's list."""
 
     def __init__(self, entry: DatasetEntry, annotations: Path) -> None:
         self._entry = entry
@@ -261,8 +261,8 @@ def _content(
             videos.append(Video(there.paths[number], labels, split.partition("_")[0]))
     lists = []
     for split, found in splits.items():
-        own = [(renumbered[number], said) for number, said in found.rows]
-        lists += _lists(entry, name, split, own, classes)
+        of_split = [(renumbered[number], said) for number, said in found.rows]
+        lists += _lists(entry, name, split, of_split, classes)
     grouped = classes.is_grouped
     return VideoFolder(
         folder=str(folder),
@@ -289,11 +289,11 @@ def _lists(
     looked_up = [(video, classes.lookup(said)) for video, said in rows]
     lists = []
     for group, names in classes.groups.items():
-        own = []
+        listed_rows = []
         for video, found in looked_up:
             labels = tuple(label for of, label in found if of == group)
             if labels:
-                own.append(Row(video, labels if is_multi_label else labels[:1]))
+                listed_rows.append(Row(video, labels if is_multi_label else labels[:1]))
         listed = f"{group}/{split}" if classes.is_grouped else split
         lists.append(
             VideoList(
@@ -301,7 +301,7 @@ def _lists(
                 old_name=old_name,
                 class_names=names,
                 is_multi_label=is_multi_label,
-                rows=own,
+                rows=listed_rows,
                 group=group if classes.is_grouped else "",
             )
         )

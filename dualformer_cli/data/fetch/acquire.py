@@ -51,7 +51,7 @@ def acquire(
         offline: use only what is there.
         delete_archives: delete what was fetched once it is unpacked.
         skip_certificate_check: fetch from servers that are known for a broken certificate chain.
-        progress: told about the bytes of each archive, from several threads.
+        progress: called with the bytes of each archive, from several threads.
         patience: timeouts and retries.
 
     Raises:
@@ -296,7 +296,7 @@ class _Run:
             elif len(job.paths) == 1:
                 _checkplaced_files(item, job.paths[0])
             try:
-                done = unpack(job.paths, item.folder, item.layout, progress=self._tell(job, "unpack "), held=held)
+                done = unpack(job.paths, item.folder, item.layout, progress=self._reporter(job, "unpack "), held=held)
                 break
             except DamagedArchiveError as error:
                 if job.sources and _is_as_published(job):
@@ -317,7 +317,9 @@ class _Run:
         ordered = sorted(job.sources, key=lambda source: source.url != begun)  # stable: a part is gone on with first
         for number, source in enumerate(ordered, start=1):
             try:
-                result = fetch(source, path, progress=self._tell(job), patience=self._patience, offline=self._offline)
+                result = fetch(
+                    source, path, progress=self._reporter(job), patience=self._patience, offline=self._offline
+                )
                 return _Result("present" if result.status == "present" else "done")
             except DownloadError as error:
                 cause = error.__cause__
@@ -331,7 +333,7 @@ class _Run:
                 log.warning("%s: %s; trying %s", source.name, cause, ordered[number].url)
         raise AssertionError("there is an address")
 
-    def _tell(self, job: _Job, doing: str = "") -> OnBytes | None:
+    def _reporter(self, job: _Job, doing: str = "") -> OnBytes | None:
         if self._progress is None:
             return None
         progress, name = self._progress, f"{doing}{job.item.dataset} {job.number}{job.name}"

@@ -63,7 +63,7 @@ def fetch(
     Args:
         source: where the file comes from.
         target: where it goes; folders are made.
-        progress: told about the bytes as they come.
+        progress: called with the bytes as they come.
         patience: timeouts and retries.
         offline: fail instead of using the network.
 

@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from dualformer_cli.data.fetch.http import FileKind, Source
-from dualformer_cli.data.fetch.members import UnfitFileError, archive_kind, foreign_kind, foreign_told
+from dualformer_cli.data.fetch.members import UnfitFileError, archive_kind, foreign_kind, foreign_problem
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path
 
 log = logging.getLogger(__name__)
 
 BEGINNING_BYTES = 512
-"""Enough to tell a tar archive."""
+"""Enough to recognise a tar archive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +111,7 @@ def beginning_problem(beginning: bytes, kind: FileKind) -> str | None:
         return f"is a web page, not {wanted}"
     is_archive = archive_kind(beginning) is not None
     if kind == "archive" and (foreign := foreign_kind(beginning)):
-        return foreign_told(foreign)
+        return foreign_problem(foreign)
     good = {
         "checkpoint": beginning.startswith((b"PK\x03\x04", b"\x80")),  # a zip archive, or a bare pickle
         "archive": is_archive,

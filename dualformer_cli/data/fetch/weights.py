@@ -35,7 +35,7 @@ def published_weights(
     Args:
         preset: a preset with published weights.
         offline: fail instead of using the network.
-        progress: told about the bytes as they come.
+        progress: called with the bytes as they come.
         connect_timeout: seconds to reach the server.
 
     Raises:
@@ -66,7 +66,7 @@ def weights_within_reach(
     Args:
         preset: a preset with published weights.
         offline: fail instead of using the network.
-        progress: told about the bytes as they come.
+        progress: called with the bytes as they come.
         answer_seconds: the server must have begun to send the file by then, looking up its name included.
 
     Raises:
@@ -160,7 +160,7 @@ def fetch_weights(
         names: presets; repeated ones count once.
         root: folder below which `weights/` is made; None for the cache.
         offline: fail instead of using the network.
-        progress: told about the bytes of each name as they come, from several threads.
+        progress: called with the bytes of each name as they come, from several threads.
         patience: timeouts and retries.
 
     Raises:
@@ -173,9 +173,9 @@ def fetch_weights(
     def fetch_one(source: Source) -> WeightsOutcome:
         path = _weights_path(catalogue, source.name, root)
         outcome = WeightsOutcome(name=source.name, status="error", path=str(path), url=source.browser_url)
-        tell = None if progress is None else lambda done, length: progress(source.name, done, length)
+        report = None if progress is None else lambda done, length: progress(source.name, done, length)
         try:
-            result = fetch(source, path, progress=tell, patience=patience, offline=offline)
+            result = fetch(source, path, progress=report, patience=patience, offline=offline)
         except DownloadError as error:
             return replace(outcome, error=str(error))
         return replace(outcome, status=result.status, num_bytes=result.num_bytes, sha256=result.sha256)

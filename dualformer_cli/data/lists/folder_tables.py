@@ -82,14 +82,14 @@ def read_table(
         where = f"table {path!r}, line {number}"
         if len(values) != len(header):
             raise DualFormerError(f"{where}: it has {len(values)} fields and the header {len(header)}; quote commas")
-        own = split if split_column is None else _split_named(values[split_column], where)
+        row_split = split if split_column is None else _split_named(values[split_column], where)
         labels = _labels(values[label_column], multi_label=multi_label)
-        if not labels and own != "test":
+        if not labels and row_split != "test":
             raise DualFormerError(f"{where}: {values[file_column]!r} has no label; only test videos may lack one")
         if not values[file_column]:
             raise DualFormerError(f"{where}: it names no file")
         found = finder.find(values[file_column], where)
-        rows.append(TableRow(where, found, labels, own, (values[group] or None) if group is not None else None))
+        rows.append(TableRow(where, found, labels, row_split, (values[group] or None) if group is not None else None))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""A folder of your own becomes a list of labelled videos: how it is laid out is found out from what lies in it.
+"""A user's folder becomes a list of labelled videos: how it is laid out is found out from what lies in it.
 
 * Class folders: `FOLDER/CLASS/.../clip.mp4`.
 * Predefined splits: `FOLDER/train/CLASS/clip.mp4`, `FOLDER/val/...` and maybe `FOLDER/test/...`.
@@ -51,7 +51,7 @@ class Video:
     split: str | None = None
     """Where the folder or the table puts it; None leaves it to a random split."""
     group: str | None = None
-    """Videos of one group stay in one split; None is a group of its own."""
+    """Videos of one group stay in one split; None is a group by itself."""
 
 
 @dataclass(frozen=True, slots=True)

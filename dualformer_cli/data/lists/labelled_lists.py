@@ -44,7 +44,7 @@ def read_lists(sources: Sequence[str], *, group_pattern: str | None = None) -> V
     videos: list[Video] = []
     first_seen: dict[str, str] = {}
     for listed in lists:
-        own, source = _names_of(listed.manifest, names), listed.manifest.source
+        names_of_list, source = _names_of(listed.manifest, names), listed.manifest.source
         for sample, split, file in zip(listed.manifest.samples, listed.splits, listed.manifest.files, strict=True):
             path = os.path.relpath(os.path.abspath(file), folder)
             if path in first_seen:
@@ -53,7 +53,7 @@ def read_lists(sources: Sequence[str], *, group_pattern: str | None = None) -> V
                 advice = "train and eval read it as it is"
                 raise DualFormerError(f"list {source!r} names parts of videos, such as of {sample.path!r}; {advice}")
             first_seen[path] = source
-            videos.append(Video(path, tuple(own[label] for label in sample.labels), split))
+            videos.append(Video(path, tuple(names_of_list[label] for label in sample.labels), split))
     if not any(video.labels for video in videos):
         raise DualFormerError(f"list {sources[0]!r} has no labels; add them, a class name or number after each path")
     some = {video.split for video in videos}

@@ -160,7 +160,7 @@ def read_manifest(
 
     Args:
         source: a manifest, Kinetics annotations, or one of the older list formats.
-        root: folder that relative paths start from; None is the list's own.
+        root: folder that relative paths start from; None is that of the list.
         list_format: auto finds out, and complains where several formats fit.
         classes: class names in the order of their numbers.
         label_group: which labels of a JSON list to read whose labels come in groups; rows without any of it are left
@@ -360,9 +360,9 @@ def _check_reads_back(data: bytes, samples: list[Sample], list_format: ListForma
         readings.append(_parse(text, "auto", labels))
     for parsed in readings:
         read = [(sample.path, sample.labels, sample.start, sample.num_frames) for sample in parsed.samples]
-        for own, row in zip_longest(wanted, read):
-            if own != row:
-                path = own[0] if own else row[0]
+        for sample, row in zip_longest(wanted, read):
+            if sample != row:
+                path = sample[0] if sample else row[0]
                 raise DualFormerError(
                     f"{path!r} cannot be written to {labels.source!r}, a {list_format} list: its row would be read as "
                     "something else; write a manifest, which holds any name"

@@ -81,7 +81,7 @@ class Labels:
             names.add(label)
         known = self.classes or ClassLookup(())
         if not names or any(known.find(name) is not None or nearest(name, known.names) for name in names):
-            return  # an unknown name among known ones is a slip, and is told of with its line
+            return  # an unknown name among known ones is a slip, and is named with its line
         self.classes = ClassLookup(sorted(names))
         shown = ", ".join(self.classes.names[:3]) + (", ..." if len(names) > 3 else "")
         classes = "1 class" if len(names) == 1 else f"{len(names)} classes"

@@ -101,7 +101,7 @@ def parse_table(text: str, delimiter: str, labels: Labels) -> ParsedList:
     samples = map(
         Sample,
         paths,
-        [own[0] if own and not is_multi_label else None for own in listed],
+        [each[0] if each and not is_multi_label else None for each in listed],
         listed,
         [start or 0 for start in _convert(table, "start", _whole, labels)],
         _convert(table, "num_frames", _whole, labels),

@@ -20,7 +20,7 @@ Names = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a video with a label of its own."""
+    """A part of a video that has a label."""
 
     start_seconds: float
     end_seconds: float
@@ -43,7 +43,7 @@ class Annotation:
     where: str = ""
     """File and line, for messages."""
     folder: str = ""
-    """Folder that the video is in, or its last levels, where its names do not tell it from others; "" for any."""
+    """Folder that the video is in, or its last levels, where others have its names; "" for any."""
     parts: tuple[Part, ...] = ()
 
 

@@ -56,7 +56,7 @@ def _twentybn_json(folder: Path) -> Found:
 
 
 def _answers(folder: Path) -> dict[str, str]:
-    """Return the classes of test videos by id, where they are told."""
+    """Return the classes of test videos by id, where they are published."""
     for _, path in first_files(folder, {"*test-answers.csv": "test"}):
         pairs = (line.partition(";") for line in text_lines(path))
         return {name.strip(): _without_brackets(label.strip()) for name, _, label in pairs}
