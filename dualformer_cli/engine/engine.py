@@ -16,7 +16,7 @@ from dualformer_cli.config.load import ResolvedConfig
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.data.clips.transforms import FrameTransform
 from dualformer_cli.data.clips.views import VideoViews, ViewPlan, read_views
-from dualformer_cli.data.fetch.fetch import published_weights
+from dualformer_cli.data.fetch.weights import published_weights
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.engine.build import build_model, first_activation, view_plan
 from dualformer_cli.engine.parallel.distributed import Ranks, dtype_of, pick_device, pick_precision

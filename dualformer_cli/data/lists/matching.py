@@ -27,7 +27,7 @@ class ClassLookup:
         return len(self.names)
 
     def find(self, name: str) -> int | None:
-        """Return the number of the class, or None: there is none, or there are several and `name` is none's own."""
+        """Return the number of the class, or None: there is none, or several and none is spelled so."""
         index = self._exact.get(name)
         return self._loose.get(loose_key(name)) if index is None else index
 
@@ -57,10 +57,10 @@ def match_classes(data_names: Sequence[str], model_names: Sequence[str]) -> Clas
     Case, quotes, parentheses, brackets, and underscores against spaces make no difference, unless two classes of a
     list differ in nothing else.
     """
-    lookup, own = ClassLookup(model_names), ClassLookup(data_names)
+    lookup, reverse = ClassLookup(model_names), ClassLookup(data_names)
     found = [lookup.find(name) for name in data_names]
     mapping = tuple(  # both ways: "pushup" is not "Pushup" where the data has both
-        index if index is not None and own.find(model_names[index]) == position else None
+        index if index is not None and reverse.find(model_names[index]) == position else None
         for position, index in enumerate(found)
     )
     if mapping == tuple(range(len(model_names))):
