@@ -195,7 +195,7 @@ def prepare(
     from dualformer_cli.data.lists.labelled_lists import read_lists
     from dualformer_cli.data.lists.splits import parse_shares
     from dualformer_cli.data.prepare.preparation import Plan
-    from dualformer_cli.system.workers import usable_cores
+    from dualformer_cli.system.threads import usable_cores
 
     if layout not in LAYOUTS:
         raise typer.BadParameter(f"{layout!r} is none of {', '.join(LAYOUTS)}", param_hint="--layout")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_origin, g
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.config.typed_yaml import Document, Plain, checked, shown
 from dualformer_cli.errors import ConfigError, nearest
+from dualformer_cli.system.words import printable
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -343,7 +344,7 @@ def _yaml_lines(section: object, prefix: str, origins: Mapping[str, str] | None)
             yield f"{indent}{field.name}:"
             yield from _yaml_lines(value, f"{key}.", origins)
         else:
-            comment = f"  # from {_printable(origins[key])}" if origins is not None else ""
+            comment = f"  # from {printable(origins[key])}" if origins is not None else ""
             yield f"{indent}{field.name}: {_yaml_value(value)}{comment}"
 
 
@@ -360,7 +361,3 @@ def _yaml_value(value: object) -> str:
 
 def _as_lists(value: object) -> object:
     return [_as_lists(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

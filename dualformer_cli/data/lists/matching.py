@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from dualformer_cli.system.words import some_of
+
 _NAMED_AT_MOST = 5
 
 
@@ -99,6 +101,10 @@ def _describe(
     return "; ".join(sentences) + example
 
 
+def _some(names: Sequence[str]) -> str:
+    return some_of([repr(name) for name in names], _NAMED_AT_MOST)
+
+
 def loose_key(name: str) -> str:
     """Return what all spellings of a class name share."""
     bare = re.sub(r"[\"'`\u2018\u2019\u201c\u201d()\[\]]", "", unicodedata.normalize("NFKC", name))
@@ -110,8 +116,3 @@ def _unique(names: Iterable[str], key: Callable[[str], str]) -> dict[str, int]:
     keys = [key(name) for name in names]
     counts = Counter(keys)
     return {key: index for index, key in enumerate(keys) if counts[key] == 1}
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:_NAMED_AT_MOST])
-    return shown if len(names) <= _NAMED_AT_MOST else f"{shown} and {len(names) - _NAMED_AT_MOST} more"
