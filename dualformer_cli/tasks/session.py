@@ -18,7 +18,7 @@ from dualformer_cli.errors import DownloadError
 from dualformer_cli.system.workers import WorkerPool
 
 if TYPE_CHECKING:
-    from dualformer_cli.data.fetch.fetch import NamedProgress
+    from dualformer_cli.data.fetch.fetch import OnFileBytes
     from dualformer_cli.engine.engine import Engine
     from dualformer_cli.engine.parallel.distributed import Ranks
 
@@ -179,7 +179,7 @@ class Session:
             )
 
     def _reason_to_fall_back(self, fetching: Fetching) -> str | None:
-        from dualformer_cli.data.fetch.fetch import shipped_weights, weights_within_reach
+        from dualformer_cli.data.fetch.weights import shipped_weights, weights_within_reach
 
         preset = self.resolved.preset
         try:
@@ -192,7 +192,7 @@ class Session:
         return None
 
 
-Fetching = Callable[[], AbstractContextManager["NamedProgress"]]
+Fetching = Callable[[], AbstractContextManager["OnFileBytes"]]
 """Opens a display of files that are fetched; what it gives is called with a name, bytes so far, and bytes in all."""
 
 
