@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -94,3 +96,17 @@ def test_a_checkpoint_is_read_once(
         assert engine.weights == str(checkpoint)
         assert len(read) == 1
         read.clear()
+
+
+def test_torch_is_not_loaded_before_worker_processes_are_on_their_way() -> None:
+    program = (
+        "import sys\n"
+        "from dualformer_cli.tasks import session\n"
+        "class Pool:\n"
+        "    def __init__(self, *arguments, **options): pass\n"
+        "    def __enter__(self): raise SystemExit('torch' in sys.modules)\n"
+        "    def __exit__(self, *error): pass\n"
+        "session.WorkerPool = Pool\n"
+        "with session.open_session(session.ModelRequest(preset='tiny')): pass\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
