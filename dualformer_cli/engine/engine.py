@@ -29,7 +29,8 @@ from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import class_names_of, load_weights, read_checkpoint
 from dualformer_cli.system.files import sha256_of
 from dualformer_cli.system.workers import WorkerPool, WorkerStartError, item_error
-from dualformer_cli.video.live import LiveSource, mask_credentials
+from dualformer_cli.video.live import LiveSource
+from dualformer_cli.video.live_inputs import mask_credentials
 from dualformer_cli.video.reader import FileIndex
 
 _LOGGER = logging.getLogger(__name__)

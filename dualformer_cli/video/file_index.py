@@ -118,6 +118,16 @@ class Index:
     has_false_keys: bool = False
     """Whether the container calls packets key frames that are none."""
 
+    def place(self, pts: int | None, position: int) -> int | None:
+        """Return the number of a frame, None if it has none, where `position` is the lowest that is free."""
+        if self.pts is None:
+            return position
+        if pts is None:
+            return None
+        number = int(np.searchsorted(self.pts, pts))
+        is_known = number < self.num_frames and self.pts[number] == pts
+        return number if is_known and number >= position else None
+
 
 @dataclass(frozen=True, slots=True)
 class Findings:

@@ -55,7 +55,7 @@ class FrameFolderReader(VideoReader):
             warnings=tuple(self.warnings),
         )
 
-    def _decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
+    def decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         for index in wanted:
             heartbeat()
             frame = self._load(index)

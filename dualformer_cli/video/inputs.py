@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from dualformer_cli.video.frame_names import holds_frames, is_flow_folder
-from dualformer_cli.video.live import is_live
+from dualformer_cli.video.live_inputs import is_live
 
 VIDEO_SUFFIXES = frozenset(
     (

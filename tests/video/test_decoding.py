@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualformer_cli.errors import VideoError
-from dualformer_cli.video import decord_reader, pyav_file, pyav_reader
+from dualformer_cli.video import decord_reader, pyav_file, pyav_reader, scan
 from dualformer_cli.video import reader as reader_module
 from dualformer_cli.video.decord_reader import DecordReader
 from dualformer_cli.video.frame_folders import FrameFolderReader
@@ -140,7 +140,7 @@ def test_a_known_index_gives_the_same_reader_and_frames(clips: Any, name: str) -
 def test_a_known_index_saves_reading_the_file(clips: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_video(clips.path("h264.mp4"), decoder="pyav") as reader:
         index = reader.index
-    monkeypatch.setattr(PyAVReader, "_scan", lambda _: pytest.fail("read the whole file"))
+    monkeypatch.setattr(pyav_reader, "scan_file", lambda _: pytest.fail("read the whole file"))
     with open_video(clips.path("h264.mp4"), decoder="pyav", index=index) as reader:
         reader.read([5, 20])
 
@@ -156,7 +156,7 @@ def test_a_known_mp4_is_opened_by_its_header_alone_and_still_found_by_seeking(
     for indices in ([30, 3, 17], [0], [39, 38]):
         with open_video(path, decoder="pyav", index=index) as reader:
             if reader.info.codec == "h264":  # whose header does not say it: FFmpeg has not looked into the packets
-                assert reader._file.stream.codec_context.pix_fmt is None
+                assert reader.file.stream.codec_context.pix_fmt is None
             assert (reader.read(indices) == np.stack([expected[number] for number in indices])).all()
 
 
@@ -220,7 +220,7 @@ def test_decoding_ends_with_the_packet_of_the_last_wanted_frame(clips: Any, monk
 
         monkeypatch.setattr(pyav_file.PyAVFile, "decode", count)
         (frame,) = reader.read([2])
-        assert decoded[-1] == reader._index.pts[2]
+        assert decoded[-1] == reader.frame_index.pts[2]
         assert (frame == clips.frames("h264.mp4")[2]).all()
 
 
@@ -393,7 +393,7 @@ def test_results_too_large_are_refused_before_they_are_made(clips: Any, monkeypa
 
 @pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.avi"])
 def test_more_frames_than_allowed_are_refused(clips: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pyav_reader, "MAX_FRAMES", 39)
+    monkeypatch.setattr(scan, "MAX_FRAMES", 39)
     with pytest.raises(VideoError, match="more than 39 frames"):
         open_video(clips.path(name))
 
@@ -762,13 +762,13 @@ def test_a_stream_that_turns_up_late_ends_the_packets(clips: Any, monkeypatch: p
             yield from self.container.demux(stream)
             raise IndexError("list index out of range")
 
-    configure = pyav_file.PyAVFile._configure
+    open_container = pyav_file.open_container
 
-    def configure_late(self: Any) -> None:
-        configure(self)
-        self.container = LateStream(self.container)
+    def open_late(path: str, known_stream: int | None) -> Any:
+        container, *rest = open_container(path, known_stream)
+        return LateStream(container), *rest
 
-    monkeypatch.setattr(pyav_file.PyAVFile, "_configure", configure_late)
+    monkeypatch.setattr(pyav_file, "open_container", open_late)
     with open_video(clips.path("h264.ts"), decoder="pyav") as reader:
         assert (reader.info.num_frames, reader.warnings) == (40, [])
         assert numbers_in(reader, clips, [39, 1]) == [39, 1]
@@ -805,7 +805,7 @@ def test_flipped_bits_give_a_video_or_a_video_error_and_no_noise(
 
 
 def test_options_of_no_meaning_are_a_mistake(clips: Any) -> None:
-    with pytest.raises(ValueError, match="decoder must be auto, pyav or decord, got 'opencv'"):
+    with pytest.raises(ValueError, match="decoder must be one of auto, pyav, decord, torchcodec, got 'opencv'"):
         open_video(clips.path("h264.mp4"), decoder="opencv")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="frame_rate must be positive, got 0"):
         open_video(clips.path("h264.mp4"), frame_rate=0)
