@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from difflib import get_close_matches
 from os import PathLike, fspath
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class DualFormerError(Exception):
@@ -12,7 +15,7 @@ class DualFormerError(Exception):
 
     @property
     def reason(self) -> str:
-        """What is wrong, without the name of the input that it is about."""
+        """Return what is wrong, without the name of the input that it is about."""
         return str(self)
 
 
@@ -25,7 +28,20 @@ class WeightsError(DualFormerError):
 
 
 class DownloadError(DualFormerError):
-    """A file that could not be fetched; the message gives the manual route."""
+    """A file that could not be fetched; the message gives the manual route.
+
+    Args:
+        message: all of it, for a user who gets nothing else.
+        reason: what is wrong, without the file's name and the manual route; the message when None.
+    """
+
+    def __init__(self, message: str, reason: str | None = None) -> None:
+        super().__init__(message)
+        self._reason = message if reason is None else reason
+
+    @property
+    def reason(self) -> str:
+        return self._reason
 
 
 class CannotWriteError(DualFormerError):
@@ -56,6 +72,15 @@ class VideoError(DualFormerError):
 
 class TooShortError(VideoError):
     """A video with fewer frames than the configuration asks for."""
+
+
+def reason_of(error: Exception) -> str:
+    """Return what went wrong in words, without the name of the input; -v also shows the traceback of a bug."""
+    if isinstance(error, DualFormerError):
+        return error.reason
+    _LOGGER.debug("unexpected error", exc_info=error)
+    text = " ".join(str(error).split())
+    return f"unexpected {type(error).__name__}{': ' if text else ''}{text[:200]}; -v shows where"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

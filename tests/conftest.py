@@ -16,6 +16,8 @@ import pytest
 from rendered_clips import Clips
 from web_server import WebServer
 
+from dualformer_cli.system.workers import Outcome
+
 GOLDEN = Path(__file__).parent / "golden"
 SUPPORT = Path(__file__).parent / "support"
 
@@ -135,18 +137,18 @@ class HerePool:
     def __exit__(self, *_: object) -> None:
         """There is nothing to end."""
 
-    def call(self, function: Callable[[Any], Any], item: Any) -> Any:
-        return function(item)
+    def call(self, function: Callable[[Any], Any], item: Any) -> Outcome[Any, Any]:
+        return next(self.imap(function, [item]))
 
     def imap(
         self, function: Callable[[Any], Any], items: Iterable[Any], *, ahead: int | None = None
-    ) -> Iterator[tuple[Any, Any]]:
+    ) -> Iterator[Outcome[Any, Any]]:
         for item in items:
             try:
-                outcome = function(item)
+                outcome = Outcome(item, function(item))
             except Exception as error:
-                outcome = error
-            yield item, outcome
+                outcome = Outcome.failed(item, error)
+            yield outcome
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,7 +30,8 @@ from dualformer_cli.errors import DualFormerError
 
 if TYPE_CHECKING:
     from dualformer_cli.config.load import ResolvedConfig
-    from dualformer_cli.engine.scoring.evaluate import Dump
+    from dualformer_cli.documents.evaluate import Evaluation
+    from dualformer_cli.engine.scoring.dump import Dump
 
 THUMBNAIL_SECONDS = 20.0
 """A worker that makes no progress for so long on a picture for the page is given up."""
@@ -140,32 +141,38 @@ def _run(
 
 
 def _read(path: Path) -> Dump:
-    from dualformer_cli.engine.scoring.evaluate import read_dump
+    from dualformer_cli.engine.scoring.dump import read_dump
 
     return read_dump(path)
 
 
 def _finish(result: Dump, *, report: Path | None, compare: Path | None, as_json: bool) -> None:
     """Print the metrics, write the page, and leave with 3 if a video was not scored."""
+    from dualformer_cli.documents.base import to_json
     from dualformer_cli.outputs.report import print_json
     from dualformer_cli.outputs.runs import print_evaluation
 
     document = result.document(None if compare is None else _read(compare))
-    (print_json if as_json else print_evaluation)(document)
+    if as_json:
+        print_json(to_json(document))
+    else:
+        print_evaluation(document)
     if report is not None:
         _write_page(result, document, report)
-    if document["videos"]["scored"] < document["videos"]["listed"]:
+    if document.summary.videos.scored < document.summary.videos.listed:
         raise typer.Exit(3)
 
 
-def _write_page(result: Dump, document: dict[str, Any], target: Path) -> None:
+def _write_page(result: Dump, document: Evaluation, target: Path) -> None:
+    from dataclasses import replace
+
     from dualformer_cli.outputs.html import write_eval_report
     from dualformer_cli.system.workers import WorkerPool
     from dualformer_cli.video.thumbnails import read_thumbnails
 
-    page = result.report(document)
-    if worst := page.get("worst"):
+    page = result.page(document)
+    if page.worst:
         with WorkerPool(1, THUMBNAIL_SECONDS) as pool:
-            pictures = read_thumbnails({row["path"]: result.file_of(row["path"]) for row in worst}, pool)
-        page["worst"] = [{**row, "thumbnail": pictures.get(row["path"])} for row in worst]
+            pictures = read_thumbnails({row.path: result.file_of(row.path) for row in page.worst}, pool)
+        page = replace(page, worst=tuple(replace(row, thumbnail=pictures.get(row.path)) for row in page.worst))
     write_eval_report(page, target)

@@ -313,7 +313,7 @@ def _draw(
         with path_in_own_folder(target) as unfinished:
             opening = {"decoder": data.decoder, "frame_rate": data.frame_rate, "frame_name": data.frame_name}
             job = (video, str(unfinished), heatmaps, Style(**style), fps, opening)
-            pool.call(_draw_in_worker, job)
+            pool.call(_draw_in_worker, job).result()
     except DualFormerError as error:
         raise DualFormerError(f"{video!r} was not drawn: {error}") from error
 

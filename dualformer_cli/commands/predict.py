@@ -38,7 +38,7 @@ from dualformer_cli.commands.options import (
     show_config,
     views_keys,
 )
-from dualformer_cli.errors import DownloadError, DualFormerError
+from dualformer_cli.errors import DownloadError, DualFormerError, reason_of
 from dualformer_cli.system.files import check_outputs, path_in_own_folder
 
 if TYPE_CHECKING:
@@ -189,7 +189,7 @@ def fetch_addresses(found: InputList, *, offline: bool) -> dict[str, str]:
             with fetch_progress() as progress:
                 fetched = fetch_video(name, offline=offline, progress=partial(progress, shown))
         except DownloadError as error:
-            found.problems.append((shown, str(error).removeprefix(f"{shown}: ")))
+            found.problems.append((shown, error.reason))
             continue
         paths.append(name if fetched is None else str(fetched))
         if fetched is not None:
@@ -364,7 +364,6 @@ class _Session:
     def _write_beside(self, result: dict[str, Any]) -> None:
         """Write the subtitles and the annotated video of one input; what fails becomes the input's error."""
         from dualformer_cli.outputs.report import write_srt
-        from dualformer_cli.system.workers import item_error
 
         if result["status"] != "ok":
             return
@@ -374,13 +373,14 @@ class _Session:
             try:
                 write(result, target)
             except Exception as error:  # of any kind: it costs this file
-                result.update(status="error", error=f"classified, but not saved: {item_error(error)}")
+                result.update(status="error", error=f"classified, but not saved: {reason_of(error)}")
 
     def _save_annotated(self, result: dict[str, Any], target: Path) -> None:
         """Have a worker draw the result onto its video."""
         data = self.engine.config.data
         with path_in_own_folder(target) as unfinished:
-            self.pool.call(_annotate, (result, str(unfinished), data.decoder, data.frame_rate, data.frame_name))
+            job = (result, str(unfinished), data.decoder, data.frame_rate, data.frame_name)
+            self.pool.call(_annotate, job).result()
 
 
 def _annotate(job: tuple[dict[str, Any], str, Any, float | None, str | None]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from dualformer_cli.config.metric_table import best_metrics
 from dualformer_cli.errors import ConfigError
 
 _FRAME_NAME = re.compile(r"[^{}%]*(\{:?[0-9]*d?\}|%[0-9]*d)[^{}%]*\.(jpe?g|png|bmp|webp|tiff?|ppm)", re.IGNORECASE)
@@ -307,7 +308,7 @@ class TrainConfig:
     """The run stops when more than this share of an epoch's videos cannot be read."""
     validate_every: int = 1
     """Epochs between validations; the last epoch always has one."""
-    best_metric: Literal["top1", "mean_class_accuracy", "mean_average_precision", "loss"] = "top1"
+    best_metric: str = "top1"
     """Validation metric that chooses the best checkpoint."""
     save_every_steps: int = 500
     """Steps between saves of the last checkpoint, beside the one after every epoch."""
@@ -333,6 +334,7 @@ class TrainConfig:
     """Share a token's mass among the kept classes only; the published runs gave every other class the logit 0."""
 
     def __post_init__(self) -> None:
+        _one_of("best_metric", self.best_metric, best_metrics())
         _at_least("epochs", self.epochs, 1)
         _at_least("warmup_epochs", self.warmup_epochs, 0)
         _above("lr", self.lr, 0)

@@ -22,12 +22,22 @@ JsonObject = dict[str, Any]
 """A JSON object as Python has it: what `json.dumps` takes."""
 
 _ABSENT = "absent_if_none"
+_INLINED = "inlined"
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 
 
 def absent() -> Any:
     """Return the default of a field that is None, and is then left out of the JSON document."""
     return field(default=None, metadata={_ABSENT: True})
+
+
+def inlined(**names: Any) -> Any:
+    """Return a field whose value is a document or a mapping, which has no name in JSON: its own names stand there.
+
+    Args:
+        names: of a mapping, each with the type of its value, for the schema; any may be missing.
+    """
+    return field(metadata={_INLINED: names})
 
 
 def to_json(document: Any) -> JsonObject:
@@ -44,8 +54,14 @@ def to_json(document: Any) -> JsonObject:
 
 def _plain(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        pairs = ((each, getattr(value, each.name)) for each in fields(value))
-        return {_key(each): _plain(own) for each, own in pairs if own is not None or not _may_be_absent(each)}
+        found: JsonObject = {}
+        for each in fields(value):
+            own = getattr(value, each.name)
+            if _INLINED in each.metadata:
+                found |= _plain(own)
+            elif own is not None or not _may_be_absent(each):
+                found[_key(each)] = _plain(own)
+        return found
     if value is None or isinstance(value, str | bool | int | float):
         return value
     if isinstance(value, np.generic | np.ndarray):
@@ -98,9 +114,16 @@ def _reference_to(document: type, definitions: dict[str, JsonObject]) -> JsonObj
     if name not in definitions:
         definitions[name] = {}  # a document may hold its own kind
         hints, texts = get_type_hints(document), _descriptions(document)
-        properties, required = {}, []
+        properties: JsonObject = {}
+        required, is_open = [], False
         for each in fields(document):
             hint, key = hints[each.name], _key(each)
+            if _INLINED in each.metadata:
+                inner = _inner_schema(hint, each.metadata[_INLINED], definitions)
+                properties |= inner["properties"]
+                required += inner["required"]
+                is_open |= inner["additionalProperties"]
+                continue
             if _may_be_absent(each):
                 (hint,) = (own for own in get_args(hint) if own is not type(None))
             else:
@@ -112,9 +135,20 @@ def _reference_to(document: type, definitions: dict[str, JsonObject]) -> JsonObj
             "description": inspect.cleandoc(document.__doc__ or ""),
             "properties": properties,
             "required": required,
-            "additionalProperties": False,
+            "additionalProperties": is_open,
         }
     return {"$ref": f"#/$defs/{name}"}
+
+
+def _inner_schema(hint: Any, names: Mapping[str, Any], definitions: dict[str, JsonObject]) -> JsonObject:
+    """Return the schema of a field that is inlined: of the document that it is, or of a mapping's names."""
+    if is_dataclass(hint):
+        inner = dict(definitions)
+        reference = _schema_of(hint, inner)["$ref"].rpartition("/")[2]
+        definitions |= {name: own for name, own in inner.items() if name != reference}
+        return inner[reference]
+    properties = {name: _schema_of(own, definitions) for name, own in names.items()}
+    return {"properties": properties, "required": [], "additionalProperties": not names}
 
 
 def _key(each: Field[Any]) -> str:

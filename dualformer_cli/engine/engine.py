@@ -21,14 +21,16 @@ from dualformer_cli.data.fetch.fetch import published_weights
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.engine.build import build_model, first_activation, view_plan
 from dualformer_cli.engine.parallel.distributed import Ranks, dtype_of, pick_device, pick_precision
-from dualformer_cli.engine.scoring.evaluate import Dump, LabelledList, VideoRecord, evaluate, open_list
+from dualformer_cli.engine.scoring.dump import Dump
+from dualformer_cli.engine.scoring.evaluate import LabelledList, evaluate, open_list
+from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.video_scores import LiveScores, Prediction, VideoScores, failure, top
 from dualformer_cli.errors import ConfigError, VideoError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import class_names_of, load_weights, read_checkpoint
 from dualformer_cli.system.files import sha256_of
-from dualformer_cli.system.workers import WorkerPool, WorkerStartError, item_error
+from dualformer_cli.system.workers import Outcome, WorkerPool
 from dualformer_cli.video.live import LiveSource
 from dualformer_cli.video.live_inputs import mask_credentials
 from dualformer_cli.video.reader import FileIndex
@@ -122,9 +124,8 @@ class Engine:
         plan = view_plan(self.config.data, self.config.data.test, every_seconds=every_seconds)
         read = partial(read_views, plan=plan)
         if every_seconds is None:
-            outcomes: Iterable[tuple[str, Any]] = pool.imap(read, paths)
-            for path, outcome in outcomes:
-                yield self._finish(path, [outcome], top_k)
+            for outcome in pool.imap(read, paths):
+                yield self._finish(outcome.item, [outcome], top_k)
         else:
             for path in paths:
                 yield self._finish(path, _read_timeline(path, plan, pool), top_k)
@@ -202,18 +203,18 @@ class Engine:
             seen.warning = error.reason
         return seen.prediction(shown, self.class_names, top_k)
 
-    def _finish(self, path: str, parts: Iterable[Any], top_k: int) -> Prediction:
+    def _finish(self, path: str, parts: Iterable[Outcome[Any, VideoViews]], top_k: int) -> Prediction:
         """Score the views of one video, which may come in several parts, into its result."""
         video = VideoScores()
         for part in parts:
-            if isinstance(part, Exception):
-                return failure(path, item_error(part).reason)
+            if part.error is not None:
+                return failure(path, part.reason)
             started = perf_counter()
-            scores, features = self.scorer.score(part.clips)
+            scores, features = self.scorer.score(part.value.clips)
             if not np.isfinite(scores).all():
                 advice = "the weights are damaged" if self.precision == "fp32" else "try --precision fp32"
                 return failure(path, f"the scores are not numbers in {self.precision}; {advice}")
-            video.add(part, scores, features, forward_seconds=perf_counter() - started)
+            video.add(part.value, scores, features, forward_seconds=perf_counter() - started)
         return video.prediction(path, self.class_names, top_k)
 
     @property
@@ -257,23 +258,17 @@ class Engine:
         return model, "published" if is_published else str(path), sha256_of(path)
 
 
-def _read_timeline(path: str, plan: ViewPlan, pool: WorkerPool) -> Iterator[VideoViews | Exception]:
+def _read_timeline(path: str, plan: ViewPlan, pool: WorkerPool) -> Iterator[Outcome[slice, VideoViews]]:
     """Read a video's timeline a few segments at a time, the next ones while the caller scores."""
-    first: VideoViews | Exception
-    try:
-        first = pool.call(partial(_read_segments, path, plan, None), slice(0, SEGMENTS_PER_READ))
-    except WorkerStartError:
-        raise
-    except Exception as error:  # of any kind: it costs this video
-        yield error
-        return
+    first = pool.call(partial(_read_segments, path, plan, None), slice(0, SEGMENTS_PER_READ))
     yield first
-    num_segments = first.num_segments or 0
+    if first.error is not None:
+        return
+    num_segments = first.value.num_segments or 0
     slices = [
         slice(start, start + SEGMENTS_PER_READ) for start in range(SEGMENTS_PER_READ, num_segments, SEGMENTS_PER_READ)
     ]
-    for _, outcome in pool.imap(partial(_read_segments, path, plan, first.index), slices):
-        yield outcome
+    yield from pool.imap(partial(_read_segments, path, plan, first.value.index), slices)
 
 
 def _read_segments(path: str, plan: ViewPlan, index: FileIndex | None, segments: slice) -> VideoViews:

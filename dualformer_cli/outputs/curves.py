@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from dualformer_cli.config.metric_table import METRICS, Metric
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path
 
@@ -24,11 +25,8 @@ _LARGEST = 1e30  # a run that has diverged has no curve
 _BACKGROUND, _INK, _FAINT, _GRID = "#ffffff", "#333333", "#767676", "#e6e6e6"
 _BLUE, _PALE_BLUE, _RED, _GREEN, _VIOLET = "#1f5fa8", "#bdd3ea", "#c8371f", "#2b7a4b", "#7a4fa3"
 
-_METRICS = {
-    "top1": ("top-1", _RED, max),
-    "top5": ("top-5", _VIOLET, None),
-    "mean_average_precision": ("mAP", _RED, max),
-}
+_COLOURS = (_RED, _VIOLET, _GREEN)
+"""Of the metrics of one kind of list, in turn."""
 
 Points = list[tuple[float, float]]
 
@@ -38,8 +36,8 @@ def write_curves(log_rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[
 
     Args:
         log_rows: lines of log.jsonl: {"event": "step", "step", "loss", "lr"} and {"event": "validation", "step",
-            "loss", "top1", "top5"} (or "mean_average_precision"). Other keys are ignored; a value that is missing,
-            null, not finite or beyond 1e30 is left out. Of two rows of one step the later counts.
+            "loss", and the metrics of which the metric table wants a curve}. Other keys are ignored; a value that is
+            missing, null, not finite or beyond 1e30 is left out. Of two rows of one step the later counts.
         path: the file to write; it appears only when complete.
     """
     steps = [row for row in log_rows if row.get("event") == "step"]
@@ -55,14 +53,25 @@ def write_curves(log_rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[
         ],
     )
     metrics = [
-        _Series(name, _points(validations, key), colour, dots=True, best=best)
-        for key, (name, colour, best) in _METRICS.items()
+        _Series(
+            row.title,
+            _points(validations, name),
+            colour,
+            dots=True,
+            best=(max if row.higher_is_better else min) if row.chooses_best else None,
+        )
+        for is_multi_label in (False, True)
+        for colour, (name, row) in zip(_COLOURS, _drawn(is_multi_label), strict=False)
     ]
     picture.panel((70, 448, 556, 650), "validation, %", metrics, limits=(0.0, 100.0))
     rates = _Series("", _points(steps, "lr"), _GREEN)
     picture.panel((650, 448, 976, 650), "learning rate", [rates], limits=(0.0, math.inf), from_zero=True)
     with atomic_path(path) as temporary:
         picture.finished().save(temporary, format="PNG", optimize=True)
+
+
+def _drawn(is_multi_label: bool) -> list[tuple[str, Metric]]:
+    return [(name, row) for name, row in METRICS.items() if row.is_drawn and row.is_multi_label is is_multi_label]
 
 
 def _points(rows: Iterable[Mapping[str, Any]], key: str) -> Points:

@@ -12,25 +12,28 @@ import html
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
+from dualformer_cli.config.metric_table import METRICS
+from dualformer_cli.documents.base import to_json
+from dualformer_cli.documents.evaluate import (
+    Calibration,
+    CalibrationBin,
+    ClassRow,
+    Comparison,
+    ConfusedPair,
+    Evaluation,
+    EvaluationPage,
+    Summary,
+    UnscoredVideo,
+    ViewsPoint,
+    WorstVideo,
+)
 from dualformer_cli.outputs.curves import round_ticks, tick_labels
 from dualformer_cli.outputs.report import printable
 from dualformer_cli.system.files import atomic_path
 
 _MOST_ROWS = 200
 """Rows of a list of videos; a page with every video of Kinetics would open in no browser."""
-
-_METRICS = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "mean_class_accuracy": "mean class accuracy",
-    "mean_average_precision": "mAP over classes",
-    "sample_average_precision": "mAP over videos",
-    "top1_all_listed": "top-1 of all listed",
-}
-_SECTIONS = frozenset({"videos", "top1_interval", "label_order", "classes", "confused", "worst", "unscored"})
-_SECTIONS |= {"views_curve", "calibration", "comparison"}
 
 _STYLE = """
 :root { color-scheme: light dark; --line: #8884; --faint: #777; --blue: #2f74c0; --red: #c8371f; }
@@ -78,22 +81,14 @@ for (const button of document.querySelectorAll("th button")) button.addEventList
 """
 
 
-def write_eval_report(document: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def write_eval_report(content: EvaluationPage, path: str | os.PathLike[str]) -> None:
     """Write the page of one evaluation.
 
     Args:
-        document: what `eval --json` prints, and with it any of
-            "classes": [{"label", "index", "videos", "correct", "accuracy", "taken_for", "taken_for_videos"}],
-            "confused": [{"label", "predicted", "videos", "share"}],
-            "worst": [{"path", "label", "label_score", "predicted", "score", "thumbnail": JPEG bytes or None}],
-            "unscored": [{"path", "status", "reason"}],
-            "views_curve": [{"views", "top1"}],
-            "calibration": {"expected_calibration_error", "bins": [{"low", "high", "videos", "confidence",
-            "accuracy"}]}, and "comparison" as `engine.metrics.compare_runs` gives it. A part that is missing or empty
-            has no section; all other text and numbers are listed as what the scores can be traced to.
+        content: what it shows; a part that is empty has no section.
         path: the file to write; it appears only when complete.
     """
-    page = "<!doctype html>\n" + _page(document) + "\n"
+    page = "<!doctype html>\n" + _page(content) + "\n"
     with atomic_path(path) as temporary:
         temporary.write_text(page, encoding="utf-8", newline="\n")
 
@@ -127,8 +122,9 @@ def _joined(parts: Iterable[_Html]) -> _Html:
     return _Html("\n".join(parts))
 
 
-def _page(document: Mapping[str, Any]) -> _Html:
-    title = f"Evaluation of {document.get('list', 'a list')}"
+def _page(content: EvaluationPage) -> _Html:
+    evaluation = content.evaluation
+    title = f"Evaluation of {evaluation.facts.get('list', 'a list')}"
     style, script = _Html(_STYLE), _Html(_SCRIPT)
     policy = (
         f"default-src 'none'; img-src data:; style-src {_hash_source(style)}; script-src {_hash_source(script)}; "
@@ -143,15 +139,15 @@ def _page(document: Mapping[str, Any]) -> _Html:
         _element("style", style),
     )
     sections = [
-        _headline(document),
-        _label_order(document.get("label_order")),
-        _unscored(document.get("unscored") or ()),
-        _charts(document),
-        _comparison(document.get("comparison"), document.get("classes") or ()),
-        _confused(document.get("confused") or ()),
-        _worst(document.get("worst") or ()),
-        _classes(document.get("classes") or ()),
-        _traced(document),
+        _headline(evaluation.summary),
+        _label_order(evaluation.summary.label_order),
+        _unscored(content.unscored),
+        _charts(evaluation.views_curve or (), content.calibration),
+        _comparison(evaluation.comparison, content.classes),
+        _confused(content.confused),
+        _worst(content.worst),
+        _classes(content.classes),
+        _traced(evaluation),
     ]
     shown = _joined(section for section in sections if section is not None)
     return _element("html", head, _element("body", _element("h1", title), shown, _element("script", script)), lang="en")
@@ -161,19 +157,23 @@ def _hash_source(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def _headline(document: Mapping[str, Any]) -> _Html:
+def _headline(summary: Summary) -> _Html:
     tiles = []
-    for key, name in _METRICS.items():
-        if key not in document or (key == "top1_all_listed" and document[key] == document.get("top1")):
+    intervals = {row.interval_of: summary.metrics.get(name) for name, row in METRICS.items() if row.interval_of}
+    for name, row in METRICS.items():
+        value = summary.metrics.get(name)
+        if not row.is_headline or not isinstance(value, float):
             continue
-        interval = document.get("top1_interval") if key == "top1" else None
-        note = None if interval is None else f"95 % interval {_percent(interval[0])} to {_percent(interval[1])}"
-        tiles.append(_tile(_percent(document[key]), name, note))
-    videos = document["videos"]
+        if row.all_listed_of is not None and value == summary.metrics.get(row.all_listed_of):
+            continue
+        interval = intervals.get(name)
+        note = None if not isinstance(interval, tuple) else f"95 % interval {' to '.join(map(_percent, interval))}"
+        tiles.append(_tile(_percent(value), row.title, note))
+    videos = to_json(summary.videos)
     lost = ", ".join(
         f"{count} {name.replace('_', ' ')}" for name, count in videos.items() if name not in _KEPT and count
     )
-    tiles.append(_tile(f"{videos['scored']} of {videos['listed']}", "videos scored", lost or None))
+    tiles.append(_tile(f"{summary.videos.scored} of {summary.videos.listed}", "videos scored", lost or None))
     return _element("div", _joined(tiles), class_="tiles")
 
 
@@ -189,25 +189,24 @@ def _label_order(message: str | None) -> _Html | None:
     return None if message is None else _element("p", "Warning: ", message, class_="warning")
 
 
-def _unscored(videos: Sequence[Mapping[str, Any]]) -> _Html | None:
+def _unscored(videos: Sequence[UnscoredVideo]) -> _Html | None:
     if not videos:
         return None
-    rows = [(video["path"], video["status"].replace("_", " "), video["reason"]) for video in videos]
+    rows = [(video.path, video.status.replace("_", " "), video.reason) for video in videos]
     return _section("Videos that were not scored", _table(("video", "what", "why"), rows))
 
 
-def _charts(document: Mapping[str, Any]) -> _Html | None:
+def _charts(curve: Sequence[ViewsPoint], calibration: Calibration | None) -> _Html | None:
     figures = []
-    if curve := document.get("views_curve"):
+    if curve:
         caption = "Top-1 in percent over the number of views per video: what each further view adds."
         figures.append(_figure("Accuracy and cost", _view_chart(curve), caption))
-    calibration = document.get("calibration")
-    if calibration and calibration["bins"]:
-        error = _percent(calibration["expected_calibration_error"])
+    if calibration is not None and calibration.bins:
+        error = _percent(calibration.expected_calibration_error)
         caption = (
             f"Percent of right answers over the score of the best class; the line is ideal. Mean distance {error}."
         )
-        figures.append(_figure("Calibration", _calibration_chart(calibration["bins"]), caption))
+        figures.append(_figure("Calibration", _calibration_chart(calibration.bins), caption))
     return _element("div", _joined(figures), class_="charts") if figures else None
 
 
@@ -241,40 +240,38 @@ def _y(share: float) -> float:
     return round(_HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share, 1)
 
 
-def _view_chart(curve: Sequence[Mapping[str, Any]]) -> _Html:
-    values = [point["top1"] for point in curve]
+def _view_chart(curve: Sequence[ViewsPoint]) -> _Html:
+    values = [point.top1 for point in curve]
     margin = max(0.5, 0.1 * (max(values) - min(values)))
     low, high = max(0.0, min(values) - margin), min(100.0, max(values) + margin)
     places = [(place + 0.5) / len(curve) for place in range(len(curve))]
     points = [(_x(x), _y((value - low) / (high - low))) for x, value in zip(places, values, strict=True)]
     dots = [
-        _element(
-            "circle", _element("title", f"{point['views']}: {_percent(point['top1'])}"), class_="dot", cx=x, cy=y, r=4
-        )
+        _element("circle", _element("title", f"{point.views}: {_percent(point.top1)}"), class_="dot", cx=x, cy=y, r=4)
         for point, (x, y) in zip(curve, points, strict=True)
     ]
     line = _element("polyline", class_="curve", points=" ".join(f"{x},{y}" for x, y in points))
     every = -(-len(curve) // 12)
-    xs = {x: str(point["views"]) for x, point in list(zip(places, curve, strict=True))[::every]}
+    xs = {x: str(point.views) for x, point in list(zip(places, curve, strict=True))[::every]}
     ticks = round_ticks(low, high, 5)
     ys = {(value - low) / (high - low): label for value, label in zip(ticks, tick_labels(ticks), strict=True)}
     return _chart("views", xs, ys, line, *dots)
 
 
-def _calibration_chart(bins: Sequence[Mapping[str, Any]]) -> _Html:
+def _calibration_chart(bins: Sequence[CalibrationBin]) -> _Html:
     bars = [
         _element(
             "rect",
             _element(
                 "title",
-                f"score {row['low']:.2f} to {row['high']:.2f}: {row['videos']} videos, "
-                f"{_percent(row['accuracy'])} right, mean score {_percent(row['confidence'])}",
+                f"score {row.low:.2f} to {row.high:.2f}: {row.videos} videos, "
+                f"{_percent(row.accuracy)} right, mean score {_percent(row.confidence)}",
             ),
             class_="bar",
-            x=_x(row["low"]) + 1,
-            y=_y(row["accuracy"] / 100),
-            width=round(_x(row["high"]) - _x(row["low"]) - 2, 1),
-            height=round(_y(0) - _y(row["accuracy"] / 100), 1),
+            x=_x(row.low) + 1,
+            y=_y(row.accuracy / 100),
+            width=round(_x(row.high) - _x(row.low) - 2, 1),
+            height=round(_y(0) - _y(row.accuracy / 100), 1),
         )
         for row in bins
     ]
@@ -283,35 +280,35 @@ def _calibration_chart(bins: Sequence[Mapping[str, Any]]) -> _Html:
     return _chart("score of the best class, %", ticks, ticks, *bars, ideal)
 
 
-def _comparison(result: Mapping[str, Any] | None, classes: Sequence[Mapping[str, Any]]) -> _Html | None:
+def _comparison(result: Comparison | None, classes: Sequence[ClassRow]) -> _Html | None:
     if result is None:
         return None
     rows = [
-        ("videos scored by both", result["videos"]),
-        ("only by this run, only by the other", f"{result['only_in_first']}, {result['only_in_second']}"),
-        ("top-1 of this run, of the other", f"{_percent(result['top1_first'])}, {_percent(result['top1_second'])}"),
-        ("right in both, in neither", f"{result['both_right']}, {result['both_wrong']}"),
-        ("right in this run only, in the other only", f"{result['first_right']}, {result['second_right']}"),
-        ("chance of such a difference between equals", f"{result['p_value']:.3g} (exact McNemar test)"),
+        ("videos scored by both", result.videos),
+        ("only by this run, only by the other", f"{result.only_in_first}, {result.only_in_second}"),
+        ("top-1 of this run, of the other", f"{_percent(result.top1_first)}, {_percent(result.top1_second)}"),
+        ("right in both, in neither", f"{result.both_right}, {result.both_wrong}"),
+        ("right in this run only, in the other only", f"{result.first_right}, {result.second_right}"),
+        ("chance of such a difference between equals", f"{result.test.p_value:.3g} (exact McNemar test)"),
     ]
-    names = {row["index"]: row["label"] for row in classes}
+    names = {row.index: row.label for row in classes}
     flipped = [
-        (video["path"], *(names.get(video[key], video[key]) for key in ("label", "first", "second")))
-        for video in result["flipped"]
+        (video.path, *(names.get(number, number) for number in (video.label, video.first, video.second)))
+        for video in result.flipped
     ]
     summary = _element("summary", f"Videos that only one of the two recognises: {len(flipped)}")
     listed = _element("details", summary, _table(("video", "label", "this run", "the other"), flipped))
     return _section("Compared with another run", _facts(rows), listed if flipped else None)
 
 
-def _confused(pairs: Sequence[Mapping[str, Any]]) -> _Html | None:
+def _confused(pairs: Sequence[ConfusedPair]) -> _Html | None:
     if not pairs:
         return None
-    rows = [(pair["label"], pair["predicted"], pair["videos"], _Percent(pair["share"])) for pair in pairs]
+    rows = [(pair.label, pair.predicted, pair.videos, _Percent(pair.share)) for pair in pairs]
     return _section("Most confused", _table(("label", "taken for", "videos", "of the label's"), rows))
 
 
-def _worst(videos: Sequence[Mapping[str, Any]]) -> _Html | None:
+def _worst(videos: Sequence[WorstVideo]) -> _Html | None:
     if not videos:
         return None
     note = "Wrong answers whose label has the lowest score: hard videos, and wrong labels."
@@ -319,45 +316,48 @@ def _worst(videos: Sequence[Mapping[str, Any]]) -> _Html | None:
     return _section("Worst videos", _element("p", note, class_="faint"), cards)
 
 
-def _card(video: Mapping[str, Any]) -> _Html:
+def _card(video: WorstVideo) -> _Html:
     image = None
-    if thumbnail := video.get("thumbnail"):
-        source = f"data:image/jpeg;base64,{base64.b64encode(thumbnail).decode()}"
+    if video.thumbnail is not None:
+        source = f"data:image/jpeg;base64,{base64.b64encode(video.thumbnail).decode()}"
         image = _element("img", src=source, alt="", loading="lazy")
-    answer = _element("div", _element("b", video["predicted"]), f" {video['score']:.3f}")
-    label = _element("div", f"label: {video['label']} {video['label_score']:.3f}")
-    return _element("div", image, answer, label, _element("div", video["path"], class_="faint"), class_="card")
+    answer = _element("div", _element("b", video.predicted), f" {video.score:.3f}")
+    label = _element("div", f"label: {video.label} {video.label_score:.3f}")
+    return _element("div", image, answer, label, _element("div", video.path, class_="faint"), class_="card")
 
 
-def _classes(rows: Sequence[Mapping[str, Any]]) -> _Html | None:
+def _classes(rows: Sequence[ClassRow]) -> _Html | None:
     if not rows:
         return None
     heads = ("class", "number", "videos", "right", "accuracy", "most often taken for", "videos of it")
     cells = [
         (
-            row["label"],
-            row["index"],
-            row["videos"],
-            row["correct"],
-            _Percent(row["accuracy"]),
-            row["taken_for"],
-            row["taken_for_videos"] or None,
+            row.label,
+            row.index,
+            row.videos,
+            row.correct,
+            _Percent(row.accuracy),
+            row.taken_for,
+            row.taken_for_videos or None,
         )
         for row in rows
     ]
     return _section("Classes", _table(heads, cells, most=len(cells)))
 
 
-def _traced(document: Mapping[str, Any]) -> _Html | None:
-    names = [name for name in document if name not in _SECTIONS and name not in _METRICS]
-    rows = [(name.replace("_", " "), value) for name in names for name, value in _flat(name, document[name])]
+def _traced(evaluation: Evaluation) -> _Html | None:
+    summary = evaluation.summary
+    others = {name: value for name, value in summary.metrics.items() if name in METRICS and _is_fact(name)}
+    rows = [
+        (name.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else "none" if value is None else value)
+        for name, value in {**evaluation.facts, "digest": summary.digest, **others}.items()
+    ]
     return _section("What the numbers can be traced to", _facts(rows)) if rows else None
 
 
-def _flat(name: str, value: object) -> list[tuple[str, object]]:
-    if isinstance(value, Mapping):
-        return [pair for key, inner in value.items() for pair in _flat(f"{name} {key}", inner)]
-    return [(name, f"{value:.6g}" if isinstance(value, float) else "none" if value is None else value)]
+def _is_fact(name: str) -> bool:
+    """Tell whether a metric is neither a tile nor the interval of one."""
+    return not METRICS[name].is_headline and METRICS[name].interval_of is None
 
 
 def _section(title: str, *parts: _Html | None) -> _Html:

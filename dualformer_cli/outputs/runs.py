@@ -8,10 +8,11 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
 
+from dualformer_cli.config.metric_table import METRICS
+from dualformer_cli.documents.base import to_json
+from dualformer_cli.documents.evaluate import Comparison, Evaluation, MetricValue
 from dualformer_cli.outputs.report import printable
 from dualformer_cli.system.files import atomic_path
-
-_PERCENTS = ("top1", "top5", "mean_class_accuracy", "top1_all_listed", "mean_average_precision")
 
 
 def write_json_lines(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
@@ -21,41 +22,45 @@ def write_json_lines(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[
             file.write(json.dumps(row) + "\n")  # ASCII, so that any path survives
 
 
-def metric_line(document: Mapping[str, Any]) -> str:
-    """The main metrics of a validation in one line."""
-    parts = [f"{name} {document[name]:.2f}" for name in _PERCENTS if name in document and name != "top1_all_listed"]
-    if "loss" in document:
-        parts.append(f"loss {document['loss']:.4f}")
-    videos = document["videos"]
+def metric_line(validation: Mapping[str, Any]) -> str:
+    """Return the main metrics of a validation, as log.jsonl has them, in one line."""
+    parts = [
+        f"{name} {_number(name, validation[name])}"
+        for name, row in METRICS.items()
+        if name in validation and (row.is_headline or row.chooses_best) and row.all_listed_of is None
+    ]
+    videos = validation["videos"]
     if videos["scored"] < videos["listed"]:
         parts.append(f"{videos['listed'] - videos['scored']} of {videos['listed']} videos not scored")
     return ", ".join(parts) or f"{videos['scored']} videos scored, without labels"
 
 
-def print_evaluation(document: Mapping[str, Any], *, stream: TextIO | None = None) -> None:
+def print_evaluation(document: Evaluation, *, stream: TextIO | None = None) -> None:
     """Print the result of `eval`: buckets, metrics, what they can be traced to, and a comparison if there is one."""
-    videos = document["videos"]
-    rows = [("videos", ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in videos.items()))]
-    for name in _PERCENTS:
-        if name in document:
-            rows.append((name, f"{document[name]:.2f}"))
-    if "top1_interval" in document:
-        low, high = document["top1_interval"]
-        rows.append(("95 % interval", f"{low:.2f} to {high:.2f}"))
-    if "expected_calibration_error" in document:
-        rows.append(("calibration error", f"{document['expected_calibration_error']:.2f}"))
-    if "views_curve" in document:
-        rows.append(
-            ("top1 by views", ", ".join(f"{row['views']}: {row['top1']:.2f}" for row in document["views_curve"]))
-        )
+    summary = document.summary
+    counts = to_json(summary.videos)
+    rows = [("videos", ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))]
+    rows += [(name, _number(name, value)) for name, value in summary.metrics.items() if METRICS[name].is_headline]
+    for name, value in summary.metrics.items():
+        if METRICS[name].is_percent and not METRICS[name].is_headline:
+            rows.append((METRICS[name].title, _number(name, value)))
+    if document.views_curve is not None:
+        rows.append(("top1 by views", ", ".join(f"{row.views}: {row.top1:.2f}" for row in document.views_curve)))
+    facts = {**document.facts, "digest": summary.digest}
     for name in ("preset", "weights", "views", "precision", "list", "digest"):
-        if document.get(name) is not None:
-            rows.append((name, str(document[name])))
-    if "label_order" in document:
-        rows.append(("warning", document["label_order"]))
-    if "comparison" in document:
-        rows += _comparison(document["comparison"])
+        if facts.get(name) is not None:
+            rows.append((name, str(facts[name])))
+    if summary.label_order is not None:
+        rows.append(("warning", summary.label_order))
+    if document.comparison is not None:
+        rows += _comparison(document.comparison)
     print_rows(rows, stream)
+
+
+def _number(name: str, value: MetricValue) -> str:
+    if isinstance(value, tuple):
+        return " to ".join(f"{end:.2f}" for end in value)
+    return f"{value:.2f}" if METRICS[name].is_percent else f"{value:.4f}"
 
 
 def print_preflight(document: Mapping[str, Any], *, stream: TextIO | None = None) -> None:
@@ -75,12 +80,11 @@ def print_preflight(document: Mapping[str, Any], *, stream: TextIO | None = None
     print_rows(rows, stream)
 
 
-def _comparison(comparison: Mapping[str, Any]) -> list[tuple[str, str]]:
-    flipped = comparison["flipped"]
+def _comparison(comparison: Comparison) -> list[tuple[str, str]]:
     return [
-        ("compared", f"{comparison['videos']} videos in both"),
-        ("top1 of both", f"{comparison['top1_first']:.2f} against {comparison['top1_second']:.2f}"),
-        ("McNemar", f"p = {comparison['p_value']:.3g}, {len(flipped)} videos flipped"),
+        ("compared", f"{comparison.videos} videos in both"),
+        ("top1 of both", f"{comparison.top1_first:.2f} against {comparison.top1_second:.2f}"),
+        ("McNemar", f"p = {comparison.test.p_value:.3g}, {len(comparison.flipped)} videos flipped"),
     ]
 
 

@@ -7,7 +7,6 @@ this process, so workers go on while the caller is busy.
 
 from __future__ import annotations
 
-import logging
 import os
 import pickle
 import queue
@@ -19,9 +18,9 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
-from dualformer_cli.errors import DualFormerError
+from dualformer_cli.errors import DualFormerError, reason_of
 from dualformer_cli.system.worker_process import (
     ERROR,
     RESULT,
@@ -38,13 +37,12 @@ from dualformer_cli.system.worker_process import (
 )
 
 __all__ = [
-    "UnexpectedError",
+    "Outcome",
     "WorkerDied",
     "WorkerPool",
     "WorkerStartError",
     "WorkerTimeout",
     "heartbeat",
-    "item_error",
     "usable_cores",
 ]
 
@@ -53,7 +51,6 @@ Result = TypeVar("Result")
 
 _Function = TypeVar("_Function")
 
-_LOGGER = logging.getLogger(__name__)
 _CAN_FORK = sys.platform == "linux"
 
 
@@ -91,20 +88,31 @@ class WorkerDied(DualFormerError):  # noqa: N818
         return (WorkerDied, (self.item, self.exit_code))
 
 
-class UnexpectedError(DualFormerError):
-    """Something that nobody foresaw went wrong with one item; it costs that item."""
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Item, Result]):
+    """What became of one item: a value or an error."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
+    item: Item
+    value: Result
+    """What the function returned; None if there is an error."""
+    error: Exception | None = None
+    """What the function raised, or WorkerTimeout or WorkerDied; a bug carries the worker's traceback as its cause."""
 
+    @classmethod
+    def failed(cls, item: Item, error: Exception) -> Outcome[Item, Result]:
+        """Return the outcome of an item that is lost."""
+        return cls(item, cast(Result, None), error)
 
-def item_error(error: Exception) -> DualFormerError:
-    """Return the error that an item is lost by, whatever its job raised; the traceback of a bug is for -v."""
-    if isinstance(error, DualFormerError):
-        return error
-    _LOGGER.debug("unexpected error of a worker's job", exc_info=error)
-    text = " ".join(str(error).split())
-    return UnexpectedError(f"unexpected {type(error).__name__}{': ' if text else ''}{text[:200]}; -v shows where")
+    @property
+    def reason(self) -> str:
+        """Return what went wrong in words, without the item's name; empty if nothing did."""
+        return "" if self.error is None else reason_of(self.error)
+
+    def result(self) -> Result:
+        """Return the value, or raise the error."""
+        if self.error is not None:
+            raise self.error
+        return self.value
 
 
 @dataclass(eq=False)
@@ -118,6 +126,11 @@ class _Job:
     worker: Worker | None = None
     is_abandoned: bool = False
     is_fault_of_pool: bool = False
+
+    def fail_with_pool(self, error: Exception) -> None:
+        """Raise an error that is no item's fault where the caller waits."""
+        self.is_fault_of_pool = True
+        self.future.set_exception(error)
 
 
 class WorkerPool:
@@ -179,30 +192,21 @@ class WorkerPool:
         self._launcher.interrupt()
         with suppress(queue.Empty):
             while (job := self._jobs.get_nowait()) is not None:
-                job.future.set_exception(self._closed_error())
+                job.fail_with_pool(self._closed_error())
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
             thread.join()
         self._launcher.close()
 
-    def call(self, function: Callable[[Item], Result], item: Item) -> Result:
-        """Return function(item), computed in a worker.
-
-        Raises:
-            WorkerTimeout, WorkerDied: if the worker hangs or dies.
-            Exception: whatever the function raises.
-        """
-        job = self._submit(function, item)
-        try:
-            return cast(Result, job.future.result())
-        finally:
-            self._abandon(job)
+    def call(self, function: Callable[[Item], Result], item: Item) -> Outcome[Item, Result]:
+        """Return what becomes of function(item), computed in a worker; it raises what `imap` raises."""
+        return next(self.imap(function, [item], ahead=1))
 
     def imap(
         self, function: Callable[[Item], Result], items: Iterable[Item], *, ahead: int | None = None
-    ) -> Generator[tuple[Item, Result | Exception], None, None]:
-        """Yield every item with its outcome, in the order of the items.
+    ) -> Generator[Outcome[Item, Result], None, None]:
+        """Yield the outcome of every item, in the order of the items.
 
         Items are taken one by one, when there is room. Closing the generator early kills the workers that still work
         on its items.
@@ -212,12 +216,9 @@ class WorkerPool:
             items: what to call it on.
             ahead: at most this many items are in work or wait for the caller; by default one more than workers.
 
-        Yields:
-            The item and what the function returned, or the exception that it raised, or WorkerTimeout or WorkerDied.
-            An exception that is not a DualFormerError carries the worker's traceback as its cause.
-
         Raises:
             WorkerStartError: if no worker can be started.
+            RuntimeError: if the pool is closed.
             Exception: whatever the initializer raises.
         """
         limit = self._num_workers + 1 if ahead is None else ahead
@@ -228,30 +229,18 @@ class WorkerPool:
 
     def _imap(
         self, function: Callable[[Item], Result], items: Iterable[Item], limit: int
-    ) -> Generator[tuple[Item, Result | Exception], None, None]:
+    ) -> Generator[Outcome[Item, Result], None, None]:
         jobs: deque[_Job] = deque()
         try:
             for item in items:
                 jobs.append(self._submit(function, item))
                 if len(jobs) == limit:
-                    yield self._outcome(jobs)
+                    yield _first_outcome(jobs)
             while jobs:
-                yield self._outcome(jobs)
+                yield _first_outcome(jobs)
         finally:
             for job in jobs:
                 self._abandon(job)
-
-    @staticmethod
-    def _outcome(jobs: deque[_Job]) -> tuple[Any, Any]:
-        """Wait for the first job and take it out."""
-        job = jobs[0]
-        error = job.future.exception()
-        jobs.popleft()
-        if error is None:
-            return job.item, job.future.result()
-        if job.is_fault_of_pool:
-            raise error
-        return job.item, error
 
     def _submit(self, function: Callable[[Any], object], item: object) -> _Job:
         job = _Job(item, *pack((_require_importable(function), item)))
@@ -286,8 +275,7 @@ class WorkerPool:
         try:
             worker = worker or self._start()
         except Exception as error:  # goes to whoever waits for the job
-            job.is_fault_of_pool = True
-            job.future.set_exception(self._closed_error() if self._is_closed else error)
+            job.fail_with_pool(self._closed_error() if self._is_closed else error)
             return None
         if not self._assign(job, worker):
             return worker
@@ -295,18 +283,17 @@ class WorkerPool:
             reply = worker.ask(job.pickled, job.buffers, self._timeout_seconds)
         except (EOFError, OSError) as failure:
             self._release(job)
-            job.future.set_exception(self._blame(job, failure, self._end(worker)))
+            exit_code = self._end(worker)
+            if self._is_closed:
+                job.fail_with_pool(self._closed_error())
+            elif isinstance(failure, TimeoutError):
+                job.future.set_exception(WorkerTimeout(job.item, self._timeout_seconds))
+            else:
+                job.future.set_exception(WorkerDied(job.item, exit_code))
             return None
         self._release(job)
         _settle(job.future, *reply)
         return worker
-
-    def _blame(self, job: _Job, failure: Exception, exit_code: int | None) -> Exception:
-        if self._is_closed:
-            return self._closed_error()
-        if isinstance(failure, TimeoutError):
-            return WorkerTimeout(job.item, self._timeout_seconds)
-        return WorkerDied(job.item, exit_code)
 
     @staticmethod
     def _closed_error() -> RuntimeError:
@@ -362,6 +349,18 @@ def _require_importable(function: _Function) -> _Function:
     if getattr(inner, "__module__", None) == "__main__":
         raise ValueError(f"workers cannot see {inner!r}: move it from the main program into a module")
     return function
+
+
+def _first_outcome(jobs: deque[_Job]) -> Outcome[Any, Any]:
+    """Wait for the first job and take it out."""
+    job = jobs[0]
+    error = cast("Exception | None", job.future.exception())
+    jobs.popleft()
+    if error is None:
+        return Outcome(job.item, job.future.result())
+    if job.is_fault_of_pool:
+        raise error
+    return Outcome.failed(job.item, error)
 
 
 def _settle(future: Future[Any], kind: int, pickled: memoryview, buffers: Sequence[memoryview]) -> None:

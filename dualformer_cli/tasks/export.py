@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dualformer_cli.engine.scoring.evaluate import read_dump
+from dualformer_cli.engine.scoring.dump import read_dump
 from dualformer_cli.engine.scoring.metrics import calibration
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.model.weights import TRAINING_HEADS, read_checkpoint, state_dict_of
@@ -88,7 +88,7 @@ def _main() -> None:
         raise SystemExit(f"{options.dump!r} has no scored video with a label")
     scores, labels = np.stack([r.mean() for r in records]), np.array([r.labels[0] for r in records])
     temperature = fit_temperature(scores, labels)
-    errors = [calibration(s, labels)["expected_calibration_error"] for s in (scores, tempered(scores, temperature))]
+    errors = [calibration(s, labels).expected_calibration_error for s in (scores, tempered(scores, temperature))]
     num_bytes = export_weights(options.checkpoint, options.output, temperature=temperature)
     print(
         f"temperature {temperature:.3f} from {len(records)} videos, expected calibration error "

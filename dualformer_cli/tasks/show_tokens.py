@@ -65,7 +65,7 @@ def token_map(engine: Engine, path: str, pool: WorkerPool, *, head: str = "auto"
     name = "classifier" if head == "classifier" or model.token_head is None else "token"
     layer = model.classifier if model.token_head is None or name == "classifier" else model.token_head
     plan = view_plan(data, replace(data.test, num_clips=1, num_crops=1))
-    views = pool.call(partial(read_views, plan=plan), path)
+    views = pool.call(partial(read_views, plan=plan), path).result()
     with torch.inference_mode():
         clips = torch.from_numpy(views.clips).to(engine.device)
         tokens = model.forward_tokens(normalize(clips, data.mean, data.std, model.classifier.weight.dtype))

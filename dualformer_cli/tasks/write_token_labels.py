@@ -42,7 +42,7 @@ from dualformer_cli.engine.parallel.distributed import Ranks, barrier
 from dualformer_cli.engine.training.token_labels import StoredLabels, kept_logits, label_clip, open_teacher
 from dualformer_cli.engine.training.trainer import open_training_list
 from dualformer_cli.errors import ConfigError, DualFormerError, VideoError
-from dualformer_cli.system.workers import WorkerPool, item_error
+from dualformer_cli.system.workers import Outcome, WorkerPool
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -150,14 +150,14 @@ class LabelWriter:
         plan = view_plan(engine.config.data, views)
         chosen = _spread(len(listed), VIDEOS_TO_VERIFY)
         right = scored = 0
-        failure: Exception | None = None
-        for job, outcome in pool.imap(partial(_read_views, plan), [self._job(index) for index in chosen]):
-            if isinstance(outcome, Exception):
-                failure = item_error(outcome)
+        failure = ""
+        for outcome in pool.imap(partial(_read_views, plan), [self._job(index) for index in chosen]):
+            if outcome.error is not None:
+                failure = f"{outcome.item.path!r}: {outcome.reason}"
                 continue
-            scores = self.teacher.in_student_order(engine.scorer.score(outcome.clips)[0].mean(axis=0))
+            scores = self.teacher.in_student_order(engine.scorer.score(outcome.value.clips)[0].mean(axis=0))
             scored += 1
-            right += int(scores.argmax()) in listed.labels[job.index]
+            right += int(scores.argmax()) in listed.labels[outcome.item.index]
         if not scored:
             raise DualFormerError(f"none of {len(chosen)} videos of {listed.source!r} can be read: {failure}")
         guess = sum(map(len, listed.labels)) / len(listed) / len(listed.class_names)
@@ -167,9 +167,8 @@ class LabelWriter:
     def estimate(self, pool: WorkerPool) -> Estimate:
         """Estimate the disk space of all labels from the lengths and sizes of some videos."""
         chosen = _spread(len(self.listed), VIDEOS_TO_MEASURE)
-        sizes = []
-        for job, outcome in pool.imap(partial(read_layout, self.plan), [self._job(index) for index in chosen]):
-            sizes.append(self._bytes_of(job, outcome))
+        outcomes = pool.imap(partial(read_layout, self.plan), [self._job(index) for index in chosen])
+        sizes = [self._bytes_of(outcome) for outcome in outcomes]
         share = len(self.listed) / len(sizes)
         spread = float(np.std(sizes, ddof=1)) if len(sizes) > 1 else 0.0
         error = len(self.listed) * spread * math.sqrt((1 - 1 / share) / len(sizes))
@@ -254,11 +253,11 @@ class LabelWriter:
             if video.reason is not None:
                 continue
             job = replace(self._job(index), first=len(video.starts) // 2)
-            try:
-                frames, indices = pool.call(partial(read_whole_frame, self.plan), job)
-            except DualFormerError as error:
-                _LOGGER.warning("not on the sheet: %r: %s", video.path, error)
+            outcome = pool.call(partial(read_whole_frame, self.plan), job)
+            if outcome.error is not None:
+                _LOGGER.warning("not on the sheet: %r: %s", video.path, outcome.reason)
                 continue
+            frames, indices = outcome.value
             batch = Batch(
                 clips=np.empty((1, 0, 0, 0, 3), np.uint8),
                 samples=(index,),
@@ -291,54 +290,56 @@ class LabelWriter:
         sample = self.listed.samples[index]
         return LabelJob(index, self.listed.files[index], sample.start, sample.num_frames)
 
-    def _bytes_of(self, job: LabelJob, outcome: Layout | Exception) -> int:
-        """Bytes of a video's labels and of its line in the index."""
-        path = self.listed.samples[job.index].path
-        if isinstance(outcome, Exception):
-            return len(json.dumps(StoredVideo(job.index, path, item_error(outcome).reason).row()))
-        video = StoredVideo.of(job.index, path, 0, outcome)
+    def _bytes_of(self, layout: Outcome[LabelJob, Layout]) -> int:
+        """Return the bytes of a video's labels and of its line in the index."""
+        index = layout.item.index
+        path = self.listed.samples[index].path
+        if layout.error is not None:
+            return len(json.dumps(StoredVideo(index, path, layout.reason).row()))
+        video = StoredVideo.of(index, path, 0, layout.value)
         return video.num_records * self.header.bytes_per_tile + len(json.dumps(video.row())) + 2
 
     def _write_shard(self, shard: int, pool: WorkerPool, on_video: Callable[[str], None]) -> None:
         jobs = [self._job(index) for index in self.header.videos_of(shard)]
-        layouts = [outcome for _, outcome in pool.imap(partial(read_layout, self.plan), jobs)]
+        layouts = list(pool.imap(partial(read_layout, self.plan), jobs))
         reads = (
-            replace(job, first=first)
-            for job, layout in zip(jobs, layouts, strict=True)
-            if isinstance(layout, Layout)
-            for first in range(0, len(layout.starts), CLIPS_PER_READ)
+            replace(layout.item, first=first)
+            for layout in layouts
+            if layout.error is None
+            for first in range(0, len(layout.value.starts), CLIPS_PER_READ)
         )
         outcomes = pool.imap(partial(read_label_clips, self.plan), reads)
         with self.folder.shard_writer(shard) as writer:
             total = _Statistics(Counter())
-            for job, layout in zip(jobs, layouts, strict=True):
+            for layout in layouts:
+                job = layout.item
                 path = self.listed.samples[job.index].path
                 statistics = _Statistics(Counter())
-                if isinstance(layout, Layout):
-                    records = self._label(job, outcomes, -(-len(layout.starts) // CLIPS_PER_READ), statistics)
-                    if writer.add(job, path, layout, records):
+                if layout.error is None:
+                    records = self._label(job, outcomes, -(-len(layout.value.starts) // CLIPS_PER_READ), statistics)
+                    if writer.add(job, path, layout.value, records):
                         total = total.plus(statistics)
                 else:
-                    writer.refuse(job, path, item_error(layout).reason)
+                    writer.refuse(job, path, layout.reason)
                 on_video(path)
             writer.statistics = asdict(total)
 
     def _label(
-        self, job: LabelJob, outcomes: Iterator[tuple[LabelJob, Any]], num_reads: int, statistics: _Statistics
+        self, job: LabelJob, outcomes: Iterator[Outcome[LabelJob, Any]], num_reads: int, statistics: _Statistics
     ) -> Iterator[npt.NDArray[Any]]:
         """Label one video, clip by clip: records of shape (tiles, t, h, w).
 
         Raises:
             VideoError: if some of it cannot be read; then all of its outcomes are taken.
         """
-        failure: Exception | None = None
-        for _, outcome in islice(outcomes, num_reads):
+        failure: VideoError | None = None
+        for outcome in islice(outcomes, num_reads):
             if failure is not None:
                 continue
-            if isinstance(outcome, Exception):
-                failure = VideoError(job.path, item_error(outcome).reason)
+            if outcome.error is not None:
+                failure = VideoError(job.path, outcome.reason)
             else:
-                for of_clip in outcome:
+                for of_clip in outcome.value:
                     records = self._records(of_clip, job.path)
                     statistics.add(records["classes"][..., 0], self.listed.labels[job.index])
                     yield records

@@ -38,5 +38,5 @@ def read_thumbnails(files: Mapping[str, str], pool: WorkerPool) -> dict[str, byt
         pool: worker processes that open them.
     """
     names: Sequence[str] = [name for name, file in files.items() if os.path.exists(file)]
-    outcomes = (outcome for _, outcome in pool.imap(read_thumbnail, (files[name] for name in names)))
-    return {name: outcome for name, outcome in zip(names, outcomes, strict=True) if isinstance(outcome, bytes)}
+    outcomes = pool.imap(read_thumbnail, (files[name] for name in names))
+    return {name: outcome.value for name, outcome in zip(names, outcomes, strict=True) if outcome.error is None}

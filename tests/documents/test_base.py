@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import pytest
 
-from dualformer_cli.documents.base import absent, json_schema, to_json
+from dualformer_cli.documents.base import absent, inlined, json_schema, to_json
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,3 +104,22 @@ def test_a_type_that_json_has_no_form_for_has_no_schema() -> None:
 
     with pytest.raises(TypeError, match=r"a document cannot hold set\[str\]"):
         json_schema(Wrong)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Whole:
+    """A document around another."""
+
+    facts: Mapping[str, str] = inlined(preset=str)
+    best: Score = inlined()
+    end: int
+
+
+def test_what_is_inlined_stands_in_its_place_without_a_name() -> None:
+    whole = Whole(facts={"preset": "tiny"}, best=Score(label="jump", score=0.5), end=1)
+    assert json.dumps(to_json(whole)) == '{"preset": "tiny", "label": "jump", "score": 0.5, "end": 1}'
+    schema = json_schema(Whole)["$defs"]
+    assert list(schema) == ["Whole"]
+    assert list(schema["Whole"]["properties"]) == ["preset", "label", "score", "end"]
+    assert schema["Whole"]["required"] == ["label", "score", "end"]
+    assert schema["Whole"]["additionalProperties"] is False

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluation_documents import page_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -68,7 +69,8 @@ def document(name: str = "pan left", path: str = "clips/a.mp4", **changes: Any) 
         "preset": "k400-tiny",
         "list": path,
         "weights": name,
-        "versions": {"torch": "2.12", name: None},
+        "torch": "2.12",
+        "root": None,
         "videos": {"listed": 4, "scored": 2, "missing": 1, "unreadable": 0, "too_short": 1},
         "digest": "ab" * 32,
         "top1": 50.0,
@@ -136,7 +138,7 @@ def document(name: str = "pan left", path: str = "clips/a.mp4", **changes: Any) 
 
 
 def written(content: dict[str, Any], folder: Path) -> Page:
-    write_eval_report(content, folder / "report.html")
+    write_eval_report(page_of(content), folder / "report.html")
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
@@ -164,8 +166,8 @@ def test_everything_else_is_listed_as_what_the_numbers_are_traced_to(tmp_path: P
     traced = cells[cells.index("preset") :]
     facts = dict(zip(traced[::2], traced[1::2], strict=True))
     assert facts["preset"] == "k400-tiny"
-    assert facts["versions torch"] == "2.12"
-    assert facts["versions pan left"] == "none"
+    assert facts["torch"] == "2.12"
+    assert facts["root"] == "none"
     assert facts["digest"] == "ab" * 32
     assert facts["loss"] == "1.23457"
 
@@ -265,10 +267,11 @@ def test_calibration_bars_stand_over_their_scores(tmp_path: Path) -> None:
 
 
 def test_the_page_of_nothing_labelled_is_still_a_page(tmp_path: Path) -> None:
-    page = written({"videos": {"listed": 1, "scored": 1}, "views_curve": [], "calibration": None}, tmp_path)
-    assert page.of("h2") == []
+    nothing = {"videos": {"listed": 1, "scored": 1}, "digest": "ab", "views_curve": [], "calibration": None}
+    page = written(nothing, tmp_path)
+    assert page.of("h2") == ["What the numbers can be traced to"]
 
 
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DualFormerError, match=r"folder '.*nowhere' does not exist; create it"):
-        write_eval_report(document(), tmp_path / "nowhere" / "report.html")
+        write_eval_report(page_of(document()), tmp_path / "nowhere" / "report.html")

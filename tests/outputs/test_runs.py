@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from evaluation_documents import evaluation_of
 
 from dualformer_cli.outputs.runs import metric_line, print_evaluation, print_preflight, write_json_lines
 
@@ -27,10 +28,18 @@ DOCUMENT: dict[str, Any] = {
     "label_order": "the labels seem to be in another order",
     "comparison": {
         "videos": 3,
+        "only_in_first": 0,
+        "only_in_second": 0,
+        "both_right": 1,
+        "first_right": 1,
+        "second_right": 0,
+        "both_wrong": 1,
+        "chi_squared": 1.0,
+        "p_value_chi_squared": 0.3,
         "top1_first": 66.7,
         "top1_second": 33.3,
         "p_value": 0.0123,
-        "flipped": [{"path": "a.mp4"}],
+        "flipped": [{"path": "a.mp4", "label": 0, "first": 0, "second": 1}],
     },
 }
 PREFLIGHT: dict[str, Any] = {
@@ -66,7 +75,7 @@ def test_the_line_of_a_validation_has_metrics_and_what_is_missing() -> None:
 
 
 def test_an_evaluation_prints_buckets_both_accuracies_and_warnings() -> None:
-    rows = printed(print_evaluation, DOCUMENT)
+    rows = printed(print_evaluation, evaluation_of(DOCUMENT))
     assert rows["videos"] == "5 listed, 3 scored, 1 missing, 0 unreadable, 1 too short"
     assert (rows["top1"], rows["top1_all_listed"]) == ("66.67", "40.00")
     assert rows["top1 of both"] == "66.70 against 33.30"
@@ -78,7 +87,7 @@ def test_an_evaluation_prints_buckets_both_accuracies_and_warnings() -> None:
 
 
 def test_an_evaluation_without_labels_prints_no_accuracy() -> None:
-    rows = printed(print_evaluation, {"videos": VIDEOS, "digest": "abc"})
+    rows = printed(print_evaluation, evaluation_of({"videos": VIDEOS, "digest": "abc"}))
     assert set(rows) == {"videos", "digest"}
 
 
@@ -96,7 +105,7 @@ def test_a_dry_run_prints_its_table() -> None:
 
 def test_text_that_a_terminal_cannot_show_does_not_stop_the_output() -> None:
     stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    print_evaluation({**DOCUMENT, "list": "naïve\x1b[31m.csv"}, stream=stream)
+    print_evaluation(evaluation_of({**DOCUMENT, "list": "naïve\x1b[31m.csv"}), stream=stream)
     stream.seek(0)
     assert "\x1b" not in stream.read()
 

@@ -13,6 +13,7 @@ import threading
 import time
 import traceback
 from pathlib import Path
+from types import NoneType
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.system import workers
-from dualformer_cli.system.workers import WorkerDied, WorkerPool, WorkerStartError, WorkerTimeout
+from dualformer_cli.system.workers import Outcome, WorkerDied, WorkerPool, WorkerStartError, WorkerTimeout
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
@@ -81,21 +82,29 @@ def test_results_come_in_the_order_of_the_items_and_errors_stay_with_theirs(pool
     kinds = ["a", "video", "b", "bug", "c"]
     with pool_of(2) as pool:
         outcomes = list(pool.imap(jobs.fail, kinds))
-    assert [item for item, _ in outcomes] == kinds
-    assert [outcomes[index][1] for index in (0, 2, 4)] == ["a", "b", "c"]
-    assert isinstance(outcomes[1][1], VideoError)
-    assert isinstance(outcomes[3][1], IndexError)
+    assert [outcome.item for outcome in outcomes] == kinds
+    assert [outcome.value for outcome in outcomes] == ["a", None, "b", None, "c"]
+    assert [type(outcome.error) for outcome in outcomes] == [NoneType, VideoError, NoneType, IndexError, NoneType]
+    assert [outcome.reason for outcome in outcomes] == [
+        "",
+        "holds no video",
+        "",
+        "unexpected IndexError: list index out of range; -v shows where",
+        "",
+    ]
 
 
 @settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.floats(0, 0.01), max_size=12), st.one_of(st.none(), st.integers(1, 5)))
 def test_no_duration_changes_the_order(shared_pool, jobs, durations, ahead):
     items = list(enumerate(durations))
-    assert list(shared_pool.imap(jobs.double_after, items, ahead=ahead)) == [(item, 2 * item[0]) for item in items]
+    assert list(shared_pool.imap(jobs.double_after, items, ahead=ahead)) == [
+        Outcome(item, 2 * item[0]) for item in items
+    ]
 
 
 def test_many_items_pass_through_few_workers(shared_pool, jobs):
-    assert list(shared_pool.imap(jobs.double, range(500))) == [(number, 2 * number) for number in range(500)]
+    assert list(shared_pool.imap(jobs.double, range(500))) == [Outcome(number, 2 * number) for number in range(500)]
 
 
 def test_items_are_taken_only_when_there_is_room(shared_pool, jobs):
@@ -128,14 +137,16 @@ def test_an_error_of_the_items_ends_the_run(shared_pool, jobs):
 
 
 def test_a_video_error_arrives_as_it_was(shared_pool, jobs):
+    outcome = shared_pool.call(jobs.fail, "video")
     with pytest.raises(VideoError, match=r"^'clip é\.mp4': holds no video$") as caught:
-        shared_pool.call(jobs.fail, "video")
+        outcome.result()
+    assert caught.value is outcome.error
     assert (caught.value.path, caught.value.reason) == ("clip é.mp4", "holds no video")
     assert caught.value.__cause__ is None
 
 
 def test_a_bug_arrives_with_the_traceback_of_the_worker(shared_pool, jobs):
-    ((_, error),) = shared_pool.imap(jobs.fail, ["bug"])
+    error = shared_pool.call(jobs.fail, "bug").error
     assert isinstance(error, IndexError)
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     assert "worker_jobs.py" in text
@@ -146,33 +157,33 @@ def test_an_error_that_cannot_travel_is_told_as_such(shared_pool, jobs):
     with pytest.raises(
         RuntimeError, match=r"^StubbornError: one two \(raised in a worker; cannot be pickled: "
     ) as caught:
-        shared_pool.call(jobs.fail, "stubborn")
+        shared_pool.call(jobs.fail, "stubborn").result()
     assert "in fail" in str(caught.value.__cause__)
 
 
 def test_a_result_that_cannot_travel_is_told_as_such(shared_pool, jobs):
     with pytest.raises(TypeError, match=r"a worker's result of type function cannot be sent back: .*lambda"):
-        shared_pool.call(jobs.return_lambda, None)
-    assert shared_pool.call(jobs.double, 2) == 4
+        shared_pool.call(jobs.return_lambda, None).result()
+    assert shared_pool.call(jobs.double, 2).value == 4
 
 
 def test_a_hang_costs_its_item_and_a_slow_job_with_heartbeats_lives(pool_of, jobs):
     items = ["fine", "hang", "beat", "good"]
     started = time.monotonic()
     with pool_of(2, timeout_seconds=1.0) as pool:
-        outcomes = dict(pool.imap(jobs.end, items))
+        outcomes = {outcome.item: outcome for outcome in pool.imap(jobs.end, items)}
     assert time.monotonic() - started < 10
-    assert [outcomes[item] for item in ("fine", "beat", "good")] == ["fine", "beat", "good"]
-    assert isinstance(outcomes["hang"], WorkerTimeout)
-    assert outcomes["hang"].item == "hang"
-    assert str(outcomes["hang"]) == "decoder made no progress for 1 s"
+    assert [outcomes[item].value for item in ("fine", "beat", "good")] == ["fine", "beat", "good"]
+    assert isinstance(outcomes["hang"].error, WorkerTimeout)
+    assert outcomes["hang"].error.item == "hang"
+    assert outcomes["hang"].reason == "decoder made no progress for 1 s"
 
 
 def test_a_death_costs_its_item_and_says_how(pool_of, jobs):
     with pool_of(1) as pool:
-        outcomes = dict(pool.imap(jobs.end, ["segfault", "one", "kill", "two", "exit", "three"]))
-    assert [outcomes[item] for item in ("one", "two", "three")] == ["one", "two", "three"]
-    deaths = {item: error for item, error in outcomes.items() if isinstance(error, WorkerDied)}
+        outcomes = list(pool.imap(jobs.end, ["segfault", "one", "kill", "two", "exit", "three"]))
+    assert [outcome.value for outcome in outcomes] == [None, "one", None, "two", None, "three"]
+    deaths = {outcome.item: outcome.error for outcome in outcomes if isinstance(outcome.error, WorkerDied)}
     assert {item: (error.item, error.exit_code, str(error)) for item, error in deaths.items()} == {
         "segfault": ("segfault", -signal.SIGSEGV, "decoder crashed (signal SIGSEGV)"),
         "kill": ("kill", -signal.SIGKILL, "decoder was killed (signal SIGKILL), most likely for lack of memory"),
@@ -180,13 +191,13 @@ def test_a_death_costs_its_item_and_says_how(pool_of, jobs):
     }
 
 
-def test_call_raises_what_became_of_the_worker(jobs):
+def test_a_result_that_never_came_raises_what_became_of_the_worker(jobs):
     with WorkerPool(timeout_seconds=0.3) as pool:
         with pytest.raises(WorkerDied, match=r"^decoder crashed \(signal SIGSEGV\)$"):
-            pool.call(jobs.end, "segfault")
+            pool.call(jobs.end, "segfault").result()
         with pytest.raises(WorkerTimeout, match=r"^decoder made no progress for 0\.3 s$"):
-            pool.call(jobs.end, "hang")
-        assert pool.call(jobs.double, 21) == 42
+            pool.call(jobs.end, "hang").result()
+        assert pool.call(jobs.double, 21).value == 42
 
 
 def test_errors_of_workers_are_for_the_user_and_survive_pickling():
@@ -199,27 +210,27 @@ def test_errors_of_workers_are_for_the_user_and_survive_pickling():
 
 def test_a_worker_that_was_killed_while_idle_costs_nothing(jobs):
     with WorkerPool(1) as pool:
-        first = pool.call(jobs.surroundings, None)["pid"]
+        first = pool.call(jobs.surroundings, None).value["pid"]
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: not pool._workers or not next(iter(pool._workers)).channel.is_open())
-        assert pool.call(jobs.surroundings, None)["pid"] != first
+        assert pool.call(jobs.surroundings, None).value["pid"] != first
 
 
 def test_a_template_that_was_killed_is_replaced(jobs):
     with WorkerPool(1) as pool:
         template = pool._launcher._template._process
-        assert pool.call(jobs.double, 1) == 2
+        assert pool.call(jobs.double, 1).value == 2
         template.kill()
         template.wait()
         wait_until(lambda: not next(iter(pool._workers)).channel.is_open())
-        assert pool.call(jobs.double, 2) == 4
+        assert pool.call(jobs.double, 2).value == 4
 
 
 def test_large_arrays_arrive_intact(pool_of, jobs):
     expected = jobs.arrays(7)
     with pool_of(1) as pool:
-        received = pool.call(jobs.arrays, 7)
-        assert pool.call(jobs.total, expected["frames"]) == expected["frames"].sum()
+        received = pool.call(jobs.arrays, 7).value
+        assert pool.call(jobs.total, expected["frames"]).value == expected["frames"].sum()
     assert received["frames"].nbytes > 32e6
     for name, array in expected.items():
         np.testing.assert_array_equal(received[name], array)
@@ -230,8 +241,8 @@ def test_large_arrays_arrive_intact(pool_of, jobs):
 
 def test_workers_have_no_stdin_one_thread_and_a_stdout_that_is_stderr(pool_of, jobs, capfd):
     with pool_of(1, preload=["json.tool", "no_such_module"], initializer=jobs.note_initialized) as pool:
-        seen = pool.call(jobs.surroundings, None)
-        assert pool.call(jobs.surroundings, None)["pid"] == seen["pid"]
+        seen = pool.call(jobs.surroundings, None).value
+        assert pool.call(jobs.surroundings, None).value["pid"] == seen["pid"]
     assert seen.pop("pid") != os.getpid()
     assert seen == {
         "stdin": "",
@@ -273,12 +284,23 @@ def test_closing_early_stops_the_work_and_leaves_the_pool_usable(jobs, tmp_path)
         names = [str(tmp_path / name) for name in "ab"]
         work = iter([(jobs.double, 1), (jobs.note_and_sleep, names[0]), (jobs.note_and_sleep, names[1])])
         results = pool.imap(jobs.run, work)
-        assert next(results)[1] == 2
+        assert next(results).value == 2
         wait_until(lambda: Path(names[0]).exists())
         pid = int(Path(names[0]).read_text().split()[0])
         results.close()
         wait_until(lambda: is_gone(pid))
-        assert list(pool.imap(jobs.double, [1, 2, 3])) == [(1, 2), (2, 4), (3, 6)]
+        assert [outcome.value for outcome in pool.imap(jobs.double, [1, 2, 3])] == [2, 4, 6]
+
+
+def test_what_is_in_work_when_the_pool_is_closed_is_no_items_fault(jobs, tmp_path):
+    names = [str(tmp_path / name) for name in "ab"]
+    with WorkerPool(1) as pool:
+        results = pool.imap(jobs.run, [(jobs.note_and_sleep, name) for name in names], ahead=2)
+        closing = threading.Thread(target=lambda: (wait_until(Path(names[0]).exists), pool.close()))
+        closing.start()
+        with pytest.raises(RuntimeError, match="the worker pool was closed"):
+            next(results)
+        closing.join()
 
 
 def call_in_thread(pool, function, item):
@@ -366,7 +388,7 @@ print("main program runs")
 import worker_jobs
 from dualformer_cli.system.workers import WorkerPool
 with WorkerPool(2) as pool:
-    print([result for _, result in pool.imap(worker_jobs.double, range(4))])
+    print([outcome.value for outcome in pool.imap(worker_jobs.double, range(4))])
 """
 
 

@@ -33,7 +33,7 @@ def test_a_temperature_lowers_the_calibration_error_of_scores_that_are_too_sure(
     labels = (probs.cumsum(axis=1) > rng.random((4000, 1))).argmax(axis=1)
     sure = tempered(probs, 0.4)
     mended = tempered(sure, fit_temperature(sure, labels))
-    errors = [calibration(scores, labels)["expected_calibration_error"] for scores in (sure, mended)]
+    errors = [calibration(scores, labels).expected_calibration_error for scores in (sure, mended)]
     assert errors[1] < errors[0] / 3
 
 

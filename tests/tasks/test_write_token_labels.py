@@ -206,6 +206,16 @@ def test_the_sheet_shows_what_training_would_take(
     assert np.array_equal(rows[1].classes, stored[len(stored) // 2])
 
 
+def test_a_video_that_went_since_is_not_on_the_sheet_and_is_named_once(
+    write_labels: Make, mixed_list: Path, here_pool: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    writer = write_labels(tmp_path / "labels", data=mixed_list)
+    gone = writer.listed.samples[1].path
+    writer.listed.files[1] = str(tmp_path / "gone.mp4")
+    assert gone not in {row.path for row in writer.sheet(here_pool())}
+    assert f"not on the sheet: {gone!r}: no such file or folder" in caplog.messages
+
+
 def test_each_rank_writes_its_own_shards_and_only_those_that_are_missing() -> None:
     folder = SimpleNamespace(has_shard=lambda shard: shard == 4)
     for rank, shards in ((0, [0, 3, 6]), (1, [1]), (2, [2, 5])):

@@ -255,10 +255,9 @@ def render_all(
     missing = [job for job in jobs if overwrite or not (root / job.name).exists()]
     with WorkerPool(num_workers, _TIMEOUT_SECONDS, preload=[__name__]) as pool:
         render = partial(render_file, root=root, settings=settings)
-        for job, outcome in pool.imap(render, missing, ahead=4 * num_workers):
-            if isinstance(outcome, Exception):
-                raise outcome
-            on_clip(job.name)
+        for outcome in pool.imap(render, missing, ahead=4 * num_workers):
+            outcome.result()
+            on_clip(outcome.item.name)
     lists = {split: str(root / f"{split}.csv") for split in SPLITS}
     for split, path in lists.items():
         samples = [job.describe(settings)[0] for job in jobs if job.split == split]

@@ -19,7 +19,7 @@ from dualformer_cli.data.camera_motion.rendering import RenderedClips, render_tr
 from dualformer_cli.data.clips.augment import Fractions, TrainingClips, TrainPlan, read_training_clips
 from dualformer_cli.data.clips.sampling import Indices
 from dualformer_cli.data.lists.manifest import Sample
-from dualformer_cli.system.workers import WorkerPool, item_error
+from dualformer_cli.system.workers import Outcome, WorkerPool
 from dualformer_cli.video.reader import FileIndex
 
 Order = npt.NDArray[np.int64]
@@ -192,7 +192,7 @@ def _read(plan: TrainPlan, job: _Job) -> TrainingClips | RenderedClips:
 
 def _collect(
     videos: list[int],
-    outcomes: Iterator[tuple[_Job, TrainingClips | RenderedClips | Exception]],
+    outcomes: Iterator[Outcome[_Job, TrainingClips | RenderedClips]],
     plan: TrainPlan,
     indexes: IndexCache,
     pin_memory: bool,
@@ -201,30 +201,31 @@ def _collect(
     read: list[TrainingClips] = []
     rendered: list[RenderedClips] = []
     samples, unreadable, seconds = [], [], 0.0
-    for video, (job, outcome) in zip(videos, islice(outcomes, len(videos)), strict=True):
-        if isinstance(outcome, Exception):
-            unreadable.append((job.path, item_error(outcome).reason))
-        else:
-            samples += [video] * len(outcome.clips)
-            if isinstance(outcome, RenderedClips):
-                rendered.append(outcome)
-                seconds += outcome.seconds
-                continue
-            read.append(outcome)
-            if outcome.index is not None:
-                indexes.put(job.path, outcome.index)
-            seconds += outcome.decode_seconds + outcome.preprocess_seconds
+    for video, outcome in zip(videos, islice(outcomes, len(videos)), strict=True):
+        if outcome.error is not None:
+            unreadable.append((outcome.item.path, outcome.reason))
+            continue
+        clips = outcome.value
+        samples += [video] * len(clips.clips)
+        if isinstance(clips, RenderedClips):
+            rendered.append(clips)
+            seconds += clips.seconds
+            continue
+        read.append(clips)
+        if clips.index is not None:
+            indexes.put(outcome.item.path, clips.index)
+        seconds += clips.decode_seconds + clips.preprocess_seconds
     nothing = np.empty((0, plan.num_frames, plan.crop_size, plan.crop_size, 3), np.uint8)
     everything: list[TrainingClips | RenderedClips] = [*read, *rendered]
     return Batch(
-        clips=_joined([nothing, *(outcome.clips for outcome in everything)], pin_memory),
+        clips=_joined([nothing, *(clips.clips for clips in everything)], pin_memory),
         samples=tuple(samples),
-        flipped=np.concatenate([np.empty(0, np.bool_), *(outcome.flipped for outcome in everything)]),
+        flipped=np.concatenate([np.empty(0, np.bool_), *(clips.flipped for clips in everything)]),
         unreadable=tuple(unreadable),
         read_seconds=seconds,
-        indices=np.concatenate([np.empty((0, plan.num_frames), np.int64), *(outcome.indices for outcome in read)]),
-        boxes=np.concatenate([np.empty((0, 4)), *(outcome.boxes for outcome in read)]),
-        motion=np.concatenate([outcome.motion for outcome in rendered]) if rendered else None,
+        indices=np.concatenate([np.empty((0, plan.num_frames), np.int64), *(clips.indices for clips in read)]),
+        boxes=np.concatenate([np.empty((0, 4)), *(clips.boxes for clips in read)]),
+        motion=np.concatenate([clips.motion for clips in rendered]) if rendered else None,
     )
 
 

@@ -113,7 +113,7 @@ def _by_hand(source: Source, target: Path, reason: str) -> DownloadError:
     """The one line that a user gets when a file cannot be fetched."""
     more = f" ({source.by_hand})" if source.by_hand else ""
     return DownloadError(
-        f"{source.name}: {reason}; fetch {source.browser_url} by hand and put it at {str(target)!r}{more}"
+        f"{source.name}: {reason}; fetch {source.browser_url} by hand and put it at {str(target)!r}{more}", reason
     )
 
 

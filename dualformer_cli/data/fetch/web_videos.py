@@ -62,7 +62,7 @@ def fetch_video(
         if not length:
             raise TransferError("the file is empty (0 bytes)")
     except (TransferError, OSError) as error:
-        raise DownloadError(f"{shown}: {error}") from error
+        raise DownloadError(f"{shown}: {error}", str(error)) from error
     try:
         path = fetch(
             Source(name=shown, url=address, browser_url=shown, num_bytes=length),
@@ -71,7 +71,7 @@ def fetch_video(
             patience=patience,
         ).path
     except DownloadError as error:
-        raise DownloadError(str(error).partition("; fetch ")[0]) from error
+        raise DownloadError(f"{shown}: {error.reason}", error.reason) from error
     for other in folder.iterdir():
         if other != path.parent:
             shutil.rmtree(other, ignore_errors=True)
@@ -82,7 +82,8 @@ def _latest(folder: Path, name: str, shown: str) -> Path:
     """Return the file that an earlier run fetched."""
     whole = list(folder.glob(f"*/{name}"))
     if not whole:
-        raise DownloadError(f"{shown}: offline, and it was not fetched before")
+        reason = "offline, and it was not fetched before"
+        raise DownloadError(f"{shown}: {reason}", reason)
     return max(whole, key=lambda path: path.stat().st_mtime_ns)
 
 

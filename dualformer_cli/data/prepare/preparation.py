@@ -30,7 +30,6 @@ from dualformer_cli.data.prepare.convert import (
     RECIPE,
     Conversion,
     Converted,
-    Estimate,
     estimate_frames,
     estimate_transcode,
     extract_frames,
@@ -43,7 +42,7 @@ from dualformer_cli.data.prepare.look_alikes import find_look_alikes
 from dualformer_cli.data.prepare.same_bytes import describe_same
 from dualformer_cli.errors import CannotWriteError, DualFormerError
 from dualformer_cli.system.files import atomic_path
-from dualformer_cli.system.workers import WorkerPool, item_error
+from dualformer_cli.system.workers import WorkerPool
 
 Convert = Literal["transcode", "frames"]
 
@@ -519,11 +518,8 @@ def _look_at(pool: WorkerPool, plan: Plan, videos: Sequence[int]) -> Iterator[tu
     """Yield the videos with what they are."""
     jobs = (Look(path=plan.sources[video], check=plan.check) for video in videos)
     outcomes = pool.imap(look, jobs, ahead=8 * plan.num_workers)
-    for video, (_, outcome) in zip(videos, outcomes, strict=True):
-        if isinstance(outcome, Exception):
-            yield video, Finding(status=f"broken: {item_error(outcome).reason}")
-        else:
-            yield video, outcome
+    for video, outcome in zip(videos, outcomes, strict=True):
+        yield video, outcome.value if outcome.error is None else Finding(status=f"broken: {outcome.reason}")
 
 
 def _look_at_all(
@@ -622,16 +618,16 @@ def _convert_all(
     failed: dict[int, str] = {}
     with watch("transcode" if plan.convert == "transcode" else "extract frames", len(todo)) as progress:
         begun = _begin(plan, journal, todo, jobs, settings)
-        for video, (_, outcome) in zip(todo, pool.imap(function, begun, ahead=4 * plan.num_workers), strict=True):
+        for video, outcome in zip(todo, pool.imap(function, begun, ahead=4 * plan.num_workers), strict=True):
             target = plan.targets[video]
-            if isinstance(outcome, Converted):
-                done[video] = outcome
+            if outcome.error is None:
+                done[video] = outcome.value
                 facts = {"settings": settings, "recipe": RECIPE, "stamp": stamp(plan.sources[video])}
-                journal.add("done", target, **facts, result=asdict(outcome))
-            elif isinstance(error := item_error(outcome), CannotWriteError):
-                raise error  # it concerns the others too
+                journal.add("done", target, **facts, result=asdict(outcome.value))
+            elif isinstance(outcome.error, CannotWriteError):
+                raise outcome.error  # it concerns the others too
             else:
-                failed[video] = error.reason
+                failed[video] = outcome.reason
             progress.advance(note=plan.content.videos[video].path)
     return _Result(done=done, failed=failed, kept=kept)
 
@@ -736,10 +732,10 @@ def _estimate(
     num_bytes: dict[int, float] = {}
     seconds: dict[int, float] = {}
     outcomes = pool.imap(function, jobs.values(), ahead=2 * plan.num_workers)
-    for (number, job), (_, outcome) in zip(jobs.items(), outcomes, strict=True):
-        if isinstance(outcome, Estimate):
-            share = job.num_frames / max(1, outcome.num_frames)
-            num_bytes[number], seconds[number] = outcome.num_bytes * share, outcome.seconds * share
+    for number, outcome in zip(jobs, outcomes, strict=True):
+        if outcome.error is None:
+            share = outcome.item.num_frames / max(1, outcome.value.num_frames)
+            num_bytes[number], seconds[number] = outcome.value.num_bytes * share, outcome.value.seconds * share
     size = total(num_bytes, drawn, weights)
     return {
         "videos": len(weights) * times,

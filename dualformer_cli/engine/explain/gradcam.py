@@ -29,7 +29,7 @@ from dualformer_cli.errors import DualFormerError, VideoError, nearest
 from dualformer_cli.model.attention import LocalWindowAttention
 from dualformer_cli.model.dualformer import DualFormer, Stage
 from dualformer_cli.model.windows import Size3
-from dualformer_cli.system.workers import WorkerPool, item_error
+from dualformer_cli.system.workers import WorkerPool
 
 ScoreKind = Literal["logit", "probability"]
 Maps = npt.NDArray[np.float32]
@@ -161,12 +161,10 @@ def read_video(engine: Engine, path: str, pool: WorkerPool) -> tuple[VideoViews,
         DualFormerError: if the video cannot be used; the message names it.
     """
     plan = view_plan(engine.config.data, engine.config.data.test)
-    try:
-        return pool.call(partial(read_views, plan=plan), path), plan
-    except VideoError:
-        raise
-    except Exception as error:
-        raise VideoError(path, item_error(error).reason) from error
+    outcome = pool.call(partial(read_views, plan=plan), path)
+    if outcome.error is not None:
+        raise VideoError(path, outcome.reason) from outcome.error
+    return outcome.value, plan
 
 
 def explain(

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.data.clips.augment import Pairs
@@ -24,20 +19,15 @@ from dualformer_cli.data.datasets.catalogue import flip_labels
 from dualformer_cli.data.lists.manifest import load_class_names, read_manifest
 from dualformer_cli.data.lists.matching import match_classes
 from dualformer_cli.data.lists.samples import Sample
+from dualformer_cli.documents.evaluate import Bucket
 from dualformer_cli.engine.parallel.distributed import Ranks, gather_objects
-from dualformer_cli.engine.scoring import metrics
+from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.errors import DualFormerError, TooShortError
-from dualformer_cli.system.workers import WorkerPool, item_error
+from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.reader import FileIndex
 
 _LOGGER = logging.getLogger(__name__)
-
-Bucket = Literal["scored", "missing", "unreadable", "too_short"]
-BUCKETS: tuple[Bucket, ...] = ("scored", "missing", "unreadable", "too_short")
-
-
-DUMP_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,145 +164,6 @@ def _flip_pairs(classes: str | None, configured: Sequence[str] | None, names: Se
     return tuple((a, b) for a, b in moved if a is not None and b is not None)
 
 
-@dataclass(frozen=True, slots=True)
-class VideoRecord:
-    """What became of one video of the list."""
-
-    index: int
-    """Its line in the list, from 0."""
-    path: str
-    """As listed."""
-    labels: tuple[int, ...]
-    bucket: Bucket
-    reason: str | None
-    """Why it was not scored."""
-    scores: npt.NDArray[np.float32] | None
-    """One row per view, shape (v, classes)."""
-
-    def mean(self) -> npt.NDArray[np.float64]:
-        """Scores of the video: the mean over its views."""
-        assert self.scores is not None, "not scored"
-        return self.scores.mean(axis=0, dtype=np.float64)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dump:
-    """Everything that scoring a list gave: enough to compute every metric again without the model."""
-
-    records: list[VideoRecord]
-    """In the order of the list."""
-    class_names: list[str]
-    multi_label: bool
-    num_clips: int
-    num_crops: int
-    facts: dict[str, Any]
-    """What the scores can be traced to: preset, weights and their hash, list and its fingerprint, versions."""
-
-    def rows(self) -> Iterator[dict[str, Any]]:
-        """JSON lines: one about the run, then one per video."""
-        yield {
-            "dualformer": DUMP_VERSION,
-            "class_names": self.class_names,
-            "multi_label": self.multi_label,
-            "num_clips": self.num_clips,
-            "num_crops": self.num_crops,
-            "facts": self.facts,
-        }
-        for record in self.records:
-            scores = None if record.scores is None else record.scores.tolist()
-            fields = {"path": record.path, "labels": list(record.labels), "status": record.bucket}
-            yield {**fields, "reason": record.reason, "scores": scores}
-
-    def document(self, other: Dump | None = None) -> dict[str, Any]:
-        """The metrics with what they can be traced to, compared with another run if there is one."""
-        summary = summarise(self.records, self.class_names, multi_label=self.multi_label)
-        document = {**self.facts, **summary}
-        if not self.multi_label and (curve := self._curve()):
-            document["views_curve"] = curve
-        if other is not None:
-            document["comparison"] = metrics.compare_runs(self._answers(), other._answers())
-        return document
-
-    def file_of(self, path: str) -> str:
-        """Where a listed video is, or was when the list was scored."""
-        root = self.facts.get("root") or os.path.dirname(self.facts.get("list") or "")
-        return os.path.join(root, path)
-
-    def report(self, document: dict[str, Any]) -> dict[str, Any]:
-        """The document of the page: with classes, confusions, calibration and the worst videos."""
-        scored = [record for record in self.records if record.scores is not None and record.labels]
-        document = {
-            **document,
-            "unscored": [
-                {"path": record.path, "status": record.bucket, "reason": record.reason}
-                for record in self.records
-                if record.scores is None
-            ],
-        }
-        if self.multi_label or not scored:
-            return document
-        scores = np.stack([record.mean() for record in scored])
-        labels = np.array([record.labels[0] for record in scored])
-        confusion = metrics.Confusion.of(labels, scores.argmax(axis=1), len(self.class_names))
-        return {
-            **document,
-            "classes": metrics.class_rows(confusion, self.class_names),
-            "confused": metrics.confused_pairs(confusion, self.class_names),
-            "worst": metrics.worst_videos([record.path for record in scored], scores, labels, self.class_names),
-            "calibration": metrics.calibration(scores, labels),
-        }
-
-    def _curve(self) -> list[dict[str, Any]]:
-        """Accuracy over the first 1, 2, ... views of every video: what fewer views would have given."""
-        order = metrics.view_order(self.num_clips, self.num_crops)
-        rows = [
-            metrics.view_hits(record.scores, record.labels[0], order)
-            for record in self.records
-            if record.scores is not None and record.labels and len(record.scores) == len(order)
-        ]
-        return metrics.view_curve(np.stack(rows)) if rows else []
-
-    def _answers(self) -> dict[str, tuple[int, int]]:
-        return {
-            record.path: (record.labels[0], int(record.mean().argmax()))
-            for record in self.records
-            if record.scores is not None and record.labels
-        }
-
-
-def read_dump(path: str | Path) -> Dump:
-    """Read the JSON lines of `eval --dump`.
-
-    Raises:
-        DualFormerError: if it is not such a file, or a line is damaged.
-    """
-    records = []
-    line = 0
-    try:
-        with open(path, encoding="utf-8") as file:
-            head = json.loads(file.readline())
-            if head["dualformer"] != DUMP_VERSION:
-                raise DualFormerError(f"dump {str(path)!r} is of another version; make it again with eval --dump")
-            for line, text in enumerate(file, start=2):
-                row = json.loads(text)
-                scores = None if row["scores"] is None else np.array(row["scores"], dtype=np.float32)
-                labels = tuple(int(label) for label in row["labels"])
-                records.append(VideoRecord(line - 2, row["path"], labels, row["status"], row["reason"], scores))
-            return Dump(
-                records=records,
-                class_names=[str(name) for name in head["class_names"]],
-                multi_label=bool(head["multi_label"]),
-                num_clips=int(head["num_clips"]),
-                num_crops=int(head["num_crops"]),
-                facts=dict(head["facts"]),
-            )
-    except OSError as error:
-        raise DualFormerError(f"dump {str(path)!r} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        reason = f"line {line}: {error}" if line else "it does not begin as one"
-        raise DualFormerError(f"{str(path)!r} is not a dump of dualformer eval: {reason}") from None
-
-
 def evaluate(
     scorer: Scorer,
     listed: LabelledList,
@@ -346,36 +197,6 @@ def evaluate(
     return sorted((record for part in gather_objects(records) for record in part), key=lambda record: record.index)
 
 
-def summarise(records: Sequence[VideoRecord], class_names: Sequence[str], *, multi_label: bool) -> dict[str, Any]:
-    """Add the records up: buckets, accuracies over the scored videos and over all listed, digest of the scores."""
-    scored = [record for record in records if record.scores is not None]
-    buckets = Counter(record.bucket for record in records)
-    document: dict[str, Any] = {
-        "videos": {"listed": len(records), **{bucket: buckets[bucket] for bucket in BUCKETS}},
-        "digest": metrics.score_digest([(record.path, record.mean()) for record in scored]),
-    }
-    labelled = [record for record in scored if record.labels]
-    if not labelled:
-        return document
-    scores = np.stack([record.mean() for record in labelled])
-    if multi_label:
-        positives = metrics.multi_hot([record.labels for record in labelled], len(class_names))
-        return {**document, **metrics.multi_label_results(scores, positives)}
-    labels = np.array([record.labels[0] for record in labelled])
-    results = metrics.single_label_results(scores, labels)
-    own = np.maximum(scores[np.arange(len(labels)), labels], np.finfo(np.float32).tiny)
-    confusion = metrics.Confusion.of(labels, scores.argmax(axis=1), len(class_names))
-    document.update(
-        results,
-        top1_all_listed=results["top1"] * len(labelled) / sum(bool(record.labels) for record in records),
-        loss=float(-np.log(own).mean()),
-        expected_calibration_error=metrics.calibration(scores, labels)["expected_calibration_error"],
-    )
-    if (permutation := metrics.find_permutation(confusion)) is not None:
-        document["label_order"] = permutation.describe(class_names)
-    return document
-
-
 def _score(
     scorer: Scorer,
     listed: LabelledList,
@@ -386,14 +207,15 @@ def _score(
 ) -> Iterator[VideoRecord]:
     parts = ((i, listed.files[i], listed.samples[i]) for i in indices)
     jobs = ((i, file, sample.start, sample.num_frames, indexes.get(file)) for i, file, sample in parts)
-    for (index, file, *_), outcome in pool.imap(partial(_read, plan), jobs):
+    for outcome in pool.imap(partial(_read, plan), jobs):
+        index, file, *_ = outcome.item
         record = partial(VideoRecord, index, listed.samples[index].path, listed.labels[index])
-        if isinstance(outcome, Exception):
-            yield record(_bucket(file, outcome), item_error(outcome).reason, None)
+        if outcome.error is not None:
+            yield record(_bucket(file, outcome.error), outcome.reason, None)
         else:
-            if outcome.index is not None:
-                indexes.put(file, outcome.index)
-            scores, _ = scorer.score(outcome.clips)
+            if outcome.value.index is not None:
+                indexes.put(file, outcome.value.index)
+            scores, _ = scorer.score(outcome.value.clips)
             if not math.isfinite(scores.sum()):
                 raise DualFormerError(f"{file!r}: the scores are not numbers; try --precision fp32")
             yield record("scored", None, scores.astype(np.float32))

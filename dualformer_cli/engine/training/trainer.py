@@ -27,12 +27,14 @@ import torch
 from torch import Tensor
 
 from dualformer_cli.config.load import ResolvedConfig, to_yaml
+from dualformer_cli.config.metric_table import best_metrics, is_better
 from dualformer_cli.config.schema import RunConfig, TrainConfig
 from dualformer_cli.data.camera_motion.rendering import RENDERED, RenderPlan
 from dualformer_cli.data.clips.augment import TrainPlan, mix_batch, one_hot, random_erasing, swap_flipped_labels
 from dualformer_cli.data.clips.loader import Batch, BatchPlan, IndexCache, Order, epoch_order, training_steps
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.build import build_model, train_plan, view_plan
 from dualformer_cli.engine.parallel.distributed import (
     Ranks,
@@ -47,8 +49,9 @@ from dualformer_cli.engine.parallel.distributed import (
     sum_over_ranks,
 )
 from dualformer_cli.engine.parallel.upload import upload
-from dualformer_cli.engine.scoring.evaluate import LabelledList, evaluate, open_list, summarise
+from dualformer_cli.engine.scoring.evaluate import LabelledList, evaluate, open_list
 from dualformer_cli.engine.scoring.scorer import Scorer
+from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.engine.training.checkpoint import CheckpointFolder
 from dualformer_cli.engine.training.initial_weights import start_from_images, start_from_video
 from dualformer_cli.engine.training.losses import classification_loss_sum, motion_loss_sum, token_label_loss_sum
@@ -496,16 +499,14 @@ class Trainer:
         for record in records:
             if record.reason is not None and self.ranks.is_main:
                 _LOGGER.warning("not scored: %r: %s", record.path, record.reason)
-        return summarise(records, self.train_list.class_names, multi_label=self.config.data.multi_label)
+        return to_json(summarise(records, self.train_list.class_names, multi_label=self.config.data.multi_label))
 
     def _save(self, *, epoch_done: bool = False, metrics: Event | None = None) -> None:
         """Save everything that another process needs to go on exactly from here."""
         self._agree_on_buffers()
         name = self.config.train.best_metric
         value = None if metrics is None or metrics["epoch"] != self.epoch else metrics.get(name)
-        is_best = value is not None and (
-            self.best is None or (value < self.best if name == "loss" else value > self.best)
-        )
+        is_best = value is not None and (self.best is None or is_better(name, value, self.best))
         if is_best:
             self.best = value
         if self.ranks.is_main:
@@ -785,7 +786,7 @@ def open_training_list(resolved: ResolvedConfig, pictures: tuple[str, ...] = ())
             f"{unlabelled} of the {len(opened)} videos of the training list {config.data.train_list!r} have no label; "
             "give every video one"
         )
-    known = ("mean_average_precision",) if config.data.multi_label else ("top1", "mean_class_accuracy", "loss")
+    known = best_metrics(is_multi_label=config.data.multi_label)
     if config.data.validation_list is not None and config.train.best_metric not in known:
         raise ConfigError(
             f"train.best_metric must be one of {', '.join(known)} when data.multi_label is "

@@ -17,7 +17,7 @@ from dualformer_cli.data.camera_motion.scenes import CLASSES
 from dualformer_cli.data.clips.augment import TrainPlan
 from dualformer_cli.data.clips.loader import Batch, BatchPlan, epoch_order, training_steps
 from dualformer_cli.data.lists.samples import Sample
-from dualformer_cli.system.workers import WorkerPool
+from dualformer_cli.system.workers import Outcome, WorkerPool
 
 PLAN = RenderPlan(num_clips=50, num_frames=6, size=32, difficulty=0.0, without_motion=0.2, pictures=(), stock=0)
 TRAIN = TrainPlan(
@@ -82,8 +82,8 @@ def test_some_static_clips_show_one_colour() -> None:
 class HerePool:
     """Does the workers' jobs in this process."""
 
-    def imap(self, function: Callable[[Any], Any], items: Iterable[Any], *, ahead: int) -> Iterator[tuple[Any, Any]]:
-        return ((item, function(item)) for item in items)
+    def imap(self, function: Callable[[Any], Any], items: Iterable[Any], *, ahead: int) -> Iterator[Outcome[Any, Any]]:
+        return (Outcome(item, function(item)) for item in items)
 
 
 def read_epoch(pool: Any, *, epoch: int = 0, first_step: int = 0) -> list[Batch]:

@@ -78,10 +78,12 @@ def test_what_cannot_be_fetched_is_told_in_one_line_without_secrets(web: WebServ
     with pytest.raises(DownloadError, match=r"gone\.mp4\?\*\*\*: not found, the file was moved or deleted") as caught:
         fetch_video(gone, patience=HASTY)
     assert "hush" not in str(caught.value)
+    assert caught.value.reason == "not found, the file was moved or deleted (status 404 from 127.0.0.1)"
     with pytest.raises(DownloadError, match="a web page came instead of the file"):
         fetch_video(web.on("/page.mp4", page("Sign up")), patience=HASTY)
-    with pytest.raises(DownloadError, match=r"0 bytes"):
+    with pytest.raises(DownloadError, match=r"0 bytes") as caught:
         fetch_video(web.on("/empty.mp4", web_server.body(b"", headers=VIDEO)), patience=HASTY)
+    assert caught.value.reason == "the file is empty (0 bytes)"
     with pytest.raises(DownloadError, match="do not fit into") as caught:
         fetch_video(web.on("/huge.mp4", web_server.body(CLIP, headers=VIDEO, length=10**17)), patience=HASTY)
     assert "\n" not in str(caught.value)

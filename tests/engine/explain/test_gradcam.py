@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,26 @@ from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.explain import gradcam
 from dualformer_cli.engine.explain.deletion import delete
-from dualformer_cli.engine.explain.gradcam import Layer, explain, find_class, find_layer, grad_cam
-from dualformer_cli.errors import DualFormerError
+from dualformer_cli.engine.explain.gradcam import Layer, explain, find_class, find_layer, grad_cam, read_video
+from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.model.dualformer import DualFormer
+from dualformer_cli.system.workers import WorkerDied, WorkerPool, WorkerStartError
 
 SMALL = (2, 2, 18, 2)
+
+
+def test_a_worker_that_dies_is_the_videos_fault_and_one_that_does_not_start_is_not(
+    here_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(path: str, plan: Any) -> None:
+        raise WorkerDied(path, 3)
+
+    engine: Any = SimpleNamespace(config=load_config("tiny", environ={}).config)
+    with WorkerPool(1, initializer=partial(os._exit, 4)) as pool, pytest.raises(WorkerStartError, match="exit code 4"):
+        read_video(engine, "a.mp4", pool)
+    monkeypatch.setattr(gradcam, "read_views", die)
+    with pytest.raises(VideoError, match=r"^'a\.mp4': decoder ended without a result \(exit code 3\)$"):
+        read_video(engine, "a.mp4", here_pool())
 
 
 @pytest.mark.parametrize(

@@ -22,17 +22,14 @@ from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.data.clips.loader import IndexCache
 from dualformer_cli.data.datasets.catalogue import flip_labels
 from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.build import build_model, view_plan
 from dualformer_cli.engine.parallel.distributed import Ranks
-from dualformer_cli.engine.scoring.evaluate import (
-    Dump,
-    VideoRecord,
-    evaluate,
-    open_list,
-    read_dump,
-    summarise,
-)
+from dualformer_cli.engine.scoring.dump import Dump, read_dump
+from dualformer_cli.engine.scoring.evaluate import evaluate, open_list
+from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Scorer
+from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.runs import write_json_lines
 from dualformer_cli.video import pyav_reader
@@ -90,7 +87,7 @@ def test_every_video_is_in_one_bucket_and_both_accuracies_count_them(
     assert all(record.bucket == "scored" and record.reason is None for record in records[:8])
     assert all(record.reason and "\n" not in record.reason for record in records[8:])
     assert [record.index for record in records] == list(range(14))
-    document = summarise(records, listed.class_names, multi_label=False)
+    document = to_json(summarise(records, listed.class_names, multi_label=False))
     assert document["videos"] == {"listed": 14, "scored": 8, "missing": 1, "unreadable": 4, "too_short": 1}
     right = sum(int(record.mean().argmax()) == record.labels[0] for record in records[:8])
     assert document["top1"] == pytest.approx(100 * right / 8)
@@ -107,7 +104,7 @@ def test_a_list_scored_again_is_not_read_as_a_whole_and_has_the_same_scores(
     assert [record.bucket for record in again] == len(first) * ["scored"]
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one.scores, other.scores)
-    documents = [summarise(records, listed.class_names, multi_label=False) for records in (first, again)]
+    documents = [to_json(summarise(records, listed.class_names, multi_label=False)) for records in (first, again)]
     assert documents[0] == documents[1]
 
 
@@ -124,7 +121,7 @@ def test_accuracies_over_scored_and_over_all_listed_are_what_they_say(rows: list
         make_record(index, label, None if found is None else [0.8 if k == found else 0.1 for k in range(3)])
         for index, (label, found) in enumerate(rows)
     ]
-    document = summarise(records, ["a", "b", "c"], multi_label=False)
+    document = to_json(summarise(records, ["a", "b", "c"], multi_label=False))
     right = sum(label == found for label, found in rows)
     scored = sum(found is not None for _, found in rows)
     assert sum(document["videos"].values()) == 2 * len(rows)
@@ -141,7 +138,7 @@ def test_a_list_without_labels_has_predictions_only(evaluate_list: Any, toy_vali
     target.write_text("path\n" + "".join(f"{name}\n" for name in names))
     listed, records = evaluate_list(target)
     assert not listed.is_labelled
-    document = summarise(records, listed.class_names, multi_label=False)
+    document = to_json(summarise(records, listed.class_names, multi_label=False))
     assert set(document) == {"videos", "digest"}
     assert document["videos"]["scored"] == 4
 
@@ -222,11 +219,11 @@ def test_a_dump_gives_the_same_document_again(dump: Dump, tmp_path: Path) -> Non
     write_json_lines(dump.rows(), tmp_path / "dump.jsonl")
     again = read_dump(tmp_path / "dump.jsonl")
     assert again.document() == dump.document()
-    assert again.report(again.document()) == dump.report(dump.document())
-    curve = again.document()["views_curve"]
+    assert again.page(again.document()) == dump.page(dump.document())
+    curve = to_json(again.document())["views_curve"]
     assert [row["views"] for row in curve] == [1, 2]
-    assert curve[-1]["top1"] == pytest.approx(again.document()["top1"])
-    json.dumps(again.report(again.document()))
+    assert curve[-1]["top1"] == pytest.approx(to_json(again.document())["top1"])
+    json.dumps(to_json(again.document()))
 
 
 def test_a_comparison_names_the_videos_that_flipped(dump: Dump) -> None:
@@ -234,11 +231,11 @@ def test_a_comparison_names_the_videos_that_flipped(dump: Dump) -> None:
         return record if record.scores is None else replace(record, scores=np.roll(record.scores, 1, axis=1))
 
     other = replace(dump, records=[turned(record) for record in dump.records])
-    same = dump.document(dump)["comparison"]
+    same = to_json(dump.document(dump))["comparison"]
     assert (same["videos"], same["flipped"]) == (8, [])
     assert same["top1_first"] == same["top1_second"]
-    comparison = dump.document(other)["comparison"]
-    assert comparison["top1_second"] == pytest.approx(other.document()["top1"])
+    comparison = to_json(dump.document(other))["comparison"]
+    assert comparison["top1_second"] == pytest.approx(to_json(other.document())["top1"])
     right = [int(r.mean().argmax()) == r.labels[0] for r in dump.records[:8]]
     right_other = [int(r.mean().argmax()) == r.labels[0] for r in other.records[:8]]
     flipped = [r.path for r, one, two in zip(dump.records, right, right_other, strict=False) if one != two]
@@ -248,9 +245,9 @@ def test_a_comparison_names_the_videos_that_flipped(dump: Dump) -> None:
 
 def test_a_page_without_scored_videos_has_what_went_wrong(dump: Dump) -> None:
     lost = replace(dump, records=[record for record in dump.records if record.scores is None])
-    page = lost.report(lost.document())
-    assert [row["status"] for row in page["unscored"]].count("unreadable") == 4
-    assert "classes" not in page
+    page = lost.page(lost.document())
+    assert [row.status for row in page.unscored].count("unreadable") == 4
+    assert page.classes == ()
 
 
 @pytest.mark.parametrize(
@@ -294,7 +291,7 @@ def test_several_labels_give_mean_average_precision(tmp_path: Path) -> None:
         make_record(1, 2, [0.1, 0.2, 0.9]),
         make_record(2, 1, None),
     ]
-    document = summarise(records, ["a", "b", "c"], multi_label=True)
+    document = to_json(summarise(records, ["a", "b", "c"], multi_label=True))
     assert document["mean_average_precision"] == pytest.approx(100)
     assert "top1" not in document
     whole = Dump(records=records, class_names=["a", "b", "c"], multi_label=True, num_clips=1, num_crops=1, facts={})

@@ -13,10 +13,14 @@ import torch
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig
+from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.build import view_plan
 from dualformer_cli.engine.parallel.distributed import Ranks
 from dualformer_cli.engine.scoring import evaluate as module
-from dualformer_cli.engine.scoring.evaluate import Dump, VideoRecord, evaluate, open_list, summarise
+from dualformer_cli.engine.scoring.dump import Dump
+from dualformer_cli.engine.scoring.evaluate import evaluate, open_list
+from dualformer_cli.engine.scoring.records import VideoRecord
+from dualformer_cli.engine.scoring.summary import summarise
 
 NAMES = ["a", "b"]
 VIEWS = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]], np.float32)
@@ -30,27 +34,27 @@ def record(index: int, label: int | None, views: Any) -> VideoRecord:
 
 def test_a_videos_scores_are_the_mean_over_its_views() -> None:
     assert record(0, 1, VIEWS).mean().tolist() == pytest.approx([1.4 / 3, 1.6 / 3])
-    document = summarise([record(0, 1, VIEWS)], NAMES, multi_label=False)
+    document = to_json(summarise([record(0, 1, VIEWS)], NAMES, multi_label=False))
     assert (document["top1"], document["mean_class_accuracy"]) == (100, 100)
     assert document["loss"] == pytest.approx(-math.log(1.6 / 3), rel=1e-6)
 
 
 def test_the_loss_is_a_mean_of_logarithms_and_never_infinite() -> None:
-    document = summarise([record(0, 0, [[0.5, 0.5]]), record(1, 0, [[0.25, 0.75]])], NAMES, multi_label=False)
+    document = to_json(summarise([record(0, 0, [[0.5, 0.5]]), record(1, 0, [[0.25, 0.75]])], NAMES, multi_label=False))
     assert document["loss"] == pytest.approx((math.log(2) + math.log(4)) / 2, rel=1e-6)
-    wrong = summarise([record(0, 0, [[0.0, 1.0]])], NAMES, multi_label=False)
+    wrong = to_json(summarise([record(0, 0, [[0.0, 1.0]])], NAMES, multi_label=False))
     assert 80 < wrong["loss"] < 90  # of float32's smallest normal number
 
 
 def test_several_labels_are_ranked_by_the_mean_over_views() -> None:
     """By the maximum, video 1 would come first for class a."""
     records = [record(0, 0, [[0.6, 0.1], [0.6, 0.1]]), record(1, 1, [[0.9, 0.5], [0.1, 0.5]])]
-    assert summarise(records, NAMES, multi_label=True)["mean_average_precision"] == 100
+    assert to_json(summarise(records, NAMES, multi_label=True))["mean_average_precision"] == 100
 
 
 def test_videos_without_a_label_do_not_count_as_listed_and_wrong() -> None:
     missing = VideoRecord(2, "2.mp4", (1,), "missing", "gone", None)
-    document = summarise([record(0, 1, VIEWS), record(1, None, VIEWS), missing], NAMES, multi_label=False)
+    document = to_json(summarise([record(0, 1, VIEWS), record(1, None, VIEWS), missing], NAMES, multi_label=False))
     assert (document["top1"], document["top1_all_listed"]) == (100, 50)
 
 
@@ -58,7 +62,7 @@ def test_the_digest_is_of_the_mean_over_views() -> None:
     """A second view alone changes the digest; views in another order do not."""
 
     def digest(views: Any) -> str:
-        return str(summarise([record(0, 1, views)], NAMES, multi_label=False)["digest"])
+        return str(to_json(summarise([record(0, 1, views)], NAMES, multi_label=False))["digest"])
 
     assert digest(VIEWS) != digest([*VIEWS[:2], [0.5, 0.5]])
     assert digest([[0.25, 0.75], [0.75, 0.25]]) == digest([[0.75, 0.25], [0.25, 0.75]])
@@ -68,7 +72,7 @@ def test_accuracy_by_views_begins_in_the_middle_of_the_video() -> None:
     """Three clips of one crop: the middle one alone says b, all together say a."""
     views = [[0.9, 0.1], [0.1, 0.9], [0.8, 0.2]]
     dump = Dump(records=[record(0, 1, views)], class_names=NAMES, multi_label=False, num_clips=3, num_crops=1, facts={})
-    curve = dump.document()["views_curve"]
+    curve = to_json(dump.document())["views_curve"]
     assert curve[0] == {"views": 1, "top1": 100}
     assert curve[2] == {"views": 3, "top1": 0}
 
@@ -88,7 +92,7 @@ def test_runs_are_compared_by_what_each_predicted() -> None:
         records = [record(index, 1, [np.eye(2)[label]]) for index, label in enumerate(best)]
         return Dump(records=records, class_names=NAMES, multi_label=False, num_clips=1, num_crops=1, facts={})
 
-    found = dump(1, 1, 0).document(dump(0, 1, 0))["comparison"]
+    found = to_json(dump(1, 1, 0).document(dump(0, 1, 0)))["comparison"]
     assert (found["top1_first"], found["top1_second"]) == (pytest.approx(200 / 3), pytest.approx(100 / 3))
     assert found["flipped"] == [{"path": "0.mp4", "label": 1, "first": 1, "second": 0}]
 

@@ -18,7 +18,7 @@ from dualformer_cli.config.load import load_config
 from dualformer_cli.data.camera_motion.rendering import RENDERED
 from dualformer_cli.data.clips.loader import Batch
 from dualformer_cli.engine.parallel.distributed import FrozenBatchNorm, Ranks
-from dualformer_cli.engine.scoring.evaluate import VideoRecord
+from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.training import trainer as trainer_module
 from dualformer_cli.engine.training.checkpoint import load_checkpoint
 from dualformer_cli.engine.training.optim import MuonWithAdamW

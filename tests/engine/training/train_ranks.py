@@ -14,11 +14,14 @@ from typing import Any
 import torch
 
 from dualformer_cli.config.load import load_config
+from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.build import build_model, view_plan
 from dualformer_cli.engine.parallel.distributed import Ranks, init_ranks
-from dualformer_cli.engine.scoring.evaluate import evaluate, open_list, summarise
+from dualformer_cli.engine.scoring.evaluate import evaluate, open_list
 from dualformer_cli.engine.scoring.scorer import Scorer
+from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.engine.training import trainer as trainer_module
+from dualformer_cli.system.workers import Outcome
 
 
 class HerePool:
@@ -35,9 +38,9 @@ class HerePool:
 
     def imap(
         self, function: Callable[[Any], Any], items: Iterable[Any], *, ahead: int | None = None
-    ) -> Iterator[tuple[Any, Any]]:
+    ) -> Iterator[Outcome[Any, Any]]:
         for item in items:
-            yield item, function(item)
+            yield Outcome(item, function(item))
 
 
 def losses_and_digest(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
@@ -57,9 +60,9 @@ def losses_and_digest(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     return {
         "losses": [event["loss"] for event in events if event["event"] == "step"],
         "trained": [float(value.double().abs().sum()) for value in trainer.model.state_dict().values()],
-        "digest": document["digest"],
-        "top1": document["top1"],
-        "videos": document["videos"],
+        "digest": document.digest,
+        "top1": document.metrics["top1"],
+        "videos": to_json(document.videos),
     }
 
 
