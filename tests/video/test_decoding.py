@@ -27,10 +27,15 @@ from dualformer_cli.video.frame_folders import FrameFolderReader
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.pyav_reader import PyAVReader
 from dualformer_cli.video.reader import VideoReader
+from dualformer_cli.video.torchcodec_reader import load_torchcodec
 
 has_decord = decord_reader.load_decord() is not None
 needs_decord = pytest.mark.skipif(not has_decord, reason="decord is not installed")
 DECODERS = ["pyav", pytest.param("decord", marks=needs_decord)]
+needs_torchcodec = pytest.mark.skipif(
+    load_torchcodec() is None, reason="torchcodec, or FFmpeg for it, is not installed"
+)
+ALL_DECODERS = [*DECODERS, pytest.param("torchcodec", marks=needs_torchcodec)]
 
 SOUGHT = [
     "h264.mp4",
@@ -246,7 +251,7 @@ def test_a_seek_that_lands_elsewhere_is_noticed(
         assert (reader.read([20, 2]) == np.stack([expected[20], expected[2]])).all()
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", ALL_DECODERS)
 def test_reads_and_full_passes_do_not_disturb_each_other(clips: Any, decoder: Any) -> None:
     expected = clips.frames("h264.mp4")
     with open_video(clips.path("h264.mp4"), decoder=decoder) as reader:
@@ -274,7 +279,7 @@ def test_frames_that_change_size_half_way_keep_the_first_size(clips: Any, tmp_pa
 # What is known of a video
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", ALL_DECODERS)
 def test_a_plain_video_is_described(clips: Any, decoder: Any) -> None:
     path = clips.path("h264.mp4")
     with open_video(path, decoder=decoder) as reader:
@@ -304,7 +309,7 @@ def test_times_of_variable_frame_rate_are_those_of_the_file(clips: Any, name: st
         assert reader.info.fps == pytest.approx(40 / reader.info.duration_seconds)
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", ALL_DECODERS)
 @pytest.mark.parametrize(("angle", "rotation"), [(90, 270), (180, 180), (270, 90)])
 def test_rotated_videos_come_upright(clips: Any, angle: int, rotation: int, decoder: Any) -> None:
     upright = clips.frames(f"rotated_{angle}.mp4")[7]
@@ -447,7 +452,7 @@ def test_closed_readers_leave_no_file_open(clips: Any, tmp_path: Path) -> None:
         "picture.jpg",
     ],
 )
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", ALL_DECODERS)
 def test_any_file_name_will_do(
     clips: Any, name: str, decoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -620,7 +625,7 @@ def test_refused_permission_says_so(clips: Any, monkeypatch: pytest.MonkeyPatch)
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", ALL_DECODERS)
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -781,7 +786,7 @@ def test_a_video_without_a_decodable_frame_is_an_error(clips: Any, tmp_path: Pat
             open_video(tmp_path / name, decoder="pyav")
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", ALL_DECODERS)
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "mpeg4.avi", "vp9.webm", "h264.ts"])
 def test_flipped_bits_give_a_video_or_a_video_error_and_no_noise(
     clips: Any, name: str, decoder: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
