@@ -197,7 +197,7 @@ def walk(
 
     Args:
         top: where to start.
-        complain: told of folders that cannot be read.
+        complain: called with each folder that cannot be read, and why.
         on_hidden: called with the path of each entry whose name starts with a dot.
         on_repeated: called with each folder that a link leads to a second time, which is not entered again.
     """
@@ -226,12 +226,12 @@ def walk(
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
-    """Tell whether an entry is a folder or a link to one; entry.is_dir() alone fails on a link to itself."""
+    """Return whether an entry is a folder or a link to one; entry.is_dir() alone fails on a link to itself."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
 
 
 def is_video_name(name: str) -> bool:
-    """Whether a file has the suffix of a video, in any case."""
+    """Return whether a file has the suffix of a video, in any case."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
 
 

@@ -28,7 +28,7 @@ Clip = tuple[float, float, np.ndarray]
 
 _CLOSE_SECONDS = 2.0
 _LONGEST_STEP_SECONDS = 10.0
-"""A larger step from frame to frame is a sender that set its clock; then our own clock tells how long it took."""
+"""A larger step from frame to frame is a sender that set its clock; then our own clock says how long it took."""
 
 
 class LiveSource:
@@ -84,7 +84,7 @@ class LiveSource:
 
     @property
     def num_frames(self) -> int:
-        """Source frames seen so far."""
+        """Return how many source frames came so far."""
         return self._num_frames
 
     def close(self) -> None:
@@ -233,7 +233,7 @@ class _Window:
         self._taken_seconds = -math.inf
 
     def wants(self, index: int) -> bool:
-        """Tell whether source frame `index` may enter a clip."""
+        """Return whether source frame `index` may enter a clip."""
         return index % self._frame_interval == 0 or not self._is_full()
 
     def add(self, index: int, seconds: float, image: np.ndarray) -> None:
@@ -281,8 +281,8 @@ class _Clock:
         if self._arrival is not None:
             step = arrival - self._arrival
             if stream_time is not None and self._stream_time is not None:
-                told = stream_time - self._stream_time
-                step = told if 0 <= told <= _LONGEST_STEP_SECONDS else step
+                stated = stream_time - self._stream_time
+                step = stated if 0 <= stated <= _LONGEST_STEP_SECONDS else step
             self._seconds += step
         self._arrival, self._stream_time = arrival, stream_time
         return self._seconds

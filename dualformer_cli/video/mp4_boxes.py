@@ -37,7 +37,7 @@ class Outline:
 
 
 def read_outline(path: str) -> Outline:
-    """Walk over the boxes of an MP4, be it one that FFmpeg can open or not."""
+    """Return the outline of an MP4, be it one that FFmpeg can open or not."""
     kinds, found = set[bytes](), set[str]()
     with suppress(OSError, struct.error), open(path, "rb") as file:
         end = os.fstat(file.fileno()).st_size

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _STRICT_WITH_OTHERS = "explode+crccheck+bitstream+buffer+careful"
 _STRICT = dict.fromkeys(("mpeg1video", "mpeg2video"), "explode+crccheck+buffer+careful")
-"""What decoders are told to take for damage. In MPEG-1 and 2, "bitstream" takes the stuffing of constant bit rates for
+"""What decoders take for damage. In MPEG-1 and 2, "bitstream" takes the stuffing of constant bit rates for
 it: of 304 sound files of 60 codecs it condemned that kind alone, and of 65 with six flipped bits it found one more."""
 _PROBED_CODECS = frozenset({"h264", "hevc"})
 """Codecs whose key frames FFmpeg decodes to open a file. In MP4 and MOV the header has all that is needed instead, and

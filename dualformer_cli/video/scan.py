@@ -103,8 +103,8 @@ class _Scan:
     def _make_index(self, table: PacketTable) -> Index:
         file = self._file
         is_seekable = bool(file.containers & SEEKABLE_CONTAINERS) or file.is_intra_only
-        is_settled = is_seekable and (file.is_intra_only or file.codec in _FRAME_PER_PACKET)
-        times = table.frame_times(reorders=file.stream.codec_context.has_b_frames) if is_settled else None
+        is_stated = is_seekable and (file.is_intra_only or file.codec in _FRAME_PER_PACKET)
+        times = table.frame_times(reorders=file.stream.codec_context.has_b_frames) if is_stated else None
         num_promised = len(file.stream.index_entries) if "mov" in file.containers else 0
         if file.ended_early or num_promised > table.num_packets:
             self._warnings.append("the file is damaged or cut short: not all of it can be read")
