@@ -20,8 +20,9 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from PIL import Image, ImageDraw, ImageFont
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.outputs.report import log, printable
+from dualformer_cli.outputs.report import log
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.words import printable
 from dualformer_cli.video.reader import Frame
 from dualformer_cli.video.writer import PictureWriter, has_h264_encoder, open_gif, open_mp4
 
