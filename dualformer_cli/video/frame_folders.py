@@ -13,9 +13,10 @@ import PIL.Image
 
 from dualformer_cli.errors import VideoError
 from dualformer_cli.system.workers import heartbeat
-from dualformer_cli.video.frame_names import IMAGE_FORMATS, find_frames
+from dualformer_cli.video.frame_names import find_frames
 from dualformer_cli.video.reader import MAX_FRAMES, MAX_PIXELS, Frame, VideoInfo, VideoReader, check_pixels
 from dualformer_cli.video.refusals import plain_reason
+from dualformer_cli.video.suffixes import IMAGE_FORMATS
 
 
 class FrameFolderReader(VideoReader):

@@ -19,7 +19,7 @@ from dualformer_cli.data.datasets.formats.base import (
     text_lines,
 )
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.video.inputs import VIDEO_SUFFIXES
+from dualformer_cli.video.suffixes import VIDEO_SUFFIXES
 
 _SECOND_COLUMN = re.compile(rf"(.+?\.(?:{'|'.join(suffix[1:] for suffix in sorted(VIDEO_SUFFIXES))})),(.*)", re.I)
 
