@@ -9,7 +9,7 @@ from pathlib import Path
 from dualformer_cli.data.datasets.formats import base
 from dualformer_cli.data.datasets.formats.base import Annotation, ClassIndex, Format, Found
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.video.inputs import VIDEO_SUFFIXES
+from dualformer_cli.video.suffixes import VIDEO_SUFFIXES
 
 _SECOND_COLUMN = re.compile(rf"(.+?\.(?:{'|'.join(suffix[1:] for suffix in sorted(VIDEO_SUFFIXES))})),(.*)", re.I)
 
