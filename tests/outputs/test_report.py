@@ -95,6 +95,8 @@ def test_a_bar_is_exact_to_an_eighth_of_a_column() -> None:
 def test_unknown_facts_are_left_out_and_singular_is_singular() -> None:
     text = shown(result(fps=None, duration_seconds=None, num_frames=1, views=1))
     assert text.splitlines()[1] == "  1 frame, 1 view"
+    live = shown(result("camera:0", fps=None, duration_seconds=4.0, num_frames=None, views=3))
+    assert live.splitlines()[1] == "  4.0 s, 3 views"
 
 
 @pytest.mark.parametrize(("seconds", "expected"), [(59.94, "59.9 s"), (59.97, "01:00.0"), (4000.0, "1:06:40.0")])
