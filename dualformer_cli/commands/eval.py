@@ -116,9 +116,9 @@ def _run(
     as_json: bool,
 ) -> None:
     """Score the list on this rank and let rank 0 tell what all found."""
-    from dualformer_cli.commands.download import fetch_progress
-    from dualformer_cli.outputs.report import Progress, log
+    from dualformer_cli.outputs.progress import Progress, fetch_progress
     from dualformer_cli.outputs.runs import write_json_lines
+    from dualformer_cli.outputs.screen import log
     from dualformer_cli.tasks.session import DEFAULT_PRESET, open_session
 
     with open_session(model, settings, default=DEFAULT_PRESET) as session:
@@ -147,7 +147,7 @@ def _read(path: Path) -> Dump:
 def _finish(result: Dump, *, report: Path | None, compare: Path | None, as_json: bool) -> None:
     """Print the metrics, write the page, and leave with 3 if a video was not scored."""
     from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.report import print_json
+    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.runs import print_evaluation
 
     document = result.document(None if compare is None else _read(compare))

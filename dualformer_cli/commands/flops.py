@@ -63,7 +63,8 @@ def flops(
         show_config(resolved)
         return
     from dualformer_cli.engine.complexity import describe  # here, so that --help does not load torch
-    from dualformer_cli.outputs.report import print_flops, print_json
+    from dualformer_cli.outputs.flops import print_flops
+    from dualformer_cli.outputs.json_text import print_json
 
     document = describe(resolved.config, name=resolved.preset, with_modules=by_module, with_latency=latency)
     (print_json if as_json else print_flops)(document)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dualformer_cli.commands.download import fetch_progress
 from dualformer_cli.commands.options import (
     DeviceOption,
     JsonOption,
@@ -135,7 +134,10 @@ def gradcam(
     source = sample_input() if video is None else video
     target = _check_files(source, out, npz, overwrite=overwrite)
 
-    from dualformer_cli.outputs.report import log, print_gradcam, print_json
+    from dualformer_cli.outputs.gradcam import print_gradcam
+    from dualformer_cli.outputs.json_text import print_json
+    from dualformer_cli.outputs.progress import fetch_progress
+    from dualformer_cli.outputs.screen import log
 
     with open_session(model, default=DEFAULT_PRESET, num_workers=1) as session:
         from dualformer_cli.engine.explain.gradcam import find_class, find_layer
@@ -167,7 +169,8 @@ def gradcam(
 
 def _list_layers(resolved: ResolvedConfig, *, as_json: bool) -> None:
     from dualformer_cli.engine.explain.gradcam import list_layers
-    from dualformer_cli.outputs.report import print_json, print_layers
+    from dualformer_cli.outputs.gradcam import print_layers
+    from dualformer_cli.outputs.json_text import print_json
 
     document = {"preset": resolved.preset, "layers": list_layers(resolved.config)}
     (print_json if as_json else print_layers)(document)
@@ -203,7 +206,8 @@ def _look_and_write(
     from dualformer_cli.engine.explain.deletion import count_scorings, delete
     from dualformer_cli.engine.explain.gradcam import explain, read_video
     from dualformer_cli.engine.explain.timeline import concatenate_views, merge_views
-    from dualformer_cli.outputs.report import Progress, write_arrays
+    from dualformer_cli.outputs.prediction_files import write_arrays
+    from dualformer_cli.outputs.progress import Progress
 
     views, plan = read_video(engine, video, pool)
     num_views, deleted = len(views.clips), None

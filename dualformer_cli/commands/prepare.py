@@ -295,7 +295,7 @@ def _read_dataset(dataset: str, name: str, root: Path, *, takes_frames: bool) ->
     """Return what there is of a dataset, and the folder for its lists."""
     from dualformer_cli.data.datasets.catalogue import load_catalogue
     from dualformer_cli.data.datasets.official_lists import prepared_folder, read_dataset
-    from dualformer_cli.outputs.report import log
+    from dualformer_cli.outputs.screen import log
 
     if os.path.isdir(name) and os.path.realpath(name) != os.path.realpath(root / dataset):
         log(f"{name} is the dataset {dataset}; for the folder of that name write {os.path.join(os.curdir, name)!r}")
@@ -318,8 +318,8 @@ def _formats(text: str | None) -> tuple[ListFormat, ...]:
 def _show_plan(plan: Plan, *, as_json: bool) -> None:
     """Print what would be done."""
     from dualformer_cli.data.prepare.preparation import preview
+    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.preparation import print_plan
-    from dualformer_cli.outputs.report import print_json
 
     document = preview(plan)
     (print_json if as_json else print_plan)(document)
@@ -346,7 +346,8 @@ def _prepare(plan: Plan, *, num_workers: int | None) -> dict[str, Any] | None:
     """
     from dualformer_cli.data.prepare.preparation import Team, help_prepare, prepare
     from dualformer_cli.outputs.preparation import start_lines
-    from dualformer_cli.outputs.report import Progress, log
+    from dualformer_cli.outputs.progress import Progress
+    from dualformer_cli.outputs.screen import log
 
     def start(document: dict[str, Any]) -> None:
         for line in start_lines(document):
@@ -369,8 +370,8 @@ def _prepare(plan: Plan, *, num_workers: int | None) -> dict[str, Any] | None:
 
 def _report(document: dict[str, Any], *, as_json: bool) -> None:
     """Print the result and leave with the exit code that sums it up."""
+    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.preparation import print_preparation
-    from dualformer_cli.outputs.report import print_json
 
     (print_json if as_json else print_preparation)(document)
     if document["broken"]:
@@ -394,7 +395,7 @@ class _Sheet:
 
     def write(self) -> None:
         """Draw the first clips of training."""
-        from dualformer_cli.outputs.report import log
+        from dualformer_cli.outputs.screen import log
         from dualformer_cli.outputs.sheet import write_sheet
         from dualformer_cli.tasks.preview import preview_clips
 

@@ -31,7 +31,8 @@ def render_camera_motion(
         DualFormerError: a value out of range, or a folder or file that cannot be used.
     """
     from dualformer_cli.data.camera_motion.files import Settings, estimate, find_sources, plan, render_all
-    from dualformer_cli.outputs.report import Progress, print_json
+    from dualformer_cli.outputs.json_text import print_json
+    from dualformer_cli.outputs.progress import Progress
     from dualformer_cli.system.threads import usable_cores
     from dualformer_cli.system.words import size_in_words
 

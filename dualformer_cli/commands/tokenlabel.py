@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dualformer_cli.commands.download import fetch_progress
 from dualformer_cli.commands.options import (
     CpuProcessesOption,
     DeviceOption,
@@ -79,7 +78,8 @@ def show(
     if out.exists() and not overwrite:
         raise DualFormerError(f"{str(out)!r} exists; name another file or replace it with --overwrite")
     with open_session(model, default=DEFAULT_PRESET, num_workers=1) as session:
-        from dualformer_cli.outputs.report import print_json
+        from dualformer_cli.outputs.json_text import print_json
+        from dualformer_cli.outputs.progress import fetch_progress
         from dualformer_cli.outputs.tokens import Panel, print_tokens, write_sheet
         from dualformer_cli.tasks.show_tokens import token_map
 
@@ -165,7 +165,7 @@ def write(
 
 def _check(writer: LabelWriter, pool: WorkerPool) -> dict[str, Any]:
     """Try the teacher and look at the disk, on rank 0, before anything is written."""
-    from dualformer_cli.outputs.report import log
+    from dualformer_cli.outputs.screen import log
     from dualformer_cli.system.words import size_in_words
     from dualformer_cli.tasks.write_token_labels import CHANCE
 
@@ -186,7 +186,7 @@ def _check(writer: LabelWriter, pool: WorkerPool) -> dict[str, Any]:
 
 
 def _write(writer: LabelWriter, pool: WorkerPool) -> None:
-    from dualformer_cli.outputs.report import Progress
+    from dualformer_cli.outputs.progress import Progress
 
     videos = sum(len(writer.header.videos_of(shard)) for shard in writer.own_shards())
     with Progress("tokenlabel", total=videos, silent=not writer.ranks.is_main) as bar:
@@ -204,7 +204,8 @@ def _draw_sheet(writer: LabelWriter, pool: WorkerPool, path: Path) -> None:
 
 
 def _finish(document: dict[str, Any], *, as_json: bool, is_main: bool) -> None:
-    from dualformer_cli.outputs.report import log, print_json
+    from dualformer_cli.outputs.json_text import print_json
+    from dualformer_cli.outputs.screen import log
     from dualformer_cli.outputs.tokens import print_labels
 
     if not is_main:

@@ -142,7 +142,7 @@ class _Show:
         self.board: TensorBoardLog | None = None
 
     def line(self, text: str) -> None:
-        from dualformer_cli.outputs.report import log
+        from dualformer_cli.outputs.screen import log
 
         if self.is_main:
             log(text)
@@ -169,7 +169,7 @@ class _Show:
 
     def preflight(self, trainer: Trainer, *, as_json: bool) -> None:
         """Print what a dry run measured."""
-        from dualformer_cli.outputs.report import print_json
+        from dualformer_cli.outputs.json_text import print_json
         from dualformer_cli.outputs.runs import print_preflight
 
         document = trainer.preflight()
@@ -178,7 +178,7 @@ class _Show:
 
     def result(self, result: dict[str, Any], *, as_json: bool) -> None:
         """Print the end of a run."""
-        from dualformer_cli.outputs.report import print_json
+        from dualformer_cli.outputs.json_text import print_json
         from dualformer_cli.outputs.runs import metric_line
 
         if not self.is_main:
@@ -194,7 +194,7 @@ class _Show:
         sys.stdout.write(f"{result['epochs']} epochs, {result['steps']} steps{found}; run folder {result['output']}\n")
 
     def _step(self, event: dict[str, Any]) -> str:
-        from dualformer_cli.outputs.report import clock
+        from dualformer_cli.outputs.screen import clock
 
         loss = "no video could be read" if event["loss"] is None else f"loss {event['loss']:.4f}"
         return (

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dualformer_cli.outputs.report import clock
+from dualformer_cli.outputs.screen import clock
 from dualformer_cli.outputs.video import VideoWriter, font_of, shorten
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.video.reader import Frame

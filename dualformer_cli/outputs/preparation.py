@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
-from dualformer_cli.outputs.report import cells, clock, pad
+from dualformer_cli.outputs.screen import cells, clock, pad
 from dualformer_cli.system.words import printable, size_in_words, some_of
 
 _MOST_CLASSES = 40
