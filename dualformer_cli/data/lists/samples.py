@@ -52,6 +52,8 @@ class ParsedList:
     is_multi_label: bool
     warnings: tuple[str, ...] = ()
     """What the user should know about it."""
+    splits: list[str] | None = None
+    """In lower case, what a column of splits says of each row; None if there is none, or it is not asked for."""
 
 
 @dataclass(slots=True)
