@@ -111,7 +111,7 @@ def _run(
     from functools import partial
 
     from dualformer_cli.commands.download import fetch_progress
-    from dualformer_cli.engine.parallel.distributed import init_ranks
+    from dualformer_cli.engine.parallel.ranks import init_ranks
     from dualformer_cli.outputs.report import Progress, log
     from dualformer_cli.outputs.runs import write_json_lines
     from dualformer_cli.system.workers import WorkerPool

@@ -43,7 +43,7 @@ from dualformer_cli.system.files import check_outputs, path_in_own_folder
 
 if TYPE_CHECKING:
     from dualformer_cli.engine.engine import Engine
-    from dualformer_cli.engine.parallel.distributed import Ranks
+    from dualformer_cli.engine.parallel.ranks import Ranks
     from dualformer_cli.engine.scoring.video_scores import Prediction
     from dualformer_cli.system.workers import WorkerPool
     from dualformer_cli.video.inputs import InputList
@@ -141,7 +141,8 @@ def predict(
         preload=["dualformer_cli.data.clips.views"],
     ) as pool:
         from dualformer_cli.engine.engine import Engine  # here, so that workers start while torch loads
-        from dualformer_cli.engine.parallel.distributed import broadcast_object, init_ranks
+        from dualformer_cli.engine.parallel.ranks import init_ranks
+        from dualformer_cli.engine.parallel.reductions import broadcast_object
 
         with init_ranks(resolved.config.runtime.device) as ranks:  # no rank writes before all have checked the outputs
             if live and ranks.world_size > 1:
@@ -306,7 +307,7 @@ class _Session:
 
     def _take_all(self, mine: Sequence[Prediction]) -> None:
         """Bring the results of all ranks into the order of the inputs, on rank 0."""
-        from dualformer_cli.engine.parallel.distributed import gather_objects
+        from dualformer_cli.engine.parallel.reductions import gather_objects
 
         of_ranks = gather_objects(mine)
         if self.ranks.is_main:

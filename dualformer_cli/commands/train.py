@@ -29,7 +29,7 @@ from dualformer_cli.commands.options import (
 from dualformer_cli.errors import DualFormerError
 
 if TYPE_CHECKING:
-    from dualformer_cli.engine.parallel.distributed import Ranks
+    from dualformer_cli.engine.parallel.ranks import Ranks
     from dualformer_cli.engine.training.trainer import Trainer
     from dualformer_cli.outputs.tensorboard import TensorBoardLog
 
@@ -116,7 +116,7 @@ def train(
         check_tensorboard()
     if relaunched(gpus, cpu_processes):
         return
-    from dualformer_cli.engine.parallel.distributed import init_ranks  # here, so that --help does not load torch
+    from dualformer_cli.engine.parallel.ranks import init_ranks  # here, so that --help does not load torch
     from dualformer_cli.engine.training.trainer import Stopped, Trainer
 
     with init_ranks(resolved.config.runtime.device) as ranks:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dualformer_cli.config.schema import DataConfig, RunConfig, RuntimeConfig
 from dualformer_cli.engine.build import build_model
-from dualformer_cli.engine.parallel.distributed import dtype_of, pick_device, pick_precision
+from dualformer_cli.engine.parallel.devices import dtype_of, pick_device, pick_precision
 
 with warnings.catch_warnings():  # fvcore still uses torch.jit; that it is deprecated is no news for our users
     warnings.simplefilter("ignore", FutureWarning)

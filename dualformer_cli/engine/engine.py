@@ -20,7 +20,8 @@ from dualformer_cli.data.clips.views import VideoViews, ViewPlan, read_views
 from dualformer_cli.data.fetch.fetch import published_weights
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.engine.build import build_model, first_activation, view_plan
-from dualformer_cli.engine.parallel.distributed import Ranks, dtype_of, pick_device, pick_precision
+from dualformer_cli.engine.parallel.devices import dtype_of, pick_device, pick_precision
+from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.dump import Dump
 from dualformer_cli.engine.scoring.evaluate import LabelledList, evaluate, open_list
 from dualformer_cli.engine.scoring.records import VideoRecord

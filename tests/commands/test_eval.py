@@ -72,7 +72,7 @@ def test_a_list_that_is_all_right_ends_with_0_and_says_where_its_numbers_come_fr
 def test_precision_auto_is_fp32_on_any_cpu_as_scores_are_compared(
     evaluate: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dualformer_cli.engine.parallel.distributed.multiplies_bf16", lambda: True)
+    monkeypatch.setattr("dualformer_cli.engine.parallel.devices.multiplies_bf16", lambda: True)
     monkeypatch.setattr("dualformer_cli.engine.engine.BF16_ON_CPU_FROM", 0)
     assert json.loads(evaluate("--data", folder / "good.csv", "--json").stdout)["precision"] == "fp32"
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from dualformer_cli.app import app
 from dualformer_cli.config.load import load_config
-from dualformer_cli.engine.parallel.distributed import LAUNCHER_PID
+from dualformer_cli.engine.parallel.placement import LAUNCHER_PID
 from dualformer_cli.engine.training.checkpoint import load_checkpoint
 from dualformer_cli.errors import DualFormerError
 

@@ -176,7 +176,7 @@ def test_only_a_large_model_takes_auto_for_bf16_on_a_cpu_and_only_if_allowed(
     mini_preset: Path, mini_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolved = load_config(str(mini_preset), flags={"weights": str(mini_weights)}, environ={})
-    monkeypatch.setattr("dualformer_cli.engine.parallel.distributed.multiplies_bf16", lambda: True)
+    monkeypatch.setattr("dualformer_cli.engine.parallel.devices.multiplies_bf16", lambda: True)
     assert Engine(resolved, bf16_on_cpu=True).describe()["precision"] == "fp32"
     monkeypatch.setattr("dualformer_cli.engine.engine.BF16_ON_CPU_FROM", 0)
     assert Engine(resolved).describe()["precision"] == "fp32"

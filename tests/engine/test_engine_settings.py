@@ -14,7 +14,7 @@ import torch
 from dualformer_cli.config.load import load_config
 from dualformer_cli.engine import engine as module
 from dualformer_cli.engine.engine import Engine
-from dualformer_cli.engine.parallel.distributed import Ranks
+from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.errors import VideoError
 
 

@@ -116,7 +116,7 @@ def make_trainer(
     Videos are decoded in this process, which saves the 3 seconds that a worker takes to start.
     """
     from dualformer_cli.config.load import load_config
-    from dualformer_cli.engine.parallel.distributed import Ranks
+    from dualformer_cli.engine.parallel.ranks import Ranks
     from dualformer_cli.engine.training.trainer import Trainer
 
     monkeypatch.setattr("dualformer_cli.engine.training.trainer.WorkerPool", here_pool)
@@ -170,7 +170,7 @@ def one_clip_list(toy_list: Path) -> Path:
 def label_writer(toy_preset: Path, teacher_file: Path, one_thread: None) -> Callable[..., Any]:
     """The function label_writer(output, *overrides, data, teacher=..., ranks=(0, 1), per_shard=3) -> LabelWriter."""
     from dualformer_cli.config.load import load_config
-    from dualformer_cli.engine.parallel.distributed import Ranks
+    from dualformer_cli.engine.parallel.ranks import Ranks
     from dualformer_cli.tasks.write_token_labels import LabelWriter
 
     def make(

@@ -26,7 +26,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
-from dualformer_cli.engine.parallel.distributed import LAUNCHER_PID, is_one_of_many
+from dualformer_cli.engine.parallel.placement import LAUNCHER_PID, is_one_of_many
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.workers import usable_cores
 

@@ -20,7 +20,8 @@ from dualformer_cli.data.lists.manifest import load_class_names, read_manifest
 from dualformer_cli.data.lists.matching import match_classes
 from dualformer_cli.data.lists.samples import Sample
 from dualformer_cli.documents.evaluate import Bucket
-from dualformer_cli.engine.parallel.distributed import Ranks, gather_objects
+from dualformer_cli.engine.parallel.ranks import Ranks
+from dualformer_cli.engine.parallel.reductions import gather_objects
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.errors import DualFormerError, TooShortError

@@ -36,15 +36,14 @@ from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.build import build_model, train_plan, view_plan
-from dualformer_cli.engine.parallel.distributed import (
-    Ranks,
+from dualformer_cli.engine.parallel.batch_norm import convert_batch_norm
+from dualformer_cli.engine.parallel.devices import dtype_of, pick_precision
+from dualformer_cli.engine.parallel.ranks import Ranks
+from dualformer_cli.engine.parallel.reductions import (
     RanksLost,
     any_rank,
     average_buffers,
-    convert_batch_norm,
-    dtype_of,
     gather_objects,
-    pick_precision,
     sum_gradients,
     sum_over_ranks,
 )

@@ -24,7 +24,7 @@ from dualformer_cli.data.datasets.catalogue import flip_labels
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.build import build_model, view_plan
-from dualformer_cli.engine.parallel.distributed import Ranks
+from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.dump import Dump, read_dump
 from dualformer_cli.engine.scoring.evaluate import evaluate, open_list
 from dualformer_cli.engine.scoring.records import VideoRecord

@@ -15,7 +15,7 @@ from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.build import view_plan
-from dualformer_cli.engine.parallel.distributed import Ranks
+from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring import evaluate as module
 from dualformer_cli.engine.scoring.dump import Dump
 from dualformer_cli.engine.scoring.evaluate import evaluate, open_list

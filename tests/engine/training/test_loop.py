@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from dualformer_cli.config.load import load_config
 from dualformer_cli.data.camera_motion.rendering import RENDERED
 from dualformer_cli.data.clips.loader import Batch
-from dualformer_cli.engine.parallel.distributed import FrozenBatchNorm, Ranks
+from dualformer_cli.engine.parallel.batch_norm import FrozenBatchNorm
+from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.training import trainer as trainer_module
 from dualformer_cli.engine.training.checkpoint import load_checkpoint

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.data.clips.loader import Batch
-from dualformer_cli.engine.parallel.distributed import Ranks
+from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.training import trainer as trainer_module
 from dualformer_cli.engine.training.trainer import Trainer
 from dualformer_cli.errors import DualFormerError

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import TrainConfig
-from dualformer_cli.engine.parallel.distributed import Ranks
+from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.training.checkpoint import load_checkpoint
 from dualformer_cli.engine.training.trainer import Stopped, _Ahead, plan_recipe
 from dualformer_cli.errors import ConfigError, DualFormerError

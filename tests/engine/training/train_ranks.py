@@ -16,7 +16,7 @@ import torch
 from dualformer_cli.config.load import load_config
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.build import build_model, view_plan
-from dualformer_cli.engine.parallel.distributed import Ranks, init_ranks
+from dualformer_cli.engine.parallel.ranks import Ranks, init_ranks
 from dualformer_cli.engine.scoring.evaluate import evaluate, open_list
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.summary import summarise
