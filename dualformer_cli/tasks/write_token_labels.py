@@ -40,8 +40,8 @@ from dualformer_cli.engine.build import view_plan
 from dualformer_cli.engine.engine import versions
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.parallel.reductions import barrier
+from dualformer_cli.engine.training.lists import open_training_list
 from dualformer_cli.engine.training.token_labels import StoredLabels, kept_logits, label_clip, open_teacher
-from dualformer_cli.engine.training.trainer import open_training_list
 from dualformer_cli.errors import ConfigError, DualFormerError, VideoError
 from dualformer_cli.system.workers import Outcome, WorkerPool
 

@@ -205,7 +205,7 @@ def checkpoint(
     _own_environment: None, folder: Path, mini_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: Any
 ) -> Path:
     """A checkpoint of a model with the three classes of its training list, made from a preset with five."""
-    monkeypatch.setattr("dualformer_cli.engine.training.trainer.WorkerPool", here_pool)
+    monkeypatch.setattr("dualformer_cli.engine.training.loop.WorkerPool", here_pool)
     training = tmp_path / "training"
     training.mkdir()
     (training / "classes.txt").write_text("alpha\nbeta\ngamma\n")

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from dualformer_cli.app import app
 from dualformer_cli.config.load import load_config
+from dualformer_cli.documents.train import StepRow, TrainEvent
 from dualformer_cli.engine.parallel.placement import LAUNCHER_PID
 from dualformer_cli.engine.training.checkpoint import load_checkpoint
 from dualformer_cli.errors import DualFormerError
@@ -46,7 +47,7 @@ def train(
     _own_environment: None, mini_preset: Path, listed: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """The function train(*options) -> result of the command on two epochs of three steps, decoding in this process."""
-    monkeypatch.setattr("dualformer_cli.engine.training.trainer.WorkerPool", here_pool)
+    monkeypatch.setattr("dualformer_cli.engine.training.loop.WorkerPool", here_pool)
 
     def run(*options: object) -> Any:
         arguments = ["train", "--preset", str(mini_preset), "--data", str(listed), *SMALL, "--set", "train.epochs=2"]
@@ -134,9 +135,9 @@ def test_a_signal_ends_the_run_with_75_and_an_interrupt_with_130(
     event = _Show.event
     for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
 
-        def interrupt(self: Any, told: dict[str, Any], number: int = number) -> None:
-            event(self, told)
-            if told["event"] == "step" and told["step"] == 2:
+        def interrupt(self: Any, found: TrainEvent, number: int = number) -> None:
+            event(self, found)
+            if isinstance(found, StepRow) and found.step == 2:
                 os.kill(os.getpid(), number)
 
         monkeypatch.setattr(_Show, "event", interrupt)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+
 import torch
 
 from dualformer_cli.engine.parallel.placement import Placement
@@ -51,6 +53,13 @@ def multiplies_bf16() -> bool:
 def dtype_of(precision: str) -> torch.dtype:
     """The floating-point type of fp32, bf16 or fp16."""
     return _DTYPES[precision]
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Return the peak memory of a GPU, or of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def device_of(placement: Placement, name: str) -> torch.device:

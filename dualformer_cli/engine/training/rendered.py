@@ -5,24 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 
-from dualformer_cli.config.schema import DataConfig, RunConfig
+from dualformer_cli.config.schema import DataConfig, TrainConfig
 from dualformer_cli.data.camera_motion.files import Settings
 from dualformer_cli.data.camera_motion.paths import FLIP_PAIRS
-from dualformer_cli.data.camera_motion.rendering import RENDERED, RenderPlan, picture_files
+from dualformer_cli.data.camera_motion.rendering import RENDERED, RenderPlan
 from dualformer_cli.data.camera_motion.scenes import CLASSES
 from dualformer_cli.data.lists.samples import Sample
 from dualformer_cli.engine.scoring.evaluate import LabelledList
 from dualformer_cli.errors import ConfigError
 
 
-def check_rendering(config: RunConfig) -> None:
+def check_rendering(data: DataConfig, train: TrainConfig) -> None:
     """Refuse settings that contradict each other.
 
     Raises:
         ConfigError: naming them.
     """
-    train = config.train
-    if config.data.train_list != RENDERED:
+    if data.train_list != RENDERED:
         return
     mixed = [name for name in ("mixup_alpha", "cutmix_alpha", "rand_augment_ops") if getattr(train, name)]
     if mixed:
@@ -30,7 +29,7 @@ def check_rendering(config: RunConfig) -> None:
     taught = [name for name in ("teacher", "token_labels") if getattr(train, name) is not None]
     if taught:
         raise ConfigError(f"train.{taught[0]} must be null where clips are rendered, which have their motion to teach")
-    if config.data.multi_label:
+    if data.multi_label:
         raise ConfigError("data.multi_label must be false where clips are rendered: each has one motion")
 
 
@@ -39,7 +38,7 @@ def render_plan(data: DataConfig, *, files: tuple[str, ...], epoch: int) -> Rend
 
     Args:
         data: of the configuration.
-        files: of the pictures, as `rendered_pictures` finds them.
+        files: of the pictures, as `picture_files` finds them.
         epoch: from 0; in the first ones the clips are easier.
     """
     render = data.render
@@ -52,15 +51,6 @@ def render_plan(data: DataConfig, *, files: tuple[str, ...], epoch: int) -> Rend
         pictures=files,
         stock=epoch,
     )
-
-
-def rendered_pictures(data: DataConfig) -> tuple[str, ...]:
-    """Picture files that the configuration names.
-
-    Raises:
-        DualFormerError: if a folder is missing or has none.
-    """
-    return picture_files(data.render.pictures)
 
 
 def rendered_list(data: DataConfig, files: tuple[str, ...]) -> LabelledList:

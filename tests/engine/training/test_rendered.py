@@ -69,7 +69,7 @@ def held_out_top1(trainer: Any, number: int) -> float:
     clips = np.concatenate([render_training_clips(plan, n, [(77, n)]).clips for n in range(number)])
     data = trainer.config.data
     with torch.no_grad():
-        logits = trainer.model.eval()(normalize(torch.from_numpy(clips), data.mean, data.std, torch.float32))
+        logits = trainer.state.model.eval()(normalize(torch.from_numpy(clips), data.mean, data.std, torch.float32))
     return float(100 * np.mean([plan.label(n) == int(logits[n].argmax()) for n in range(number)]))
 
 
@@ -125,11 +125,12 @@ def test_the_list_of_rendered_clips_has_as_many_of_each_class_and_changes_its_fi
     ],
 )
 def test_what_rendered_clips_cannot_be_used_with_is_refused(override: str, message: str) -> None:
+    config = load_config("camera-motion", overrides=[override], environ={}).config
     with pytest.raises(ConfigError, match=message):
-        check_rendering(load_config("camera-motion", overrides=[override], environ={}).config)
+        check_rendering(config.data, config.train)
 
 
 def test_videos_teach_no_motion_which_is_said(make_trainer: Make, tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path / "run", "train.motion_weight=0.5")
-    assert trainer.model.motion_heads is None
+    assert trainer.state.model.motion_heads is None
     assert any("only rendered clips know theirs" in note for note in trainer.notes)

@@ -25,10 +25,13 @@ from torch import Tensor
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import TrainConfig
+from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.training.checkpoint import load_checkpoint
-from dualformer_cli.engine.training.trainer import Stopped, _Ahead, plan_recipe
-from dualformer_cli.errors import ConfigError, DualFormerError
+from dualformer_cli.engine.training.prefetch import Prefetch
+from dualformer_cli.engine.training.preflight import preflight
+from dualformer_cli.engine.training.recipe import plan_recipe
+from dualformer_cli.errors import ConfigError, DualFormerError, Stopped
 from dualformer_cli.video.pyav_reader import PyAVReader
 
 HERE = Path(__file__).parent
@@ -59,7 +62,7 @@ def signal_at(step: int, number: int) -> Callable[[dict[str, Any]], None]:
 
 def losses_of(trainer: Any) -> list[float]:
     events: list[dict[str, Any]] = []
-    trainer.on_event = events.append
+    trainer.log.on_event = lambda event: events.append(to_json(event))
     trainer.run()
     return [event["loss"] for event in events if event["event"] == "step"]
 
@@ -103,8 +106,8 @@ def test_every_file_is_read_as_a_whole_once_in_a_run(
     monkeypatch.setattr(PyAVReader, "_scan", count)
     trainer = make_trainer(tmp_path / "run", "train.epochs=2", f"data.validation_list={toy_validation}")
     trainer.run()
-    assert trainer.validation_list is not None
-    assert scanned == Counter({*trainer.train_list.files, *trainer.validation_list.files})
+    assert trainer.lists.validation is not None
+    assert scanned == Counter({*trainer.lists.training.files, *trainer.lists.validation.files})
 
 
 def test_a_small_model_learns_the_colours_of_held_out_videos(
@@ -114,9 +117,9 @@ def test_a_small_model_learns_the_colours_of_held_out_videos(
     events: list[dict[str, Any]] = []
     trainer = make_trainer(tmp_path / "run", *overrides, on_event=events.append)
     result = trainer.run()
-    assert result["validation"]["top1"] >= 95
-    assert result["best"] == max(event["top1"] for event in events if event["event"] == "validation")
-    assert (result["epochs"], result["steps"]) == (4, 16)
+    assert result.validation.summary.metrics["top1"] >= 95
+    assert result.best == max(event["top1"] for event in events if event["event"] == "validation")
+    assert (result.epochs, result.steps) == (4, 16)
     steps = [event for event in events if event["event"] == "step"]
     assert steps[-1]["loss"] < steps[0]["loss"] / 2
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
@@ -175,8 +178,8 @@ def test_a_run_that_was_cut_off_goes_on_bitwise(make_trainer: Make, tmp_path: Pa
         make_trainer(tmp_path / "broken", *overrides, on_event=stop_at(stop)).run()
     assert last_state(tmp_path / "broken")["progress"]["step"] < 8
     resumed = make_trainer(tmp_path / "broken", *overrides, resume=True)
-    assert resumed.notes[-1] == f"resumed at epoch {resumed.epoch}, step {resumed.step}"
-    assert 0 < resumed.step <= stop
+    assert resumed.notes[-1] == f"resumed at epoch {resumed.state.epoch}, step {resumed.state.step}"
+    assert 0 < resumed.state.step <= stop
     resumed.run()
     assert_same_end(tmp_path / "unbroken", tmp_path / "broken")
     logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("unbroken", "broken")]
@@ -209,7 +212,7 @@ def test_a_truncated_checkpoint_falls_back_to_the_one_before_and_says_so(
     last.write_bytes(last.read_bytes()[:1000])
     resumed = make_trainer(tmp_path / "broken", *overrides, resume=True)
     assert re.search(r"last\.pt' is truncated \(1,000 bytes\).*going on from the one before.*previous\.pt", caplog.text)
-    assert resumed.step == 4
+    assert resumed.state.step == 4
     resumed.run()
     assert_same_end(tmp_path / "unbroken", tmp_path / "broken")
 
@@ -239,7 +242,7 @@ def test_a_moving_average_may_begin_when_a_run_resumes(
     data = part_of(toy_list, 8)
     make_trainer(tmp_path, data=data).run()
     result = make_trainer(tmp_path, "train.ema_decay=0.9", "train.epochs=2", data=data, resume=True).run()
-    assert result["steps"] == 2
+    assert result.steps == 2
     assert last_state(tmp_path)["average_updates"] == 1
 
 
@@ -253,7 +256,7 @@ def test_a_run_that_is_done_resumes_to_its_end_at_once(
 ) -> None:
     make_trainer(tmp_path, data=part_of(toy_list, 8)).run()
     result = make_trainer(tmp_path, data=part_of(toy_list, 8), resume=True).run()
-    assert (result["epochs"], result["steps"]) == (1, 1)
+    assert (result.epochs, result.steps) == (1, 1)
 
 
 @pytest.mark.parametrize("number", [13, 19])
@@ -279,7 +282,7 @@ def test_a_last_step_with_fewer_videos_than_passes_keeps_the_statistics(
     overrides = [f"train.batch_norm={mode}", "train.batch_size=2"]
     trainer = make_trainer(tmp_path, *overrides, data=part_of(toy_list, 9))
     assert all(math.isfinite(loss) for loss in losses_of(trainer))
-    for name, value in trainer.model.state_dict().items():
+    for name, value in trainer.state.model.state_dict().items():
         assert torch.isfinite(value.double()).all(), name
 
 
@@ -294,7 +297,11 @@ def test_the_next_step_is_fetched_while_this_one_is_computed(
         monkeypatch.setattr(owner, name, lambda *given, **named: (happened.append(name), real(*given, **named))[1])
 
     trainer = make_trainer(tmp_path, "train.batch_size=4", "train.epochs=1")
-    for owner, name in ((_Ahead, "fetch"), (trainer, "_forward_backward"), (trainer, "_refuse_non_finite")):
+    for owner, name in (
+        (Prefetch, "fetch"),
+        (trainer.stepper, "_forward_backward"),
+        (trainer.stepper, "_refuse_non_finite"),
+    ):
         watch(owner, name)
     trainer.run()
     assert happened == ["fetch", *["_forward_backward", "_forward_backward", "fetch", "_refuse_non_finite"] * 4]
@@ -305,7 +312,7 @@ def test_waiting_for_data_is_counted_once() -> None:
         time.sleep(0.02)
         yield []
 
-    ahead = _Ahead(slow_steps(), torch.device("cpu"))
+    ahead = Prefetch(slow_steps(), torch.device("cpu"))
     ahead.fetch()
     assert ahead.batches == []
     assert ahead.waited() >= 0.02
@@ -325,7 +332,7 @@ def test_the_moving_average_is_what_its_formula_says(make_trainer: Make, tmp_pat
 
     def keep(event: dict[str, Any]) -> None:
         if event["event"] == "step":
-            weights.append({name: value.detach().clone() for name, value in trainer.model.state_dict().items()})
+            weights.append({name: value.detach().clone() for name, value in trainer.state.model.state_dict().items()})
 
     trainer = make_trainer(tmp_path, "train.ema_decay=0.7", on_event=keep)
     trainer.run()
@@ -351,9 +358,9 @@ def test_everything_that_changes_clips_trains_together(
 
 def test_frozen_stages_stay_as_they_are(make_trainer: Make, tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path, "train.frozen_stages=2", "train.ema_decay=0.5")
-    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    before = {name: value.clone() for name, value in trainer.state.model.state_dict().items()}
     trainer.run()
-    after = trainer.model.state_dict()
+    after = trainer.state.model.state_dict()
     frozen = [name for name in before if name.startswith(("stages.0.", "stages.1."))]
     assert frozen
     for name in frozen:
@@ -365,25 +372,24 @@ def test_a_loss_that_is_not_a_number_stops_before_the_update(
     make_trainer: Make, tmp_path: Path, toy_list: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make_trainer(tmp_path)
-    from dualformer_cli.engine.training import trainer as trainer_module
 
     def loss_sum(logits: Tensor, targets: Tensor, **options: Any) -> Tensor:
-        return logits.sum() * (math.nan if trainer.step == 2 else 1)
+        return logits.sum() * (math.nan if trainer.state.step == 2 else 1)
 
-    monkeypatch.setattr(trainer_module, "classification_loss_sum", loss_sum)
+    monkeypatch.setattr("dualformer_cli.engine.training.step.classification_loss_sum", loss_sum)
     kept: dict[str, Tensor] = {}
 
     def keep(event: dict[str, Any]) -> None:
-        kept.update({name: value.detach().clone() for name, value in trainer.model.named_parameters()})
+        kept.update({name: value.detach().clone() for name, value in trainer.state.model.named_parameters()})
 
-    trainer.on_event = keep
+    trainer.log.on_event = keep
     with pytest.raises(DualFormerError, match=r"the loss is not a number at step 2 on rank 0, with '.*") as stopped:
         trainer.run()
     message = str(stopped.value)
     assert message.count(str(toy_list.parent)) == 8
     assert "the weights are those before this step; lower train.lr" in message
     assert "\n" not in message
-    for name, value in trainer.model.named_parameters():
+    for name, value in trainer.state.model.named_parameters():
         assert torch.equal(value, kept[name]), name
 
 
@@ -441,7 +447,7 @@ def test_a_step_without_any_readable_video_has_no_loss(make_trainer: Make, tmp_p
 
 
 def test_a_dry_run_measures_and_leaves_nothing(make_trainer: Make, tmp_path: Path, toy_list: Path) -> None:
-    found = make_trainer(tmp_path / "run", data=bad_list(toy_list, "one bad.csv", 16, 1)).preflight()
+    found = to_json(preflight(make_trainer(tmp_path / "run", data=bad_list(toy_list, "one bad.csv", 16, 1))))
     assert not (tmp_path / "run").exists()
     assert (found["classes"], found["steps"], found["lr"]) == (4, 2, 0.003)
     assert found["limited_by"] in ("reading", "the model")
@@ -453,12 +459,10 @@ def test_a_dry_run_measures_and_leaves_nothing(make_trainer: Make, tmp_path: Pat
 def test_a_dry_run_warns_of_a_full_disk_and_of_slow_reading(
     make_trainer: Make, tmp_path: Path, toy_list: Path, part_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dualformer_cli.engine.training import trainer as trainer_module
-
     trainer = make_trainer(tmp_path / "run", data=part_of(toy_list, 8))
-    monkeypatch.setattr(trainer_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
-    monkeypatch.setattr(type(trainer), "_update", lambda self, batches, lr, **_: (0.0, 8))
-    warnings = trainer.preflight()["warnings"]
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1))
+    monkeypatch.setattr(trainer.stepper, "step", lambda batches, lr, **_: (0.0, 8))
+    warnings = preflight(trainer).warnings
     assert re.fullmatch(r"no room: \d+\.\d\d GiB needed in '.*', 0\.00 GiB free", warnings[0])
     assert re.fullmatch(r"videos are read slower \(.* clips/s\) than the model could take them \(.*", warnings[1])
 
@@ -470,7 +474,7 @@ def test_a_list_with_other_classes_rebuilds_the_classifier_unless_that_contradic
     other = tmp_path / "seven.yaml"
     other.write_text(text + "\n")
     trainer = make_trainer(tmp_path / "run", preset=other)
-    assert trainer.config.model.num_classes == 4 == len(trainer.model.classifier.weight)
+    assert trainer.config.model.num_classes == 4 == len(trainer.state.model.classifier.weight)
     with pytest.raises(ConfigError, match=r"model.num_classes is 9, but '.*list.csv' has 4 classes; leave"):
         make_trainer(tmp_path / "run", "model.num_classes=9")
 
@@ -494,7 +498,7 @@ def test_several_labels_per_video_train_and_choose_the_best_by_mean_average_prec
         make_trainer(tmp_path / "run", multi, validation, data=several)
     best = "train.best_metric=mean_average_precision"
     result = make_trainer(tmp_path / "run", multi, validation, best, "train.epochs=8", data=several).run()
-    assert result["best"] > 60
+    assert result.best > 60
     assert (tmp_path / "run" / "checkpoints" / "best.pt").exists()
     with pytest.raises(
         ConfigError, match=r"must be one of top1, mean_class_accuracy, loss when data.multi_label is false"
@@ -509,7 +513,7 @@ def test_a_video_without_a_label_is_refused(make_trainer: Make, tmp_path: Path) 
 
 
 def test_without_a_list_there_is_nothing_to_train_on(toy_preset: Path, tmp_path: Path) -> None:
-    from dualformer_cli.engine.training.trainer import Trainer
+    from dualformer_cli.engine.training.loop import Trainer
 
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
     with pytest.raises(ConfigError, match="there is no training list; give --data MANIFEST"):
@@ -549,7 +553,7 @@ def alone(
     torch.set_num_threads(1)
     try:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("dualformer_cli.engine.training.trainer.WorkerPool", here_pool)
+            patch.setattr("dualformer_cli.engine.training.loop.WorkerPool", here_pool)
             return [module.losses_and_digest(job, ranks) for job in make_jobs(tmp_path_factory.mktemp("alone"))]
     finally:
         torch.set_num_threads(threads)
@@ -593,13 +597,13 @@ def test_a_validation_label_that_training_lacks_is_named_with_both_lists(
     rows = [line.rpartition(",")[::2] for line in toy_list.read_text().splitlines()[1:]]
     folder = tmp_path / "lists"
     folder.mkdir()
-    trainer_module, val = folder / "train.csv", folder / "val.csv"
-    trainer_module.write_text("".join(f"{toy_list.parent / name},{label}\n" for name, label in rows if label in "01"))
+    train, val = folder / "train.csv", folder / "val.csv"
+    train.write_text("".join(f"{toy_list.parent / name},{label}\n" for name, label in rows if label in "01"))
     val.write_text("".join(f"{toy_list.parent / name},{label}\n" for name, label in rows if label in "13"))
     with pytest.raises(DualFormerError) as caught:
-        make_trainer(tmp_path / "run", f"data.validation_list={val}", data=trainer_module)
+        make_trainer(tmp_path / "run", f"data.validation_list={val}", data=train)
     text = str(caught.value)
-    assert f"list {str(val)!r} has label 3, but the training list {str(trainer_module)!r} has 2 classes" in text
+    assert f"list {str(val)!r} has label 3, but the training list {str(train)!r} has 2 classes" in text
     assert f"it is that of {str(toy_list.parent / rows[3][0])!r}" in text
 
 
