@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from dualformer_cli import __version__
 from dualformer_cli.config.load import ResolvedConfig
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.data.clips.transforms import FrameTransform
 from dualformer_cli.data.clips.views import VideoViews, ViewPlan, read_views
-from dualformer_cli.data.fetch.fetch import published_weights
+from dualformer_cli.data.fetch.weights import published_weights
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.engine.build import build_model, first_activation, view_plan
 from dualformer_cli.engine.parallel.devices import dtype_of, pick_device, pick_precision
@@ -31,6 +30,7 @@ from dualformer_cli.errors import ConfigError, VideoError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import class_names_of, load_weights, read_checkpoint
 from dualformer_cli.system.files import sha256_of
+from dualformer_cli.system.versions import versions
 from dualformer_cli.system.workers import Outcome, WorkerPool
 from dualformer_cli.video.live import LiveSource, mask_credentials
 from dualformer_cli.video.reader import FileIndex
@@ -156,7 +156,7 @@ class Engine:
                 "list": listed.source,
                 "root": self.config.data.root,
                 "list_fingerprint": listed.fingerprint,
-                **versions(),
+                **versions("dualformer", "torch"),
             },
         )
 
@@ -273,8 +273,3 @@ def _read_timeline(path: str, plan: ViewPlan, pool: WorkerPool) -> Iterator[Outc
 
 def _read_segments(path: str, plan: ViewPlan, index: FileIndex | None, segments: slice) -> VideoViews:
     return read_views(path, plan, segments, index=index)
-
-
-def versions() -> dict[str, str]:
-    """Versions that numbers depend on."""
-    return {"dualformer": __version__, "torch": torch.__version__}

@@ -18,7 +18,7 @@ from dualformer_cli.errors import DownloadError
 from dualformer_cli.system.workers import WorkerPool
 
 if TYPE_CHECKING:
-    from dualformer_cli.data.fetch.fetch import NamedProgress
+    from dualformer_cli.data.fetch.weights import NamedProgress
     from dualformer_cli.engine.engine import Engine
     from dualformer_cli.engine.parallel.ranks import Ranks
 
@@ -179,7 +179,7 @@ class Session:
             )
 
     def _reason_to_fall_back(self, fetching: Fetching) -> str | None:
-        from dualformer_cli.data.fetch.fetch import shipped_weights, weights_within_reach
+        from dualformer_cli.data.fetch.weights import shipped_weights, weights_within_reach
 
         preset = self.resolved.preset
         try:

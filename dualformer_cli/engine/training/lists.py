@@ -13,6 +13,7 @@ from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.engine.scoring.evaluate import LabelledList, open_list
 from dualformer_cli.engine.training.rendered import check_rendering, rendered_list
 from dualformer_cli.errors import ConfigError
+from dualformer_cli.system.words import counted
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ def overlap(training: LabelledList, validation: LabelledList | None) -> list[str
     both = [sample.path for file, sample in files if (file, sample.start) in parts]
     if not both:
         return []
-    videos = "1 video" if len(both) == 1 else f"{len(both)} videos"
+    videos = counted(len(both), "video")
     return [f"{videos} of the validation list train too, such as {both[0]!r}: its results will be too good"]
 
 

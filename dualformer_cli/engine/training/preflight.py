@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from time import perf_counter
 
 import torch
@@ -12,6 +11,7 @@ from dualformer_cli.documents.train import Preflight
 from dualformer_cli.engine.parallel.devices import peak_memory_mib
 from dualformer_cli.engine.training.loop import Trainer
 from dualformer_cli.engine.training.optim import train_mode
+from dualformer_cli.system.disk import free_bytes, lack_of_room
 
 
 def preflight(trainer: Trainer) -> Preflight:
@@ -33,7 +33,9 @@ def preflight(trainer: Trainer) -> Preflight:
     if trainer.ranks.device.type == "cuda":
         torch.cuda.synchronize(trainer.ranks.device)
     model_seconds = perf_counter() - started
-    disk_needed, disk_free, warnings = _disk(trainer)
+    num_bytes = _bytes_of_checkpoints(trainer)
+    lack = lack_of_room(trainer.log.output, num_bytes)
+    warnings = [f"no room: {lack}"] if lack else []
     if read_seconds > model_seconds:
         warnings.append(
             f"videos are read slower ({count / read_seconds:.1f} clips/s) than the model could take them "
@@ -50,20 +52,15 @@ def preflight(trainer: Trainer) -> Preflight:
         limited_by="reading" if read_seconds > model_seconds else "the model",
         waited_seconds=waited,
         hours=trainer.num_steps * max(read_seconds, model_seconds) / 3600,
-        disk_needed_gib=disk_needed,
-        disk_free_gib=disk_free,
+        disk_needed_gib=num_bytes / 2**30,
+        disk_free_gib=free_bytes(trainer.log.output) / 2**30,
         warnings=tuple(warnings),
     )
 
 
-def _disk(trainer: Trainer) -> tuple[float, float, list[str]]:
-    """Return GiB that the checkpoints need and that are free, and a warning if the former is more."""
+def _bytes_of_checkpoints(trainer: Trainer) -> int:
+    """Return the room of all checkpoints of a run: those of epochs, and last, previous and best."""
     parameters = sum(p.numel() for p in trainer.state.model.parameters())
     copies = 3 + (trainer.state.average is not None)
     per_checkpoint = 4 * parameters * copies
-    output = trainer.log.output
-    folder = next(path for path in (output, *output.absolute().parents) if path.exists())
-    needed = per_checkpoint * (trainer.config.train.keep_epochs + 3) / 2**30
-    free = shutil.disk_usage(folder).free / 2**30
-    warning = f"no room: {needed:.2f} GiB needed in {str(folder)!r}, {free:.2f} GiB free"
-    return needed, free, [warning] if needed > free else []
+    return per_checkpoint * (trainer.config.train.keep_epochs + 3)
