@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoints import load_checkpoint
 from typer.testing import CliRunner
 
 from dualformer_cli.app import app
 from dualformer_cli.config.load import load_config
 from dualformer_cli.documents.train import StepRow, TrainEvent
 from dualformer_cli.engine.parallel.placement import LAUNCHER_PID
-from dualformer_cli.engine.training.checkpoint import load_checkpoint
 from dualformer_cli.errors import DualFormerError
 
 RUNNER = CliRunner(env={"COLUMNS": "100"})

@@ -144,9 +144,10 @@ def make_trainer(
 @pytest.fixture(scope="session")
 def make_teacher(toy_preset: Path) -> Callable[..., Path]:
     """The function make_teacher(path, *overrides, seed=3) -> a checkpoint of random weights that see sharply."""
+    from checkpoints import save_checkpoint
+
     from dualformer_cli.config.load import load_config, to_yaml
     from dualformer_cli.engine.build import build_model
-    from dualformer_cli.engine.training.checkpoint import save_checkpoint
 
     def make(path: Path, *overrides: str, seed: int = 3) -> Path:
         config = load_config(str(toy_preset), overrides=overrides, environ={}).config

@@ -69,13 +69,15 @@ class CheckpointFolder:
         """Make a new `last.pt`, and `previous.pt` of what it was; on a failure both stay what they were.
 
         Args:
-            contents: as for `save_checkpoint`.
+            contents: tensors and plain values under the names of `REQUIRED` and others, nested as you like; numpy's
+                scalars and arrays become plain values and tensors. Kind, format and versions are added.
             epoch: also keep it as `epoch-N.pt`, and delete the oldest ones that are too many.
             is_best: also keep it as `best.pt`.
 
         Raises:
             OSError: if the disk is full or cannot be written.
-            ValueError: as `save_checkpoint`.
+            ValueError: if something required is missing, or a value is neither a tensor nor plain; the message names
+                it.
         """
         if self._is_last_whole is None:
             self._tidy_up()
@@ -116,37 +118,6 @@ class CheckpointFolder:
         others = [epoch for epoch in epochs if epoch != newest]
         for epoch in others[: max(0, len(others) + 1 - self._keep_epochs)]:
             (self.path / f"epoch-{epoch}.pt").unlink(missing_ok=True)
-
-
-def save_checkpoint(path: str | os.PathLike[str], contents: Mapping[str, Any]) -> None:
-    """Write a checkpoint; the file appears when it is complete.
-
-    Args:
-        path: the file to make or replace.
-        contents: tensors and plain values under the names of `REQUIRED` and others, nested as you like; numpy's
-            scalars and arrays become plain values and tensors. Kind, format and versions are added.
-
-    Raises:
-        OSError: if the disk is full or cannot be written.
-        ValueError: if something required is missing, or a value is neither a tensor nor plain; the message names it.
-    """
-    path = Path(path)
-    payload = _payload(contents)
-    with atomic_path(path) as temporary:
-        _write(payload, temporary, path)
-    _synchronize_folder(path.parent)
-
-
-def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint and see that it is whole, ours and complete; its tensors come on the CPU.
-
-    Raises:
-        WeightsError: if it is not; the message says why and what to do.
-    """
-    path = Path(path)
-    if reason := _damage(path):
-        raise WeightsError(f"checkpoint {str(path)!r} {reason}; take another one")
-    return _load(path)
 
 
 def latest_checkpoint(root: str | os.PathLike[str]) -> Path | None:

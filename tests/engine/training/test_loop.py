@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import load_checkpoint
 from torch import Tensor, nn
 
 from dualformer_cli.config.load import load_config
@@ -24,7 +25,6 @@ from dualformer_cli.engine.parallel.batch_norm import FrozenBatchNorm
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.training import loop
-from dualformer_cli.engine.training.checkpoint import load_checkpoint
 from dualformer_cli.engine.training.loop import Trainer
 from dualformer_cli.engine.training.optim import MuonWithAdamW
 from dualformer_cli.engine.training.preflight import preflight

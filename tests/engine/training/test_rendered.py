@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import load_checkpoint
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.data.camera_motion.rendering import RENDERED, render_training_clips
 from dualformer_cli.data.clips.transforms import normalize
-from dualformer_cli.engine.training.checkpoint import load_checkpoint
 from dualformer_cli.engine.training.rendered import check_rendering, render_plan, rendered_list
 from dualformer_cli.errors import ConfigError
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import load_checkpoint
 from einops import rearrange
 
 from dualformer_cli.config.load import load_config
@@ -17,7 +18,6 @@ from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.training import teacher as teachers
-from dualformer_cli.engine.training.checkpoint import load_checkpoint
 from dualformer_cli.engine.training.losses import soft_token_labels
 from dualformer_cli.engine.training.teacher import Student, Teacher
 from dualformer_cli.errors import ConfigError, DualFormerError, WeightsError

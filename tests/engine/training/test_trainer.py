@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import torch
+from checkpoints import load_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -27,7 +28,6 @@ from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import TrainConfig
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.parallel.ranks import Ranks
-from dualformer_cli.engine.training.checkpoint import load_checkpoint
 from dualformer_cli.engine.training.prefetch import Prefetch
 from dualformer_cli.engine.training.preflight import preflight
 from dualformer_cli.engine.training.recipe import plan_recipe
