@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from published_layout import to_published
 from torch import Tensor
 
 from dualformer_cli import create_model
@@ -16,7 +17,6 @@ from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.training.initial_weights import start_from_images, start_from_video
 from dualformer_cli.errors import DualFormerError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
-from dualformer_cli.model.weights import to_published
 
 NAMES = ["dark", "red", "green", "blue"]
 

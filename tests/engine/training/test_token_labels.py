@@ -12,6 +12,7 @@ import pytest
 import torch
 from checkpoints import load_checkpoint
 from einops import rearrange
+from published_layout import to_published
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.data.clips.transforms import normalize
@@ -21,7 +22,6 @@ from dualformer_cli.engine.training import teacher as teachers
 from dualformer_cli.engine.training.losses import soft_token_labels
 from dualformer_cli.engine.training.teacher import Student, Teacher
 from dualformer_cli.errors import ConfigError, DualFormerError, WeightsError
-from dualformer_cli.model.weights import to_published
 
 Make = Callable[..., Any]
 CPU = torch.device("cpu")

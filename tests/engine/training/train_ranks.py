@@ -1,4 +1,4 @@
-"""Run under torchrun by test_ranks_train_alike.py: trains and evaluates on this rank, and writes what rank 0 saw.
+"""Run under torchrun by test_many_ranks.py: trains and evaluates on this rank, and writes what rank 0 saw.
 
 Usage: train_ranks.py JOBS.json; a list of {"preset", "overrides", "train", "validation", "output", "result"}.
 """
