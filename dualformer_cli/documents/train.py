@@ -1,4 +1,4 @@
-"""What `train` says: its result, what a dry run measured, the lines of log.jsonl, and what happens on the way."""
+"""What `train` returns, what a dry run measures, the lines of log.jsonl, and what happens on the way."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class TrainResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preflight:
-    """`train --dry-run --json`: what one real step says of the whole run."""
+    """`train --dry-run --json`: what one real step shows of the whole run."""
 
     notes: tuple[str, ...]
     classes: int

@@ -13,6 +13,7 @@ from dualformer_cli.documents.train import Preflight, Started, TrainEvent, Train
 from dualformer_cli.errors import DualFormerError, Stopped
 from dualformer_cli.outputs.curves import write_curves
 from dualformer_cli.outputs.tensorboard import TensorBoardLog, check_tensorboard
+from dualformer_cli.system.files import check_output_folder
 from dualformer_cli.tasks.session import ModelRequest, resolve
 
 
@@ -66,9 +67,10 @@ def check_request(request: TrainRequest, *, dry_run: bool = False) -> ResolvedCo
     """Return the configuration, once all is checked that needs no data and no model.
 
     Raises:
-        DualFormerError: if the configuration is wrong, the folder holds a run, or TensorBoard is not installed.
+        DualFormerError: if the configuration is wrong, the folder cannot be used, or TensorBoard is not installed.
     """
     resolved, output = request.resolve(), request.output
+    check_output_folder(output)
     if (output / "checkpoints").exists() and not (request.resume or dry_run):
         raise DualFormerError(f"{str(output)!r} holds a run already; go on with --resume, or name another --output")
     if request.tensorboard:

@@ -103,6 +103,10 @@ def test_what_needs_no_data_is_checked_first(
     with pytest.raises(ConfigError, match="epohcs"):
         check_request(request_of("train.epohcs=2"))
     request = request_of()
+    request.output.touch()
+    with pytest.raises(DualFormerError, match=r"cannot write into '.*run': '.*run' is not a folder"):
+        check_request(request, dry_run=True)
+    request.output.unlink()
     (request.output / "checkpoints").mkdir(parents=True)
     with pytest.raises(DualFormerError, match="holds a run already; go on with --resume, or name another --output"):
         check_request(request)

@@ -125,7 +125,7 @@ class _NormalizeOverRanks(torch.autograd.Function):
 
 
 def _moments_over_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (c,), biased variance (c,) and number of samples per channel () of all ranks' x (b, c, ...), in float64.
+    """Return mean (c,), biased variance (c,) and samples per channel () of all ranks' x (b, c, ...), in float64.
 
     Each rank sends its mean and squared deviations, which lose less to rounding than sums of squares.
     """
@@ -145,7 +145,7 @@ def _moments_over_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _wide(x: Tensor) -> Tensor:
-    """In float32 at least, where sums are taken."""
+    """Return x in float32 at least, where sums are taken."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 

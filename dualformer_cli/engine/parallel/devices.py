@@ -47,12 +47,12 @@ def pick_precision(name: str, device: torch.device, *, bf16_on_cpu: bool = False
 
 
 def multiplies_bf16() -> bool:
-    """Whether this processor multiplies matrices faster in bfloat16 than in float32: AVX-512 BF16, or tiles (AMX)."""
+    """Return whether this processor multiplies matrices faster in bfloat16 than in float32: AVX-512 BF16, or AMX."""
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """The floating-point type of fp32, bf16 or fp16."""
+    """Return the floating-point type of fp32, bf16 or fp16."""
     return _DTYPES[precision]
 
 
@@ -64,7 +64,7 @@ def peak_memory_mib(device: torch.device) -> float:
 
 
 def device_of(placement: Placement, name: str) -> torch.device:
-    """The device of this process: among others, the GPU with its local rank.
+    """Return the device of this process: among others, the GPU with its local rank.
 
     Raises:
         DualFormerError: if there are not enough GPUs, or several processes were given one by its number.

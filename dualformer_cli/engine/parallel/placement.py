@@ -15,7 +15,7 @@ LAUNCHER_PID = "DUALFORMER_LAUNCHER_PID"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placement:
-    """What the environment says about this process."""
+    """This process as the environment describes it."""
 
     rank: int = 0
     local_rank: int = 0
@@ -25,7 +25,7 @@ class Placement:
 
 
 def is_one_of_many(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether torchrun or srun started this process together with others.
+    """Return whether torchrun or srun started this process together with others.
 
     Raises:
         DualFormerError: if their variables contradict each other.

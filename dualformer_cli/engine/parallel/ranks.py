@@ -48,7 +48,7 @@ class Ranks:
 
 @contextmanager
 def init_ranks(device_name: str, *, timeout: timedelta = timedelta(minutes=30)) -> Iterator[Ranks]:
-    """Join the other processes of this run, as torchrun's or srun's variables tell, and leave them at the end.
+    """Join the other processes of this run, as torchrun's or srun's variables name them, and leave them at the end.
 
     Args:
         device_name: auto, cpu, cuda or cuda:INDEX. Of several processes on a machine each takes the GPU of its

@@ -50,7 +50,7 @@ def sum_over_ranks(values: _T) -> _T:
 
 
 def gather_objects(value: _T) -> list[_T]:
-    """The values of all ranks in rank order, on every rank; anything that can be pickled."""
+    """Return the values of all ranks in rank order, on every rank; anything that can be pickled."""
     if world_size() == 1:
         return [value]
     gathered: list[Any] = [None] * world_size()
@@ -60,7 +60,7 @@ def gather_objects(value: _T) -> list[_T]:
 
 
 def broadcast_object(value: _T) -> _T:
-    """Rank 0's value, on every rank; anything that can be pickled."""
+    """Return rank 0's value, on every rank; anything that can be pickled."""
     if world_size() == 1:
         return value
     carrier = [value]
@@ -70,7 +70,7 @@ def broadcast_object(value: _T) -> _T:
 
 
 def any_rank(flag: bool) -> bool:
-    """Whether the flag is up on any rank; the same answer on every rank."""
+    """Return whether the flag is set on any rank; the same answer on every rank."""
     flags = torch.tensor([int(flag)])
     all_reduce(flags, "agreeing on what to do next", dist.ReduceOp.MAX)
     return bool(flags.item())
@@ -159,7 +159,7 @@ def _let_the_watcher_act() -> None:
 
 
 def first_sentence(error: Exception) -> str:
-    """What the library says, without the place in its source that it says it from."""
+    """Return the library's message without the place in its source."""
     text = re.sub(r"^\[[^\]]*:\d+\]\s*", "", str(error).strip())
     return re.split(r"\.?\s*\n|\. ", text)[0].rstrip(".") or type(error).__name__
 

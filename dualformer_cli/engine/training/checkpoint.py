@@ -28,6 +28,9 @@ from dualformer_cli.model.weights import read_checkpoint
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.versions import versions
 
+Checkpoint = Mapping[str, Any]
+"""Tensors and plain values, by the names of `REQUIRED` and others."""
+
 KIND = "dualformer checkpoint"
 FORMAT = 1
 
@@ -65,7 +68,7 @@ class CheckpointFolder:
         self._keep_epochs = keep_epochs
         self._is_last_whole: bool | None = None
 
-    def save(self, contents: Mapping[str, Any], *, epoch: int | None = None, is_best: bool = False) -> None:
+    def save(self, contents: Checkpoint, *, epoch: int | None = None, is_best: bool = False) -> None:
         """Make a new `last.pt`, and `previous.pt` of what it was; on a failure both stay what they were.
 
         Args:
@@ -94,8 +97,8 @@ class CheckpointFolder:
             _duplicate(self.last, self.best)
         _synchronize_folder(self.path)
 
-    def load_latest(self) -> dict[str, Any] | None:
-        """What was saved last; None where nothing was. Says so when that is the one before the last.
+    def load_latest(self) -> Checkpoint | None:
+        """Return what was saved last; None where nothing was. If that is the one before the last, a warning says so.
 
         Raises:
             WeightsError: if neither of the two can be read, or they are of another kind or a newer version.
@@ -121,7 +124,7 @@ class CheckpointFolder:
 
 
 def latest_checkpoint(root: str | os.PathLike[str]) -> Path | None:
-    """The run folder's last checkpoint, or the one before if that is broken, which is said; None where none is.
+    """Return the run folder's last checkpoint; if that is broken, the one before, with a warning; None without any.
 
     Raises:
         WeightsError: if both are broken.
@@ -143,8 +146,8 @@ def latest_checkpoint(root: str | os.PathLike[str]) -> Path | None:
     )
 
 
-def _load(path: Path) -> dict[str, Any]:
-    checkpoint = dict(read_checkpoint(path))
+def _load(path: Path) -> Checkpoint:
+    checkpoint = read_checkpoint(path)
     name = f"checkpoint {str(path)!r}"
     if checkpoint.get("kind") != KIND:
         raise WeightsError(
@@ -160,13 +163,12 @@ def _load(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _payload(contents: Mapping[str, Any]) -> dict[str, Any]:
+def _payload(contents: Checkpoint) -> Checkpoint:
     for key, kind in REQUIRED.items():
         if not isinstance(contents.get(key), kind):
             raise ValueError(f"a checkpoint needs {key!r}, got {type(contents.get(key)).__name__}")
-    plain: dict[str, Any] = _plain(contents, "")
     made_with = {**versions("dualformer", "python", "torch"), "cuda": torch.version.cuda or "none", **versions("numpy")}
-    return {"versions": made_with, **plain, "kind": KIND, "format": FORMAT}
+    return {"versions": made_with, **_plain(contents, ""), "kind": KIND, "format": FORMAT}
 
 
 def _plain(value: Any, name: str) -> Any:
@@ -198,7 +200,7 @@ def _compact(tensor: Tensor) -> Tensor:
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
-def _write(payload: Mapping[str, Any], temporary: Path, target: Path) -> None:
+def _write(payload: Checkpoint, temporary: Path, target: Path) -> None:
     """Write and wait for the disk.
 
     Raises:
@@ -239,7 +241,7 @@ def _synchronize_folder(folder: Path) -> None:
 
 
 def _damage(path: Path) -> str | None:
-    """Why a file of PyTorch's cannot be trusted, or None. torch.load itself does not look at the checksums."""
+    """Return why a file of PyTorch's cannot be trusted, or None. torch.load itself does not check the checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()

@@ -76,13 +76,13 @@ def start_from_video(
     checkpoint = read_checkpoint(path)
     tensors = {own_key(key): value for key, value in state_dict_of(checkpoint, repr(str(path))).items()}
     own = model.state_dict()
-    said: list[str] = []
+    notes: list[str] = []
     for key, value in tensors.items():
         if key in own and value.dim() == own[key].dim() == 5 and value.shape != own[key].shape:
             tensors[key] = _fit_frames(value, own[key])
-            said.append(f"{key}: kernel of {value.shape[2]} frames added up to {own[key].shape[2]}")
+            notes.append(f"{key}: kernel of {value.shape[2]} frames added up to {own[key].shape[2]}")
     names = source_class_names or _class_names(checkpoint, source if source in entries else None)
-    said += _fit_classifier(tensors, own, class_names, names)
+    notes += _fit_classifier(tensors, own, class_names, names)
     report = load_weights(model, tensors, strict=False)
     fresh = [key for key in report.fresh if not key.startswith(("classifier.", "token_head."))]
     if fresh:
@@ -90,11 +90,11 @@ def start_from_video(
             f"weights {source!r} do not fit the model: {fresh[0]!r} and {len(fresh) - 1} more are missing or of "
             "another shape; start from weights of the same size"
         )
-    said.insert(0, f"started from {source}: {len(report.loaded)} tensors loaded")
+    notes.insert(0, f"started from {source}: {len(report.loaded)} tensors loaded")
     heads = [key for key in report.fresh if key.startswith("token_head.")]
     if heads:
-        said.append(f"the token head is fresh ({len(heads)} tensors)")
-    return said
+        notes.append(f"the token head is fresh ({len(heads)} tensors)")
+    return notes
 
 
 def start_from_images(model: DualFormer, source: str) -> list[str]:

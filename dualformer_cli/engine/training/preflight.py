@@ -1,4 +1,4 @@
-"""`train --dry-run`: one real step, and what it says of the whole run."""
+"""`train --dry-run`: one real step, and what it shows of the whole run."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from dualformer_cli.documents.train import StepRow, TrainEvent, ValidationRow
 
 
 class RunLog:
-    """Keeps what happens in a run, and says it.
+    """Writes down what happens in a run, and passes it on.
 
     Args:
         output: the run folder.

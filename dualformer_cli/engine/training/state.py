@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +13,7 @@ from dualformer_cli.config.schema import TrainConfig
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.train import ValidationRow
 from dualformer_cli.engine.parallel.reductions import average_buffers
+from dualformer_cli.engine.training.checkpoint import Checkpoint
 from dualformer_cli.engine.training.optim import WeightAverage, build_optimizer, parameter_groups
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.model.dualformer import DualFormer
@@ -83,7 +83,7 @@ class TrainingState:
                 for name, buffer in self.model.named_buffers():
                     self.average.weights[name].copy_(buffer)
 
-    def contents(self, validation: ValidationRow | None) -> dict[str, Any]:
+    def contents(self, validation: ValidationRow | None) -> Checkpoint:
         """Return what a checkpoint holds.
 
         Args:
@@ -110,7 +110,7 @@ class TrainingState:
             "data": {"training": self.origin.training_list, "token_labels": self.origin.token_labels},
         }
 
-    def restore(self, checkpoint: Mapping[str, Any], *, run: str) -> None:
+    def restore(self, checkpoint: Checkpoint, *, run: str) -> None:
         """Take over the contents of a checkpoint.
 
         Args:
@@ -136,7 +136,7 @@ class TrainingState:
         self.optimizer.load_state_dict(checkpoint["optimizer"])
         self.scaler.load_state_dict(checkpoint["scaler"])
         if self.average is not None and checkpoint["average_updates"] is not None:
-            self.average.load_state_dict({"num_updates": checkpoint["average_updates"], "weights": checkpoint["model"]})
+            self.average.restore(checkpoint["model"], checkpoint["average_updates"])
         self.epoch, self.step_in_epoch = progress["epoch"], progress["step_in_epoch"]
         self.step, self.best, self.unreadable = progress["step"], progress["best"], progress["unreadable"]
 
