@@ -18,7 +18,7 @@ from dualformer_cli.errors import DownloadError
 from dualformer_cli.system.workers import WorkerPool
 
 if TYPE_CHECKING:
-    from dualformer_cli.data.fetch.weights import NamedProgress
+    from dualformer_cli.data.fetch.fetch import OnFileBytes
     from dualformer_cli.engine.engine import Engine
     from dualformer_cli.engine.parallel.ranks import Ranks
 
@@ -192,7 +192,7 @@ class Session:
         return None
 
 
-Fetching = Callable[[], AbstractContextManager["NamedProgress"]]
+Fetching = Callable[[], AbstractContextManager["OnFileBytes"]]
 """Opens a display of files that are fetched; what it gives is called with a name, bytes so far, and bytes in all."""
 
 
