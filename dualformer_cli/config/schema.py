@@ -137,7 +137,7 @@ class ViewsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainViewsConfig:
+class TrainClipsConfig:
     """How training cuts its random clips."""
 
     short_side: int = 256
@@ -213,7 +213,7 @@ class DataConfig:
     """Group of labels to take, where those of a JSON list come in groups, as HVU's do: action, scene, ..."""
     multi_label: bool = False
     """Whether a video has several labels: sigmoid scores, binary cross-entropy and mAP."""
-    train: TrainViewsConfig = field(default_factory=TrainViewsConfig)
+    train: TrainClipsConfig = field(default_factory=TrainClipsConfig)
     """Random clips of training."""
     test: ViewsConfig = field(default_factory=ViewsConfig)
     """Views of eval and predict."""

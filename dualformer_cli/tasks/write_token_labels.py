@@ -19,10 +19,11 @@ import numpy.typing as npt
 import torch
 
 from dualformer_cli.config.load import ResolvedConfig
+from dualformer_cli.config.schema import DataConfig, ViewsConfig
 from dualformer_cli.data.camera_motion.rendering import RENDERED
 from dualformer_cli.data.clips.loader import Batch
 from dualformer_cli.data.clips.transforms import Frames
-from dualformer_cli.data.clips.views import VideoViews, ViewPlan, read_views
+from dualformer_cli.data.clips.views import VideoViews, read_views
 from dualformer_cli.data.tokens.store import (
     CLIPS_PER_READ,
     SUMMARY,
@@ -36,7 +37,6 @@ from dualformer_cli.data.tokens.store import (
     read_layout,
     read_whole_frame,
 )
-from dualformer_cli.engine.build import view_plan
 from dualformer_cli.engine.engine import versions
 from dualformer_cli.engine.parallel.distributed import Ranks, barrier
 from dualformer_cli.engine.training.token_labels import StoredLabels, kept_logits, label_clip, open_teacher
@@ -146,12 +146,12 @@ class LabelWriter:
             DualFormerError: if none of the videos can be read.
         """
         engine, listed = self.teacher.engine, self.listed
-        views = replace(engine.config.data.validation, num_clips=1, num_crops=1)
-        plan = view_plan(engine.config.data, views)
+        one_view = replace(engine.config.data.validation, num_clips=1, num_crops=1)
+        read = partial(_read_views, engine.config.data, one_view)
         chosen = _spread(len(listed), VIDEOS_TO_VERIFY)
         right = scored = 0
         failure = ""
-        for outcome in pool.imap(partial(_read_views, plan), [self._job(index) for index in chosen]):
+        for outcome in pool.imap(read, [self._job(index) for index in chosen]):
             if outcome.error is not None:
                 failure = f"{outcome.item.path!r}: {outcome.reason}"
                 continue
@@ -381,8 +381,8 @@ class _Statistics:
         return _Statistics(dict(sorted(best.items())), self.tokens + other.tokens, self.agreeing + other.agreeing)
 
 
-def _read_views(plan: ViewPlan, job: LabelJob) -> VideoViews:
-    return read_views(job.path, plan, start=job.start, num_frames=job.num_frames)
+def _read_views(data: DataConfig, views: ViewsConfig, job: LabelJob) -> VideoViews:
+    return read_views(job.path, data, views, start=job.start, num_frames=job.num_frames)
 
 
 def _spread(total: int, number: int) -> list[int]:

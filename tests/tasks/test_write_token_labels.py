@@ -257,8 +257,12 @@ def test_parts_of_files_are_labelled_and_tried_as_parts(monkeypatch: pytest.Monk
     job = LabelWriter._job(writer, 0)
     assert job == LabelJob(0, "/videos/a.mp4", 30, 20)
     monkeypatch.setattr(write_token_labels, "read_views", lambda *given, **named: (given, named))
-    plan: Any = "a plan"
-    assert write_token_labels._read_views(plan, job) == (("/videos/a.mp4", plan), {"start": 30, "num_frames": 20})
+    data: Any = "settings"
+    views: Any = "one view"
+    assert write_token_labels._read_views(data, views, job) == (
+        ("/videos/a.mp4", data, views),
+        {"start": 30, "num_frames": 20},
+    )
 
 
 def test_a_token_has_its_best_logits_each_with_its_class() -> None:

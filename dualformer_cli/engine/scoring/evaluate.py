@@ -11,10 +11,10 @@ from functools import partial
 
 import numpy as np
 
-from dualformer_cli.config.schema import DataConfig
+from dualformer_cli.config.schema import DataConfig, ViewsConfig
 from dualformer_cli.data.clips.augment import Pairs
 from dualformer_cli.data.clips.loader import IndexCache
-from dualformer_cli.data.clips.views import VideoViews, ViewPlan, read_views
+from dualformer_cli.data.clips.views import VideoViews, read_views
 from dualformer_cli.data.datasets.catalogue import flip_labels
 from dualformer_cli.data.lists.manifest import load_class_names, read_manifest
 from dualformer_cli.data.lists.matching import match_classes
@@ -167,7 +167,8 @@ def _flip_pairs(classes: str | None, configured: Sequence[str] | None, names: Se
 def evaluate(
     scorer: Scorer,
     listed: LabelledList,
-    plan: ViewPlan,
+    data: DataConfig,
+    views: ViewsConfig,
     pool: WorkerPool,
     ranks: Ranks,
     *,
@@ -179,7 +180,8 @@ def evaluate(
     Args:
         scorer: the model.
         listed: the videos.
-        plan: how each is cut into views.
+        data: how each is opened, and what a clip is.
+        views: how each is cut into views.
         pool: this rank's worker processes.
         ranks: video i belongs to rank i modulo their number.
         on_video: told about this rank's videos as they are done.
@@ -191,7 +193,8 @@ def evaluate(
     """
     records = []
     indexes = IndexCache() if indexes is None else indexes
-    for record in _score(scorer, listed, plan, pool, range(ranks.rank, len(listed), ranks.world_size), indexes):
+    own = range(ranks.rank, len(listed), ranks.world_size)
+    for record in _score(scorer, listed, data, views, pool, own, indexes):
         on_video(record)
         records.append(record)
     return sorted((record for part in gather_objects(records) for record in part), key=lambda record: record.index)
@@ -200,14 +203,15 @@ def evaluate(
 def _score(
     scorer: Scorer,
     listed: LabelledList,
-    plan: ViewPlan,
+    data: DataConfig,
+    views: ViewsConfig,
     pool: WorkerPool,
     indices: Sequence[int],
     indexes: IndexCache,
 ) -> Iterator[VideoRecord]:
     parts = ((i, listed.files[i], listed.samples[i]) for i in indices)
     jobs = ((i, file, sample.start, sample.num_frames, indexes.get(file)) for i, file, sample in parts)
-    for outcome in pool.imap(partial(_read, plan), jobs):
+    for outcome in pool.imap(partial(_read, data, views), jobs):
         index, file, *_ = outcome.item
         record = partial(VideoRecord, index, listed.samples[index].path, listed.labels[index])
         if outcome.error is not None:
@@ -221,9 +225,9 @@ def _score(
             yield record("scored", None, scores.astype(np.float32))
 
 
-def _read(plan: ViewPlan, job: tuple[int, str, int, int | None, FileIndex | None]) -> VideoViews:
+def _read(data: DataConfig, views: ViewsConfig, job: tuple[int, str, int, int | None, FileIndex | None]) -> VideoViews:
     _, file, start, num_frames, index = job
-    return read_views(file, plan, start=start, num_frames=num_frames, index=index)
+    return read_views(file, data, views, start=start, num_frames=num_frames, index=index)
 
 
 def _bucket(file: str, error: Exception) -> Bucket:

@@ -35,7 +35,7 @@ from dualformer_cli.data.clips.loader import Batch, BatchPlan, IndexCache, Order
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.documents.base import to_json
-from dualformer_cli.engine.build import build_model, train_plan, view_plan
+from dualformer_cli.engine.build import build_model, train_plan
 from dualformer_cli.engine.parallel.distributed import (
     Ranks,
     RanksLost,
@@ -494,8 +494,8 @@ class Trainer:
             multi_label=self.config.data.multi_label,
             autocast=None if self.precision == "fp32" else dtype_of(self.precision),
         )
-        plan = view_plan(self.config.data, self.config.data.validation)
-        records = evaluate(scorer, self.validation_list, plan, pool, self.ranks, indexes=self.indexes)
+        data = self.config.data
+        records = evaluate(scorer, self.validation_list, data, data.validation, pool, self.ranks, indexes=self.indexes)
         for record in records:
             if record.reason is not None and self.ranks.is_main:
                 _LOGGER.warning("not scored: %r: %s", record.path, record.reason)

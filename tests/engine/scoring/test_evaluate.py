@@ -23,7 +23,7 @@ from dualformer_cli.data.clips.loader import IndexCache
 from dualformer_cli.data.datasets.catalogue import flip_labels
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.documents.base import to_json
-from dualformer_cli.engine.build import build_model, view_plan
+from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.distributed import Ranks
 from dualformer_cli.engine.scoring.dump import Dump, read_dump
 from dualformer_cli.engine.scoring.evaluate import evaluate, open_list
@@ -48,8 +48,7 @@ def evaluate_list(toy_preset: Path, one_thread: None, here_pool: Any) -> Callabl
 
     def run(source: Path, class_names: list[str] | None = None, **options: Any) -> Any:
         listed = open_list(config.data, str(source), class_names=NAMES if class_names is None else class_names)
-        plan = view_plan(config.data, config.data.test)
-        return listed, evaluate(scorer, listed, plan, here_pool(), alone, **options)
+        return listed, evaluate(scorer, listed, config.data, config.data.test, here_pool(), alone, **options)
 
     return run
 
@@ -282,7 +281,7 @@ def test_scores_that_are_not_numbers_stop_the_evaluation(
     scorer: Any = SimpleNamespace(score=lambda clips: (np.full((len(clips), 4), math.nan), None))
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
     with pytest.raises(DualFormerError, match=r"dark 000.mp4': the scores are not numbers; try --precision fp32"):
-        evaluate(scorer, listed, view_plan(config.data, config.data.test), here_pool(), alone)
+        evaluate(scorer, listed, config.data, config.data.test, here_pool(), alone)
 
 
 def test_several_labels_give_mean_average_precision(tmp_path: Path) -> None:

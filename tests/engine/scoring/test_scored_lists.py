@@ -14,7 +14,6 @@ import torch
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.documents.base import to_json
-from dualformer_cli.engine.build import view_plan
 from dualformer_cli.engine.parallel.distributed import Ranks
 from dualformer_cli.engine.scoring import evaluate as module
 from dualformer_cli.engine.scoring.dump import Dump
@@ -109,7 +108,7 @@ def score_list(toy_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: py
         (tmp_path / "list.csv").write_text(text)
         reads: list[Any] = []
 
-        def read_views(path: str, plan: Any, *, start: int, num_frames: int | None, index: Any) -> Any:
+        def read_views(path: str, data: Any, views: Any, *, start: int, num_frames: int | None, index: Any) -> Any:
             reads.append((Path(path).name, start, num_frames))
             return SimpleNamespace(clips=int(Path(path).stem), index=None)
 
@@ -119,8 +118,7 @@ def score_list(toy_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: py
         scorer: Any = SimpleNamespace(score=lambda number: (np.full((1, 2), number / 8), None))
         listed = open_list(config.data, str(tmp_path / "list.csv"), class_names=NAMES)
         place = Ranks(rank=rank, local_rank=rank, world_size=world_size, device=torch.device("cpu"))
-        plan = view_plan(config.data, config.data.test)
-        return evaluate(scorer, listed, plan, here_pool(), place), reads
+        return evaluate(scorer, listed, config.data, config.data.test, here_pool(), place), reads
 
     return run
 

@@ -94,9 +94,9 @@ def validations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What every validation is given; the model's state as it is then."""
     seen: list[Any] = []
 
-    def evaluate(scorer: Any, listed: Any, plan: Any, pool: Any, ranks: Any, **_: Any) -> list[VideoRecord]:
+    def evaluate(scorer: Any, listed: Any, data: Any, views: Any, pool: Any, ranks: Any, **_: Any) -> list[VideoRecord]:
         state = {name: value.detach().clone() for name, value in scorer.model.state_dict().items()}
-        seen.append(SimpleNamespace(scorer=scorer, plan=plan, state=state, was_training=scorer.model.training))
+        seen.append(SimpleNamespace(scorer=scorer, views=views, state=state, was_training=scorer.model.training))
         scores = np.array([[0.7, 0.1, 0.1, 0.1]], np.float32)
         return [VideoRecord(i, f"{i}.mp4", listed.labels[i], "scored", None, scores) for i in range(len(listed))]
 
@@ -167,7 +167,7 @@ def test_validation_is_of_the_average_and_in_the_ways_that_the_configuration_say
         assert torch.equal(found.state[name], value), name
     raw = trainer.model.state_dict()
     assert not torch.equal(raw["classifier.weight"], found.state["classifier.weight"])
-    assert (found.plan.num_clips, found.plan.num_crops, found.plan.short_side) == (3, 1, 64)
+    assert (found.views.num_clips, found.views.num_crops, found.views.short_side) == (3, 1, 64)
     assert tuple(found.scorer.mean) == (123.675, 116.28, 103.53)
     assert tuple(found.scorer.std) == (58.395, 57.12, 57.375)
     assert (found.scorer.autocast, found.scorer.multi_label) == (torch.bfloat16, False)
