@@ -7,7 +7,8 @@ from math import prod
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import RunConfig, Size3
 from dualformer_cli.data.camera_motion.rendering import RenderPlan
-from dualformer_cli.data.clips.augment import Pairs, TrainPlan
+from dualformer_cli.data.clips.augment import TrainPlan
+from dualformer_cli.data.lists.samples import Pairs
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import config_of, read_checkpoint
 

@@ -19,10 +19,12 @@ from dualformer_cli.data.clips.transforms import FrameTransform
 from dualformer_cli.data.clips.views import VideoViews, read_views
 from dualformer_cli.data.fetch.fetch import published_weights
 from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.data.lists.model_labels import open_list
+from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.engine.build import build_model, first_activation
 from dualformer_cli.engine.parallel.distributed import Ranks, dtype_of, pick_device, pick_precision
 from dualformer_cli.engine.scoring.dump import Dump
-from dualformer_cli.engine.scoring.evaluate import LabelledList, evaluate, open_list
+from dualformer_cli.engine.scoring.evaluate import evaluate
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.video_scores import LiveScores, Prediction, VideoScores, failure, top

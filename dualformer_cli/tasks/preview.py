@@ -13,8 +13,8 @@ from dualformer_cli.data.clips.augment import mix_batch, one_hot, random_erasing
 from dualformer_cli.data.clips.loader import BatchPlan, epoch_order, training_steps
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.datasets.catalogue import flip_labels
+from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.engine.build import train_plan
-from dualformer_cli.engine.scoring.evaluate import open_list
 from dualformer_cli.errors import ConfigError, DualFormerError
 from dualformer_cli.system.workers import WorkerPool
 

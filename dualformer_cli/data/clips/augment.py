@@ -25,10 +25,10 @@ from dualformer_cli.data.clips import sampling
 from dualformer_cli.data.clips.sampling import Indices
 from dualformer_cli.data.clips.transforms import ANTIALIAS_ABOVE, Box, Frames, resize_and_cut, resized_size
 from dualformer_cli.data.clips.views import check_video, part_length
+from dualformer_cli.data.lists.samples import Pairs
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.reader import FileIndex, VideoInfo
 
-Pairs = tuple[tuple[int, int], ...]
 Flags = npt.NDArray[np.bool_]
 Fractions = npt.NDArray[np.float64]
 

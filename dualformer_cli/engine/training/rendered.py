@@ -10,8 +10,7 @@ from dualformer_cli.data.camera_motion.files import Settings
 from dualformer_cli.data.camera_motion.paths import FLIP_PAIRS
 from dualformer_cli.data.camera_motion.rendering import RENDERED, RenderPlan, picture_files
 from dualformer_cli.data.camera_motion.scenes import CLASSES
-from dualformer_cli.data.lists.samples import Sample
-from dualformer_cli.engine.scoring.evaluate import LabelledList
+from dualformer_cli.data.lists.samples import LabelledList, Sample
 from dualformer_cli.errors import ConfigError
 
 

@@ -34,6 +34,8 @@ from dualformer_cli.data.clips.augment import TrainPlan, mix_batch, one_hot, ran
 from dualformer_cli.data.clips.loader import Batch, BatchPlan, IndexCache, Order, epoch_order, training_steps
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.data.lists.model_labels import open_list
+from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.build import build_model, train_plan
 from dualformer_cli.engine.parallel.distributed import (
@@ -49,7 +51,7 @@ from dualformer_cli.engine.parallel.distributed import (
     sum_over_ranks,
 )
 from dualformer_cli.engine.parallel.upload import upload
-from dualformer_cli.engine.scoring.evaluate import LabelledList, evaluate, open_list
+from dualformer_cli.engine.scoring.evaluate import evaluate
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.engine.training.checkpoint import CheckpointFolder

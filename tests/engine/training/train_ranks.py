@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from dualformer_cli.config.load import load_config
+from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.distributed import Ranks, init_ranks
-from dualformer_cli.engine.scoring.evaluate import evaluate, open_list
+from dualformer_cli.engine.scoring.evaluate import evaluate
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.engine.training import trainer as trainer_module
