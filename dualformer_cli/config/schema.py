@@ -16,6 +16,9 @@ from dualformer_cli.errors import ConfigError
 _FRAME_NAME = re.compile(r"[^{}%]*(\{:?[0-9]*d?\}|%[0-9]*d)[^{}%]*\.(jpe?g|png|bmp|webp|tiff?|ppm)", re.IGNORECASE)
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
+RENDERED = "render:camera-motion"
+"""Name of the training list whose clips are rendered while a network trains on them."""
+
 Size3 = tuple[int, int, int]
 """Tokens or pixels along (time, height, width)."""
 

@@ -6,9 +6,6 @@ from math import prod
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import RunConfig, Size3
-from dualformer_cli.data.camera_motion.rendering import RenderPlan
-from dualformer_cli.data.clips.augment import TrainPlan
-from dualformer_cli.data.lists.samples import Pairs
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import config_of, read_checkpoint
 
@@ -59,34 +56,6 @@ def first_activation(config: RunConfig) -> int:
     data, patch = config.data, config.model.patch_sizes[0]
     pixels = data.clip.num_frames * data.crop_size**2
     return pixels // prod(patch) * config.model.embed_dims[0]
-
-
-def train_plan(config: RunConfig, flip_pairs: Pairs, *, render: RenderPlan | None = None) -> TrainPlan:
-    """How videos are cut into random clips, or with `render` clips are rendered.
-
-    `flip_pairs` are the classes that a mirror turns into each other.
-    """
-    data, train = config.data, config.train
-    return TrainPlan(
-        num_frames=data.clip.num_frames,
-        frame_interval=data.clip.frame_interval,
-        sampling=data.clip.sampling,
-        short_side=data.train.short_side,
-        crop_size=data.crop_size,
-        area=data.train.area,
-        aspect=data.train.aspect,
-        flip=data.train.flip,
-        antialias=data.antialias,
-        min_frames=data.min_frames,
-        decoder=data.decoder,
-        frame_rate=data.frame_rate,
-        frame_name=data.frame_name,
-        rand_augment_ops=train.rand_augment_ops,
-        rand_augment_magnitude=train.rand_augment_magnitude,
-        repeats=train.repeats,
-        flip_labels=flip_pairs,
-        render=render,
-    )
 
 
 def config_inside(weights: str) -> str | None:

@@ -19,8 +19,7 @@ import numpy.typing as npt
 import torch
 
 from dualformer_cli.config.load import ResolvedConfig
-from dualformer_cli.config.schema import DataConfig, ViewsConfig
-from dualformer_cli.data.camera_motion.rendering import RENDERED
+from dualformer_cli.config.schema import RENDERED, DataConfig, ViewsConfig
 from dualformer_cli.data.clips.loader import Batch
 from dualformer_cli.data.clips.transforms import Frames
 from dualformer_cli.data.clips.views import VideoViews, read_views

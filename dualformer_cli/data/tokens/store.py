@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dualformer_cli.data.clips import sampling
-from dualformer_cli.data.clips.augment import Fractions
 from dualformer_cli.data.clips.sampling import Indices
+from dualformer_cli.data.clips.source import Fractions
 from dualformer_cli.data.clips.transforms import Box, Frames, resize_frame, resized_size
 from dualformer_cli.data.clips.views import check_video, part_length
 from dualformer_cli.errors import DualFormerError, VideoError

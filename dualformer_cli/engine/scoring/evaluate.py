@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from dualformer_cli.config.schema import DataConfig, ViewsConfig
-from dualformer_cli.data.clips.loader import IndexCache
+from dualformer_cli.data.clips.index_cache import IndexCache
 from dualformer_cli.data.clips.views import VideoViews, read_views
 from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.documents.evaluate import Bucket

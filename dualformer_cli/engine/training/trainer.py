@@ -28,16 +28,19 @@ from torch import Tensor
 
 from dualformer_cli.config.load import ResolvedConfig, to_yaml
 from dualformer_cli.config.metric_table import best_metrics, is_better
-from dualformer_cli.config.schema import RunConfig, TrainConfig
-from dualformer_cli.data.camera_motion.rendering import RENDERED, RenderPlan
-from dualformer_cli.data.clips.augment import TrainPlan, mix_batch, one_hot, random_erasing, swap_flipped_labels
-from dualformer_cli.data.clips.loader import Batch, BatchPlan, IndexCache, Order, epoch_order, training_steps
+from dualformer_cli.config.schema import RENDERED, RunConfig, TrainConfig
+from dualformer_cli.data.camera_motion.rendering import RenderedClips, check_rendering, picture_files, rendered_list
+from dualformer_cli.data.clips.augment_batch import augment_batch, one_hot, swap_flipped_labels
+from dualformer_cli.data.clips.index_cache import IndexCache
+from dualformer_cli.data.clips.loader import Batch, BatchPlan, Order, epoch_order, training_steps
+from dualformer_cli.data.clips.source import ClipSource
+from dualformer_cli.data.clips.training_clips import VideoClips
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.documents.base import to_json
-from dualformer_cli.engine.build import build_model, train_plan
+from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.distributed import (
     Ranks,
     RanksLost,
@@ -65,7 +68,6 @@ from dualformer_cli.engine.training.optim import (
     set_learning_rate,
     train_mode,
 )
-from dualformer_cli.engine.training.rendered import check_rendering, render_plan, rendered_list, rendered_pictures
 from dualformer_cli.engine.training.token_labels import open_token_labels
 from dualformer_cli.errors import ConfigError, DualFormerError
 from dualformer_cli.system.workers import WorkerPool
@@ -145,9 +147,9 @@ class Trainer:
         on_event: Callable[[Event], None] = lambda event: None,
     ) -> None:
         self.ranks, self.output, self.on_event = ranks, output, on_event
-        check_rendering(resolved.config)
+        check_rendering(resolved.config.data, resolved.config.train)
         is_rendered = resolved.config.data.train_list == RENDERED
-        self.pictures = rendered_pictures(resolved.config.data) if is_rendered else ()
+        self.pictures = picture_files(resolved.config.data.render.pictures) if is_rendered else ()
         self.train_list, self.config = open_training_list(resolved, self.pictures)
         _require_classes(self.train_list)
         self.validation_list = self._validation_list()
@@ -302,16 +304,13 @@ class Trainer:
 
     def _steps(self, pool: WorkerPool, order: Order) -> Iterator[list[Batch]]:
         return training_steps(
-            self.train_list.samples,
-            self.train_list.files,
-            self._train_plan(),
+            self._clips(),
             self.batches,
             pool,
             order=order,
             seed=self.config.runtime.seed,
             epoch=self.epoch,
             first_step=self.step_in_epoch,
-            indexes=self.indexes,
             pin_memory=self.ranks.device.type == "cuda",
         )
 
@@ -389,12 +388,7 @@ class Trainer:
         if device.type == "cpu":
             self._spent_clips = clips  # by the next pass this one has gone backward
         targets = upload(self._targets(batch), device)
-        if train.random_erasing:
-            clips = random_erasing(clips, train.random_erasing, rng)
-        if train.mixup_alpha or train.cutmix_alpha:
-            clips, targets = mix_batch(
-                clips, targets, mixup_alpha=train.mixup_alpha, cutmix_alpha=train.cutmix_alpha, rng=rng
-            )
+        clips, targets = augment_batch(clips, targets, train, rng)
         with torch.autocast(device.type, dtype_of(self.precision), enabled=self.precision != "fp32"):
             has_motion = batch.motion is not None and self.model.motion_heads is not None
             outputs = self.forward_motion(clips) if has_motion else self.forward(clips)
@@ -597,20 +591,17 @@ class Trainer:
         of = f"the training list {self.train_list.source!r}"
         return open_list(self.config.data, source, class_names=self.train_list.class_names, of=of)
 
-    def _train_plan(self) -> TrainPlan:
-        return train_plan(self.config, self.train_list.flip_pairs, render=self._render_plan())
-
-    def _render_plan(self) -> RenderPlan | None:
-        """How clips are rendered in this epoch, or None where the list has videos."""
-        if self.train_list.source != RENDERED:
-            return None
-        return render_plan(self.config.data, files=self.pictures, epoch=self.epoch)
+    def _clips(self) -> ClipSource:
+        """Return what this epoch takes its clips from."""
+        if self.train_list.source == RENDERED:
+            return RenderedClips(data=self.config.data, pictures=self.pictures, epoch=self.epoch)
+        return VideoClips(self.train_list, self.config.data, self.config.train, self.indexes)
 
     def _pool(self) -> WorkerPool:
         return WorkerPool(
             self.config.runtime.num_workers,
             self.config.data.decode_timeout_seconds,
-            preload=["dualformer_cli.data.clips.loader"],
+            preload=["dualformer_cli.data.clips.training_clips", type(self._clips()).__module__],
         )
 
     def _report(self, losses: Mapping[str, float | None], lr: float, count: int, *, waited: float, took: float) -> None:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualformer_cli.data.clips.augment import Box
+from dualformer_cli.data.clips.transforms import Box
 from dualformer_cli.data.tokens.store import (
     Header,
     LabelFolder,

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualformer_cli.config.load import load_config
-from dualformer_cli.data.clips.loader import IndexCache
+from dualformer_cli.data.clips.index_cache import IndexCache
 from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.build import build_model

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dualformer_cli.config.load import load_config
-from dualformer_cli.data.camera_motion.rendering import RENDERED
+from dualformer_cli.config.schema import RENDERED
 from dualformer_cli.data.clips.loader import Batch
 from dualformer_cli.engine.parallel.distributed import FrozenBatchNorm, Ranks
 from dualformer_cli.engine.scoring.records import VideoRecord
@@ -75,10 +75,10 @@ class Data:
         self.unreadable = 0
         self.is_empty = False
 
-    def __call__(self, samples: Any, files: Any, plan: Any, batches: Any, pool: Any, **named: Any) -> Iterator[Any]:
-        self.asked.append(SimpleNamespace(plan=plan, batches=batches, **named))
+    def __call__(self, source: Any, batches: Any, pool: Any, **named: Any) -> Iterator[Any]:
+        self.asked.append(SimpleNamespace(source=source, batches=batches, **named))
         for step in range(named["first_step"], batches.steps_per_epoch):
-            videos = () if self.is_empty else (step % len(samples),)
+            videos = () if self.is_empty else (step % len(source.labels),)
             yield [clips_of(*videos, unreadable=self.unreadable if step == 0 else 0)]
 
 
@@ -419,11 +419,29 @@ def test_videos_that_the_list_calls_broken_are_not_trained_on(make_trainer: Make
 def test_every_epoch_renders_harder_and_other_clips(make_trainer: Make) -> None:
     trainer = make_trainer("data.render.difficulty=0.8", "data.render.easy_epochs=4")
     trainer.train_list = replace(trainer.train_list, source=RENDERED)
-    plans = []
+    sources = []
     for trainer.epoch in range(3):
-        plans.append(trainer._train_plan().render)
-    assert [plan.difficulty for plan in plans] == pytest.approx([0, 0.2, 0.4])
-    assert len({plan.stock for plan in plans}) == 3
+        sources.append(trainer._clips())
+    assert [source.difficulty for source in sources] == pytest.approx([0, 0.2, 0.4])
+    assert [source.epoch for source in sources] == [0, 1, 2]
+
+
+def test_clips_are_cut_as_the_configuration_says(make_trainer: Make, data: Data) -> None:
+    trainer = make_trainer(*SMALL)
+    trainer.run()
+    source = data.asked[0].source
+    assert (source.data, source.train) == (trainer.config.data, trainer.config.train)
+    assert (source.listed, source.indexes) == (trainer.train_list, trainer.indexes)
+
+
+def test_workers_load_the_renderer_only_where_clips_are_rendered(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer_module, "WorkerPool", lambda *_, preload: preload)
+    trainer = make_trainer()
+    assert set(trainer._pool()) == {"dualformer_cli.data.clips.training_clips"}
+    trainer.train_list = replace(trainer.train_list, source=RENDERED)
+    assert "dualformer_cli.data.camera_motion.rendering" in trainer._pool()
 
 
 def test_ranks_but_the_first_write_nothing(make_trainer: Make, data: Data, tmp_path: Path) -> None:
