@@ -15,7 +15,6 @@ from typing import Annotated, Any
 
 import typer
 
-from dualformer_cli import __version__
 from dualformer_cli.commands.download import download
 from dualformer_cli.commands.eval import evaluate
 from dualformer_cli.commands.flops import flops
@@ -26,6 +25,8 @@ from dualformer_cli.commands.prepare import prepare
 from dualformer_cli.commands.tokenlabel import show, write
 from dualformer_cli.commands.train import train
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.disk import is_full
+from dualformer_cli.system.words import printable
 
 _LOGGER = logging.getLogger("dualformer_cli")
 
@@ -80,7 +81,7 @@ def _exit_code() -> int:
         if error.errno == errno.EPIPE and _stdout_is_abandoned():
             _discard_stdout()
             return 141
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             _discard_stdout()
             return _fail(f"{error}; free some space", 1)
         raise
@@ -118,19 +119,14 @@ def _past_typer(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def _one_line(text: str) -> str:
-    """Escape line breaks and all else that could move the cursor: file names are not to be trusted."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
-
-
 def _fail(message: str, code: int) -> int:
-    print(f"dualformer: {_one_line(message)}", file=sys.stderr)
+    print(f"dualformer: {printable(message)}", file=sys.stderr)
     return code
 
 
 class _OneLineFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # logging's name
-        return _one_line(super().formatMessage(record))
+        return printable(super().formatMessage(record))
 
 
 def _log_to_stderr() -> None:
@@ -176,37 +172,31 @@ def _print_version(wanted: bool) -> None:
 
 def _version_lines() -> list[str]:
     """What a bug report needs: our version, Python, torch, devices, decoders, operating system."""
+    from dualformer_cli.system.versions import version_of
+
     return [
-        f"dualformer {__version__}",
-        f"python {platform.python_version()}",
+        *(f"{name} {version_of(name)}" for name in ("dualformer", "python")),
         *_torch_lines(),
-        *(f"{name} {_version_of(name)}" for name in ("av", "decord", "triton", "timm", "numpy")),
+        *(f"{name} {version_of(name)}" for name in ("av", "decord", "triton", "timm", "numpy")),
         platform.platform(),
     ]
 
 
 def _torch_lines() -> list[str]:
+    from dualformer_cli.system.versions import version_of
+
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a missing shared library
-        return [f"torch {_version_of('torch')}, which does not import: {_one_line(str(error))}"]
+        return [f"torch {version_of('torch')}, which does not import: {printable(str(error))}"]
     lines = [
-        f"torch {torch.__version__}, CUDA {torch.version.cuda or 'none'}",
+        f"torch {version_of('torch')}, CUDA {torch.version.cuda or 'none'}",
         f"cpu {torch.get_num_threads()} threads",
     ]
     for index in range(torch.cuda.device_count()):
         gpu = torch.cuda.get_device_properties(index)
         lines.append(f"cuda:{index} {gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, compute {gpu.major}.{gpu.minor}")
     return lines
-
-
-def _version_of(package: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"
 
 
 @app.callback()

@@ -91,7 +91,7 @@ def fall_back(
     """
     if preset is not None or resolved.config.weights is not None:
         return resolved, None
-    from dualformer_cli.data.fetch.fetch import shipped_weights, weights_within_reach
+    from dualformer_cli.data.fetch.weights import shipped_weights, weights_within_reach
     from dualformer_cli.outputs.report import log
 
     try:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from dualformer_cli.commands.download import DATA
 from dualformer_cli.commands.options import JsonOption, OverridesOption, PresetOption, VerboseOption, resolve
 from dualformer_cli.commands.render import render_camera_motion
 from dualformer_cli.errors import DualFormerError, nearest
@@ -191,11 +190,12 @@ def prepare(
         raise typer.BadParameter("choose one of --transcode and --frames", param_hint="--transcode")
     if overrides and show is None:
         raise typer.BadParameter("--preset and --set say how clips are drawn: give --show too", param_hint="--set")
+    from dualformer_cli.data.datasets.files_on_disk import DATA
     from dualformer_cli.data.lists.folders import LAYOUTS, read_folder
     from dualformer_cli.data.lists.labelled_lists import read_lists
     from dualformer_cli.data.lists.splits import parse_shares
     from dualformer_cli.data.prepare.preparation import Plan
-    from dualformer_cli.system.workers import usable_cores
+    from dualformer_cli.system.threads import usable_cores
 
     if layout not in LAYOUTS:
         raise typer.BadParameter(f"{layout!r} is none of {', '.join(LAYOUTS)}", param_hint="--layout")

@@ -32,7 +32,8 @@ def render_camera_motion(
     """
     from dualformer_cli.data.camera_motion.files import Settings, estimate, find_sources, plan, render_all
     from dualformer_cli.outputs.report import Progress, print_json
-    from dualformer_cli.system.workers import usable_cores
+    from dualformer_cli.system.threads import usable_cores
+    from dualformer_cli.system.words import size_in_words
 
     root, count, num_workers = root or DEFAULT_ROOT, count or DEFAULT_COUNT, num_workers or usable_cores()
     settings = Settings(seed=seed, num_frames=num_frames, difficulty=difficulty, pictures=find_sources(pictures))
@@ -43,7 +44,7 @@ def render_camera_motion(
             return
         typer.echo(
             f"{needed.root}: would render {needed.missing} of {sum(needed.clips.values())} clips, "
-            f"about {needed.num_bytes / 1e6:.0f} MB, in about {needed.seconds:.0f} s with {num_workers} processes"
+            f"about {size_in_words(needed.num_bytes)}, in about {needed.seconds:.0f} s with {num_workers} processes"
         )
         return
     with Progress("render", total=len(plan(count))) as progress:
@@ -61,4 +62,4 @@ def render_camera_motion(
     for split, path in summary.lists.items():
         typer.echo(f"{split}: {summary.clips[split]} clips, {path}")
     total = sum(summary.clips.values())
-    typer.echo(f"{summary.rendered} of {total} clips rendered now, {summary.num_bytes / 1e6:.0f} MB in all")
+    typer.echo(f"{summary.rendered} of {total} clips rendered now, {size_in_words(summary.num_bytes)} in all")

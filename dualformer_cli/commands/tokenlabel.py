@@ -170,7 +170,7 @@ def write(
 def _check(writer: LabelWriter, pool: WorkerPool) -> dict[str, Any]:
     """Try the teacher and look at the disk, on rank 0, before anything is written."""
     from dualformer_cli.outputs.report import log
-    from dualformer_cli.outputs.tokens import mebibytes
+    from dualformer_cli.system.words import size_in_words
     from dualformer_cli.tasks.write_token_labels import CHANCE
 
     verified = writer.verify(pool)
@@ -182,7 +182,7 @@ def _check(writer: LabelWriter, pool: WorkerPool) -> dict[str, Any]:
         )
     estimate = writer.estimate(pool)
     log(
-        f"the labels will take {mebibytes(estimate.bytes)}"
+        f"the labels will take {size_in_words(estimate.bytes)}"
         + (f" (give or take {2 * estimate.standard_error / estimate.bytes:.0%})" if estimate.standard_error else "")
     )
     writer.check_space(estimate)

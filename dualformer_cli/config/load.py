@@ -1,25 +1,23 @@
 """Presets, `--set`, environment and flags become one RunConfig, and a RunConfig becomes YAML again.
 
-YAML is read as a tree of nodes and never constructed: each scalar is parsed by the type of its key in `schema.py`, so
-that YAML 1.1's own guesses (1e-3 is text, no is false, 010 is 8) do not apply.
+Each value is parsed by the type of its key in `schema.py`.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from functools import cache
-from math import inf, isfinite
+from math import inf
 from pathlib import Path
-from types import UnionType
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_origin, get_type_hints
 
 from dualformer_cli.config.schema import RunConfig
+from dualformer_cli.config.typed_yaml import Document, Plain, checked, shown
 from dualformer_cli.errors import ConfigError, nearest
+from dualformer_cli.system.words import printable
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -34,13 +32,6 @@ RESERVED_VARIABLES = ("DUALFORMER_CACHE", "DUALFORMER_OFFLINE")
 """Variables of the tool that are not keys."""
 MAX_PRESET_BYTES = 64 * 1024
 """A larger file is refused unread; the shipped presets have about 1 KiB."""
-
-_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,99})")
-_BOOLEANS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-_YAML_TAGS = {  # those that YAML gives by itself
-    f"tag:yaml.org,2002:{name}"
-    for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge", "seq", "map")
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +58,9 @@ def load_config(
     Args:
         preset: a shipped preset's name, or the path of a YAML file; None takes the schema's defaults.
         overrides: the texts of `--set`, each "dotted.key=value"; of two for one key the last wins.
-        flags: dotted key to a value of the key's own type.
-        environ: environment variables; the process's own when None.
-        text: the preset's YAML, where it is not in a file of its own but in a checkpoint; `preset` then names it.
+        flags: dotted key to a value of the key's type.
+        environ: environment variables; those of the process when None.
+        text: the preset's YAML, where it is not in a file but in a checkpoint; `preset` then names it.
 
     Raises:
         ConfigError: an unknown preset or key, or a value that is not allowed.
@@ -140,105 +131,6 @@ def _require_key(key: str, place: str) -> None:
     raise ConfigError(f"{key}: unknown key; {hint} (from {place})")
 
 
-class _Plain(str):
-    """A scalar without quotes, whose type is its key's to decide."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return str(self) if self.isprintable() and self else super().__repr__()
-
-
-class _MismatchError(Exception):
-    """A value that is not of its key's type."""
-
-
-def _parse(value: object, annotation: Any) -> Any:
-    """Return `value` as the annotated type. Text is parsed only when it is _Plain; quoted text stays text."""
-    kind, arguments = get_origin(annotation), get_args(annotation)
-    if kind in (Union, UnionType):
-        (inner,) = (argument for argument in arguments if argument is not type(None))
-        return None if _is_null(value) else _parse(value, inner)
-    if kind is Literal:
-        return _parse_literal(value, arguments)
-    if kind is tuple:
-        return _parse_tuple(value, arguments)
-    return {bool: _parse_bool, int: _parse_int, float: _parse_float, str: _parse_str}[annotation](value)
-
-
-def _is_null(value: object) -> bool:
-    return value is None or (isinstance(value, _Plain) and value.lower() in ("", "~", "null"))
-
-
-def _parse_literal(value: object, allowed: tuple[object, ...]) -> object:
-    for option in allowed:
-        if str(option) == value if isinstance(value, _Plain) else (type(option), option) == (type(value), value):
-            return option
-    raise _MismatchError
-
-
-def _parse_tuple(value: object, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple):
-        raise _MismatchError
-    inner = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-    if len(inner) != len(value):
-        raise _MismatchError
-    return tuple(_parse(item, annotation) for item, annotation in zip(value, inner, strict=True))
-
-
-def _parse_bool(value: object) -> bool:
-    if isinstance(value, _Plain) and value.lower() in _BOOLEANS:
-        return _BOOLEANS[value.lower()]
-    if isinstance(value, bool):
-        return value
-    raise _MismatchError
-
-
-def _parse_int(value: object) -> int:
-    if isinstance(value, _Plain) and _INTEGER.fullmatch(value):
-        return int(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    raise _MismatchError
-
-
-def _parse_float(value: object) -> float:
-    if isinstance(value, _Plain) or (isinstance(value, int | float) and not isinstance(value, bool)):
-        try:
-            number = float(value)
-        except (ValueError, OverflowError):
-            raise _MismatchError from None
-        if isfinite(number):
-            return number
-    raise _MismatchError
-
-
-def _parse_str(value: object) -> str:
-    if isinstance(value, str) and not _is_null(value):
-        return str(value)
-    raise _MismatchError
-
-
-def _allowed(annotation: Any, *, plural: bool = False) -> str:
-    """Describe a type in words: "a list of 3 numbers"."""
-    kind, arguments = get_origin(annotation), get_args(annotation)
-    if kind in (Union, UnionType):
-        (inner,) = (argument for argument in arguments if argument is not type(None))
-        return f"{_allowed(inner)} or null"
-    if kind is Literal:
-        return f"one of {', '.join(map(str, arguments))}"
-    if kind is tuple:
-        count = "" if arguments[-1] is Ellipsis else f"{len(arguments)} "
-        return f"{'lists' if plural else 'a list'} of {count}{_allowed(arguments[0], plural=True)}"
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[annotation]
-    return words.removeprefix("a ") + "s" if plural else words
-
-
-def _shown(value: object) -> str:
-    text = "nothing" if value == "" and isinstance(value, _Plain) else repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."
-
-
 @dataclass(frozen=True, slots=True)
 class _Setting:
     value: object
@@ -250,12 +142,10 @@ def _setting(key: str, value: object, *, origin: str, place: str | None = None) 
     """Check key and value at once, so that a mistake counts even where something else overrides it."""
     place = place or origin
     _require_key(key, place)
-    annotation = _keys()[key]
     try:
-        return _Setting(_parse(value, annotation), origin, place)
-    except _MismatchError:
-        message = f"{key} must be {_allowed(annotation)}, got {_shown(value)} (from {place})"
-        raise ConfigError(message) from None
+        return _Setting(checked(value, _keys()[key], key), origin, place)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (from {place})") from None
 
 
 def _override_settings(overrides: Sequence[str]) -> dict[str, _Setting]:
@@ -295,10 +185,10 @@ def _value_of_text(key: str, text: str, place: str) -> object:
     """Read a value from a command line or variable: YAML for lists, else the text itself, without outer quotes."""
     text = text.strip()
     if get_origin(_keys().get(key)) is tuple:
-        return _Document(text, f"{key} (from {place})").root_value()
+        return Document(text, f"{key} (from {place})").root_value()
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
         return text[1:-1]
-    return _Plain(text)
+    return Plain(text)
 
 
 def _apply(section: Section, prefix: str, settings: Mapping[str, _Setting]) -> Section:
@@ -337,14 +227,14 @@ def _preset_settings(preset: str) -> dict[str, _Setting]:
         if identity in seen:
             raise ConfigError(f"preset {preset!r} extends itself: {' -> '.join(labels)}; remove one `extends`")
         seen.append(identity)
-        name, own = _Document(_read_text(file, label), label).preset()
-        settings = own | settings
+        name, named = _Preset(_read_text(file, label), label).read()
+        settings = named | settings
     return settings
 
 
 def _text_settings(label: str, text: str) -> dict[str, _Setting]:
-    parent, own = _Document(text, label).preset()
-    return own if parent is None else own | _preset_settings(parent) | own
+    parent, named = _Preset(text, label).read()
+    return named if parent is None else named | _preset_settings(parent) | named
 
 
 def _locate(name: str, folder: Path | None) -> tuple[_File, str, str, Path | None]:
@@ -391,114 +281,58 @@ def _read_text(file: _File, label: str) -> str:
         ) from None
 
 
-class _Document:
-    """One YAML document as text.
-
-    Args:
-        text: the YAML.
-        label: the file, option or variable that it comes from, for messages.
-    """
+class _Preset(Document):
+    """A preset as text: the settings that it names, and the preset that it extends."""
 
     def __init__(self, text: str, label: str) -> None:
-        self._text = text
-        self._label = label
-        self._visited: set[int] = set()
+        super().__init__(text, label)
         self._names: set[str] = set()
         self._settings: dict[str, _Setting] = {}
         self._extends: str | None = None
 
-    def preset(self) -> tuple[str | None, dict[str, _Setting]]:
-        """Read a preset: the name that it extends, and its own settings."""
-        with self._bounded_depth():
-            root = self._compose()
+    def read(self) -> tuple[str | None, dict[str, _Setting]]:
+        """Read a preset: the name that it extends, and the settings in it."""
+        with self.bounded_depth():
+            root = self.compose()
             if root is not None:
                 self._read_section(root, "")
         return self._extends, self._settings
 
-    def root_value(self) -> object:
-        """Read a bare value, such as [1, 2]."""
-        with self._bounded_depth():
-            root = self._compose()
-            return _Plain("") if root is None else self._value(root)
-
-    @contextmanager
-    def _bounded_depth(self) -> Iterator[None]:
-        try:
-            yield
-        except RecursionError:
-            raise self._error(1, "not usable: nested too deeply") from None
-
-    def _error(self, line: int, problem: str) -> ConfigError:
-        return ConfigError(f"{self._label}, line {line}: {problem}")
-
-    def _compose(self) -> Node | None:
-        import yaml  # here, because commands that only show help never need it
-
-        try:
-            return yaml.compose(self._text, Loader=yaml.SafeLoader)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            problem = f"not valid YAML: {error.problem or error.context}"
-            raise self._error(mark.line + 1 if mark else 1, problem) from None
-        except yaml.reader.ReaderError as error:
-            line = self._text.count("\n", 0, error.position) + 1
-            raise self._error(line, f"not valid YAML: character {chr(error.character)!a} is not allowed") from None
-        except (ValueError, OverflowError):  # yaml passes an escape like "\UFFFFFFFF" on to chr()
-            raise self._error(1, "not valid YAML: an escape names no character") from None
-
-    def _visit(self, node: Node) -> None:
-        """Refuse tags and aliases: neither has a use here, and aliases can make a small file huge."""
-        if node.tag not in _YAML_TAGS:
-            raise self._error(node.start_mark.line + 1, f"the tag {node.tag!r} is not allowed in a preset")
-        if id(node) in self._visited:
-            raise self._error(node.start_mark.line + 1, "an alias (*name) is not allowed; write the value again")
-        self._visited.add(id(node))
-
-    def _value(self, node: Node) -> object:
-        import yaml
-
-        self._visit(node)
-        if isinstance(node, yaml.ScalarNode):
-            return node.value if node.style else _Plain(node.value)
-        if isinstance(node, yaml.SequenceNode):
-            return [self._value(item) for item in node.value]
-        raise self._error(node.start_mark.line + 1, "a mapping stands where a value is expected")
-
     def _read_section(self, node: Node, prefix: str) -> None:
         import yaml
 
-        self._visit(node)
+        self.visit(node)
         if isinstance(node, yaml.ScalarNode) and not node.value and not node.style:
             return  # "model:" with nothing below it
         if not isinstance(node, yaml.MappingNode):
             what = f"{prefix.removesuffix('.')} is a section and" if prefix else "a preset"
-            raise self._error(node.start_mark.line + 1, f"{what} must map keys to values")
+            raise self.error(node.start_mark.line + 1, f"{what} must map keys to values")
         for name, value in node.value:
             self._read_entry(name, value, prefix)
 
     def _read_entry(self, name: Node, value: Node, prefix: str) -> None:
         line = name.start_mark.line + 1
-        text = self._value(name)
+        text = self.value(name)
         if not isinstance(text, str):
-            raise self._error(line, f"a key must be a name, got {_shown(text)}")
+            raise self.error(line, f"a key must be a name, got {shown(text)}")
         key = prefix + text
         if key in self._names:
-            raise self._error(line, f"{key} is set twice")
+            raise self.error(line, f"{key} is set twice")
         self._names.add(key)
         if key == "extends":
             self._extends = self._parent(value)
         elif key not in _keys() and _keys_below(key):
             self._read_section(value, f"{key}.")
         else:
-            place = f"{self._label}, line {line}"
+            place = f"{self.label}, line {line}"
             _require_key(key, place)
-            raw = self._value(value)
-            self._settings[key] = _setting(key, raw, origin=f"preset {self._label}", place=place)
+            raw = self.value(value)
+            self._settings[key] = _setting(key, raw, origin=f"preset {self.label}", place=place)
 
     def _parent(self, node: Node) -> str:
-        value = self._value(node)
+        value = self.value(node)
         if not isinstance(value, str) or not value:
-            raise self._error(node.start_mark.line + 1, f"extends must name one preset or file, got {_shown(value)}")
+            raise self.error(node.start_mark.line + 1, f"extends must name one preset or file, got {shown(value)}")
         return str(value)
 
 
@@ -510,7 +344,7 @@ def _yaml_lines(section: object, prefix: str, origins: Mapping[str, str] | None)
             yield f"{indent}{field.name}:"
             yield from _yaml_lines(value, f"{key}.", origins)
         else:
-            comment = f"  # from {_printable(origins[key])}" if origins is not None else ""
+            comment = f"  # from {printable(origins[key])}" if origins is not None else ""
             yield f"{indent}{field.name}: {_yaml_value(value)}{comment}"
 
 
@@ -527,7 +361,3 @@ def _yaml_value(value: object) -> str:
 
 def _as_lists(value: object) -> object:
     return [_as_lists(item) for item in value] if isinstance(value, tuple) else value
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)

@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from dualformer_cli import __version__
 from dualformer_cli.config.load import ResolvedConfig
 from dualformer_cli.config.schema import DataConfig, RunConfig
 from dualformer_cli.data.clips.transforms import FrameTransform
 from dualformer_cli.data.clips.views import VideoViews, read_views
-from dualformer_cli.data.fetch.fetch import published_weights
+from dualformer_cli.data.fetch.weights import published_weights
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.data.lists.samples import LabelledList
@@ -32,6 +31,7 @@ from dualformer_cli.errors import ConfigError, VideoError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import class_names_of, load_weights, read_checkpoint
 from dualformer_cli.system.files import sha256_of
+from dualformer_cli.system.versions import versions
 from dualformer_cli.system.workers import Outcome, WorkerPool
 from dualformer_cli.video.live import LiveSource, mask_credentials
 
@@ -154,7 +154,7 @@ class Engine:
                 "list": listed.source,
                 "root": self.config.data.root,
                 "list_fingerprint": listed.fingerprint,
-                **versions(),
+                **versions("dualformer", "torch"),
             },
         )
 
@@ -270,8 +270,3 @@ def _read_timeline(
         slice(start, start + SEGMENTS_PER_READ) for start in range(SEGMENTS_PER_READ, num_segments, SEGMENTS_PER_READ)
     ]
     yield from pool.imap(partial(read, index=first.value.index), slices)
-
-
-def versions() -> dict[str, str]:
-    """Versions that numbers depend on."""
-    return {"dualformer": __version__, "torch": torch.__version__}

@@ -29,8 +29,8 @@ from dualformer_cli.documents.evaluate import (
     WorstVideo,
 )
 from dualformer_cli.outputs.curves import round_ticks, tick_labels
-from dualformer_cli.outputs.report import printable
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.words import printable
 
 _MOST_ROWS = 200
 """Rows of a list of videos; a page with every video of Kinetics would open in no browser."""

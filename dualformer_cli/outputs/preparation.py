@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
-from dualformer_cli.outputs.report import cells, clock, pad, printable
+from dualformer_cli.outputs.report import cells, clock, pad
+from dualformer_cli.system.words import printable, size_in_words, some_of
 
 _MOST_CLASSES = 40
 _MOST_NAMED = 20
@@ -35,8 +36,8 @@ def print_plan(document: Mapping[str, Any], *, stream: TextIO | None = None) -> 
     if estimate := document.get("estimate"):
         spread = f" (give or take {estimate['give_or_take']:.0%})" if estimate["give_or_take"] else ""
         lines.append(
-            f"would need about {estimate['bytes'] / 1e6:,.1f} MB{spread} "
-            f"of {estimate['free_bytes'] / 1e6:,.0f} MB free, and about {clock(estimate['seconds'])}"
+            f"would need about {size_in_words(estimate['bytes'])}{spread} "
+            f"of {size_in_words(estimate['free_bytes'])} free, and about {clock(estimate['seconds'])}"
         )
     for line in lines:
         out.write(printable(line, encoding).rstrip() + "\n")
@@ -50,9 +51,7 @@ def start_lines(document: Mapping[str, Any]) -> list[str]:
 def _start(document: Mapping[str, Any]) -> Iterator[str]:
     names = document["classes"]
     missing = sum(split["missing"] for split in document.get("dataset", {"splits": {}})["splits"].values())
-    shown = ", ".join(names[:_MOST_KINDS]) + (
-        f" and {len(names) - _MOST_KINDS} more" if len(names) > _MOST_KINDS else ""
-    )
+    shown = some_of(names, _MOST_KINDS)
     yield f"{document['folder']}: {document['layout']}, {document['videos']} videos, {len(names)} classes ({shown})"
     if missing:
         yield f"note: {missing} annotated videos are not there"
@@ -147,12 +146,11 @@ def _statistics(statistics: Mapping[str, Any]) -> Iterator[str]:
         yield f"frames     {lengths['min']:.0f} to {lengths['max']:.0f}, median {lengths['median']:.0f}"
     yield f"sizes      {_common(statistics['sizes'])}"
     yield f"fps        {_common(statistics['fps'])}"
-    yield f"codecs     {_common(statistics['codecs'])}; {statistics['bytes'] / 1e6:,.1f} MB"
+    yield f"codecs     {_common(statistics['codecs'])}; {size_in_words(statistics['bytes'])}"
 
 
 def _common(counts: Mapping[str, int]) -> str:
-    shown = ", ".join(f"{name} ({count})" for name, count in list(counts.items())[:_MOST_KINDS])
-    return shown + (f" and {len(counts) - _MOST_KINDS} more" if len(counts) > _MOST_KINDS else "")
+    return some_of([f"{name} ({count})" for name, count in counts.items()], _MOST_KINDS)
 
 
 def _broken(document: Mapping[str, Any]) -> Iterator[str]:
@@ -168,16 +166,12 @@ def _same_bytes(document: Mapping[str, Any]) -> Iterator[str]:
     found = document["same_bytes"]
     if found["two_labels"]:
         first, second = found["examples"][0][:2]
-        shown = " and ".join(f"{video['path']} ({_few(video['labels'])})" for video in (first, second))
+        shown = " and ".join(f"{video['path']} ({some_of(video['labels'], 3)})" for video in (first, second))
         count = found["two_labels"]
         more = f"; {count - 1} more such video{'s' if count > 2 else ''}, see prepare.json" if count > 1 else ""
         yield f"same video under two labels: {shown}{more}"
     if count := found["one_label"]:
         yield f"same video {count} file{' is a copy' if count == 1 else 's are copies'} of another with the same label"
-
-
-def _few(labels: Sequence[str]) -> str:
-    return ", ".join(labels[:3]) + (f" and {len(labels) - 3} more" if len(labels) > 3 else "")
 
 
 def _look_alikes(document: Mapping[str, Any]) -> Iterator[str]:

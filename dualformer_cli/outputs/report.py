@@ -13,13 +13,13 @@ import os
 import re
 import sys
 import time
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TextIO
 
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.words import counted, is_unseen, printable
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -28,21 +28,9 @@ if TYPE_CHECKING:
 
 CSV_COLUMNS = ("path", "status", "error", "start_seconds", "end_seconds", "rank", "label", "index", "score")
 
-_UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _PARTIAL_BLOCKS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 _NARROWEST_BAR = 6
 _NARROWEST_LABEL = 10
-
-
-def printable(text: str, encoding: str = "utf-8") -> str:
-    r"""Return `text` on one line, with what a screen would obey or hide written as an escape (newline as ``\n``).
-
-    Control characters, ANSI sequences, text-direction marks, undecodable bytes of file names and characters that
-    `encoding` lacks are escaped; letters of every script, accents and emoji stay.
-    """
-    if not text.isprintable():
-        text = "".join(_escape(char) if unicodedata.category(char) in _UNSEEN_CATEGORIES else char for char in text)
-    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def log(message: str) -> None:
@@ -92,9 +80,9 @@ def print_clip(clip: Mapping[str, Any], *, stream: TextIO | None = None, width: 
 def print_flops(document: Mapping[str, Any], *, stream: TextIO | None = None, width: int | None = None) -> None:
     """Print multiply-adds and parameters, and, when the document holds them, the modules' shares and the latency."""
     screen = _Screen(stream, width)
-    views = _counted(document["views"], "view")
+    views = counted(document["views"], "view")
     facts = [
-        ("model", f"{document['model']}, {_counted(document['num_classes'], 'class', 'classes')}"),
+        ("model", f"{document['model']}, {counted(document['num_classes'], 'class', 'classes')}"),
         ("input", " x ".join(str(side) for side in document["input"])),
         ("multiply-adds", f"{_giga(document['multiply_adds_per_view'])} per view"),
         ("", f"{_giga(document['multiply_adds_per_video'])} per video ({views})"),
@@ -122,7 +110,7 @@ def print_gradcam(document: Mapping[str, Any], *, stream: TextIO | None = None, 
             "layer",
             f"{document['layer']} of {document['preset']}, tokens {grid}, gradient of the {document['gradient_of']}",
         ),
-        ("frames", f"{document['num_frames']} from {_counted(document['num_views'], 'view')}"),
+        ("frames", f"{document['num_frames']} from {counted(document['num_views'], 'view')}"),
     ]
     if (deletion := document.get("deletion")) is not None:
         facts.append(("deletion", f"{deletion['score']:+.3f}: {_verdict(deletion['score'])}"))
@@ -490,18 +478,13 @@ def _print_timeline(screen: _Screen, segments: Sequence[Mapping[str, Any]]) -> N
 
 
 def _video_facts(result: Mapping[str, Any]) -> str:
-    facts = [_counted(result["num_frames"], "frame")]
+    facts = [counted(result["num_frames"], "frame")]
     if result["fps"] is not None:
         facts.append(f"{result['fps']:.4g} fps")
     if (seconds := result["duration_seconds"]) is not None:
         facts.append(f"{seconds:.1f} s" if seconds < 59.95 else clock(seconds))
-    facts.append(_counted(result["views"], "view"))
+    facts.append(counted(result["views"], "view"))
     return ", ".join(facts)
-
-
-def _counted(count: object, one: str, many: str | None = None) -> str:
-    number = f"{count:,}" if isinstance(count, int) else count
-    return f"{number} {one if count == 1 else many or one + 's'}"
 
 
 def _print_facts(screen: _Screen, facts: Sequence[tuple[str, str]]) -> None:
@@ -558,11 +541,7 @@ def _finite(value: object) -> object:
 
 
 def _json_escape(char: str) -> str:
-    return json.dumps(char)[1:-1] if unicodedata.category(char) in _UNSEEN_CATEGORIES else char
-
-
-def _escape(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
+    return json.dumps(char)[1:-1] if is_unseen(char) else char
 
 
 def _csv_rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -581,7 +560,7 @@ def _storable(value: object) -> object:
     """Escape the surrogates in a string that `surrogateescape` cannot turn back into bytes."""
     if not isinstance(value, str):
         return value
-    return re.sub(r"[\ud800-\udc7f\udd00-\udfff]", lambda match: _escape(match[0]), value)
+    return re.sub(r"[\ud800-\udc7f\udd00-\udfff]", lambda match: printable(match[0]), value)
 
 
 def _segments(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

@@ -11,8 +11,8 @@ from typing import Any, TextIO
 from dualformer_cli.config.metric_table import METRICS
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.evaluate import Comparison, Evaluation, MetricValue
-from dualformer_cli.outputs.report import printable
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.words import printable, size_in_words
 
 
 def write_json_lines(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
@@ -65,6 +65,7 @@ def _number(name: str, value: MetricValue) -> str:
 
 def print_preflight(document: Mapping[str, Any], *, stream: TextIO | None = None) -> None:
     """Print what `train --dry-run` measured."""
+    needed, free = (size_in_words(document[key] * 2**30) for key in ("disk_needed_gib", "disk_free_gib"))
     rows = [("start", note) for note in document["notes"]]
     rows += [
         ("classes", str(document["classes"])),
@@ -74,7 +75,7 @@ def print_preflight(document: Mapping[str, Any], *, stream: TextIO | None = None
         ("reading", f"{document['read_clips_per_second']:.1f} clips/s"),
         ("model", f"{document['model_clips_per_second']:.1f} clips/s; limited by {document['limited_by']}"),
         ("time", f"{document['hours']:.1f} hours without validation"),
-        ("disk", f"{document['disk_needed_gib']:.2f} GiB needed, {document['disk_free_gib']:.1f} GiB free"),
+        ("disk", f"{needed} needed, {free} free"),
     ]
     rows += [("warning", warning) for warning in document["warnings"]]
     print_rows(rows, stream)

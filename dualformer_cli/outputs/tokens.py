@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from dualformer_cli.outputs.runs import print_rows
 from dualformer_cli.outputs.video import Frame, font_of, shorten
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.words import size_in_words
 
 _COLOURS = (
     (230, 25, 75),
@@ -188,11 +189,6 @@ def _draw_legend(
         draw.text((left + _LEGEND_WIDTH - _GAP, middle), share, fill=_FAINT, font=font_of(_TEXT), anchor="rm")
 
 
-def mebibytes(count: float) -> str:
-    """A size in MiB, with three digits where it is small."""
-    return f"{count / 2**20:,.1f} MiB" if count >= 10 * 2**20 else f"{count / 2**20:.3g} MiB"
-
-
 def print_tokens(document: Mapping[str, Any], *, stream: TextIO | None = None) -> None:
     """Print what `tokenlabel show` found: the classes of most tokens, and where the picture is."""
     t, h, w = document["grid"]
@@ -206,12 +202,12 @@ def print_labels(document: Mapping[str, Any], *, stream: TextIO | None = None) -
     teacher = document["teacher"]
     rows = [
         ("teacher", f"{teacher['source']}, right on {teacher['right']} of {teacher['videos']} videos"),
-        ("estimated", mebibytes(document["estimated_bytes"])),
+        ("estimated", size_in_words(document["estimated_bytes"])),
     ]
     if "bytes" in document:
         videos, agreement = document["videos"], document["agreement"]
         rows += [
-            ("written", mebibytes(document["bytes"])),
+            ("written", size_in_words(document["bytes"])),
             ("videos", f"{videos['labelled']} labelled of {videos['listed']}"),
             ("clips", f"{document['clips']:,}, {document['tokens']:,} tokens"),
         ]

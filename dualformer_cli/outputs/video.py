@@ -20,8 +20,9 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from PIL import Image, ImageDraw, ImageFont
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.outputs.report import log, printable
+from dualformer_cli.outputs.report import log
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.words import printable
 
 Frame = np.ndarray[Any, np.dtype[np.uint8]]
 """Pixels, shape (H, W, 3), red, green, blue."""

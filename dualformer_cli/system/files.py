@@ -1,4 +1,4 @@
-"""Writing files so that a reader never meets half of one, and telling what is in one."""
+"""Writing files so that a reader never meets half of one, and saying what is in one."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.words import os_reason
 
 
 @contextmanager
@@ -69,7 +70,7 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[str], *, overwrite: 
 
     Args:
         outputs: files to write.
-        inputs: files that must stay as they are; one that does not exist is left for reading it to tell.
+        inputs: files that must stay as they are; one that does not exist is left to whoever reads it.
         overwrite: whether files that exist may be replaced.
 
     Raises:
@@ -93,7 +94,7 @@ def _check_output(path: Path, inputs: set[tuple[int, int]], *, overwrite: bool) 
     except FileNotFoundError:
         return
     except OSError as error:
-        raise DualFormerError(f"{problem}: {(error.strerror or str(error)).lower()}") from None
+        raise DualFormerError(f"{problem}: {os_reason(error)}") from None
     if stat.S_ISDIR(status.st_mode):
         raise DualFormerError(f"{problem}: it is a folder")
     if not stat.S_ISREG(status.st_mode):

@@ -7,7 +7,6 @@ this process, so workers go on while the caller is busy.
 
 from __future__ import annotations
 
-import os
 import pickle
 import queue
 import sys
@@ -21,20 +20,16 @@ from types import TracebackType
 from typing import Any, Generic, TypeVar, cast
 
 from dualformer_cli.errors import DualFormerError, reason_of
-from dualformer_cli.system.worker_process import (
-    ERROR,
-    RESULT,
+from dualformer_cli.system.channel import ERROR, RESULT, pack, unpack_error
+from dualformer_cli.system.launchers import (
     START_SECONDS,
     ForkLauncher,
     SpawnLauncher,
     Worker,
     WorkerStartError,
     describe_exit,
-    heartbeat,
-    initialize,
-    pack,
-    unpack_error,
 )
+from dualformer_cli.system.worker_process import heartbeat, initialize
 
 __all__ = [
     "Outcome",
@@ -43,7 +38,6 @@ __all__ = [
     "WorkerStartError",
     "WorkerTimeout",
     "heartbeat",
-    "usable_cores",
 ]
 
 Item = TypeVar("Item")
@@ -52,11 +46,6 @@ Result = TypeVar("Result")
 _Function = TypeVar("_Function")
 
 _CAN_FORK = sys.platform == "linux"
-
-
-def usable_cores() -> int:
-    """How many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class WorkerTimeout(DualFormerError):  # noqa: N818
@@ -126,6 +115,37 @@ class _Job:
     worker: Worker | None = None
     is_abandoned: bool = False
     is_fault_of_pool: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """For `worker` and `is_abandoned`, so that no worker is killed that has been released."""
+
+    def assign(self, worker: Worker) -> bool:
+        """Note who works on the job, so that it can be stopped; return False if nobody wants the job any more."""
+        with self.lock:
+            if not self.is_abandoned:
+                self.worker = worker
+        return self.worker is not None
+
+    def release(self) -> None:
+        """Note that nobody works on the job any more."""
+        with self.lock:
+            self.worker = None
+
+    def abandon(self) -> None:
+        """Stop work on a job whose result nobody will ask for; nothing happens to one that is done."""
+        with self.lock:
+            self.is_abandoned = True
+            if self.worker is not None:
+                self.worker.kill()
+
+    def finish(self, kind: int, pickled: memoryview, buffers: Sequence[memoryview]) -> None:
+        """Give a worker's reply to whoever waits for it."""
+        try:
+            if kind == RESULT:
+                self.future.set_result(pickle.loads(pickled, buffers=buffers))
+            else:
+                self.future.set_exception(unpack_error(pickled, buffers))
+        except Exception as error:  # of unpickling, which runs the classes' own code
+            self.future.set_exception(TypeError(f"a worker's reply cannot be read: {error}"))
 
     def fail_with_pool(self, error: Exception) -> None:
         """Raise an error that is no item's fault where the caller waits."""
@@ -192,7 +212,7 @@ class WorkerPool:
         self._launcher.interrupt()
         with suppress(queue.Empty):
             while (job := self._jobs.get_nowait()) is not None:
-                job.fail_with_pool(self._closed_error())
+                job.fail_with_pool(_closed_error())
         for _ in self._threads:
             self._jobs.put(None)
         for thread in self._threads:
@@ -240,22 +260,15 @@ class WorkerPool:
                 yield _first_outcome(jobs)
         finally:
             for job in jobs:
-                self._abandon(job)
+                job.abandon()
 
     def _submit(self, function: Callable[[Any], object], item: object) -> _Job:
         job = _Job(item, *pack((_require_importable(function), item)))
         with self._lock:
             if self._is_closed:
-                raise self._closed_error()
+                raise _closed_error()
             self._jobs.put(job)
         return job
-
-    def _abandon(self, job: _Job) -> None:
-        """Stop work on a job whose result nobody will ask for; nothing happens to one that is done."""
-        with self._lock:
-            job.is_abandoned = True
-            if job.worker is not None:
-                job.worker.kill()
 
     def _feed_worker(self) -> None:
         """Body of one thread: job after job to one worker, which is replaced when it dies."""
@@ -268,47 +281,32 @@ class WorkerPool:
             self._end(worker)
 
     def _do(self, job: _Job, worker: Worker | None) -> Worker | None:
-        """Settle the job's future; return the worker for the next job, None if a new one is needed."""
+        """Bring the job to its end; return the worker for the next one, None if a new one is needed."""
         if worker is not None and not worker.channel.is_open():  # killed while it was idle: not this job's doing
             self._end(worker)
             worker = None
         try:
             worker = worker or self._start()
         except Exception as error:  # goes to whoever waits for the job
-            job.fail_with_pool(self._closed_error() if self._is_closed else error)
+            job.fail_with_pool(_closed_error() if self._is_closed else error)
             return None
-        if not self._assign(job, worker):
+        if not job.assign(worker):
             return worker
         try:
             reply = worker.ask(job.pickled, job.buffers, self._timeout_seconds)
         except (EOFError, OSError) as failure:
-            self._release(job)
+            job.release()
             exit_code = self._end(worker)
             if self._is_closed:
-                job.fail_with_pool(self._closed_error())
+                job.fail_with_pool(_closed_error())
             elif isinstance(failure, TimeoutError):
                 job.future.set_exception(WorkerTimeout(job.item, self._timeout_seconds))
             else:
                 job.future.set_exception(WorkerDied(job.item, exit_code))
             return None
-        self._release(job)
-        _settle(job.future, *reply)
+        job.release()
+        job.finish(*reply)
         return worker
-
-    @staticmethod
-    def _closed_error() -> RuntimeError:
-        return RuntimeError("the worker pool was closed")
-
-    def _assign(self, job: _Job, worker: Worker) -> bool:
-        """Note who works on the job, so that it can be stopped; False if nobody wants the job any more."""
-        with self._lock:
-            if not job.is_abandoned:
-                job.worker = worker
-        return job.worker is not None
-
-    def _release(self, job: _Job) -> None:
-        with self._lock:
-            job.worker = None
 
     def _start(self) -> Worker:
         """Start a worker and run its initializer.
@@ -351,6 +349,10 @@ def _require_importable(function: _Function) -> _Function:
     return function
 
 
+def _closed_error() -> RuntimeError:
+    return RuntimeError("the worker pool was closed")
+
+
 def _first_outcome(jobs: deque[_Job]) -> Outcome[Any, Any]:
     """Wait for the first job and take it out."""
     job = jobs[0]
@@ -361,14 +363,3 @@ def _first_outcome(jobs: deque[_Job]) -> Outcome[Any, Any]:
     if job.is_fault_of_pool:
         raise error
     return Outcome.failed(job.item, error)
-
-
-def _settle(future: Future[Any], kind: int, pickled: memoryview, buffers: Sequence[memoryview]) -> None:
-    """Give a worker's reply to whoever waits for it."""
-    try:
-        if kind == RESULT:
-            future.set_result(pickle.loads(pickled, buffers=buffers))
-        else:
-            future.set_exception(unpack_error(pickled, buffers))
-    except Exception as error:  # of unpickling, which runs the classes' own code
-        future.set_exception(TypeError(f"a worker's reply cannot be read: {error}"))

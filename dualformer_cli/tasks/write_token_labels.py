@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -36,11 +35,12 @@ from dualformer_cli.data.tokens.store import (
     read_layout,
     read_whole_frame,
 )
-from dualformer_cli.engine.engine import versions
 from dualformer_cli.engine.parallel.distributed import Ranks, barrier
 from dualformer_cli.engine.training.token_labels import StoredLabels, kept_logits, label_clip, open_teacher
 from dualformer_cli.engine.training.trainer import open_training_list
 from dualformer_cli.errors import ConfigError, DualFormerError, VideoError
+from dualformer_cli.system.disk import lack_of_room
+from dualformer_cli.system.versions import versions
 from dualformer_cli.system.workers import Outcome, WorkerPool
 
 _LOGGER = logging.getLogger(__name__)
@@ -130,7 +130,7 @@ class LabelWriter:
             top_k=kept_logits(self.config),
             class_names=tuple(self.listed.class_names),
             videos_per_shard=videos_per_shard,
-            versions=versions(),
+            versions=versions("dualformer", "torch"),
         )
         self._check_folder()
 
@@ -180,14 +180,10 @@ class LabelWriter:
         Raises:
             DualFormerError: if there is less room than what is still to be written.
         """
-        root = next(path for path in (self.folder.root, *self.folder.root.absolute().parents) if path.exists())
         needed = estimate.bytes + 2 * estimate.standard_error - self.folder.size_bytes() + _SPARE_BYTES
-        free = shutil.disk_usage(root).free
-        if needed > free:
+        if lack := lack_of_room(self.folder.root, needed):
             raise DualFormerError(
-                f"no room for the labels in {str(self.folder.root)!r}: about {needed / 2**30:.2f} GiB are needed, "
-                f"{free / 2**30:.2f} GiB are free; free some space, or keep fewer logits with "
-                "--set train.token_top_k=3"
+                f"no room for the labels: {lack}; free some space, or keep fewer logits with --set train.token_top_k=3"
             )
 
     def write(self, pool: WorkerPool, on_video: Callable[[str], None] = lambda path: None) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import glob
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from dualformer_cli.system.words import natural_key, os_reason
 from dualformer_cli.video.frame_names import holds_frames, is_flow_folder
 from dualformer_cli.video.live import is_live
 
@@ -81,7 +81,7 @@ class _Expansion:
             with open(path, "rb") as file:
                 text = os.fsdecode(file.read())
         except OSError as error:
-            self.complain(name, f"the list {path!r} cannot be read: {_reason(error)}")
+            self.complain(name, f"the list {path!r} cannot be read: {os_reason(error)}")
         else:
             self.add_list(name, text, folder=os.path.dirname(path))
 
@@ -173,11 +173,11 @@ def _matches(pattern: str, complain: Complain) -> Iterator[str]:
     """Yield the files and folders that a pattern matches. The standard `**` would follow links in circles."""
     parts = pattern.split(os.sep)
     if "**" not in parts:
-        yield from sorted(glob.glob(pattern), key=_natural)
+        yield from sorted(glob.glob(pattern), key=natural_key)
         return
     at = parts.index("**")
     before, after = os.sep.join(parts[:at]), os.sep.join(parts[at + 1 :])
-    roots = sorted(glob.glob(before + os.sep), key=_natural) if at else [""]
+    roots = sorted(glob.glob(before + os.sep), key=natural_key) if at else [""]
     for root in roots:
         if not after:
             yield root or os.curdir
@@ -215,12 +215,12 @@ def walk(
                 found = list(scan)
             entries = [(entry.name, _leads_to_folder(entry)) for entry in found if not entry.name.startswith(".")]
         except OSError as error:
-            complain(folder or os.curdir, f"the folder cannot be read: {_reason(error)}")
+            complain(folder or os.curdir, f"the folder cannot be read: {os_reason(error)}")
             continue
         for entry in found:
             if entry.name.startswith("."):
                 on_hidden(entry.path)
-        entries.sort(key=lambda entry: _natural(entry[0]))
+        entries.sort(key=lambda entry: natural_key(entry[0]))
         yield folder, [name for name, is_folder in entries if not is_folder]
         pending.extend(os.path.join(folder, name) for name, is_folder in reversed(entries) if is_folder)
 
@@ -233,15 +233,3 @@ def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
 def is_video_name(name: str) -> bool:
     """Whether a file has the suffix of a video, in any case."""
     return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES
-
-
-def _natural(path: str) -> list[list[tuple[int, int, str]]]:
-    """Return a sort key by which clip2 comes before clip10, folder by folder; equal numbers go by their spelling."""
-    return [
-        [(0, int(piece), piece) if piece.isdecimal() else (1, 0, piece) for piece in re.findall(r"\d+|\D+", name)]
-        for name in path.split(os.sep)
-    ]
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

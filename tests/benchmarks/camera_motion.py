@@ -24,7 +24,8 @@ from dualformer_cli.config.load import load_config
 from dualformer_cli.data.camera_motion.files import write_h264
 from dualformer_cli.data.camera_motion.scenes import CLASSES, PictureSource, render_clip
 from dualformer_cli.engine.engine import Engine
-from dualformer_cli.system.workers import WorkerPool, usable_cores
+from dualformer_cli.system.threads import usable_cores
+from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.open import open_video
 
 SIZES = ((120, 160), (144, 192), (112, 112), (180, 320), (160, 90))

@@ -37,7 +37,7 @@ from dualformer_cli.app import app
 from dualformer_cli.commands import options as shared_options
 from dualformer_cli.data.clips import sampling
 from dualformer_cli.data.clips.transforms import FrameTransform, normalize
-from dualformer_cli.data.fetch import fetch
+from dualformer_cli.data.fetch import weights
 from dualformer_cli.errors import ConfigError, DownloadError, DualFormerError, WeightsError
 from dualformer_cli.outputs import report
 from dualformer_cli.system import workers
@@ -720,7 +720,7 @@ def two_models(mini_preset: Path, mini_weights: Path, tmp_path: Path, monkeypatc
     shutil.copy(mini_weights, shipped)
     monkeypatch.setattr(sys.modules["dualformer_cli.commands.predict"], "DEFAULT_PRESET", default)
     monkeypatch.setattr(shared_options, "BUILT_IN_PRESET", built_in)
-    monkeypatch.setattr(fetch, "SHIPPED_WEIGHTS", {built_in: str(shipped)})
+    monkeypatch.setattr(weights, "SHIPPED_WEIGHTS", {built_in: str(shipped)})
     entry = {"url": "http://127.0.0.1:9/mini.pth", "file_name": "mini.pth", "browser_url": "b", "minimum_bytes": 1000}
     Path("mirror.yaml").write_text(json.dumps({"weights": {default: entry}}))
     monkeypatch.setenv("DUALFORMER_CATALOGUE", "mirror.yaml")
@@ -776,7 +776,7 @@ def test_a_model_that_was_chosen_is_never_replaced(
 def test_without_a_built_in_model_it_says_why_there_is_none(
     predict: Any, scenes: Path, two_models: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fetch, "SHIPPED_WEIGHTS", {})
+    monkeypatch.setattr(weights, "SHIPPED_WEIGHTS", {})
     result = predict(scenes / "a.mp4", "--offline", options=[])
     assert isinstance(result.exception, DownloadError)
 
@@ -786,7 +786,7 @@ def test_settings_hold_for_the_built_in_model_too(predict: Any, scenes: Path, tw
     assert json.loads(result.stdout)["views"] == "1x1"
 
 
-@pytest.mark.skipif(fetch.shipped_weights("camera-motion") is None, reason="this checkout has no built-in weights")
+@pytest.mark.skipif(weights.shipped_weights("camera-motion") is None, reason="this checkout has no built-in weights")
 def test_a_fresh_machine_without_a_network_is_answered_by_the_built_in_model() -> None:
     result = subprocess.run(
         [sys.executable, "-m", "dualformer_cli", "predict", "--json", "--offline"], capture_output=True, text=True

@@ -172,6 +172,84 @@ def train_on(
     assert document["videos"]["scored"] == len(mini.lists[first.replace("train", "val")])
 
 
+UCF101 = (
+    "Hammering/v_Hammering_g08_c01",
+    "HandStandPushups/v_HandStandPushups_g08_c02",
+    "HammerThrow/v_HammerThrow_g01_c01",
+)
+IDS = "videos_train/{}aaaaaaaaaaa.mp4"
+COPIES: dict[str, tuple[str, list[str], dict[str, tuple[int, int]]]] = {
+    "lower case": ("ucf101", [f"videos/{name.lower()}.avi" for name in UCF101], {"train": (2, 2), "val": (1, 2)}),
+    "upper case": ("ucf101", [f"UCF-101/{name.upper()}.AVI" for name in UCF101], {"train": (2, 2), "val": (1, 2)}),
+    "without class folders": (
+        "ucf101",
+        [f"videos/{name.lower().partition('/')[2]}.avi" for name in UCF101],
+        {"train": (2, 2), "val": (1, 2)},
+    ),
+    "in the folder of another class": (
+        "ucf101",
+        [
+            "videos/" + "/".join([UCF101[2].partition("/")[0].lower(), name.partition("/")[2]]) + ".avi"
+            for name in UCF101
+        ],
+        {"train": (0, 2), "val": (1, 2)},
+    ),
+    "folders of frames": (
+        "ucf101",
+        [f"rawframes/{name.lower()}/{number:05}.jpg" for name in UCF101 for number in range(20)],
+        {"train": (2, 2), "val": (1, 2)},
+    ),
+    "a file that may be of either of two clips": (
+        "kinetics700-2020",
+        [IDS.format(""), "videos_val/bbbbbbbbbbb.mp4"],
+        {"train": (0, 3), "val": (1, 1)},
+    ),
+    "a file that its folder tells from the other clip": (
+        "kinetics700-2020",
+        [IDS.format("zumba/"), "videos_val/bbbbbbbbbbb.mp4"],
+        {"train": (1, 3), "val": (1, 1)},
+    ),
+    "in the folder of another split": (
+        "kinetics700-2020",
+        ["videos_test/bbbbbbbbbbb.mp4", IDS.format("zumba/")],
+        {"train": (1, 3), "val": (0, 1)},
+    ),
+    "two copies": (
+        "kinetics700-2020",
+        ["videos_val/bbbbbbbbbbb.mp4", "videos_val/x/bbbbbbbbbbb_000001_000011.mkv"],
+        {"train": (0, 3), "val": (1, 1)},
+    ),
+}
+"""Dataset, files of a copy, and by the beginning of a split how many of its annotated videos are there."""
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_download_counts_the_videos_of_a_copy_as_prepare_lists_them(
+    copy: str, set_up: Any, invoke: Callable[..., Any], mini_clips: Clips
+) -> None:
+    name, files, expected = COPIES[copy]
+    set_up(name)
+    for file in files:
+        path = Path("data", name, file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(mini_clips.frames[0]["00001.jpg"] if file.endswith(".jpg") else mini_clips.videos[0])
+    result = invoke("download", name, "--only", "annotations", "--json")
+    assert result.exit_code == 0, result.output
+    present = json.loads(result.stdout)["present"][name]
+    result = invoke("prepare", name, "--json", "--dry-run")
+    assert result.exit_code == 0, result.output
+    splits = json.loads(result.stdout)["dataset"]["splits"]
+    for row in present:
+        there = expected.get(row["split"].partition("_")[0])
+        if there is not None:
+            assert (row["present"], row["annotated"]) == there
+            assert len(row["examples"]) == there[1] - there[0]
+            listed = splits[row["split"]]
+            assert (listed["listed"], listed["annotated"]) == there
+            assert listed["missing"] + listed["ambiguous"] == there[1] - there[0]
+    assert {row["split"] for row in present} == set(splits)
+
+
 def test_frames_and_older_lists_of_a_dataset_have_their_published_names(prepared: Any) -> None:
     _, document = prepared("hmdb51", "--frames", "--formats", "rawframe", "--check")
     folder = Path("data/hmdb51/prepared")

@@ -18,7 +18,7 @@ from dualformer_cli.app import app
 from dualformer_cli.data.camera_motion import files
 from dualformer_cli.data.lists.manifest import read_manifest
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system import workers
+from dualformer_cli.system import threads
 
 QUICK = ["--count", "100", "--num-frames", "2"]
 
@@ -110,4 +110,4 @@ def test_a_run_that_is_killed_goes_on_with_the_next(prepare, monkeypatch):
 
 
 def test_the_pool_finds_at_least_one_core():
-    assert workers.usable_cores() >= 1
+    assert threads.usable_cores() >= 1

@@ -10,7 +10,7 @@ from dualformer_cli import create_model, load_weights
 from dualformer_cli.config.load import load_config
 from dualformer_cli.data.camera_motion.scenes import CLASSES, PictureSource, render_clip
 from dualformer_cli.data.clips.transforms import normalize
-from dualformer_cli.data.fetch.fetch import shipped_weights
+from dualformer_cli.data.fetch.weights import shipped_weights
 
 PRESET = "camera-motion"
 

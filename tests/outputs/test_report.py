@@ -8,7 +8,6 @@ import json
 import os
 import re
 import sys
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from rich.cells import cell_len
 
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs import report
+from dualformer_cli.system.words import printable
 
 any_text = st.text(st.characters(exclude_categories=()), max_size=60)
 plain_text = st.text(st.characters(codec="utf-8", exclude_categories=("Cc", "Cs")), min_size=1, max_size=60)
@@ -74,23 +74,6 @@ def shown(video: dict[str, Any], **options: Any) -> str:
     stream = io.StringIO()
     report.print_predictions(video, stream=stream, **options)
     return stream.getvalue()
-
-
-@given(any_text)
-@example(HOSTILE)
-def test_printable_text_has_nothing_that_a_terminal_obeys_or_hides(text: str) -> None:
-    categories = {unicodedata.category(char) for char in report.printable(text)}
-    assert not categories & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-
-
-@given(any_text, st.sampled_from(["ascii", "latin-1", "cp437"]))
-def test_printable_text_fits_the_encoding_it_was_made_for(text: str, encoding: str) -> None:
-    report.printable(text, encoding).encode(encoding)
-
-
-def test_printable_keeps_letters_accents_and_emoji() -> None:
-    text = "Füße 跑步 ёж 😀 [a] c:\\x.mp4"
-    assert report.printable(text) == text
 
 
 def test_predictions_show_facts_labels_percents_and_bars_in_proportion() -> None:
@@ -275,7 +258,7 @@ def test_json_comes_back_as_it_was_and_holds_no_control_characters(document: Any
     stream = ascii_stream()
     report.print_json(document, stream=stream)
     text = stream.buffer.getvalue().decode("utf-8")  # type: ignore[attr-defined]
-    assert report.printable(text.replace("\n", "")) == text.replace("\n", "")
+    assert printable(text.replace("\n", "")) == text.replace("\n", "")
     loaded = json.loads(text)
     assert json.dumps(loaded) == json.dumps(document)
 

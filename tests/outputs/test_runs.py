@@ -99,7 +99,7 @@ def test_a_dry_run_prints_its_table() -> None:
     assert rows["peak memory"] == "2,048 MiB"
     assert rows["model"] == "20.0 clips/s; limited by reading"
     assert rows["time"] == "1.3 hours without validation"
-    assert rows["disk"] == "0.50 GiB needed, 100.0 GiB free"
+    assert rows["disk"] == "536.9 MB needed, 107.4 GB free"
     assert rows["warning"] == "videos are read slower"
 
 

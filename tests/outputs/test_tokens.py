@@ -62,7 +62,7 @@ def test_numbers_of_a_dry_run_and_of_a_run_are_printed() -> None:
     stream = io.StringIO()
     print_labels(document, stream=stream)
     assert "right on 3 of 4 videos" in stream.getvalue()
-    assert "estimated  3 MiB" in stream.getvalue()
+    assert "estimated  3.1 MB" in stream.getvalue()
     written = {
         **document,
         "bytes": 20 * 2**20,
@@ -76,5 +76,5 @@ def test_numbers_of_a_dry_run_and_of_a_run_are_printed() -> None:
     stream = io.StringIO()
     print_labels(written, stream=stream)
     text = stream.getvalue()
-    for part in ("written    20.0 MiB", "4 labelled of 5", "12, 9,408 tokens", "31.2 % of the tokens", "abseiling"):
+    for part in ("written    21.0 MB", "4 labelled of 5", "12, 9,408 tokens", "31.2 % of the tokens", "abseiling"):
         assert part in text

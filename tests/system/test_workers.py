@@ -153,7 +153,7 @@ def test_a_bug_arrives_with_the_traceback_of_the_worker(shared_pool, jobs):
     assert "return str([][1])" in text
 
 
-def test_an_error_that_cannot_travel_is_told_as_such(shared_pool, jobs):
+def test_an_error_that_cannot_travel_is_named(shared_pool, jobs):
     with pytest.raises(
         RuntimeError, match=r"^StubbornError: one two \(raised in a worker; cannot be pickled: "
     ) as caught:
@@ -161,7 +161,7 @@ def test_an_error_that_cannot_travel_is_told_as_such(shared_pool, jobs):
     assert "in fail" in str(caught.value.__cause__)
 
 
-def test_a_result_that_cannot_travel_is_told_as_such(shared_pool, jobs):
+def test_a_result_that_cannot_travel_is_named(shared_pool, jobs):
     with pytest.raises(TypeError, match=r"a worker's result of type function cannot be sent back: .*lambda"):
         shared_pool.call(jobs.return_lambda, None).result()
     assert shared_pool.call(jobs.double, 2).value == 4

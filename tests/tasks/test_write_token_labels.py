@@ -138,8 +138,11 @@ def test_a_disk_without_room_is_told_before_anything_is_written(
     writer = label_writer(tmp_path / "deep" / "labels", data=one_clip_list)
     estimate = writer.estimate(here_pool())
     writer.check_space(estimate)
-    monkeypatch.setattr(write_token_labels.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**20))
-    with pytest.raises(DualFormerError, match=r"no room for the labels in .*: about 0.06 GiB are needed, 0.00 GiB are"):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2**20))
+    with pytest.raises(
+        DualFormerError,
+        match=r"no room for the labels: about 6\d\.\d MB are needed in '.*/deep/labels', and 1\.0 MB are free",
+    ):
         writer.check_space(estimate)
     assert not (tmp_path / "deep").exists()
 
@@ -293,8 +296,8 @@ def test_what_is_written_needs_no_room_and_what_is_estimated_a_margin(
     mib = 2**20
     writer: Any = SimpleNamespace(folder=SimpleNamespace(root=tmp_path / "labels", size_bytes=lambda: 300 * mib))
     estimate = Estimate(1000.0 * mib, 100.0 * mib, 10)
-    monkeypatch.setattr(write_token_labels.shutil, "disk_usage", lambda path: SimpleNamespace(free=965 * mib))
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=965 * mib))
     LabelWriter.check_space(writer, estimate)
-    monkeypatch.setattr(write_token_labels.shutil, "disk_usage", lambda path: SimpleNamespace(free=963 * mib))
-    with pytest.raises(DualFormerError, match=r"about 0.94 GiB are needed, 0.94 GiB are free"):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=963 * mib))
+    with pytest.raises(DualFormerError, match=r"about 1\.0 GB are needed in '.*/labels', and 1\.0 GB are free"):
         LabelWriter.check_space(writer, estimate)

@@ -10,7 +10,8 @@ import PIL.Image
 import pytest
 
 from dualformer_cli.config.load import load_config
-from dualformer_cli.data.datasets.files_on_disk import Shelf, find_videos
+from dualformer_cli.data.datasets.files_on_disk import find_videos
+from dualformer_cli.data.datasets.join import VideosOnDisk
 from dualformer_cli.data.lists.folders import read_folder
 from dualformer_cli.errors import ConfigError, VideoError
 from dualformer_cli.video.frame_names import find_frames, holds_frames, is_flow_folder
@@ -146,7 +147,7 @@ def test_of_two_copies_the_file_is_taken_unless_frames_are_wanted(
 ) -> None:
     write(tmp_path / "frames" / "run" / "a", *series("img_"))
     write(tmp_path / "videos" / "run", "a.avi")
-    shelf = Shelf(find_videos(tmp_path), takes_frames=takes_frames)
-    numbers: Any = shelf.of("a", "train_1")
-    assert shelf.paths[shelf.take(numbers)] == taken
-    assert shelf.copies == [({"videos/run/a.avi", "frames/run/a"} - {taken}).pop()]
+    there = VideosOnDisk(find_videos(tmp_path), takes_frames=takes_frames)
+    numbers: Any = there.named("a", "train_1")
+    assert there.paths[there.take(numbers)] == taken
+    assert there.copies == [({"videos/run/a.avi", "frames/run/a"} - {taken}).pop()]

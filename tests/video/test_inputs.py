@@ -258,12 +258,6 @@ def test_any_name_of_an_existing_file_is_kept_as_it_is(name, tmp_path_factory):
     assert expand("-", stdin=f"{path}\0") == [path]
 
 
-@given(st.lists(names))
-def test_the_natural_order_does_not_depend_on_the_order_before(some):
-    backwards = some[::-1]
-    assert sorted(some, key=inputs._natural) == sorted(backwards, key=inputs._natural)
-
-
 def test_a_file_named_in_several_ways_is_one_input(folder):
     make("v/clip.mp4", "v/other.mp4")
     os.symlink("v", "w")

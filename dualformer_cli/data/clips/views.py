@@ -16,6 +16,7 @@ from dualformer_cli.data.clips import sampling
 from dualformer_cli.data.clips.sampling import Indices, Seconds, TimelineError
 from dualformer_cli.data.clips.transforms import Frames, FrameSizeError, FrameTransform
 from dualformer_cli.errors import TooShortError, VideoError
+from dualformer_cli.system.words import counted
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.reader import FileIndex, VideoInfo, VideoReader
 
@@ -151,11 +152,11 @@ def check_video(info: VideoInfo, available: int, *, min_frames: int) -> None:
         VideoError: if the frames cannot be resized.
     """
     if available < min_frames:
-        frames = "1 frame" if available == 1 else f"{available} frames"
         part = "" if available == info.num_frames else f" in the listed part (of {info.num_frames})"
         raise TooShortError(
             info.path,
-            f"has {frames}{part}; at least {min_frames} are needed, or allow fewer with --set data.min_frames=1",
+            f"has {counted(available, 'frame')}{part}; at least {min_frames} are needed, or allow fewer with "
+            "--set data.min_frames=1",
         )
     try:
         FrameTransform.check(info.height, info.width)

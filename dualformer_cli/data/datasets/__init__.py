@@ -1,1 +1,4 @@
-"""The published datasets: addresses and facts, annotation files, class names, official lists."""
+"""The published datasets: facts and addresses, annotations and their formats, class names, the join with files, lists.
+
+`fetch`, `prepare` and whoever asks for the classes that a mirror exchanges open it.
+"""

@@ -1,4 +1,4 @@
-"""The catalogue of what can be fetched, as `catalogue.yaml` states it.
+"""The catalogue of what can be fetched: `catalogue.yaml`, and a file of facts for each dataset, `facts/NAME.yaml`.
 
 `DUALFORMER_CATALOGUE=FILE.yaml` names a file of the same shape whose values replace the shipped ones, for mirrors, dead
 links and tests. Every address is in reach of it. A mirror of all weights that answers as Google Drive does, one plain
@@ -12,27 +12,23 @@ file, a mirror of a whole host, and one archive of a dataset:
 
 from __future__ import annotations
 
-import dataclasses
 import os
-import types
-import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import yaml
 
+from dualformer_cli.config.typed_yaml import checked
 from dualformer_cli.data.camera_motion.paths import FLIP_PAIRS
-from dualformer_cli.data.fetch.http import Source
 from dualformer_cli.errors import ConfigError, DownloadError, nearest
 
 VARIABLE = "DUALFORMER_CATALOGUE"
 GROUPS = ("annotations", "videos")
 
-_Entry = TypeVar("_Entry")
 # The C parser reads the catalogue in 8 ms, the other one in 100; not every PyYAML has it.
 _Loader: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -79,7 +75,7 @@ class PublishedFile:
     md5: str | None = None
     sha256: str | None = None
     sources: tuple[str, ...] = ()
-    """Where that was read."""
+    """Where that was read; (one source) where no second one was found."""
 
     def __post_init__(self) -> None:
         _check_hash("sha256", self.sha256, 64)
@@ -116,7 +112,7 @@ class FileEntry:
     num_bytes: int | None = None
     """Exact size."""
     about_gb: float | None = None
-    """Size of all of it, in 10^9 bytes, for planning."""
+    """Stated size of all of it, in 10^9 bytes, for planning; unlike `num_bytes` it is not checked."""
     md5: str | None = None
     sha256: str | None = None
     published: Mapping[str, PublishedFile | None] = field(default_factory=dict)
@@ -175,7 +171,7 @@ class DatasetEntry:
     classes: tuple[str, ...]
     """Shipped class lists: one, or one a group of labels."""
     splits: Mapping[str, int | None]
-    """Annotated videos of each split, as published."""
+    """Annotated videos of each split, as counted in the lists or stated by the authors; null where it is not known."""
     files: Mapping[str, FileEntry]
     rounded: tuple[str, ...] = ()
     """Splits whose number of videos is a rounded one."""
@@ -187,7 +183,7 @@ class DatasetEntry:
     flip_labels: tuple[tuple[int, ...], ...] = ()
     """Classes that a mirror turns into each other, numbered as in `classes`."""
     num_videos: Mapping[str, int] = field(default_factory=dict)
-    """Folder to the videos, or folders of frames, that the archives leave in it."""
+    """Folder to the videos, or folders of frames, that the archives leave in it, where somebody has counted them."""
     annotation_format: str | None = None
     """How annotations.py reads which videos there are, and their classes."""
     folders_tell_labels: bool = False
@@ -214,15 +210,21 @@ class DatasetEntry:
 class Catalogue:
     """All that can be fetched."""
 
-    drive_direct: str
-    """Address of a Google Drive file, with {id} for its id."""
-    drive_page: str
-    """Address of the page that leads to a Google Drive file, with {id} for its id."""
     mirrors: Mapping[str, str]
     """Beginnings of addresses, and what to put in their place."""
+    google_drive: Mapping[str, str]
+    """Addresses with {id} for the id of a file: `direct` of the file, `page` of the page that leads to it."""
     weights: Mapping[str, WeightsEntry]
     """Published weights by preset."""
     datasets: Mapping[str, DatasetEntry]
+
+    def __post_init__(self) -> None:
+        for name, template in self.google_drive.items():
+            if "{id}" not in template:
+                raise ConfigError(f"google_drive.{name} must be an address with {{id}} in it, got {template!r}")
+        for name, entry in self.datasets.items():
+            if entry.videos_of is not None and entry.videos_of not in self.datasets:
+                raise ConfigError(f"datasets.{name}: videos_of must be another dataset, got {entry.videos_of!r}")
 
     def dataset_name(self, name: str) -> str | None:
         """Return the name of a dataset, as written in any way that is known; None when it is not one."""
@@ -234,7 +236,7 @@ class Catalogue:
         """Return the published weights of a preset.
 
         Raises:
-            DownloadError: if the preset has none; a dataset's name is told apart from a typing error.
+            DownloadError: if the preset has none; the message says so of a dataset's name.
         """
         if name in self.weights:
             return self.weights[name]
@@ -251,20 +253,6 @@ class Catalogue:
             return url
         longest = max(fitting, key=len)
         return self.mirrors[longest] + url[len(longest) :]
-
-    def source(self, name: str) -> Source:
-        """Return where the weights of a preset come from."""
-        entry = self.entry(name)
-        on_drive = entry.url is None
-        return Source(
-            name=name,
-            url=self.address(entry.url or self.drive_direct.replace("{id}", str(entry.drive_id))),
-            drive_page=self.address(self.drive_page.replace("{id}", str(entry.drive_id))) if on_drive else None,
-            browser_url=entry.browser_url,
-            minimum_bytes=entry.minimum_bytes,
-            sha256=entry.sha256,
-            kind="checkpoint",
-        )
 
 
 @lru_cache(maxsize=1)
@@ -283,15 +271,27 @@ def load_catalogue(environ: Mapping[str, str] = os.environ) -> Catalogue:
     Raises:
         ConfigError: if that file cannot be read or does not have the catalogue's shape.
     """
-    text = resources.files("dualformer_cli.data.datasets").joinpath("catalogue.yaml").read_text(encoding="utf-8")
-    shipped: dict[str, Any] = yaml.load(text, _Loader)
+    shipped = _shipped()
     path = environ.get(VARIABLE)
     if not path:
-        return _parse(shipped)
+        return checked(shipped, Catalogue, "")
     try:
-        return _parse(_replaced(shipped, _read(Path(path)), key=""))
+        return checked(_replaced(shipped, _read(Path(path)), key=""), Catalogue, "")
     except ConfigError as error:
         raise ConfigError(f"{VARIABLE}={path}: {error}") from error
+
+
+def _shipped() -> dict[str, Any]:
+    """Return what the package's files say: catalogue.yaml, and facts/NAME.yaml of each dataset."""
+    folder = resources.files("dualformer_cli.data.datasets")
+    content: dict[str, Any] = yaml.load(folder.joinpath("catalogue.yaml").read_text(encoding="utf-8"), _Loader)
+    first = content.pop("first")
+    entries = (entry for entry in folder.joinpath("facts").iterdir() if entry.name.endswith(".yaml"))
+    facts = {
+        entry.name.removesuffix(".yaml"): yaml.load(entry.read_text(encoding="utf-8"), _Loader) for entry in entries
+    }
+    others = sorted(facts.keys() - set(first))
+    return {**content, "datasets": {name: facts[name] for name in (*first, *others)}}
 
 
 def _read(path: Path) -> Any:
@@ -309,7 +309,9 @@ def _replaced(base: Any, override: Any, *, key: str) -> Any:
 
     An address of another kind takes the place of the one that was there: `urls` that of a `url_list`, and so on.
     """
-    if not isinstance(base, dict) or (override is None and ".published" in key):
+    if override is None and key.endswith(".published"):
+        return {}
+    if not isinstance(base, dict) or (override is None and ".published." in key):
         return override  # null: nothing is published of the file
     if not isinstance(override, dict):
         raise ConfigError(f"{key or 'the file'} must be a mapping, got {type(override).__name__}")
@@ -320,103 +322,10 @@ def _replaced(base: Any, override: Any, *, key: str) -> Any:
     kinds = {"urls", "url_list", "place"}
     kept = {name: value for name, value in base.items() if not (name in kinds and kinds & set(override))}
     changed = {
-        name: _replaced(base[name], value, key=_dotted(key, name)) if name in base else value
+        name: _replaced(base[name], value, key=f"{key}.{name}" if key else str(name)) if name in base else value
         for name, value in override.items()
     }
     return {**kept, **changed}
-
-
-def _dotted(key: str, name: Any) -> str:
-    return f"{key}.{name}" if key else str(name)
-
-
-def _parse(content: dict[str, Any]) -> Catalogue:
-    """Turn the mapping of a catalogue into its checked form."""
-    drive = content["google_drive"]
-    for name, template in drive.items():
-        if not isinstance(template, str) or "{id}" not in template:
-            raise ConfigError(f"google_drive.{name} must be an address with {{id}} in it, got {template!r}")
-    datasets = {str(name): _parse_dataset(f"datasets.{name}", fields) for name, fields in content["datasets"].items()}
-    for name, entry in datasets.items():
-        if entry.videos_of is not None and entry.videos_of not in datasets:
-            raise ConfigError(f"datasets.{name}: videos_of must be another dataset, got {entry.videos_of!r}")
-    return Catalogue(
-        drive_direct=drive["direct"],
-        drive_page=drive["page"],
-        mirrors=_checked("mirrors", content["mirrors"], Mapping[str, str]),
-        weights={
-            str(name): _build(WeightsEntry, f"weights.{name}", fields) for name, fields in content["weights"].items()
-        },
-        datasets=datasets,
-    )
-
-
-def _parse_dataset(where: str, fields: Any) -> DatasetEntry:
-    if not isinstance(fields, dict) or not isinstance(fields.get("files"), dict):
-        return _build(DatasetEntry, where, fields)  # says what is wrong
-    files = {str(name): _parse_file(f"{where}.files.{name}", entry) for name, entry in fields["files"].items()}
-    return _build(DatasetEntry, where, {**fields, "files": files})
-
-
-def _parse_file(where: str, fields: Any) -> FileEntry:
-    if not isinstance(fields, dict) or not isinstance(fields.get("published", {}), dict | None):
-        return _build(FileEntry, where, fields)  # says what is wrong
-    published = {
-        str(name): None if of_file is None else _build(PublishedFile, f"{where}.published.{name}", of_file)
-        for name, of_file in (fields.get("published") or {}).items()
-    }
-    return _build(FileEntry, where, {**fields, "published": published})
-
-
-def _build(kind: type[_Entry], where: str, fields: Any) -> _Entry:
-    """Turn a mapping into an entry.
-
-    Raises:
-        ConfigError: unknown or missing keys, values of a wrong type or that the entry refuses; each with `where`.
-    """
-    if not isinstance(fields, dict):
-        raise ConfigError(f"{where} must be a mapping, got {fields!r}")
-    known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for key in fields:
-        if key not in known:
-            hint = nearest(str(key), known)
-            raise ConfigError(f"{where} has an unknown key {key!r}{hint or '.'} Known keys: {', '.join(known)}")
-    absent = dataclasses.MISSING
-    missing = [
-        name
-        for name, field in known.items()
-        if name not in fields and field.default is absent and field.default_factory is absent
-    ]
-    if missing:
-        raise ConfigError(f"{where} needs {', '.join(missing)}")
-    hints = typing.get_type_hints(kind)
-    try:
-        return kind(**{key: _checked(key, value, hints[key]) for key, value in fields.items()})
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from error
-
-
-def _checked(key: str, value: Any, hint: Any) -> Any:
-    """Return a value of the file as the type that a field has.
-
-    Raises:
-        ConfigError: if it is of another type.
-    """
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (types.UnionType, typing.Union):
-        return None if value is None else _checked(key, value, inner[0])
-    if origin is Literal:
-        if value not in inner:
-            raise ConfigError(f"{key} must be one of {', '.join(inner)}, got {value!r}")
-        return value
-    if origin is tuple and isinstance(value, list):
-        return tuple(_checked(f"{key}[{index}]", item, inner[0]) for index, item in enumerate(value))
-    if origin is not None and origin is not tuple and isinstance(value, dict):
-        return {str(name): _checked(f"{key}.{name}", item, inner[1]) for name, item in value.items()}
-    plain = origin is None and isinstance(value, (int, float) if hint is float else hint)
-    if not plain or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{key} has a value of the wrong type: {value!r}")
-    return value
 
 
 def _check_hash(key: str, value: str | None, digits: int) -> None:

@@ -7,23 +7,22 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dualformer_cli.data.datasets.annotations import (
-    Annotation,
-    ClassIndex,
-    Part,
     read_annotations,
     read_class_index,
     there_files,
     wanted_files,
 )
 from dualformer_cli.data.datasets.catalogue import Catalogue, DatasetEntry
-from dualformer_cli.data.datasets.files_on_disk import PREPARED, Shelf, find_videos, stem_of
-from dualformer_cli.data.datasets.presence import by_split, published_beyond
+from dualformer_cli.data.datasets.files_on_disk import PREPARED, find_videos
+from dualformer_cli.data.datasets.formats.base import Annotation, ClassIndex, Part
+from dualformer_cli.data.datasets.join import JoinedSplit, Key, VideosOnDisk, by_split, join, key_of, stem_of
+from dualformer_cli.data.datasets.presence import published_beyond
 from dualformer_cli.data.lists.folders import Row, Video, VideoFolder, VideoList
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.data.lists.matching import ClassLookup, match_classes
@@ -35,18 +34,14 @@ _FEW = 5
 
 @dataclass(slots=True)
 class _Split:
-    """What became of the annotations of one split."""
+    """What can be listed of the annotations of one split, and what cannot though its video is there."""
 
-    annotated: int = 0
+    joined: JoinedSplit
     rows: list[tuple[int, Annotation]] = field(default_factory=list)
-    """Number of the video, and what is said of it."""
-    missing: list[str] = field(default_factory=list)
+    """Number of the video, and its annotation."""
     unlabelled: int = 0
-    repeated: int = 0
     conflicting: list[str] = field(default_factory=list)
     """Videos with two different classes where one is asked for."""
-    ambiguous: list[str] = field(default_factory=list)
-    """Videos of whose name there are several."""
 
 
 def prepared_folder(root: Path, name: str) -> Path:
@@ -65,7 +60,7 @@ def read_dataset(catalogue: Catalogue, name: str, root: Path, *, takes_frames: b
 
     Returns:
         The videos, and a list for each official split; of HVU for each split and group of tags, of ActivityNet also of
-        the annotated parts. Class numbers are those of the index file that came with the data, else of our own.
+        the annotated parts. Class numbers are those of the index that came with the data, else ours.
 
     Raises:
         DualFormerError: if annotations or all videos are missing, or they cannot be read.
@@ -80,19 +75,20 @@ def read_dataset(catalogue: Catalogue, name: str, root: Path, *, takes_frames: b
         )
     classes = _Classes(entry, annotations)
     videos = root / (entry.videos_of or name)
-    shelf = Shelf(find_videos(videos, entry.not_used), takes_frames=takes_frames)
+    there = VideosOnDisk(find_videos(videos, entry.not_used), takes_frames=takes_frames)
     classes.notes += [*_not_used(entry, root / name), *_fewer_than_published(entry, said)]
     if entry.folders_tell_labels:
-        said += _labelled_by_folder(said, shelf, classes)
-    splits = _join(said, shelf, classes, is_multi_label=entry.labels == "multi")
+        said += _labelled_by_folder(said, there, classes)
+    conflicting = set() if entry.labels == "multi" else _conflicting(said)
+    splits = {split: _listed(joined, conflicting) for split, joined in join(said, there).items()}
     if not any(split.rows for split in splits.values()):
-        raise DualFormerError(_nothing_there(entry, name, root, videos, shelf))
-    return _content(entry, name, videos, splits, shelf, classes)
+        raise DualFormerError(_nothing_there(entry, name, root, videos, there))
+    return _content(entry, name, videos, splits, there, classes)
 
 
 def _fewer_than_published(entry: DatasetEntry, said: Iterable[Annotation]) -> list[str]:
     """Say of which splits the annotations name fewer videos than are published."""
-    counts = Counter(split for split, _, _ in {_key(annotation) for annotation in said})
+    counts = Counter(split for split, _, _ in {key_of(annotation) for annotation in said})
     return [
         f"the annotations of {split} name {count} videos, and {published} are published: they are cut off, or an "
         "edition of their own"
@@ -119,9 +115,9 @@ def _not_used(entry: DatasetEntry, folder: Path) -> list[str]:
     return [f"{' and '.join(names)} not used: {why}" for why, names in there.items()]
 
 
-def _nothing_there(entry: DatasetEntry, name: str, root: Path, videos: Path, shelf: Shelf) -> str:
-    if shelf.paths:
-        found = f"there are {len(shelf.paths)} videos in {str(videos)!r}, such as {shelf.paths[0]!r}, and no one is"
+def _nothing_there(entry: DatasetEntry, name: str, root: Path, videos: Path, there: VideosOnDisk) -> str:
+    if there.paths:
+        found = f"there are {len(there.paths)} videos in {str(videos)!r}, such as {there.paths[0]!r}, and no one is"
         return (
             f"{found} among the annotated and labelled videos of {name}; is it another dataset, or were files renamed?"
         )
@@ -133,12 +129,12 @@ def _nothing_there(entry: DatasetEntry, name: str, root: Path, videos: Path, she
 
 
 class _Classes:
-    """The classes of a dataset in the order that counts: that of its own index file, else that of ours."""
+    """The classes of a dataset in the order of the index that came with it, else of the package's list."""
 
     def __init__(self, entry: DatasetEntry, annotations: Path) -> None:
         self._entry = entry
         shipped = {self._group(source): load_class_names(source) for source in entry.classes}
-        index = read_class_index(entry.annotation_format or "", annotations)
+        index = read_class_index(entry.annotation_format, annotations)
         self.notes: list[str] = []
         self.unknown: Counter[str] = Counter()
         """Labels of a multi-label dataset that are no class."""
@@ -208,12 +204,12 @@ class _Classes:
         return None if number is None else names[number]
 
 
-def _labelled_by_folder(said: Iterable[Annotation], shelf: Shelf, classes: _Classes) -> list[Annotation]:
+def _labelled_by_folder(said: Iterable[Annotation], there: VideosOnDisk, classes: _Classes) -> list[Annotation]:
     """Return annotations of the videos of train and val that lack one and are in a folder called after a class."""
     known = {name for annotation in said for name in annotation.names}
     found = []
-    for number, path in enumerate(shelf.paths):
-        split = shelf.tops[number].rpartition("_")[2]
+    for number, path in enumerate(there.paths):
+        split = there.tops[number].rpartition("_")[2]
         stem = stem_of(path)
         folder = os.path.basename(os.path.dirname(path))
         label = classes.find(folder) if split in ("train", "val") and stem not in known else None
@@ -227,68 +223,31 @@ def _labelled_by_folder(said: Iterable[Annotation], shelf: Shelf, classes: _Clas
     return found
 
 
-def _join(said: list[Annotation], shelf: Shelf, classes: _Classes, *, is_multi_label: bool) -> dict[str, _Split]:
-    """Find the video of every annotation."""
-    distinct = {annotation.names for annotation in said}  # some are in several splits
-    others = Counter(name for names in distinct for name in names[1:])
-    found: dict[str, _Split] = defaultdict(_Split)
-    seen: dict[tuple[str, tuple[str, ...], str], Annotation] = {}
-    conflicting = _conflicting(said) if not is_multi_label else set()
-    for annotation in said:
-        split = found[annotation.split]
-        key = _key(annotation)
-        if key in seen:
-            split.repeated += 1
-            continue
-        seen[key] = annotation
-        split.annotated += 1
-        number = _find(annotation, shelf, others, split)
-        if number is None:
-            continue
-        if key in conflicting:
+def _listed(joined: JoinedSplit, conflicting: Collection[Key]) -> _Split:
+    """Return what of a split can be listed."""
+    split = _Split(joined)
+    for number, annotation in joined.found:
+        if key_of(annotation) in conflicting:
             split.conflicting.append(annotation.names[0])
         elif not annotation.labels:
             split.unlabelled += 1
         else:
             split.rows.append((number, annotation))
-    return dict(sorted(found.items(), key=by_split))
+    return split
 
 
-def _key(annotation: Annotation) -> tuple[str, tuple[str, ...], str]:
-    return annotation.split, annotation.names, annotation.folder
-
-
-def _conflicting(said: Iterable[Annotation]) -> set[tuple[str, tuple[str, ...], str]]:
+def _conflicting(said: Iterable[Annotation]) -> set[Key]:
     """Return the videos that are annotated twice, with different labels."""
-    labels: dict[tuple[str, tuple[str, ...], str], tuple[str | int, ...]] = {}
-    found = set()
-    for annotation in said:
-        key = _key(annotation)
-        if labels.setdefault(key, annotation.labels) != annotation.labels:
-            found.add(key)
-    return found
-
-
-def _find(annotation: Annotation, shelf: Shelf, others: Mapping[str, int], split: _Split) -> int | None:
-    """Return the video of an annotation, or None after noting why there is none."""
-    folder = annotation.folder
-    for position, name in enumerate(annotation.names):
-        numbers = shelf.of(name, annotation.split)
-        if folder:
-            numbers = shelf.in_place(name, annotation.split, folder)
-        elif numbers and position > 0 and others[name] > 1:  # an id, and videos of other times have it too
-            numbers = shelf.in_folder(numbers, str(annotation.labels[0])) if annotation.labels else []
-            if not numbers:
-                split.ambiguous.append(annotation.names[0])
-                return None
-        if numbers:
-            return shelf.take(numbers)
-    split.missing.append(os.path.join(annotation.folder, annotation.names[0]))
-    return None
+    labels: dict[Key, tuple[str | int, ...]] = {}
+    return {
+        key_of(annotation)
+        for annotation in said
+        if labels.setdefault(key_of(annotation), annotation.labels) != annotation.labels
+    }
 
 
 def _content(
-    entry: DatasetEntry, name: str, folder: Path, splits: Mapping[str, _Split], shelf: Shelf, classes: _Classes
+    entry: DatasetEntry, name: str, folder: Path, splits: Mapping[str, _Split], there: VideosOnDisk, classes: _Classes
 ) -> VideoFolder:
     """Number the videos that are used, and make the lists."""
     rows = [(split, row) for split, found in splits.items() for row in found.rows]
@@ -299,11 +258,11 @@ def _content(
         if number not in renumbered:
             renumbered[number] = len(videos)
             labels = tuple(classes.groups[group][label] for group, label in classes.lookup(said))
-            videos.append(Video(shelf.paths[number], labels, split.partition("_")[0]))
+            videos.append(Video(there.paths[number], labels, split.partition("_")[0]))
     lists = []
     for split, found in splits.items():
-        own = [(renumbered[number], said) for number, said in found.rows]
-        lists += _lists(entry, name, split, own, classes)
+        of_split = [(renumbered[number], said) for number, said in found.rows]
+        lists += _lists(entry, name, split, of_split, classes)
     grouped = classes.is_grouped
     return VideoFolder(
         folder=str(folder),
@@ -311,9 +270,9 @@ def _content(
         videos=videos,
         class_names=[label for names in classes.groups.values() for label in names],
         is_multi_label=entry.labels == "multi",
-        notes=[*classes.notes, *_notes(splits, classes, lists, shelf), *([_GROUPED] if grouped else [])],
+        notes=[*classes.notes, *_notes(splits, classes, lists, there), *([_GROUPED] if grouped else [])],
         lists=lists,
-        facts={"dataset": _facts(entry, name, splits, shelf)},
+        facts={"dataset": _facts(entry, name, splits, there)},
     )
 
 
@@ -330,11 +289,11 @@ def _lists(
     looked_up = [(video, classes.lookup(said)) for video, said in rows]
     lists = []
     for group, names in classes.groups.items():
-        own = []
+        listed_rows = []
         for video, found in looked_up:
             labels = tuple(label for of, label in found if of == group)
             if labels:
-                own.append(Row(video, labels if is_multi_label else labels[:1]))
+                listed_rows.append(Row(video, labels if is_multi_label else labels[:1]))
         listed = f"{group}/{split}" if classes.is_grouped else split
         lists.append(
             VideoList(
@@ -342,7 +301,7 @@ def _lists(
                 old_name=old_name,
                 class_names=names,
                 is_multi_label=is_multi_label,
-                rows=own,
+                rows=listed_rows,
                 group=group if classes.is_grouped else "",
             )
         )
@@ -359,17 +318,19 @@ def _part_row(video: int, part: Part, said: Annotation, classes: _Classes) -> Ro
     return Row(video, (label,), (part.start_seconds, part.end_seconds))
 
 
-def _notes(splits: Mapping[str, _Split], classes: _Classes, lists: Sequence[VideoList], shelf: Shelf) -> list[str]:
+def _notes(
+    splits: Mapping[str, _Split], classes: _Classes, lists: Sequence[VideoList], there: VideosOnDisk
+) -> list[str]:
     """Say what is odd, and what was left out beside what is missing."""
     notes = []
     for split, found in splits.items():
         if found.unlabelled:
             notes.append(f"{found.unlabelled} videos of {split} have no label in the annotations and are left out")
-        if found.repeated:
-            notes.append(f"{found.repeated} annotations of {split} repeat a video, which is listed once")
+        if found.joined.repeated:
+            notes.append(f"{found.joined.repeated} annotations of {split} repeat a video, which is listed once")
         for names, why in (
             (found.conflicting, "are annotated twice with different classes and are left out"),
-            (found.ambiguous, "share their file's name with others and are left out"),
+            (found.joined.ambiguous, "share their file's name with others and are left out"),
         ):
             if names:
                 notes.append(f"{len(names)} videos of {split} {why}, such as {names[0]!r}")
@@ -379,7 +340,7 @@ def _notes(splits: Mapping[str, _Split], classes: _Classes, lists: Sequence[Vide
         other = splits.get(split.replace("train", "val", 1)) if split.startswith("train") else None
         shared = {number for number, _ in found.rows} & {number for number, _ in (other.rows if other else ())}
         if shared:
-            example = shelf.paths[min(shared)]
+            example = there.paths[min(shared)]
             notes.append(f"{len(shared)} videos are in {split} and in its val split, such as {example!r}")
         notes += _part_notes(split, [said for _, said in found.rows])
     if classes.unknown:
@@ -405,27 +366,27 @@ def _part_notes(split: str, said: Iterable[Annotation]) -> list[str]:
     return [f"{len(found)} annotated parts of {split} {why}, such as {found[0]}" for why, found in examples.items()]
 
 
-def _facts(entry: DatasetEntry, name: str, splits: Mapping[str, _Split], shelf: Shelf) -> dict[str, Any]:
+def _facts(entry: DatasetEntry, name: str, splits: Mapping[str, _Split], there: VideosOnDisk) -> dict[str, Any]:
     """Return the counts for the summary."""
-    unused = [path for number, path in enumerate(shelf.paths) if number not in shelf.used]
+    unused = [path for number, path in enumerate(there.paths) if number not in there.used]
     return {
         "name": name,
         "title": entry.title,
         "metric": entry.metric,
         "splits": {
             split: {
-                "annotated": found.annotated,
-                "published": published_beyond(entry, split, found.annotated),
+                "annotated": found.joined.annotated,
+                "published": published_beyond(entry, split, found.joined.annotated),
                 "listed": len(found.rows),
-                "missing": len(found.missing),
+                "missing": len(found.joined.missing),
                 "unlabelled": found.unlabelled,
-                "repeated": found.repeated,
+                "repeated": found.joined.repeated,
                 "conflicting": len(found.conflicting),
-                "ambiguous": len(found.ambiguous),
-                "missing_videos": found.missing if len(found.missing) < found.annotated else [],
+                "ambiguous": len(found.joined.ambiguous),
+                "missing_videos": found.joined.missing if len(found.joined.missing) < found.joined.annotated else [],
             }
             for split, found in splits.items()
         },
-        "copies": {"videos": len(shelf.copies), "examples": shelf.copies[:_FEW]},
+        "copies": {"videos": len(there.copies), "examples": there.copies[:_FEW]},
         "not_annotated": {"videos": len(unused), "examples": unused[:_FEW]},
     }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ssl
 import string
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from html.parser import HTMLParser
@@ -30,6 +30,8 @@ HEADERS = [
 ]
 
 
+OnBytes = Callable[[int, "int | None"], None]
+"""Called with the bytes that are there and, when known, the bytes of the whole file."""
 FileKind = Literal["any", "checkpoint", "archive", "text"]
 
 
@@ -137,13 +139,15 @@ class Session:
         except URLError as error:
             if isinstance(error.reason, ssl.SSLCertVerificationError):
                 raise CertificateError(
-                    f"the certificate of {host} cannot be verified ({_told(error.reason)})"
+                    f"the certificate of {host} cannot be verified ({_in_words(error.reason)})"
                 ) from error
             # An address that was never reached is not tried again: without a network the answer should come at once.
-            raise TransferError(f"{host} cannot be reached ({_told(error.reason)})", passing=self.reached) from error
+            raise TransferError(
+                f"{host} cannot be reached ({_in_words(error.reason)})", passing=self.reached
+            ) from error
         except (OSError, HTTPException) as error:
             self.reached = True
-            raise TransferError(f"{host} did not answer ({_told(error)})", passing=True) from error
+            raise TransferError(f"{host} did not answer ({_in_words(error)})", passing=True) from error
         self.reached = True
         return response
 
@@ -286,7 +290,7 @@ def _read_fault(response: HTTPResponse) -> tuple[Page, TransferError]:
         with response:
             text = response.read(MAX_PAGE_BYTES).decode("utf-8", errors="replace")
     except (OSError, HTTPException) as error:
-        raise TransferError(f"the connection broke ({_told(error)})", passing=True) from error
+        raise TransferError(f"the connection broke ({_in_words(error)})", passing=True) from error
     page = read_page(text)
     return page, _fault_of(response, page)
 
@@ -405,7 +409,7 @@ def _shortened(text: str) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def _told(error: object) -> str:
+def _in_words(error: object) -> str:
     """Return an error of the system in a few words, on one line."""
     if isinstance(error, TimeoutError):
         return "timed out"

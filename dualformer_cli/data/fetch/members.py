@@ -15,7 +15,7 @@ Parts = tuple[str, ...]
 """A path inside an archive: its folders and its name."""
 
 BLOCK_BYTES = 512
-"""Of a tar archive, and enough to tell any kind."""
+"""Of a tar archive, and enough to recognise any kind."""
 _MAX_NAME_BYTES = 255
 _MAX_DEPTH = 64
 _JUNK = ("._*", ".DS_Store", "__MACOSX", "Thumbs.db")
@@ -145,7 +145,7 @@ def foreign_kind(beginning: bytes) -> str | None:
     return next((name for mark, name in _FOREIGN.items() if beginning.startswith(mark)), None)
 
 
-def foreign_told(name: str) -> str:
+def foreign_problem(name: str) -> str:
     """Say that a file is of a kind that cannot be unpacked, as the rest of a sentence that begins with its path."""
     return f"is {name}, which is not unpacked here; unpack it by hand, or pack it as tar, tar.gz, zip or rar"
 
@@ -155,10 +155,10 @@ def _is_tar(block: bytes) -> bool:
     if len(block) < BLOCK_BYTES or not block[0]:
         return False
     try:
-        told = int(block[148:156].strip(b"\0 ").decode("ascii"), 8)
+        checksum = int(block[148:156].strip(b"\0 ").decode("ascii"), 8)
     except ValueError:
         return False
-    return told == sum(block[:148]) + 8 * ord(" ") + sum(block[156:BLOCK_BYTES])
+    return checksum == sum(block[:148]) + 8 * ord(" ") + sum(block[156:BLOCK_BYTES])
 
 
 def stem(name: str) -> str:

@@ -106,13 +106,13 @@ def unpack_rar(path: Path, folder: Path, budget: Budget, *, held: int | None = N
             return
         is_read = is_read or any(_has_content(folder / member) for member in members)
         failures.append(f"{name}: {problem}")
-    told = f"cannot be unpacked by what is installed ({'; '.join(failures)})"
+    reason = f"cannot be unpacked by what is installed ({'; '.join(failures)})"
     install = f"install another program, {_packages(tools)}"
-    at_fault = f"{told}; it is kept: {install}"
+    at_fault = f"{reason}; it is kept: {install}"
     # What programs say does not tell damage from what they cannot do. That nothing came out of headers that are right
     # does: it is no archive for which another copy would be better.
     if is_read:
-        raise DamagedArchiveError(path, f"is damaged, or {told}; if it is right, {install}", at_fault)
+        raise DamagedArchiveError(path, f"is damaged, or {reason}; if it is right, {install}", at_fault)
     raise UnfitFileError(path, at_fault)
 
 
@@ -134,8 +134,8 @@ def _run(command: list[str], held: int | None) -> str | None:
     if done.returncode == 0:
         return None
     lines = [line.strip() for line in done.stderr.decode("utf-8", "replace").split("\n") if line.strip()]
-    told = next((line for line in reversed(lines) if not _SUMMARY.search(line)), lines[-1] if lines else "no message")
-    return f"exit code {done.returncode}, {told[:200]}"
+    last = next((line for line in reversed(lines) if not _SUMMARY.search(line)), lines[-1] if lines else "no message")
+    return f"exit code {done.returncode}, {last[:200]}"
 
 
 def _difference(folder: Path, members: dict[str, RarMember]) -> str | None:

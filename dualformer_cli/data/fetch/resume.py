@@ -119,10 +119,10 @@ class PartialFile:
             temporary.write_text(json.dumps(asdict(announced)), encoding="utf-8")
 
     def _is_continued_by(self, response: HTTPResponse) -> bool:
-        told = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
-        if told is None or self._announced is None or int(told[1]) != self.size:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if match is None or self._announced is None or int(match[1]) != self.size:
             return False
-        now = _announcement(response, self._url, None if told[2] == "*" else int(told[2]))
+        now = _announcement(response, self._url, None if match[2] == "*" else int(match[2]))
         return not now.contradicts(self._announced)
 
     def _left_by_earlier_run(self) -> Announcement | None:

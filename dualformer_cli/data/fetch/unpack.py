@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from dualformer_cli.data.fetch.http import OnBytes
 from dualformer_cli.data.fetch.members import (
     BLOCK_BYTES,
     Budget,
@@ -37,7 +38,7 @@ from dualformer_cli.data.fetch.members import (
     archive_kind,
     check_link,
     foreign_kind,
-    foreign_told,
+    foreign_problem,
     inside,
     is_junk,
     member_parts,
@@ -68,8 +69,6 @@ _DAMAGE = (
     ValueError,
 )
 
-Progress = Callable[[int, "int | None"], None]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unpacked:
@@ -88,7 +87,7 @@ def unpack(
     layout: Layout,
     *,
     limits: Limits | None = None,
-    progress: Progress | None = None,
+    progress: OnBytes | None = None,
     held: int | None = None,
 ) -> Unpacked:
     """Unpack an archive, whatever its kind, into a folder. A file that is there already is kept.
@@ -98,7 +97,7 @@ def unpack(
         root: folder that `layout` is relative to.
         layout: where each member goes.
         limits: of what may come out.
-        progress: told about the bytes of the archive that are done.
+        progress: called with the bytes of the archive that are done.
         held: descriptor that programs started for it keep open.
 
     Raises:
@@ -120,7 +119,7 @@ def unpack(
             _unpack_nested(staging, budget, held)
         if layout.holds_videos:
             _require_videos(archives[0], staging)
-        return _settle(staging, root, layout)
+        return _move_into_place(staging, root, layout)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -161,7 +160,7 @@ def _require_videos(path: Path, folder: Path) -> None:
 
 
 def _unpack_into(
-    folder: Path, archives: Sequence[Path], budget: Budget, progress: Progress | None, held: int | None
+    folder: Path, archives: Sequence[Path], budget: Budget, progress: OnBytes | None, held: int | None
 ) -> None:
     """Unpack an archive of any kind into an empty folder."""
     path = archives[0]
@@ -186,12 +185,12 @@ def _unpack_into(
                 _unpack_tar(joined, path, folder, budget)
             else:
                 if foreign := foreign_kind(beginning):
-                    raise UnfitFileError(path, foreign_told(foreign))
-                pieces_told = " in pieces" if len(archives) > 1 else ""
-                raise UnfitFileError(path, f"is not an archive{pieces_told} that can be unpacked")
+                    raise UnfitFileError(path, foreign_problem(foreign))
+                in_pieces = " in pieces" if len(archives) > 1 else ""
+                raise UnfitFileError(path, f"is not an archive{in_pieces} that can be unpacked")
         except _DAMAGE as error:
-            told = " ".join(str(error).split()) or type(error).__name__
-            raise DamagedArchiveError(path, f"is damaged or cut off ({told})") from error
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise DamagedArchiveError(path, f"is damaged or cut off ({reason})") from error
         except OSError as error:
             if error.errno == errno.ENAMETOOLONG:
                 refuse(path, "names a path that is too long")
@@ -259,21 +258,21 @@ def check_gaps(path: Path, names: Sequence[str]) -> None:
     if len(names) < 2:
         return
     ordered = sorted(names)
-    told = re.search(r"\d+$", stem(ordered[0]))
-    width = len(told[0]) if told else 2
-    begin = 1 if told and width != 2 and int(told[0]) == 1 else 0  # split counts 00, 01, and others 001, 002
+    digits = re.search(r"\d+$", stem(ordered[0]))
+    width = len(digits[0]) if digits else 2
+    begin = 1 if digits and width != 2 and int(digits[0]) == 1 else 0  # split counts 00, 01, and others 001, 002
     for number, name in enumerate(ordered, start=begin):
-        expected = f"{number:0{width}d}" if told else f"{chr(97 + number // 26)}{chr(97 + number % 26)}"
+        expected = f"{number:0{width}d}" if digits else f"{chr(97 + number // 26)}{chr(97 + number % 26)}"
         if stem(name)[-width:] != expected:
             wanted = stem(name)[:-width] + expected
             raise DamagedArchiveError(path, f"is one of {len(names)} pieces, and the piece {wanted!r} is missing")
 
 
 class _Joined(io.RawIOBase):
-    """Pieces of a file as one stream; tells how far it is."""
+    """Pieces of a file as one stream, which reports how far it is."""
 
     def __init__(self, pieces: Sequence[Callable[[], IO[bytes]]], num_bytes: int) -> None:
-        self._progress: Progress = lambda done, total: None
+        self._progress: OnBytes = lambda done, total: None
         self._waiting = list(pieces)
         self._current: IO[bytes] | None = None
         self._done, self._num_bytes = 0, num_bytes
@@ -297,7 +296,7 @@ class _Joined(io.RawIOBase):
         self._progress(min(self._done, self._num_bytes), self._num_bytes)
         return len(chunk)
 
-    def report_to(self, progress: Progress) -> None:
+    def report_to(self, progress: OnBytes) -> None:
         """Tell how far it is, now and whenever it gets further."""
         self._progress = progress
         progress(min(self._done, self._num_bytes), self._num_bytes)
@@ -366,7 +365,7 @@ def _unpack_tar_member(
         _write(content, target, budget, path)
 
 
-def _unpack_zip(path: Path, folder: Path, budget: Budget, progress: Progress | None) -> None:
+def _unpack_zip(path: Path, folder: Path, budget: Budget, progress: OnBytes | None) -> None:
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         total = sum(entry.compress_size for entry in entries)
@@ -421,11 +420,11 @@ def _unpack_nested(folder: Path, budget: Budget, held: int | None) -> None:
         unpacked.mkdir()
         _unpack_into(unpacked, [path], budget, None, held)
         path.unlink()
-        _settle(unpacked, path.parent, Layout(into=stem(path.name), strip=[stem(path.name)]))
+        _move_into_place(unpacked, path.parent, Layout(into=stem(path.name), strip=[stem(path.name)]))
         shutil.rmtree(unpacked)
 
 
-def _settle(staging: Path, root: Path, layout: Layout) -> Unpacked:
+def _move_into_place(staging: Path, root: Path, layout: Layout) -> Unpacked:
     """Rename each file to its place. One that is there already is kept."""
     num_files = num_bytes = 0
     places: list[str] = []

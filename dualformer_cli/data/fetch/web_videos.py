@@ -10,8 +10,8 @@ from http.client import HTTPResponse
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from dualformer_cli.data.fetch.fetch import Progress, fetch
-from dualformer_cli.data.fetch.http import Patience, Session, Source, TransferError, open_file
+from dualformer_cli.data.fetch.fetch import fetch
+from dualformer_cli.data.fetch.http import OnBytes, Patience, Session, Source, TransferError, open_file
 from dualformer_cli.errors import DownloadError
 from dualformer_cli.system.files import cache_dir
 from dualformer_cli.video.live import mask_credentials
@@ -38,7 +38,7 @@ def is_web_address(name: str) -> bool:
 
 
 def fetch_video(
-    address: str, *, offline: bool = False, progress: Progress | None = None, patience: Patience = _PATIENCE
+    address: str, *, offline: bool = False, progress: OnBytes | None = None, patience: Patience = _PATIENCE
 ) -> Path | None:
     """Return the path of the file behind an address, fetching it unless it is there; None if it is a live stream.
 

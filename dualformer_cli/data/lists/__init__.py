@@ -1,1 +1,4 @@
-"""Which videos with which labels: manifests, older formats, folders of class folders, class names."""
+"""Which videos with which labels: manifests, older formats, tables, folders, class names and their matching, splits.
+
+Every room that reads or writes a list opens it; it loads neither PyAV nor torch.
+"""

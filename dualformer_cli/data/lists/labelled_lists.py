@@ -9,9 +9,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dualformer_cli.data.lists.folders import SPLIT_WORDS, Video, VideoFolder
+from dualformer_cli.data.lists.folders import Video, VideoFolder
 from dualformer_cli.data.lists.manifest import Manifest, check_class_names, read_manifest
-from dualformer_cli.data.lists.tables import SPLIT_NAMES
+from dualformer_cli.data.lists.tables import SPLIT_NAMES, SPLIT_WORDS, column_names
 from dualformer_cli.errors import DualFormerError
 
 
@@ -44,7 +44,7 @@ def read_lists(sources: Sequence[str], *, group_pattern: str | None = None) -> V
     videos: list[Video] = []
     first_seen: dict[str, str] = {}
     for listed in lists:
-        own, source = _names_of(listed.manifest, names), listed.manifest.source
+        names_of_list, source = _names_of(listed.manifest, names), listed.manifest.source
         for sample, split, file in zip(listed.manifest.samples, listed.splits, listed.manifest.files, strict=True):
             path = os.path.relpath(os.path.abspath(file), folder)
             if path in first_seen:
@@ -53,7 +53,7 @@ def read_lists(sources: Sequence[str], *, group_pattern: str | None = None) -> V
                 advice = "train and eval read it as it is"
                 raise DualFormerError(f"list {source!r} names parts of videos, such as of {sample.path!r}; {advice}")
             first_seen[path] = source
-            videos.append(Video(path, tuple(own[label] for label in sample.labels), split))
+            videos.append(Video(path, tuple(names_of_list[label] for label in sample.labels), split))
     if not any(video.labels for video in videos):
         raise DualFormerError(f"list {sources[0]!r} has no labels; add them, a class name or number after each path")
     some = {video.split for video in videos}
@@ -93,7 +93,7 @@ def _without_splits(source: str) -> tuple[str | None, list[str | None] | None]:
         return None, None  # whoever reads it says why
     header = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(",;\t", key=header.count)
-    names = [name.strip().strip('"').lower() for name in header.split(delimiter)]
+    names = column_names(header.split(delimiter))
     column = next((names.index(name) for name in SPLIT_NAMES if name in names), None)
     if column is None or "youtube_id" in names:
         return None, None

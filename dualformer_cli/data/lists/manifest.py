@@ -18,7 +18,6 @@ from typing import Literal
 
 from dualformer_cli.data.lists.listed_files import find_files
 from dualformer_cli.data.lists.matching import ClassLookup, ClassMatch, match_classes
-from dualformer_cli.data.lists.named_labels import names_in_list
 from dualformer_cli.data.lists.older_formats import ListFormat, format_json, format_lines, parse_json, parse_lines
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable
 from dualformer_cli.data.lists.tables import (
@@ -43,7 +42,6 @@ __all__ = [
     "match_classes",
     "read_manifest",
     "shipped_class_lists",
-    "write_list",
     "write_manifest",
 ]
 
@@ -162,7 +160,7 @@ def read_manifest(
 
     Args:
         source: a manifest, Kinetics annotations, or one of the older list formats.
-        root: folder that relative paths start from; None is the list's own.
+        root: folder that relative paths start from; None is that of the list.
         list_format: auto finds out, and complains where several formats fit.
         classes: class names in the order of their numbers.
         label_group: which labels of a JSON list to read whose labels come in groups; rows without any of it are left
@@ -179,18 +177,21 @@ def read_manifest(
     folder = os.path.dirname(source)
     text = _decode(_read_list(source), source) if text is None else text
     class_names, warnings = _find_class_names(folder, classes)
-    if label_group is None and not os.path.exists(os.path.join(folder, _CLASSES)):
-        class_names, warnings = _names_of_its_own(text, source, class_names)
-    lookup = None if class_names is None else ClassLookup(class_names)
+    may_be_named = label_group is None and not os.path.exists(os.path.join(folder, _CLASSES))
+    labels = Labels(source, None if class_names is None else ClassLookup(class_names), may_be_named)
     with _uncollected():
-        parsed = _parse(text, list_format, Labels(source, lookup), label_group)
+        parsed = _parse(text, list_format, labels, label_group)
     return Manifest(
         samples=parsed.samples,
-        class_names=class_names,
+        class_names=None if labels.classes is None else labels.classes.names,
         is_multi_label=parsed.is_multi_label,
         source=source,
         root=folder if root is None else root,
-        warnings=(*warnings, *(f"list {source!r}: {warning}" for warning in parsed.warnings)),
+        warnings=(
+            *warnings,
+            *filter(None, [labels.warning]),
+            *(f"list {source!r}: {warning}" for warning in parsed.warnings),
+        ),
     )
 
 
@@ -224,26 +225,11 @@ def manifest_text(manifest: Manifest, target: str) -> bytes:
     return _encode(format_table(samples, is_multi_label=manifest.is_multi_label), samples, target)
 
 
-def write_list(manifest: Manifest, path: str | os.PathLike[str], list_format: ListFormat) -> int:
-    """Write one of the older list formats, with paths as they are listed: relative ones start from `manifest.root`.
-
-    Rows that are not usable are left out, as these formats cannot say so; sizes and frame rates are left out too.
-
-    Returns:
-        How many rows were left out.
-
-    Raises:
-        DualFormerError: if a row would not read back as it is, or the file cannot be written.
-    """
-    target = os.fspath(path)
-    data, num_left_out = list_text(manifest, target, list_format)
-    with atomic_path(target) as temporary:
-        temporary.write_bytes(data)
-    return num_left_out
-
-
 def list_text(manifest: Manifest, target: str, list_format: ListFormat) -> tuple[bytes, int]:
-    """Return what `write_list` would write to the file `target`, and how many rows it leaves out.
+    """Return the content of a file `target` in one of the older list formats, and how many rows it leaves out.
+
+    Paths are as they are listed: relative ones start from `manifest.root`. Rows that are not usable are left out, as
+    these formats cannot say so; sizes and frame rates are left out too.
 
     Raises:
         DualFormerError: if a row would not read back as it is.
@@ -314,18 +300,6 @@ def _find_class_names(folder: str, given: Sequence[str] | None) -> tuple[list[st
     return names, (f"the classes are those of {beside!r}, beside the list, and not those given: {match.message}",)
 
 
-def _names_of_its_own(text: str, source: str, given: list[str] | None) -> tuple[list[str] | None, tuple[str, ...]]:
-    """Return the names that a list uses as labels and that are not all given, with a word on them; else those given."""
-    first_line = next((line for line in text.split("\n") if line.strip(" \t\r")), "")
-    names = names_in_list(text, find_delimiter(first_line.rstrip("\r")), is_json=_is_json(text, source), source=source)
-    known = ClassLookup(given or ())
-    if names is None or any(known.find(name) is not None or nearest(name, known.names) for name in names):
-        return given, ()  # an unknown name among known ones is a slip, and is told of with its line
-    shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-    classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
-    return names, (f"list {source!r} names its labels: {classes} in the order of their names ({shown})",)
-
-
 def _is_json(text: str, source: str) -> bool:
     return source.lower().endswith(".json") or _JSON.match(text) is not None
 
@@ -386,9 +360,9 @@ def _check_reads_back(data: bytes, samples: list[Sample], list_format: ListForma
         readings.append(_parse(text, "auto", labels))
     for parsed in readings:
         read = [(sample.path, sample.labels, sample.start, sample.num_frames) for sample in parsed.samples]
-        for own, row in zip_longest(wanted, read):
-            if own != row:
-                path = own[0] if own else row[0]
+        for sample, row in zip_longest(wanted, read):
+            if sample != row:
+                path = sample[0] if sample else row[0]
                 raise DualFormerError(
                     f"{path!r} cannot be written to {labels.source!r}, a {list_format} list: its row would be read as "
                     "something else; write a manifest, which holds any name"

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from dualformer_cli.system.words import some_of
+
 _NAMED_AT_MOST = 5
 
 
@@ -25,7 +27,7 @@ class ClassLookup:
         return len(self.names)
 
     def find(self, name: str) -> int | None:
-        """Return the number of the class, or None: there is none, or there are several and `name` is none's own."""
+        """Return the number of the class, or None: there is none, or several and none is spelled so."""
         index = self._exact.get(name)
         return self._loose.get(loose_key(name)) if index is None else index
 
@@ -55,10 +57,10 @@ def match_classes(data_names: Sequence[str], model_names: Sequence[str]) -> Clas
     Case, quotes, parentheses, brackets, and underscores against spaces make no difference, unless two classes of a
     list differ in nothing else.
     """
-    lookup, own = ClassLookup(model_names), ClassLookup(data_names)
+    lookup, reverse = ClassLookup(model_names), ClassLookup(data_names)
     found = [lookup.find(name) for name in data_names]
     mapping = tuple(  # both ways: "pushup" is not "Pushup" where the data has both
-        index if index is not None and own.find(model_names[index]) == position else None
+        index if index is not None and reverse.find(model_names[index]) == position else None
         for position, index in enumerate(found)
     )
     if mapping == tuple(range(len(model_names))):
@@ -99,6 +101,10 @@ def _describe(
     return "; ".join(sentences) + example
 
 
+def _some(names: Sequence[str]) -> str:
+    return some_of([repr(name) for name in names], _NAMED_AT_MOST)
+
+
 def loose_key(name: str) -> str:
     """Return what all spellings of a class name share."""
     bare = re.sub(r"[\"'`\u2018\u2019\u201c\u201d()\[\]]", "", unicodedata.normalize("NFKC", name))
@@ -110,8 +116,3 @@ def _unique(names: Iterable[str], key: Callable[[str], str]) -> dict[str, int]:
     keys = [key(name) for name in names]
     counts = Counter(keys)
     return {key: index for index, key in enumerate(keys) if counts[key] == 1}
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:_NAMED_AT_MOST])
-    return shown if len(names) <= _NAMED_AT_MOST else f"{shown} and {len(names) - _NAMED_AT_MOST} more"

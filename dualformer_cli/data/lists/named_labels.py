@@ -1,62 +1,31 @@
-"""Lists whose labels are class names, with no file that says which classes there are: the list itself does."""
+"""Labels that are class names at the ends of lines, where no file says which classes there are."""
 
 from __future__ import annotations
 
 import csv
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from dualformer_cli.data.lists.tables import label_column
 from dualformer_cli.video.inputs import VIDEO_SUFFIXES, is_video_name
 
 _VIDEO = "|".join(re.escape(suffix) for suffix in sorted(VIDEO_SUFFIXES))
 _AFTER_VIDEO = re.compile(rf".*(?:{_VIDEO})[ \t,;]+(\S.*)", re.IGNORECASE | re.DOTALL)
-_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
 _LAST_NUMBER = re.compile(r"[ \t,;](-?[0-9]+)$")
 _TRAILING_NUMBERS = re.compile(r"(?:-?[0-9]+[ \t,;]+)+(?=\S)")
 """Frame counts between the path and the label."""
 
 
-def names_in_list(text: str, delimiter: str | None, *, is_json: bool, source: str) -> list[str] | None:
-    """Return the class names that a list uses as labels, sorted; None if some labels are numbers, or it has none.
+def labels_of_lines(lines: Sequence[str]) -> Iterator[str | None]:
+    """Yield the label at the end of each line; None of a line that has none.
 
     Args:
-        text: the list.
-        delimiter: of its columns if it has a header, else None.
-        is_json: whether it is a JSON list.
-        source: what to call it.
+        lines: without spaces around them, and none empty.
     """
-    if is_json:
-        labels = set(_labels_of_json(text))
-    elif delimiter is not None:
-        labels = set(label_column(text, delimiter, source))
-    else:
-        labels = set(_labels_of_lines(text))
-    return None if any(map(_NUMBER.fullmatch, labels)) else sorted(labels) or None
-
-
-def _labels_of_json(text: str) -> list[str]:
-    try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError):
-        return []  # its parser says why
-    labels = []
-    for entry in entries if isinstance(entries, list) else []:
-        own = entry.get("label") if isinstance(entry, dict) else None
-        for label in own if isinstance(own, list) else [own]:
-            if isinstance(label, str | int) and not isinstance(label, bool):
-                labels.append(str(label).strip())
-    return labels
-
-
-def _labels_of_lines(text: str) -> list[str]:
-    """Return the label at the end of each line; none at all unless every line has one."""
-    lines = [line.strip(" \t\r") for line in text.split("\n") if line.strip(" \t\r")]
+    if lines and (number := _LAST_NUMBER.search(lines[0])):
+        yield number[1]  # most lists have numbers, and whoever looks for names stops here, before the whole is searched
     separator = _common_separator(lines)
-    labels = [_label_of_line(line, separator) for line in lines]
-    return [label for label in labels if label] if all(labels) else []
+    yield from (_label_of_line(line, separator) or None for line in lines)
 
 
 def _common_separator(lines: Sequence[str]) -> str | None:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Literal, NamedTuple
 
 from dualformer_cli.data.lists.matching import ClassLookup
+from dualformer_cli.data.lists.named_labels import labels_of_lines
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable, is_video
 from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.video.inputs import VIDEO_SUFFIXES
@@ -62,6 +63,7 @@ def parse_lines(text: str, list_format: LineFormat | None, labels: Labels) -> Pa
     if "\r" in text:
         number, line = next((number, line) for number, line in lines if "\r" in line)
         raise labels.error(f"line {number}", line, "a carriage return; lines end in a line feed")
+    labels.report(labels_of_lines([line.strip(" \t") for _, line in lines]))
     delimiter = _find_delimiter(lines, labels.classes)
     single_label = list_format is not None and not list_format.startswith("multilabel")
     longest = len(_FIELDS[list_format]) - 1 if list_format is not None and single_label else _ALL
@@ -222,14 +224,14 @@ def _to_samples(rows: list[_Row], list_format: LineFormat, labels: Labels) -> Pa
     checked: dict[tuple[int, ...], tuple[int, ...]] = {}  # each distinct set of labels once
     for row in rows:
         key = (row.num_named, *row.tail[num_counts:])
-        own = checked.get(key)
-        if own is None:
-            own = checked[key] = _check_labels(row, list_format, num_counts, labels)
+        found = checked.get(key)
+        if found is None:
+            found = checked[key] = _check_labels(row, list_format, num_counts, labels)
         start = row.tail[0] if num_counts == 2 else 0
         num_frames = row.tail[num_counts - 1] if num_counts else None
         if start < 0 or (num_frames is not None and num_frames < 0):
             raise labels.error(row.where, row.text, "a first frame and a frame count are at least 0")
-        samples.append(Sample(row.path, None if is_multi_label else own[0], own, start, num_frames))
+        samples.append(Sample(row.path, None if is_multi_label else found[0], found, start, num_frames))
     return ParsedList(samples, is_multi_label)
 
 
@@ -273,6 +275,7 @@ def parse_json(text: str, labels: Labels, label_group: str | None = None) -> Par
             f"list {labels.source!r} is a JSON {type(entries).__name__}{keys}; it needs a list like "
             '[{"filename": "a.mp4", "label": [0]}]'
         )
+    labels.report(_labels_of(entries))
     numbered = list(enumerate(entries, start=1))
     warnings: tuple[str, ...] = ()
     if label_group is not None:
@@ -280,15 +283,23 @@ def parse_json(text: str, labels: Labels, label_group: str | None = None) -> Par
         if num_left_out := len(entries) - len(numbered):
             warnings = (f"{num_left_out} of {len(entries)} videos have no label of {label_group!r} and are left out",)
     parsed = [_parse_entry(entry, f"entry {number}", labels) for number, entry in numbered]
-    is_multi_label = label_group is not None or any(len(own) > 1 for _, own, _, _ in parsed)
+    is_multi_label = label_group is not None or any(len(found) > 1 for _, found, _, _ in parsed)
     return ParsedList(
         [
-            Sample(path, own[0] if own and not is_multi_label else None, own, start, num_frames)
-            for path, own, start, num_frames in parsed
+            Sample(path, found[0] if found and not is_multi_label else None, found, start, num_frames)
+            for path, found, start, num_frames in parsed
         ],
         is_multi_label,
         warnings,
     )
+
+
+def _labels_of(entries: Sequence[Any]) -> Iterator[str]:
+    for entry in entries:
+        listed = entry.get("label") if isinstance(entry, dict) else None
+        for label in listed if isinstance(listed, list) else [listed]:
+            if isinstance(label, str | int) and not isinstance(label, bool):
+                yield str(label).strip()
 
 
 def _of_group(numbered: list[tuple[int, Any]], group: str, labels: Labels) -> list[tuple[int, Any]]:
@@ -327,13 +338,13 @@ def _parse_entry(entry: Any, where: str, labels: Labels) -> tuple[str, tuple[int
             f"its labels come in groups ({', '.join(map(str, listed))}), each with numbers of its own; choose one, "
             f"as --set data.label_group={next(iter(listed), 'action')} does"
         )
-    own = dict.fromkeys(
+    found = dict.fromkeys(
         _json_label(label, fail, labels) for label in (listed if isinstance(listed, list) else [listed])
     )
     start, num_frames = entry.get("offset", 0), entry.get("total_frames")
     if not _is_count(start) or not (num_frames is None or _is_count(num_frames)):
         raise fail(f"offset {start!r} and total_frames {num_frames!r} must be whole numbers and at least 0")
-    return path, tuple(own), start, num_frames
+    return path, tuple(found), start, num_frames
 
 
 def _json_label(label: Any, fail: Callable[[str], DualFormerError], labels: Labels) -> int:
@@ -363,7 +374,7 @@ def format_json(samples: Sequence[Sample], groups: Sequence[Mapping[str, Sequenc
         if sample.start:
             entry["offset"] = sample.start
         if groups is not None:
-            entry["label"] = {group: list(own) for group, own in groups[number].items()}
+            entry["label"] = {group: list(labels) for group, labels in groups[number].items()}
         elif sample.labels:
             entry["label"] = list(sample.labels)
         entries.append(json.dumps(entry))

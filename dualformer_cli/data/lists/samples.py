@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dualformer_cli.data.lists.matching import ClassLookup
@@ -16,6 +18,7 @@ Pairs = tuple[tuple[int, int], ...]
 
 _VIDEO_SUFFIXES = tuple(VIDEO_SUFFIXES)
 _MAX_LABEL = 10**9
+_NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +82,37 @@ class ParsedList:
     """What the user should know about it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Labels:
     """Reads labels: the class's number, from 0, or its name. Complains about rows of one list."""
 
     source: str
     classes: ClassLookup | None
+    may_be_named: bool = False
+    """Whether the names that the list has for labels become its classes, where no known class is among them."""
+    warning: str = ""
+    """What the user should know of the classes, once their names are taken from the list."""
+
+    def report(self, found: Iterable[str | None]) -> None:
+        """Take the names that a list has for labels as its classes, in order, unless some label is a number.
+
+        Args:
+            found: labels as they stand in the list; None where one is lacking, so that the rest are no names.
+        """
+        if not self.may_be_named:
+            return
+        names = set()
+        for label in found:
+            if label is None or _NUMBER.fullmatch(label):
+                return
+            names.add(label)
+        known = self.classes or ClassLookup(())
+        if not names or any(known.find(name) is not None or nearest(name, known.names) for name in names):
+            return  # an unknown name among known ones is a slip, and is named with its line
+        self.classes = ClassLookup(sorted(names))
+        shown = ", ".join(self.classes.names[:3]) + (", ..." if len(names) > 3 else "")
+        classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
+        self.warning = f"list {self.source!r} names its labels: {classes} in the order of their names ({shown})"
 
     def error(self, where: str, text: str, problem: str) -> DualFormerError:
         """Return the error about one row; `where` is "line 3"."""

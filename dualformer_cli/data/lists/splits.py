@@ -49,7 +49,7 @@ def split_videos(
 
     Args:
         labels: classes of each video.
-        groups: name of each video's group; None is a group of its own.
+        groups: name of each video's group; None is a group by itself.
         shares: of each split, train first; they sum to 1.
         seed: decides the order of groups.
 
@@ -80,7 +80,7 @@ def join_groups(groups: Sequence[Hashable | None], pairs: Iterable[tuple[int, in
     """Join the groups of videos that belong together.
 
     Args:
-        groups: name of each video's group; None is a group of its own.
+        groups: name of each video's group; None is a group by itself.
         pairs: numbers of two videos that belong together, and with each the rest of its group.
 
     Returns:
@@ -95,8 +95,8 @@ def join_groups(groups: Sequence[Hashable | None], pairs: Iterable[tuple[int, in
         return video
 
     named: dict[Hashable, int] = {}
-    own = [(named.setdefault(group, video), video) for video, group in enumerate(groups) if group is not None]
-    for one, other in (*own, *pairs):
+    grouped = [(named.setdefault(group, video), video) for video, group in enumerate(groups) if group is not None]
+    for one, other in (*grouped, *pairs):
         low, high = sorted((first_of(one), first_of(other)))
         parents[high] = low
     firsts = [first_of(video) for video in range(len(groups))]

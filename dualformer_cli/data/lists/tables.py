@@ -33,7 +33,12 @@ LABEL_NAMES = (
 """What people call the column of labels, the usual name first."""
 SPLIT_NAMES = ("split", "subset", "set", "partition")
 """What people call the column that says in which split a video is."""
-_SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""What people call a split, to its name."""
 _COLUMN_NAME = re.compile(r"[a-z_][a-z0-9_ ]*")
 _NEEDS_QUOTES = re.compile(r'[",\r\n]|^\s|\s$')
 _KINETICS = ("youtube_id", "time_start", "time_end")
@@ -56,7 +61,7 @@ class _Table(NamedTuple):
 def find_delimiter(first_line: str) -> str | None:
     """Return what separates the columns if the line is the header of a table that `parse_table` reads, else None."""
     for delimiter in ",;\t":
-        names = _column_names(first_line.split(delimiter))
+        names = column_names(first_line.split(delimiter))
         is_named = not {"path", "youtube_id"}.isdisjoint(names) or (len(names) > 1 and names[0] in PATH_NAMES)
         is_named = is_named or (not set(PATH_NAMES).isdisjoint(names) and not set(LABEL_NAMES).isdisjoint(names))
         if is_named and all(map(_COLUMN_NAME.fullmatch, names)):
@@ -67,18 +72,12 @@ def find_delimiter(first_line: str) -> str | None:
 def unknown_header(first_line: str, second_line: str) -> list[str] | None:
     """Return the names in a first line that is a header by its looks, though none is known; None if it is a row."""
     for delimiter in ",;\t":
-        names, values = _column_names(first_line.split(delimiter)), second_line.split(delimiter)
+        names, values = column_names(first_line.split(delimiter)), second_line.split(delimiter)
         is_like_one = len(names) == len(values) > 1 and all(map(_COLUMN_NAME.fullmatch, names))
         has_numbers = any(re.search("[0-9]", name) for name in names)
         if is_like_one and not has_numbers and any(re.search(r"[0-9./\\]", value) for value in values):
             return names
     return None
-
-
-def label_column(text: str, delimiter: str, source: str) -> list[str]:
-    """Return the labels of a table, each of several in a row by itself."""
-    values = set(_column(_read_table(text, delimiter, Labels(source, None)), "label"))
-    return [piece.strip() for value in values for piece in value.split(";") if piece.strip()]
 
 
 def parse_table(text: str, delimiter: str, labels: Labels) -> ParsedList:
@@ -88,6 +87,8 @@ def parse_table(text: str, delimiter: str, labels: Labels) -> ParsedList:
         DualFormerError: if a row or a value is not as the header says, or a label is not one of the classes.
     """
     table = _read_table(text, delimiter, labels)
+    pieces = (piece.strip() for value in set(_column(table, "label")) for piece in value.split(";"))
+    labels.report(filter(None, pieces))
     if "path" not in table.header:
         return _parse_kinetics(table, labels)
     _check_columns(table.header, labels)
@@ -100,7 +101,7 @@ def parse_table(text: str, delimiter: str, labels: Labels) -> ParsedList:
     samples = map(
         Sample,
         paths,
-        [own[0] if own and not is_multi_label else None for own in listed],
+        [each[0] if each and not is_multi_label else None for each in listed],
         listed,
         [start or 0 for start in _convert(table, "start", _whole, labels)],
         _convert(table, "num_frames", _whole, labels),
@@ -140,7 +141,7 @@ def _check_columns(header: list[str], labels: Labels) -> None:
 def _check_splits(table: _Table, labels: Labels) -> None:
     """Refuse a list that holds several splits, of which one alone is meant."""
     for name in SPLIT_NAMES:
-        splits = sorted({value.strip() for value in _column(table, name)} & _SPLITS)
+        splits = sorted({value.strip() for value in _column(table, name)} & SPLIT_WORDS.keys())
         if len(splits) > 1:
             raise DualFormerError(
                 f"list {labels.source!r} holds several splits, as its column {name!r} says ({', '.join(splits[:4])}); "
@@ -152,7 +153,8 @@ def _quoted(value: str) -> str:
     return '"' + value.replace('"', '""') + '"' if _NEEDS_QUOTES.search(value) else value
 
 
-def _column_names(fields: Sequence[str]) -> list[str]:
+def column_names(fields: Sequence[str]) -> list[str]:
+    """Return the names in a header as they are compared."""
     return [field.strip().strip('"').strip().lower() for field in fields]
 
 
@@ -168,7 +170,7 @@ def _read_table(text: str, delimiter: str, labels: Labels) -> _Table:
             line = reader.line_num + 1
     except csv.Error as error:
         raise DualFormerError(f"list {labels.source!r}, line {line}: {error}; mend the quotes of this row") from None
-    header = _canonical(_canonical(_column_names(rows[0]), PATH_NAMES, labels), LABEL_NAMES, labels)
+    header = _canonical(_canonical(column_names(rows[0]), PATH_NAMES, labels), LABEL_NAMES, labels)
     for name in header:
         if header.count(name) > 1:
             raise DualFormerError(f"list {labels.source!r}: two columns are called {name!r}")

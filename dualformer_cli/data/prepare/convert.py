@@ -24,6 +24,7 @@ import PIL.Image
 
 from dualformer_cli.errors import CannotWriteError, DualFormerError, VideoError
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.words import os_reason
 from dualformer_cli.system.workers import heartbeat
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.orientation import Orientation
@@ -172,7 +173,7 @@ def _disk_errors(target: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = os_reason(error)
         raise CannotWriteError(f"cannot write {target!r}: {reason}") from error
 
 

@@ -5,7 +5,6 @@ One line of JSON per step, written when the step is done. The last line may be t
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -15,6 +14,9 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.disk import is_full
+from dualformer_cli.system.locks import try_lock
+from dualformer_cli.system.words import os_reason
 
 _LEFT_OVER = re.compile(r"\..*\.[0-9a-f]{8}\.part(\.[^.]*)?", re.DOTALL)
 """What `files.atomic_path` and its like call a file that is not complete."""
@@ -69,21 +71,24 @@ def open_journal(path: str) -> Iterator[Journal]:
         raise _cannot_write(folder, error) from None
     try:
         with file:
-            _lock(file, folder)
+            if not try_lock(file):
+                raise DualFormerError(
+                    f"another dualformer prepare is at work in {folder!r}; wait for it, or name another folder with "
+                    "--root"
+                )
             records, is_torn = _read(file)
             if is_torn:
                 file.write("\n")
             yield Journal(file, records)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not is_full(error):
             raise
         raise _cannot_write(folder, error) from None
 
 
 def _cannot_write(folder: str, error: OSError) -> DualFormerError:
-    reason = (error.strerror or str(error)).lower()
-    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    advice = "free some space, or " if is_full else ""
+    reason = os_reason(error)
+    advice = "free some space, or " if is_full(error) else ""
     return DualFormerError(f"cannot write in {folder!r}: {reason}; {advice}name another folder with --root")
 
 
@@ -109,19 +114,6 @@ def remove_left_overs(folder: str) -> int:
                 os.unlink(os.path.join(current, name))
                 count += 1
     return count
-
-
-def _lock(file: TextIO, folder: str) -> None:
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        raise DualFormerError(
-            f"another dualformer prepare is at work in {folder!r}; wait for it, or name another folder with --root"
-        ) from None
 
 
 def _read(file: TextIO) -> tuple[dict[tuple[str, str], dict[str, Any]], bool]:

@@ -10,7 +10,6 @@ import glob
 import hashlib
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -41,7 +40,9 @@ from dualformer_cli.data.prepare.journal import Journal, open_journal, remove_le
 from dualformer_cli.data.prepare.look_alikes import find_look_alikes
 from dualformer_cli.data.prepare.same_bytes import describe_same
 from dualformer_cli.errors import CannotWriteError, DualFormerError
+from dualformer_cli.system.disk import free_bytes, lack_of_room
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.words import os_reason, size_in_words, some_of
 from dualformer_cli.system.workers import WorkerPool
 
 Convert = Literal["transcode", "frames"]
@@ -355,7 +356,7 @@ def _make_folder(path: str) -> None:
     try:
         os.makedirs(path, exist_ok=True)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = os_reason(error)
         raise DualFormerError(f"cannot make the folder {path!r}: {reason}; name another one with --root") from None
 
 
@@ -408,17 +409,12 @@ def _gaps(plan: Plan, splits: Mapping[str, Mapping[str, Any]]) -> list[str]:
         counts = splits[own.name]["per_class"] if own.rows else []
         empty = [label for label, count in zip(own.class_names, counts, strict=False) if not count]
         if empty and len(empty) < len(own.class_names):
-            messages.append(f"no video in {own.name}: {_some(empty)}")
+            messages.append(f"no video in {own.name}: {some_of(list(map(repr, empty)), _FEW)}")
     asked = [] if plan.content.videos[0].split else [SPLITS[n] for n, share in enumerate(plan.shares) if share]
     missing = [name for name in asked if name not in splits]
     if missing:
         messages.append(f"too few videos for {' and '.join(missing)}")
     return messages
-
-
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(map(repr, names[:_FEW]))
-    return shown if len(names) <= _FEW else f"{shown} and {len(names) - _FEW} more"
 
 
 def _fingerprint(plan: Plan) -> str:
@@ -742,7 +738,7 @@ def _estimate(
         "bytes": round(size.value) * times,
         "give_or_take": round(size.spread, 2),
         "seconds": total(seconds, drawn, weights).value * times / num_workers,
-        "free_bytes": shutil.disk_usage(_existing(plan.root)).free,
+        "free_bytes": free_bytes(plan.root),
     }
 
 
@@ -751,37 +747,22 @@ def _pixels_after(job: Conversion) -> int:
     return width * height
 
 
-def _existing(path: str) -> str:
-    """Return the nearest folder above that exists."""
-    path = os.path.abspath(path)
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path
-
-
 def _tell(plan: Plan, sampled: Mapping[str, Any], kept: int, times: int) -> str:
     kept_too = f", beside {kept} that are done" if kept else ""
     about = "about " if times > 1 else ""
     give_or_take = f" (give or take {sampled['give_or_take']:.0%})" if sampled["give_or_take"] else ""
     what = "to transcode" if plan.convert == "transcode" else "whose frames to extract"
     return (
-        f"{about}{sampled['videos']} videos {what}{kept_too}: about {_size(sampled['bytes'])}{give_or_take}, "
+        f"{about}{sampled['videos']} videos {what}{kept_too}: about {size_in_words(sampled['bytes'])}{give_or_take}, "
         f"about {sampled['seconds'] / 60:,.1f} min on {plan.num_workers * times} cores; "
-        f"{_size(sampled['free_bytes'])} free"
+        f"{size_in_words(sampled['free_bytes'])} free"
     )
 
 
-def _size(num_bytes: float) -> str:
-    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if num_bytes >= unit), (1e3, "kB"))
-    return f"{num_bytes / unit:,.1f} {name}"
-
-
 def _require_space(plan: Plan, sampled: Mapping[str, Any]) -> None:
-    needed, free = sampled["bytes"], sampled["free_bytes"]
-    if needed * _SPARE > free:
+    if lack := lack_of_room(plan.root, sampled["bytes"] * _SPARE):
         raise DualFormerError(
-            f"about {_size(needed)} are needed in {plan.root!r} and {_size(free)} are free; free some space, name "
-            "another folder with --root, or choose a smaller --short-side"
+            f"{lack}; free some space, name another folder with --root, or choose a smaller --short-side"
         )
 
 

@@ -29,6 +29,7 @@ from dualformer_cli.errors import DualFormerError, VideoError, nearest
 from dualformer_cli.model.attention import LocalWindowAttention
 from dualformer_cli.model.dualformer import DualFormer, Stage
 from dualformer_cli.model.windows import Size3
+from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import WorkerPool
 
 ScoreKind = Literal["logit", "probability"]
@@ -75,9 +76,9 @@ def find_layer(name: str, depths: Sequence[int], model_name: str) -> Layer:
     depth = depths[stage]
     block += depth if block < 0 else 0
     if not 0 <= block < depth:
-        blocks = "1 block" if depth == 1 else f"{depth} blocks"
         raise DualFormerError(
-            f"layer {name!r} not found: {model_name} has {blocks} in stage {stage}: {_blocks_of(stage, depth)}"
+            f"layer {name!r} not found: {model_name} has {counted(depth, 'block')} in stage {stage}: "
+            f"{_blocks_of(stage, depth)}"
         )
     return Layer(stage, block)
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.words import counted
 
 BatchNormMode = Literal["per_rank", "synchronized", "frozen"]
 
@@ -255,7 +256,7 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            found = f"{count} CUDA device{'s' if count != 1 else ''}" if count else "no CUDA device"
+            found = counted(count, "CUDA device") if count else "no CUDA device"
             raise DualFormerError(f"device {name!r} is not here: this machine has {found}; use --device auto or cpu")
         device = torch.device("cuda", device.index or 0)
     return device

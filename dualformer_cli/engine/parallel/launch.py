@@ -28,7 +28,8 @@ from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from dualformer_cli.engine.parallel.distributed import LAUNCHER_PID, is_one_of_many
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.workers import usable_cores
+from dualformer_cli.system.threads import usable_cores
+from dualformer_cli.system.words import counted
 
 PLANNED_ENDS = (3, 75, 130)
 """Exit codes of rank 0 that are no failure: some inputs failed, stopped with the state saved, interrupted."""
@@ -141,7 +142,7 @@ def _check(num_processes: int, device: str) -> None:
         )
     found = torch.cuda.device_count() if device == "cuda" and torch.cuda.is_available() else 0
     if device == "cuda" and num_processes > found:
-        has = f"{found} GPU{'s' if found > 1 else ''}" if found else "no GPU"
+        has = counted(found, "GPU") if found else "no GPU"
         use = f"--gpus {found}" if found else f"--cpu-processes {num_processes}"
         raise DualFormerError(f"--gpus {num_processes}: this machine has {has}; use {use}")
 

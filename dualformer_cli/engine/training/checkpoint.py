@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import platform
 import re
 import shutil
 import struct
@@ -24,10 +23,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dualformer_cli import __version__
 from dualformer_cli.errors import WeightsError
 from dualformer_cli.model.weights import read_checkpoint
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.versions import versions
 
 KIND = "dualformer checkpoint"
 FORMAT = 1
@@ -173,17 +172,6 @@ def latest_checkpoint(root: str | os.PathLike[str]) -> Path | None:
     )
 
 
-def versions() -> dict[str, str]:
-    """What a checkpoint was made with."""
-    return {
-        "dualformer": __version__,
-        "python": platform.python_version(),
-        "torch": str(torch.__version__),
-        "cuda": torch.version.cuda or "none",
-        "numpy": np.__version__,
-    }
-
-
 def _load(path: Path) -> dict[str, Any]:
     checkpoint = dict(read_checkpoint(path))
     name = f"checkpoint {str(path)!r}"
@@ -206,7 +194,8 @@ def _payload(contents: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(contents.get(key), kind):
             raise ValueError(f"a checkpoint needs {key!r}, got {type(contents.get(key)).__name__}")
     plain: dict[str, Any] = _plain(contents, "")
-    return {"versions": versions(), **plain, "kind": KIND, "format": FORMAT}
+    made_with = {**versions("dualformer", "python", "torch"), "cuda": torch.version.cuda or "none", **versions("numpy")}
+    return {"versions": made_with, **plain, "kind": KIND, "format": FORMAT}
 
 
 def _plain(value: Any, name: str) -> Any:

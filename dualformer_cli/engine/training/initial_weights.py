@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dualformer_cli.data.datasets.catalogue import load_catalogue
-from dualformer_cli.data.fetch.fetch import SHIPPED_WEIGHTS, published_weights
+from dualformer_cli.data.fetch.weights import SHIPPED_WEIGHTS, published_weights
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.errors import DualFormerError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer

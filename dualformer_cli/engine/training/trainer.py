@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import resource
-import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -70,6 +69,8 @@ from dualformer_cli.engine.training.optim import (
 )
 from dualformer_cli.engine.training.token_labels import open_token_labels
 from dualformer_cli.errors import ConfigError, DualFormerError
+from dualformer_cli.system.disk import free_bytes, lack_of_room
+from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import WorkerPool
 
 _LOGGER = logging.getLogger(__name__)
@@ -275,12 +276,10 @@ class Trainer:
         parameters = sum(p.numel() for p in self.model.parameters())
         copies = 3 + (self.average is not None)
         per_checkpoint = 4 * parameters * copies
-        folder = next(path for path in (self.output, *self.output.absolute().parents) if path.exists())
-        disk_needed = per_checkpoint * (self.config.train.keep_epochs + 3) / 2**30
-        disk_free = shutil.disk_usage(folder).free / 2**30
+        disk_needed = per_checkpoint * (self.config.train.keep_epochs + 3)
         warnings = []
-        if disk_needed > disk_free:
-            warnings.append(f"no room: {disk_needed:.2f} GiB needed in {str(folder)!r}, {disk_free:.2f} GiB free")
+        if lack := lack_of_room(self.output, disk_needed):
+            warnings.append(f"no room: {lack}")
         if read_seconds > model_seconds:
             warnings.append(
                 f"videos are read slower ({count / read_seconds:.1f} clips/s) than the model could take them "
@@ -297,8 +296,8 @@ class Trainer:
             "limited_by": "reading" if read_seconds > model_seconds else "the model",
             "waited_seconds": waited,
             "hours": steps_in_all * max(read_seconds, model_seconds) / 3600,
-            "disk_needed_gib": disk_needed,
-            "disk_free_gib": disk_free,
+            "disk_needed_gib": disk_needed / 2**30,
+            "disk_free_gib": free_bytes(self.output) / 2**30,
             "warnings": warnings,
         }
 
@@ -741,8 +740,10 @@ def _overlap(training: LabelledList, validation: LabelledList | None) -> list[st
     both = [sample.path for file, sample in files if (file, sample.start) in parts]
     if not both:
         return []
-    videos = "1 video" if len(both) == 1 else f"{len(both)} videos"
-    return [f"{videos} of the validation list train too, such as {both[0]!r}: its results will be too good"]
+    return [
+        f"{counted(len(both), 'video')} of the validation list train too, such as {both[0]!r}: its "
+        "results will be too good"
+    ]
 
 
 def _require_classes(listed: LabelledList) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from dualformer_cli.data.datasets import annotations
-from dualformer_cli.data.datasets.catalogue import Catalogue, flip_labels, load_catalogue
+from dualformer_cli.data.datasets import catalogue as catalogue_module
+from dualformer_cli.data.datasets.annotations import FORMATS
+from dualformer_cli.data.datasets.catalogue import Catalogue, PublishedFile, flip_labels, load_catalogue
+from dualformer_cli.data.fetch.weights import published_source
 from dualformer_cli.data.lists.manifest import load_class_names, shipped_class_lists
 from dualformer_cli.errors import ConfigError, DownloadError
 
@@ -69,7 +72,7 @@ def test_every_preset_with_weights_exists(shipped: Catalogue) -> None:
 
 
 def test_a_source_knows_both_drive_addresses(shipped: Catalogue) -> None:
-    source = shipped.source("k400-tiny")
+    source = published_source(shipped, "k400-tiny")
     assert source.url == (
         "https://drive.usercontent.google.com/download?id=1dvG6vjC7udHTwTaqmOAfn6U3HNs3T-QF&export=download&confirm=t"
     )
@@ -108,17 +111,34 @@ def test_a_mirror_replaces_only_what_it_names(tmp_path: Path, shipped: Catalogue
             "weights": {"k400-tiny": {"url": "https://example.org/tiny.pth", "sha256": "a" * 64}},
         },
     )
-    tiny, small = catalogue.source("k400-tiny"), catalogue.source("k400-small")
+    tiny, small = published_source(catalogue, "k400-tiny"), published_source(catalogue, "k400-small")
     assert (tiny.url, tiny.drive_page, tiny.sha256) == ("https://example.org/tiny.pth", None, "a" * 64)
     assert tiny.minimum_bytes == shipped.weights["k400-tiny"].minimum_bytes
     assert small.url == f"http://mirror.local/{shipped.weights['k400-small'].drive_id}"
-    assert small.drive_page == shipped.source("k400-small").drive_page
+    assert small.drive_page == published_source(shipped, "k400-small").drive_page
     assert catalogue.weights["k600-base"] == shipped.weights["k600-base"]
+
+
+def test_a_dataset_is_one_file_of_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shipped: Catalogue) -> None:
+    package = Path(catalogue_module.__file__).parent
+    shutil.copytree(package, tmp_path / "datasets")
+    facts = (package / "facts" / "jester.yaml").read_text().replace("[20bn-jester]", "[]")
+    (tmp_path / "datasets" / "facts" / "antics.yaml").write_text(facts.replace("Jester", "Antics"))
+    monkeypatch.setattr(catalogue_module.resources, "files", lambda _: tmp_path / "datasets")
+    catalogue = load_catalogue({})
+    assert list(catalogue.datasets) == [*shipped.datasets, "antics"]
+    assert (catalogue.datasets["antics"].title, catalogue.datasets["antics"].num_classes) == ("Antics", 27)
+
+
+def test_nothing_is_published_of_files_that_a_mirror_packed_anew(tmp_path: Path) -> None:
+    for published in (None, {"UCF101.rar": None, "UCF101_videos.zip": None}):
+        videos = overridden(tmp_path, file(published=published)).datasets["ucf101"].files["videos"]
+        assert videos.published_of("UCF101.rar") == PublishedFile()
 
 
 def test_own_weights_can_be_added(tmp_path: Path) -> None:
     mine = {"url": "https://e.org/m.pth", "browser_url": "https://e.org", "file_name": "m.pth", "minimum_bytes": 0}
-    assert overridden(tmp_path, {"weights": {"mine": mine}}).source("mine").url == "https://e.org/m.pth"
+    assert published_source(overridden(tmp_path, {"weights": {"mine": mine}}), "mine").url == "https://e.org/m.pth"
 
 
 def file(**changes: Any) -> dict[str, Any]:
@@ -134,6 +154,7 @@ ENTRY = {"url": "https://e.org/m.pth", "browser_url": "https://e.org", "file_nam
     [
         ("a: [", "is not YAML: "),
         ("!!python/object/apply:os.system [true]", "is not YAML: "),
+        ({"google_drive": {"page": 7}}, "google_drive.page must be text, got 7"),
         ("", "the file must be a mapping, got NoneType"),
         ("[]", "the file must be a mapping, got list"),
         (
@@ -147,9 +168,12 @@ ENTRY = {"url": "https://e.org/m.pth", "browser_url": "https://e.org", "file_nam
         ),
         ({"google_drive": {"pages": "x"}}, "unknown key 'pages'; did you mean 'page'? Known keys: direct, page"),
         ({"datasets": "ucf101"}, "datasets must be a mapping, got str"),
-        ({"mirrors": {"http://a": 5}}, "mirrors.http://a has a value of the wrong type: 5"),
+        ({"mirrors": {"http://a": 5}}, "mirrors.http://a must be text, got 5"),
         ({"datasets": {"ucf101": {"splits": []}}}, "datasets.ucf101.splits must be a mapping, got list"),
-        ({"datasets": {"ucf101": {"splits": {"val": "9"}}}}, "datasets.ucf101: splits.val has a value of the wrong"),
+        (
+            {"datasets": {"ucf101": {"splits": {"val": "9"}}}},
+            "datasets.ucf101.splits.val must be a whole number or null, got '9'",
+        ),
         (
             {"datasets": {"ucf101": {"clases": []}}},
             "datasets.ucf101 has an unknown key 'clases'; did you mean 'classes'",
@@ -160,14 +184,14 @@ ENTRY = {"url": "https://e.org/m.pth", "browser_url": "https://e.org", "file_nam
         ({"datasets": {"ucf101": {"flip_labels": [[1, 101]]}}}, "names a class that is not one of the 101"),
         ({"datasets": {"ucf101": {"videos_of": "ucf"}}}, "videos_of must be another dataset, got 'ucf'"),
         (file(into="../x"), "datasets.ucf101.files.videos: '../x' must stay inside the dataset's folder"),
-        (file(strip="rgb"), "datasets.ucf101.files.videos: strip has a value of the wrong type: 'rgb'"),
+        (file(strip="rgb"), "datasets.ucf101.files.videos.strip must be a list of texts, got 'rgb'"),
         (file(group="video"), "group must be one of annotations, videos, got 'video'"),
-        (file(split="validation"), "split must be one of train, val, test, got 'validation'"),
+        (file(split="validation"), "split must be one of train, val, test or null, got 'validation'"),
         (file(url_list="x", place=["y"]), "only one of urls, url_list and place can be given"),
         (file(urls=[]), "one of urls, url_list and place must be given, or into and by_hand"),
         (file(into=None), "into must say where to unpack"),
-        (file(nested=1), "nested has a value of the wrong type: 1"),
-        (file(about_gb=True), "about_gb has a value of the wrong type: True"),
+        (file(nested=1), "nested must be true or false, got 1"),
+        (file(about_gb=True), "about_gb must be a number or null, got True"),
         (file(md5="x"), "md5 must be 32 lower-case hexadecimal digits, got 'x'"),
         (file(urls=["http://x/UCF101TrainTestSplits-RecognitionTask.zip"]), "two that would be stored under the name"),
         ({"weights": {"mine": 5}}, "weights.mine must be a mapping, got 5"),
@@ -176,9 +200,9 @@ ENTRY = {"url": "https://e.org/m.pth", "browser_url": "https://e.org", "file_nam
             {"weights": {"k400-tiny": {"top2": 1}}},
             "weights.k400-tiny has an unknown key 'top2'; did you mean 'top1'? Known keys: browser_url, ",
         ),
-        ({"weights": {"k400-tiny": {"minimum_bytes": "1"}}}, "minimum_bytes has a value of the wrong type: '1'"),
-        ({"weights": {"k400-tiny": {"minimum_bytes": True}}}, "minimum_bytes has a value of the wrong type: True"),
-        ({"weights": {"k400-tiny": {"browser_url": None}}}, "browser_url has a value of the wrong type: None"),
+        ({"weights": {"k400-tiny": {"minimum_bytes": "1"}}}, "minimum_bytes must be a whole number, got '1'"),
+        ({"weights": {"k400-tiny": {"minimum_bytes": True}}}, "minimum_bytes must be a whole number, got True"),
+        ({"weights": {"k400-tiny": {"browser_url": None}}}, "browser_url must be text, got None"),
         ({"weights": {"k400-tiny": {"sha256": "AB"}}}, "sha256 must be 64 lower-case hexadecimal digits, got 'AB'"),
         (
             {"weights": {"m": {**ENTRY, "file_name": "../m"}}},
@@ -249,7 +273,7 @@ def test_what_has_no_address_says_what_to_do(shipped: Catalogue) -> None:
 
 def test_readers_of_annotations_are_known(shipped: Catalogue) -> None:
     for entry in shipped.datasets.values():
-        assert entry.annotation_format is None or entry.annotation_format in annotations._READERS
+        assert entry.annotation_format is None or entry.annotation_format in FORMATS
 
 
 def test_a_mirror_of_a_host_replaces_the_longest_beginning(tmp_path: Path) -> None:
@@ -285,7 +309,7 @@ def mirrored_name(name: str) -> str:
     return " ".join(mirror.get(word, word) for word in name.lower().replace("r-c", "rc").split())
 
 
-# Typed from the public sources that catalogue.yaml names, not from the catalogue: a digit that differs is a typing
+# Typed from the public sources that the files of facts name, not from these files: a digit that differs is a typing
 # error in one of the two.
 PUBLISHED = """
 hmdb51 test_train_splits.rar md5 15e67781e70dcfbdce2d7dbb9b3344b5

@@ -337,3 +337,10 @@ def test_parts_of_no_length_or_beyond_the_end_are_counted_and_left_out(root: Pat
     assert "1 annotated parts of train begin at or beyond the end of their video and are left out" in told
     assert "1 annotated parts of train have no start and end in seconds and are left out" in told
     assert "1 annotated parts of train end beyond the end of their video and are taken up to it" in told
+
+
+def test_a_format_that_nobody_reads_is_named(root: Path) -> None:
+    with pytest.raises(
+        DualFormerError, match=r"no annotation format is called 'kinetic'; did you mean 'kinetics'\? hmdb"
+    ):
+        read_annotations("kinetic", root)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from dualformer_cli.data.datasets.annotations import read_annotations
 from dualformer_cli.data.datasets.catalogue import load_catalogue
 from dualformer_cli.data.datasets.files_on_disk import find_videos
 from dualformer_cli.data.datasets.official_lists import read_dataset
-from dualformer_cli.data.datasets.presence import annotated_videos, present_and_annotated
+from dualformer_cli.data.datasets.presence import present_and_annotated
 
 KINETICS = "label,youtube_id,time_start,time_end,split\n"
 DATASETS = load_catalogue({}).datasets
@@ -68,8 +69,10 @@ def test_annotations_of_every_format_name_their_videos(name: str, tmp_path: Path
     files, expected = CASES[name]
     for file, text in files.items():
         (tmp_path / file).write_bytes(text.encode())
-    found = annotated_videos(DATASETS[name], tmp_path)
-    assert {split: [video.names for video in videos] for split, videos in found.items()} == expected
+    found: dict[str, list[tuple[str, ...]]] = {}
+    for annotation in read_annotations(str(DATASETS[name].annotation_format), tmp_path):
+        found.setdefault(annotation.split, []).append(annotation.names)
+    assert {split: list(dict.fromkeys(names)) for split, names in found.items()} == expected
 
 
 def put(folder: Path, *names: str) -> None:
@@ -154,9 +157,10 @@ def test_without_annotations_the_known_numbers_are_compared(tmp_path: Path) -> N
 def test_annotations_that_cannot_be_read_are_told(
     content: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "activity_net.json").write_text(content)
-    assert annotated_videos(DATASETS["activitynet"], tmp_path) == {}
-    assert f"the annotations in {str(tmp_path)!r} cannot be read" in caplog.text
+    put(tmp_path, "videos/v_a.mp4", "annotations/activity_net.json")
+    (tmp_path / "annotations" / "activity_net.json").write_text(content)
+    assert present_and_annotated(DATASETS["activitynet"], tmp_path, tmp_path) == []
+    assert f"the annotations in {str(tmp_path / 'annotations')!r} cannot be read" in caplog.text
 
 
 def test_copies_that_spell_a_name_in_another_case_are_there_as_prepare_finds_them(tmp_path: Path) -> None:

@@ -29,21 +29,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from web_server import ATTACHMENT, Responder, WebServer, page, silence, slowly, status
 
-from dualformer_cli.data.fetch import fetch as fetch_module
-from dualformer_cli.data.fetch.fetch import (
-    FetchResult,
-    UnfitFileError,
+from dualformer_cli.data.fetch import verify as verify_module
+from dualformer_cli.data.fetch import weights as weights_module
+from dualformer_cli.data.fetch.fetch import fetch
+from dualformer_cli.data.fetch.http import Patience, Source
+from dualformer_cli.data.fetch.members import UnfitFileError
+from dualformer_cli.data.fetch.verify import FetchResult, checked_file, verify
+from dualformer_cli.data.fetch.weights import (
     cached_weights,
-    checked_file,
-    fetch,
     fetch_weights,
     list_weights,
     published_weights,
     shipped_weights,
-    verify,
     weights_within_reach,
 )
-from dualformer_cli.data.fetch.http import Patience, Source
 from dualformer_cli.errors import DownloadError
 
 HASTY = Patience(connect_seconds=2.0, read_seconds=0.4, retries=3, back_off_seconds=0.01, longest_wait_seconds=2.0)
@@ -130,7 +129,7 @@ def test_a_second_run_asks_nothing_and_reads_nothing(
 ) -> None:
     source = plain(web, body())
     first = get(source, target)
-    monkeypatch.setattr(fetch_module, "verify", lambda *_: pytest.fail("the file was read again"))
+    monkeypatch.setattr(verify_module, "verify", lambda *_: pytest.fail("the file was read again"))
     before = {path: path.stat().st_mtime_ns for path in target.parent.iterdir()}
     assert get(source, target, offline=True) == replace(first, status="present")
     assert len(web.requests) == 1
@@ -758,7 +757,7 @@ def test_weights_out_of_reach_are_given_up_soon(catalogue: Path, monkeypatch: py
     def hang(*_: object) -> None:
         time.sleep(5)
 
-    monkeypatch.setattr(fetch_module, "open_file", hang)
+    monkeypatch.setattr(weights_module, "open_file", hang)
     started = time.monotonic()
     with pytest.raises(
         DownloadError, match=r"no answer within 0\.05 seconds; fetch https://b\.example/k400-tiny by hand"
@@ -779,7 +778,7 @@ def test_weights_of_the_package_need_neither_cache_nor_network(
     catalogue: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "own.safetensors"
-    monkeypatch.setattr(fetch_module, "SHIPPED_WEIGHTS", {"own": str(path)})
+    monkeypatch.setattr(weights_module, "SHIPPED_WEIGHTS", {"own": str(path)})
     assert shipped_weights("own") is None
     with pytest.raises(DownloadError, match="no published weights for 'own'"):
         published_weights("own", offline=True)

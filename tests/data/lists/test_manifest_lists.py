@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -14,17 +15,25 @@ from hypothesis import strategies as st
 from dualformer_cli.data.lists.manifest import (
     Manifest,
     Sample,
+    list_text,
     load_class_names,
     match_classes,
     read_manifest,
     shipped_class_lists,
-    write_list,
     write_manifest,
 )
+from dualformer_cli.data.lists.older_formats import ListFormat
 from dualformer_cli.errors import DualFormerError
 
 LINE_FORMATS = ("video", "rawframe", "rawframe_offset", "multilabel_video", "multilabel_rawframe")
 SPORTS = ["air drumming", "playing tennis", "catch 22", "massaging person's head"]
+
+
+def write_list(manifest: Manifest, path: str | os.PathLike[str], list_format: ListFormat) -> int:
+    data, num_left_out = list_text(manifest, os.fspath(path), list_format)
+    Path(path).write_bytes(data)
+    return num_left_out
+
 
 names = st.one_of(
     st.sampled_from(["-a b", 'say "hi"', "a,b", "a;b 3", " x ", "é\u2028ü", "run 7", "[x]", "#1", "\ufeffa", "tennis"]),

@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from typer.testing import CliRunner
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from dualformer_cli.app import app
 from dualformer_cli.data.lists.labelled_lists import read_lists
 from dualformer_cli.data.lists.manifest import Manifest, read_manifest
+from dualformer_cli.data.lists.named_labels import labels_of_lines
 from dualformer_cli.errors import DualFormerError
 
 
@@ -112,6 +114,29 @@ def test_a_path_without_suffix_is_the_one_video_of_that_name(tmp_path: Path) -> 
     with pytest.raises(DualFormerError, match=r"there are 'clip\.mkv' and 'clip\.webm'"):
         _ = two.files
     assert read(tmp_path, "sub/frames 1\n").files == [str(tmp_path / "sub" / "frames")]  # the folder of that name
+
+
+@pytest.mark.parametrize(
+    ("text", "library", "function"),
+    [
+        ("path,label\na.mp4,run\nb.mp4,jump\n", csv, "reader"),
+        ('[{"filename": "a.mp4", "label": "run"}, {"filename": "b.mp4", "label": "jump"}]', json, "loads"),
+    ],
+)
+def test_a_list_that_names_its_labels_is_parsed_once(
+    tmp_path: Path, text: str, library: Any, function: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parser = Mock(side_effect=getattr(library, function))
+    monkeypatch.setattr(library, function, parser)
+    assert read(tmp_path, text).class_names == ["jump", "run"]
+    assert parser.call_count == 1
+
+
+def test_a_number_at_the_end_of_the_first_line_ends_the_search_for_names() -> None:
+    lines = ["a.mp4 3", "b.mp4 run"]
+    found = labels_of_lines(lines)
+    lines[1:] = []
+    assert next(found) == "3"
 
 
 # prepare LIST...

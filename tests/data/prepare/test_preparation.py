@@ -289,9 +289,20 @@ def test_only_one_process_writes_a_folder(run: Any, own: Path) -> None:
         run(own)
 
 
+def test_a_file_system_without_locks_still_prepares(
+    run: Any, own: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    run(own)
+    assert "(Function not implemented): a second process could write it too" in caplog.text
+
+
 def test_the_disk_is_asked_first(run: Any, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preparation.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
-    with pytest.raises(DualFormerError, match=r"kB are needed in .* and 1\.0 kB are free; .*--short-side"):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+    with pytest.raises(DualFormerError, match=r"kB are needed in '.*', and 1\.0 kB are free; .*--short-side"):
         run(own, convert="transcode")
     assert not (own / "prepared" / "videos").exists()
 

@@ -453,13 +453,11 @@ def test_a_dry_run_measures_and_leaves_nothing(make_trainer: Make, tmp_path: Pat
 def test_a_dry_run_warns_of_a_full_disk_and_of_slow_reading(
     make_trainer: Make, tmp_path: Path, toy_list: Path, part_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dualformer_cli.engine.training import trainer as trainer_module
-
     trainer = make_trainer(tmp_path / "run", data=part_of(toy_list, 8))
-    monkeypatch.setattr(trainer_module.shutil, "disk_usage", lambda folder: SimpleNamespace(free=1))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1))
     monkeypatch.setattr(type(trainer), "_update", lambda self, batches, lr, **_: (0.0, 8))
     warnings = trainer.preflight()["warnings"]
-    assert re.fullmatch(r"no room: \d+\.\d\d GiB needed in '.*', 0\.00 GiB free", warnings[0])
+    assert re.fullmatch(r"no room: about \d+\.\d [kMG]B are needed in '.*/run', and 0\.0 kB are free", warnings[0])
     assert re.fullmatch(r"videos are read slower \(.* clips/s\) than the model could take them \(.*", warnings[1])
 
 

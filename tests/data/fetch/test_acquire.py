@@ -26,8 +26,12 @@ from rar_writer import rar4, rar5
 from web_server import Responder, WebServer, body, page, slowly, status
 
 from dualformer_cli.data.datasets.catalogue import Catalogue, load_catalogue
-from dualformer_cli.data.fetch.datasets import ItemOutcome, acquire, compare, describe, look, plan, select
+from dualformer_cli.data.datasets.presence import count_present
+from dualformer_cli.data.fetch.acquire import acquire
 from dualformer_cli.data.fetch.http import Patience
+from dualformer_cli.data.fetch.items import plan, select
+from dualformer_cli.data.fetch.state import describe, state_of
+from dualformer_cli.documents.download import FilesOutcome
 from dualformer_cli.errors import DownloadError
 
 HASTY = Patience(connect_seconds=2.0, read_seconds=5.0, retries=6, back_off_seconds=0.01, longest_wait_seconds=2.0)
@@ -102,13 +106,13 @@ def own(web: WebServer, tmp_path: Path, **files: Any) -> Catalogue:
     return shipped(web, tmp_path, {"mine": mine})
 
 
-def get(catalogue: Catalogue, name: str, root: Path, **options: Any) -> dict[str, ItemOutcome]:
+def get(catalogue: Catalogue, name: str, root: Path, **options: Any) -> dict[str, FilesOutcome]:
     choice = {key: options.pop(key) for key in ("groups", "splits") if key in options}
     outcomes = acquire(catalogue, plan(catalogue, [name], root, **choice), patience=HASTY, **options)
     return {outcome.name: outcome for outcome in outcomes}
 
 
-def statuses(outcomes: Mapping[str, ItemOutcome]) -> dict[str, str]:
+def statuses(outcomes: Mapping[str, FilesOutcome]) -> dict[str, str]:
     return {name: outcome.status for name, outcome in outcomes.items()}
 
 
@@ -145,7 +149,7 @@ def test_hmdb51_comes_out_of_rar_in_rar(
     assert statuses(get(catalogue, "hmdb51", root)) == {"splits": "done", "videos": "done"}
     assert tree(root / "hmdb51") == expected
     assert not list(root.rglob(".unpacking"))
-    counts = {row.split: (row.annotated, row.present) for row in compare(catalogue, "hmdb51", root)}
+    counts = {row.split: (row.annotated, row.present) for row in count_present(catalogue, "hmdb51", root)}
     assert counts == {f"{split}_{n}": (1, 1) for n in (1, 2, 3) for split in ("train", "val")}
 
 
@@ -237,7 +241,7 @@ def test_lists_of_archives_are_fetched_with_troubles(web: WebServer, root: Path,
     assert any("mountain%20climber%20" in path for path in web.paths)
     assert "kinetics600 3/3 playing 'x'.tar.gz" in told
     assert "unpack kinetics600 3/3 playing 'x'.tar.gz" in told
-    assert look(catalogue, plan(catalogue, ["kinetics600"], root, splits=["test"])[-1]).state == "present"
+    assert state_of(catalogue, plan(catalogue, ["kinetics600"], root, splits=["test"])[-1]).state == "present"
 
 
 def test_a_split_and_a_group_can_be_chosen(web: WebServer, root: Path, tmp_path: Path) -> None:
@@ -541,7 +545,7 @@ def test_pieces_put_there_by_hand_are_unpacked(
     for path in folder.rglob("20bn-*"):
         path.unlink()
     assert statuses(get(catalogue, "sthv2", root)) == {"annotations": "present", "videos": "present"}
-    rows = {row.split: (row.annotated, row.present, row.examples) for row in compare(catalogue, "sthv2", root)}
+    rows = {row.split: (row.annotated, row.present, row.examples) for row in count_present(catalogue, "sthv2", root)}
     assert rows == {"train": (2, 1, ("9",)), "val": (1, 1, ())}
     assert (folder / "missing.csv").read_text() == "split,video\ntrain,9\n"
 
@@ -562,7 +566,7 @@ def test_what_the_user_has_unpacked_counts(web: WebServer, root: Path, tmp_path:
     for name in ("labels", "train", "validation"):
         (root / "sthv1" / "annotations" / f"something-something-v1-{name}.csv").write_text("1;x\n")
     assert statuses(get(catalogue, "sthv1", root)) == {"annotations": "present", "rawframes": "present"}
-    assert [(row.split, row.annotated, row.present) for row in compare(catalogue, "sthv1", root)] == [
+    assert [(row.split, row.annotated, row.present) for row in count_present(catalogue, "sthv1", root)] == [
         ("train", 1, 1),
         ("val", 1, 1),
     ]
@@ -600,7 +604,9 @@ def test_moments_go_to_videos_and_annotations(web: WebServer, root: Path, tmp_pa
     assert statuses(get(catalogue, "mit", root)) == {"videos": "done"}
     (folder / "Moments_in_Time_Raw.zip").unlink()
     assert set(tree(folder)) == {*(f"videos/{name}" for name in inner), *(f"annotations/{name}" for name in lists)}
-    assert [(row.split, row.annotated, row.present) for row in compare(catalogue, "mit", root)] == [("train", 1, 1)]
+    assert [(row.split, row.annotated, row.present) for row in count_present(catalogue, "mit", root)] == [
+        ("train", 1, 1)
+    ]
 
 
 def test_kinetics700_shares_the_videos_of_2020(web: WebServer, root: Path, tmp_path: Path) -> None:
@@ -620,7 +626,7 @@ def test_kinetics700_shares_the_videos_of_2020(web: WebServer, root: Path, tmp_p
     web.files["/kinetics/700_2020/val/k700_val_171.tar.gz"] = targz({name: NOISE["a"]})
     get(catalogue, "kinetics700", root, splits=["val"])
     assert set(tree(root)) >= {f"kinetics700-2020/videos_val/{name}", "kinetics700/annotations/validate.csv"}
-    assert [(row.split, row.annotated, row.present) for row in compare(catalogue, "kinetics700", root)] == [
+    assert [(row.split, row.annotated, row.present) for row in count_present(catalogue, "kinetics700", root)] == [
         ("val", 1, 1)
     ]
 
@@ -701,7 +707,8 @@ def test_a_bad_certificate_is_waived_only_where_it_is_known_and_wanted(
 ACQUIRE = """
 import sys
 from pathlib import Path
-from dualformer_cli.data.fetch.datasets import acquire, plan
+from dualformer_cli.data.fetch.acquire import acquire
+from dualformer_cli.data.fetch.items import plan
 from dualformer_cli.data.datasets.catalogue import load_catalogue
 catalogue = load_catalogue()
 acquire(catalogue, plan(catalogue, [sys.argv[1]], Path(sys.argv[2])))
@@ -791,7 +798,7 @@ def test_tars_of_omnisource_are_found_in_their_published_folders(web: WebServer,
         (folder / name).mkdir(parents=True)
         (folder / name / f"{name}.tar").write_bytes(gzip.decompress(targz({f"{name}/a.mp4": NOISE["a"]})))
     catalogue = shipped(web, tmp_path)
-    states = {item.name: look(catalogue, item).state for item in plan(catalogue, ["omnisource"], root)}
+    states = {item.name: state_of(catalogue, item).state for item in plan(catalogue, ["omnisource"], root)}
     assert states["k200_val"] == "missing"
     outcomes = get(catalogue, "omnisource", root, groups=["videos"])
     assert (outcomes["k200_val"].status, outcomes["k200_train"].status) == ("done", "done")

@@ -1,0 +1,78 @@
+"""Something-Something and Jester: ID;LABEL in CSV files, or JSON files of templates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from dualformer_cli.data.datasets.formats.base import (
+    Annotation,
+    ClassIndex,
+    Format,
+    Found,
+    first_files,
+    in_order,
+    numbered_lines,
+    read_json,
+    reading,
+    text_lines,
+)
+from dualformer_cli.errors import DualFormerError
+
+CSV_FILES = {"*train.csv": "train", "*validation.csv|*val.csv": "val", "*test-answers.csv|*test.csv": "test"}
+
+JSON_FILES = {
+    "train.json|*[-_]train.json": "train",
+    "validation.json|*[-_]validation.json|val.json|*[-_]val.json": "val",
+    "test.json|*[-_]test.json": "test",
+}
+
+
+def _twentybn_csv(folder: Path) -> Found:
+    for split, path in first_files(folder, CSV_FILES):
+        for where, line in numbered_lines(path):
+            name, _, label = line.partition(";")  # labels have commas and apostrophes, but no semicolon
+            if split != "test" and not label:
+                raise DualFormerError(f"{where}: {line!r} is not ID;LABEL; fetch it again")
+            yield Annotation(split, (name.strip(),), (label.strip(),) if label else (), where)
+
+
+def _label_lines(folder: Path) -> Iterator[ClassIndex]:
+    for _, path in first_files(folder, {"*labels.csv": ""}):
+        yield ClassIndex(str(path), {"": list(text_lines(path))})
+
+
+def _twentybn_json(folder: Path) -> Found:
+    for split, path in first_files(folder, JSON_FILES):
+        answers = _answers(folder) if split == "test" else {}
+        content = read_json(path)
+        with reading(path):
+            for number, video in enumerate(content, start=1):
+                key = str(video["id"])
+                # The class is the template without its brackets; "label" is what was said of this video.
+                label = answers.get(key, "") if split == "test" else _without_brackets(video.get("template", ""))
+                where = f"annotations {str(path)!r}, entry {number}"
+                yield Annotation(split, (key,), (label,) if label else (), where)
+
+
+def _answers(folder: Path) -> dict[str, str]:
+    """Return the classes of test videos by id, where they are published."""
+    for _, path in first_files(folder, {"*test-answers.csv": "test"}):
+        pairs = (line.partition(";") for line in text_lines(path))
+        return {name.strip(): _without_brackets(label.strip()) for name, _, label in pairs}
+    return {}
+
+
+def _without_brackets(template: str) -> str:
+    return template.replace("[", "").replace("]", "")
+
+
+def _label_numbers(folder: Path) -> Iterator[ClassIndex]:
+    for _, path in first_files(folder, {"labels.json|*[-_]labels.json": ""}):
+        content = read_json(path)
+        with reading(path):
+            yield in_order(path, {_without_brackets(name): int(number) for name, number in content.items()})
+
+
+CSV = Format(files=CSV_FILES, read=_twentybn_csv, classes=_label_lines)
+JSON = Format(files=JSON_FILES, read=_twentybn_json, classes=_label_numbers)

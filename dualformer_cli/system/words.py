@@ -1,0 +1,56 @@
+"""How names, numbers and errors become words, the same in every message, table and page."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Sequence
+
+_UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+
+
+def printable(text: str, encoding: str = "utf-8") -> str:
+    r"""Return `text` on one line, with what a screen would obey or hide written as an escape (newline as ``\n``).
+
+    Control characters, ANSI sequences, text-direction marks, undecodable bytes of file names and characters that
+    `encoding` lacks are escaped; letters of every script, accents and emoji stay.
+    """
+    if not text.isprintable():
+        text = "".join(char.encode("unicode_escape").decode() if is_unseen(char) else char for char in text)
+    return text.encode(encoding, "backslashreplace").decode(encoding)
+
+
+def is_unseen(char: str) -> bool:
+    """Return whether a screen would obey or hide a character."""
+    return unicodedata.category(char) in _UNSEEN_CATEGORIES
+
+
+def size_in_words(num_bytes: float) -> str:
+    """Return a size in the largest unit of which it has one: "1.5 GB", "12.3 MB" or "0.5 kB"."""
+    unit, name = next(((unit, name) for unit, name in ((1e9, "GB"), (1e6, "MB")) if num_bytes >= unit), (1e3, "kB"))
+    return f"{num_bytes / unit:,.1f} {name}"
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """Return "1 video" or "3 videos"; `many` is the plural that is not `one` and an s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def some_of(names: Sequence[str], most: int) -> str:
+    """Return the first `most` names and how many more there are: "a, b and 3 more"."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def natural_key(path: str) -> list[list[tuple[int, int, str]]]:
+    """Return a sort key by which clip2 comes before clip10, folder by folder; equal numbers go by their spelling."""
+    return [
+        [(0, int(piece), piece) if piece.isdecimal() else (1, 0, piece) for piece in re.findall(r"\d+|\D+", name)]
+        for name in path.split(os.sep)
+    ]
+
+
+def os_reason(error: OSError) -> str:
+    """Return what the operating system says, in the middle of a sentence: "permission denied"."""
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,90 @@
+"""Words: what a screen shows, sizes, counts and the order that a reader expects."""
+
+from __future__ import annotations
+
+import errno
+import unicodedata
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from dualformer_cli.system.words import counted, natural_key, os_reason, printable, size_in_words, some_of
+
+any_text = st.text(st.characters(exclude_categories=()), max_size=60)
+names = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=20)
+HOSTILE = "[red]x[/red]\n\x1b[31m:smile:\r\x9b2J\u202eevil\udcff.mp4"
+
+
+@given(any_text)
+@example(HOSTILE)
+def test_printable_text_has_nothing_that_a_terminal_obeys_or_hides(text):
+    categories = {unicodedata.category(char) for char in printable(text)}
+    assert not categories & {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+
+
+@given(any_text, st.sampled_from(["ascii", "latin-1", "cp437"]))
+def test_printable_text_fits_the_encoding_it_was_made_for(text, encoding):
+    printable(text, encoding).encode(encoding)
+
+
+def test_printable_keeps_letters_accents_and_emoji():
+    text = "Füße 跑步 ёж 😀 [a] c:\\x.mp4"
+    assert printable(text) == text
+
+
+def test_what_a_terminal_obeys_or_hides_is_an_escape():
+    assert printable("a\nb\x1b[31m\u202e\udcff\u2028.mp4") == r"a\nb\x1b[31m\u202e\udcff\u2028.mp4"
+    assert printable("é跑", "latin-1") == r"é\u8dd1"
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "words"),
+    [
+        (0, "0.0 kB"),
+        (512, "0.5 kB"),
+        (999_949, "999.9 kB"),
+        (1_000_000, "1.0 MB"),
+        (87_900_000, "87.9 MB"),
+        (1_500_000_000, "1.5 GB"),
+        (2_345_600_000_000, "2,345.6 GB"),
+    ],
+)
+def test_a_size_is_in_the_largest_unit_of_which_it_has_one(num_bytes, words):
+    assert size_in_words(num_bytes) == words
+
+
+def test_one_is_counted_in_the_singular():
+    assert [counted(count, "video") for count in (0, 1, 2, 1203)] == ["0 videos", "1 video", "2 videos", "1,203 videos"]
+    assert [counted(count, "class", "classes") for count in (1, 2)] == ["1 class", "2 classes"]
+
+
+def test_of_many_names_the_first_are_shown():
+    assert [some_of(list(few), 2) for few in ("", "a", "ab", "abc", "abcd")] == [
+        "",
+        "a",
+        "a, b",
+        "a, b and 1 more",
+        "a, b and 2 more",
+    ]
+
+
+def test_numbers_in_names_are_ordered_by_their_value_folder_by_folder():
+    assert sorted(["clip10.mp4", "clip2.mp4", "clip1"], key=natural_key) == ["clip1", "clip2.mp4", "clip10.mp4"]
+    assert sorted(["v 10/1.mp4", "v 9/2.mp4", "v 9/10.mp4"], key=natural_key) == [
+        "v 9/2.mp4",
+        "v 9/10.mp4",
+        "v 10/1.mp4",
+    ]
+    assert sorted(["x2", "x02", "x1"], key=natural_key) == ["x1", "x02", "x2"]
+
+
+@given(st.lists(names))
+def test_the_natural_order_does_not_depend_on_the_order_before(some):
+    backwards = some[::-1]
+    assert sorted(some, key=natural_key) == sorted(backwards, key=natural_key)
+
+
+def test_the_systems_reason_stands_in_the_middle_of_a_sentence():
+    assert os_reason(PermissionError(errno.EACCES, "Permission denied", "x")) == "permission denied"
+    assert os_reason(OSError("Cannot Seek")) == "cannot seek"
