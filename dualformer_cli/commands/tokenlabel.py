@@ -143,7 +143,7 @@ def write(
 
     runtime = resolved.config.runtime
     timeout = resolved.config.data.decode_timeout_seconds
-    with WorkerPool(runtime.num_workers, timeout, preload=["dualformer_cli.data.tokens.store"]) as pool:
+    with WorkerPool(runtime.num_workers, timeout, preload=["dualformer_cli.data.tokens.tiles"]) as pool:
         from dualformer_cli.engine.parallel.distributed import (
             init_ranks,  # here, so that workers start while torch loads
         )

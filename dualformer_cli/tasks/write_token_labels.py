@@ -22,15 +22,11 @@ from dualformer_cli.config.schema import RENDERED, DataConfig, ViewsConfig
 from dualformer_cli.data.clips.loader import Batch
 from dualformer_cli.data.clips.transforms import Frames
 from dualformer_cli.data.clips.views import VideoViews, read_views
-from dualformer_cli.data.tokens.store import (
+from dualformer_cli.data.tokens.store import SUMMARY, Header, LabelFolder, StoredVideo
+from dualformer_cli.data.tokens.tiles import (
     CLIPS_PER_READ,
-    SUMMARY,
-    Header,
-    LabelFolder,
     LabelJob,
-    LabelPlan,
     Layout,
-    StoredVideo,
     read_label_clips,
     read_layout,
     read_whole_frame,
@@ -108,18 +104,6 @@ class LabelWriter:
         if len(self.listed.class_names) > 2**16:
             raise ConfigError(f"token labels hold up to 65,536 classes, the list has {len(self.listed.class_names)}")
         self.teacher = open_teacher(teacher, self.config, self.listed, ranks.device, offline=offline)
-        data = self.config.data
-        self.plan = LabelPlan(
-            num_frames=data.clip.num_frames,
-            frame_interval=data.clip.frame_interval,
-            sampling=data.clip.sampling,
-            crop_size=data.crop_size,
-            antialias=data.antialias,
-            min_frames=data.min_frames,
-            decoder=data.decoder,
-            frame_rate=data.frame_rate,
-            frame_name=data.frame_name,
-        )
         self.header = Header(
             teacher=self.teacher.describe(),
             source=self.listed.source,
@@ -166,7 +150,7 @@ class LabelWriter:
     def estimate(self, pool: WorkerPool) -> Estimate:
         """Estimate the disk space of all labels from the lengths and sizes of some videos."""
         chosen = _spread(len(self.listed), VIDEOS_TO_MEASURE)
-        outcomes = pool.imap(partial(read_layout, self.plan), [self._job(index) for index in chosen])
+        outcomes = pool.imap(partial(read_layout, self.config.data), [self._job(index) for index in chosen])
         sizes = [self._bytes_of(outcome) for outcome in outcomes]
         share = len(self.listed) / len(sizes)
         spread = float(np.std(sizes, ddof=1)) if len(sizes) > 1 else 0.0
@@ -248,7 +232,7 @@ class LabelWriter:
             if video.reason is not None:
                 continue
             job = replace(self._job(index), first=len(video.starts) // 2)
-            outcome = pool.call(partial(read_whole_frame, self.plan), job)
+            outcome = pool.call(partial(read_whole_frame, self.config.data), job)
             if outcome.error is not None:
                 _LOGGER.warning("not on the sheet: %r: %s", video.path, outcome.reason)
                 continue
@@ -296,14 +280,14 @@ class LabelWriter:
 
     def _write_shard(self, shard: int, pool: WorkerPool, on_video: Callable[[str], None]) -> None:
         jobs = [self._job(index) for index in self.header.videos_of(shard)]
-        layouts = list(pool.imap(partial(read_layout, self.plan), jobs))
+        layouts = list(pool.imap(partial(read_layout, self.config.data), jobs))
         reads = (
             replace(layout.item, first=first)
             for layout in layouts
             if layout.error is None
             for first in range(0, len(layout.value.starts), CLIPS_PER_READ)
         )
-        outcomes = pool.imap(partial(read_label_clips, self.plan), reads)
+        outcomes = pool.imap(partial(read_label_clips, self.config.data), reads)
         with self.folder.shard_writer(shard) as writer:
             total = _Statistics(Counter())
             for layout in layouts:
