@@ -191,13 +191,13 @@ def check_rendering(data: DataConfig, train: TrainConfig) -> None:
 
 
 def _mirror(motion: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The motion of the mirrored clip: x changes its sign before and after."""
+    """Return the motion of the mirrored clip: x changes its sign before and after."""
     return motion * np.array([[1, -1, -1], [-1, 1, 1]], np.float32)
 
 
 @lru_cache(maxsize=1)
 def _stock(number: int, pictures: tuple[str, ...]) -> PictureSource:
-    """Pictures that are drawn once in a worker and used for many clips; those that `prepare` draws are others."""
+    """Return pictures that a worker draws once and uses for many clips; those that `prepare` draws are others."""
     seed = int(np.random.SeedSequence([number, _STOCK_SEED]).generate_state(1)[0])
     files = [Path(path) for path in pictures]
     return PictureSource(

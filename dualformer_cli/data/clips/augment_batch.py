@@ -90,7 +90,7 @@ def mix_batch(
         targets: shape (b, classes).
         mixup_alpha: the share of the partner follows Beta(alpha, alpha); 0 turns mixup off.
         cutmix_alpha: so does the share of the frame that shows the partner, the same box in all frames; 0 is off.
-        rng: draws everything that is random.
+        rng: decides all that is random.
 
     Returns:
         New clips in the memory layout of the given ones, and targets; when nothing is mixed, the given ones.
@@ -118,7 +118,7 @@ def _partners(batch: Tensor, shift: int) -> Tensor:
 
 
 def _centred_box(height: int, width: int, share: float, rng: np.random.Generator) -> Box:
-    """Draw a box of this share and of the frame's shape by its centre, and cut off what lies outside of the frame."""
+    """Return a box of this share and the frame's shape around a random place, less what lies outside of the frame."""
     half_height, half_width = (round(math.sqrt(share) * side / 2) for side in (height, width))
     y, x = int(rng.integers(height)), int(rng.integers(width))
     top, left = max(0, y - half_height), max(0, x - half_width)
@@ -134,7 +134,7 @@ def random_erasing(clips: Tensor, probability: float, rng: np.random.Generator) 
     Args:
         clips: normalised, shape (b, 3, T, H, W).
         probability: of erasing, for each clip.
-        rng: draws which clips and boxes.
+        rng: decides which clips and boxes.
 
     Returns:
         New clips in the memory layout of the given ones; when nothing is erased, the given ones.

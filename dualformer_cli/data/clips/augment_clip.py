@@ -85,15 +85,15 @@ _FRAME_OPS: tuple[ClipOp, ...] = (
 def rand_augment(clip: Frames, num_ops: int, magnitude: float, rng: np.random.Generator) -> Frames:
     """Change a clip by random ops of RandAugment's fourteen, one of which does nothing; the same for all frames.
 
-    The ops are Pillow's, which is here anyway. timm's RandAugment draws from the process's global generators and anew
-    for each image, so neither one seed nor one draw per clip could be had from it.
+    The ops are Pillow's, which is here anyway. timm's RandAugment takes its random numbers from the process's global
+    generators, and anew for each image: no clip could have a seed, or the same change in all of its frames.
 
     Args:
         clip: uint8, shape (T, S, S, 3).
         num_ops: ops done one after the other.
         magnitude: their strength, 0 to 10; at 10 they rotate by 30 degrees, shear by 0.3, shift by 0.45 of the side,
             and change brightness by 90 percent. Which way is random.
-        rng: draws ops and directions.
+        rng: decides ops and directions.
     """
     for _ in range(num_ops):
         op = int(rng.integers(len(_STILL_OPS) + len(_FRAME_OPS)))

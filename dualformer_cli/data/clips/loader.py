@@ -73,7 +73,7 @@ class BatchPlan:
         return -(-self.num_samples // self.videos_per_step)
 
     def videos(self, order: Order, step: int) -> list[Order]:
-        """The videos of this rank in one step, one array per forward pass; ranks differ by at most one video."""
+        """Return the videos of this rank in one step, one array per forward pass; ranks differ by at most one video."""
         first = step * self.videos_per_step
         of_step = order[first : first + self.videos_per_step]
         passes = np.array_split(of_step, self.accumulation)
@@ -81,13 +81,13 @@ class BatchPlan:
 
 
 def epoch_order(num_samples: int, *, seed: int, epoch: int, labels: Sequence[int] | None = None) -> Order:
-    """The order in which an epoch sees the videos.
+    """Return the order in which an epoch sees the videos.
 
     Args:
         num_samples: videos of the list.
         seed: of the run.
         epoch: its number, from 0.
-        labels: one class per video, to draw every class equally often (with repetition); None draws every video once.
+        labels: one class per video, to take every class equally often (with repetition); None takes every video once.
     """
     rng = np.random.default_rng([seed, epoch])
     if labels is None:

@@ -165,10 +165,10 @@ def _channels_first(frame: Frames) -> Tensor:
 def random_resized_crop(
     height: int, width: int, *, area: tuple[float, float], aspect: tuple[float, float], rng: np.random.Generator
 ) -> Box:
-    """Draw a crop by its share of the frame, evenly, and its width over height, evenly in the logarithm.
+    """Choose a crop by its share of the frame, evenly, and its width over height, evenly in the logarithm.
 
-    A size that the frame cannot hold is drawn again, CROP_TRIES times in all; after that the crop is the largest
-    central one whose width over height lies in the range.
+    Of CROP_TRIES random sizes the first that the frame can hold is taken; without one, the crop is the largest central
+    one whose width over height lies in the range.
     """
     areas = rng.uniform(*area, size=CROP_TRIES) * height * width
     aspects = np.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1]), size=CROP_TRIES))

@@ -134,7 +134,7 @@ class _TimedTransform:
 
 
 def part_length(info: VideoInfo, start: int, num_frames: int | None) -> int:
-    """How many frames there are from `start` on, at most `num_frames`."""
+    """Return how many frames there are from `start` on, at most `num_frames`."""
     rest = max(0, info.num_frames - start)
     return rest if num_frames is None else min(rest, num_frames)
 

@@ -83,7 +83,7 @@ def find_corners(
 
 
 def _times(starts: Indices, start: int, t: int, step: int) -> tuple[Indices, npt.NDArray[np.float64]]:
-    """For each of a clip's t tokens in time the stored clip that it is in, and where there, in tokens.
+    """Return for each of a clip's t tokens in time the stored clip that it is in, and where there, in tokens.
 
     Of several stored clips the one that starts nearest to the clip is taken, so that a clip that was stored is found
     again as it is.
@@ -101,13 +101,13 @@ def _in_tiles(
     extents: npt.NDArray[np.float64],
     count: int,
 ) -> tuple[Indices, npt.NDArray[np.float64]]:
-    """For each place along a side of the frame the tile with the nearest centre, and where there, in tokens."""
+    """Return for each place along a side of the frame the tile with the nearest centre, and where there, in tokens."""
     tile = np.abs(places[:, None] - (offsets + extents / 2)).argmin(axis=1)
     return tile, (places - offsets[tile]) / extents[tile] * count - 0.5
 
 
 def _neighbours(places: npt.NDArray[np.float64], count: int) -> list[tuple[Indices, npt.NDArray[np.float64]]]:
-    """The tokens before and after each place, and the share of each; outside the grid its last token is taken."""
+    """Return the tokens before and after each place, and the share of each; outside the grid it is the last token."""
     inside = np.clip(places.round(6), 0, count - 1)  # 1.9999999 is token 2
     low = np.floor(inside).astype(np.int64)
     share = inside - low

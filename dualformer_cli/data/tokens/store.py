@@ -62,11 +62,11 @@ class Header:
         return -(-self.num_videos // self.videos_per_shard)
 
     def videos_of(self, shard: int) -> range:
-        """Places in the list of a shard's videos."""
+        """Return the places in the list of a shard's videos."""
         return range(shard * self.videos_per_shard, min(self.num_videos, (shard + 1) * self.videos_per_shard))
 
     def difference(self, other: Header) -> str | None:
-        """What differs between two folders' labels in one line; names and versions may."""
+        """Return what differs between two folders' labels in one line; names and versions may."""
         for key in ("teacher", "list_fingerprint", "num_videos", "clip", "grid", "top_k", "class_names"):
             one, two = (getattr(header, key) for header in (self, other))
             if key == "teacher":
@@ -101,12 +101,12 @@ class StoredVideo:
 
     @classmethod
     def of(cls, index: int, path: str, first_record: int, layout: Layout) -> StoredVideo:
-        """A video that is cut in this way."""
+        """Return a video that is cut in this way."""
         shares = tuple((x, y, width, height) for x, y, width, height in layout.shares.round(6).tolist())
         return cls(index, path, None, first_record, layout.starts, shares)
 
     def row(self) -> list[Any]:
-        """Its line in the index: the fields in order."""
+        """Return its line in the index: the fields in order."""
         return [self.index, self.path, self.reason, self.first_record, self.starts, self.tiles]
 
     @classmethod
@@ -127,7 +127,7 @@ class LabelFolder:
         self.root = Path(root)
 
     def read_header(self) -> Header | None:
-        """The header; None where there is none.
+        """Return the header; None where there is none.
 
         Raises:
             DualFormerError: if it cannot be read or is of another version.
@@ -171,7 +171,7 @@ class LabelFolder:
             temporary.write_text(json.dumps(document, sort_keys=True) + "\n", encoding="utf-8")
 
     def has_shard(self, shard: int) -> bool:
-        """Whether a shard is complete."""
+        """Return whether a shard is complete."""
         return self._json(shard).is_file()
 
     @contextmanager
@@ -187,7 +187,7 @@ class LabelFolder:
         self.write_json(self._json(shard).name, document)
 
     def read_index(self, shard: int) -> tuple[list[StoredVideo], dict[str, Any]]:
-        """A shard's videos, and the statistics that were stored with it.
+        """Return a shard's videos, and the statistics that were stored with it.
 
         Raises:
             DualFormerError: if its index is missing or damaged.
@@ -202,7 +202,7 @@ class LabelFolder:
             raise DualFormerError(f"token labels {str(path)!r} are damaged; delete the file and {_ADVICE}") from None
 
     def read_shard(self, shard: int, header: Header) -> tuple[list[StoredVideo], npt.NDArray[Any]]:
-        """A shard's videos and its labels, as structured records of shape (records, t, h, w), mapped from the file.
+        """Return a shard's videos and labels: structured records of shape (records, t, h, w), mapped from the file.
 
         Raises:
             DualFormerError: if it is missing or damaged.
@@ -226,7 +226,7 @@ class LabelFolder:
         return videos, np.memmap(path, header.record, "r", shape=shape)
 
     def size_bytes(self) -> int:
-        """Bytes of all shards."""
+        """Return the bytes of all shards."""
         return sum(path.stat().st_size for path in self.root.glob("shard-*"))
 
     def _bin(self, shard: int) -> Path:
