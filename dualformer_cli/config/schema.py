@@ -16,6 +16,9 @@ from dualformer_cli.errors import ConfigError
 _FRAME_NAME = re.compile(r"[^{}%]*(\{:?[0-9]*d?\}|%[0-9]*d)[^{}%]*\.(jpe?g|png|bmp|webp|tiff?|ppm)", re.IGNORECASE)
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
+RENDERED = "render:camera-motion"
+"""Name of the training list whose clips are rendered while a network trains on them."""
+
 Size3 = tuple[int, int, int]
 """Tokens or pixels along (time, height, width)."""
 
@@ -137,7 +140,7 @@ class ViewsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainViewsConfig:
+class TrainClipsConfig:
     """How training cuts its random clips."""
 
     short_side: int = 256
@@ -213,7 +216,7 @@ class DataConfig:
     """Group of labels to take, where those of a JSON list come in groups, as HVU's do: action, scene, ..."""
     multi_label: bool = False
     """Whether a video has several labels: sigmoid scores, binary cross-entropy and mAP."""
-    train: TrainViewsConfig = field(default_factory=TrainViewsConfig)
+    train: TrainClipsConfig = field(default_factory=TrainClipsConfig)
     """Random clips of training."""
     test: ViewsConfig = field(default_factory=ViewsConfig)
     """Views of eval and predict."""

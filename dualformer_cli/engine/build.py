@@ -5,10 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from dualformer_cli.config.load import load_config
-from dualformer_cli.config.schema import DataConfig, RunConfig, Size3, ViewsConfig
-from dualformer_cli.data.camera_motion.rendering import RenderPlan
-from dualformer_cli.data.clips.augment import Pairs, TrainPlan
-from dualformer_cli.data.clips.views import ViewPlan
+from dualformer_cli.config.schema import RunConfig, Size3
 from dualformer_cli.model.dualformer import DualFormer
 
 
@@ -58,53 +55,6 @@ def first_activation(config: RunConfig) -> int:
     data, patch = config.data, config.model.patch_sizes[0]
     pixels = data.clip.num_frames * data.crop_size**2
     return pixels // prod(patch) * config.model.embed_dims[0]
-
-
-def view_plan(data: DataConfig, views: ViewsConfig, *, every_seconds: float | None = None) -> ViewPlan:
-    """How videos are cut into views for scoring; with `every_seconds`, into segments of a timeline."""
-    return ViewPlan(
-        num_frames=data.clip.num_frames,
-        frame_interval=data.clip.frame_interval,
-        sampling=data.clip.sampling,
-        num_clips=views.num_clips,
-        num_crops=views.num_crops,
-        short_side=views.short_side,
-        crop_size=data.crop_size,
-        antialias=data.antialias,
-        min_frames=data.min_frames,
-        decoder=data.decoder,
-        frame_rate=data.frame_rate,
-        frame_name=data.frame_name,
-        every_seconds=every_seconds,
-    )
-
-
-def train_plan(config: RunConfig, flip_pairs: Pairs, *, render: RenderPlan | None = None) -> TrainPlan:
-    """How videos are cut into random clips, or with `render` clips are rendered.
-
-    `flip_pairs` are the classes that a mirror turns into each other.
-    """
-    data, train = config.data, config.train
-    return TrainPlan(
-        num_frames=data.clip.num_frames,
-        frame_interval=data.clip.frame_interval,
-        sampling=data.clip.sampling,
-        short_side=data.train.short_side,
-        crop_size=data.crop_size,
-        area=data.train.area,
-        aspect=data.train.aspect,
-        flip=data.train.flip,
-        antialias=data.antialias,
-        min_frames=data.min_frames,
-        decoder=data.decoder,
-        frame_rate=data.frame_rate,
-        frame_name=data.frame_name,
-        rand_augment_ops=train.rand_augment_ops,
-        rand_augment_magnitude=train.rand_augment_magnitude,
-        repeats=train.repeats,
-        flip_labels=flip_pairs,
-        render=render,
-    )
 
 
 def create_model(preset: str, *, num_classes: int | None = None) -> DualFormer:

@@ -15,15 +15,19 @@ import torch
 
 from dualformer_cli.config.load import ResolvedConfig, to_yaml
 from dualformer_cli.config.metric_table import is_better
-from dualformer_cli.data.clips.augment import TrainPlan
-from dualformer_cli.data.clips.loader import Batch, BatchPlan, IndexCache, Order, epoch_order, training_steps
+from dualformer_cli.data.camera_motion.rendering import RenderedClips
+from dualformer_cli.data.clips.index_cache import IndexCache
+from dualformer_cli.data.clips.loader import Batch, BatchPlan, Order, epoch_order, training_steps
+from dualformer_cli.data.clips.source import ClipSource
+from dualformer_cli.data.clips.training_clips import VideoClips
+from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.documents.evaluate import Summary
 from dualformer_cli.documents.train import Note, Saved, Started, StepRow, TrainEvent, TrainResult, ValidationRow
-from dualformer_cli.engine.build import build_model, train_plan, view_plan
+from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.batch_norm import convert_batch_norm
 from dualformer_cli.engine.parallel.devices import dtype_of, peak_memory_mib, pick_precision
 from dualformer_cli.engine.parallel.ranks import Ranks
-from dualformer_cli.engine.scoring.evaluate import LabelledList, evaluate
+from dualformer_cli.engine.scoring.evaluate import evaluate
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.engine.training.checkpoint import CheckpointFolder
@@ -32,7 +36,6 @@ from dualformer_cli.engine.training.lists import open_lists, overlap
 from dualformer_cli.engine.training.optim import lr_at, train_mode
 from dualformer_cli.engine.training.prefetch import Prefetch
 from dualformer_cli.engine.training.recipe import plan_recipe
-from dualformer_cli.engine.training.rendered import render_plan
 from dualformer_cli.engine.training.run_log import RunLog
 from dualformer_cli.engine.training.state import Origin, TrainingState
 from dualformer_cli.engine.training.step import Losses, Stepper
@@ -143,23 +146,19 @@ class Trainer:
         return WorkerPool(
             self.config.runtime.num_workers,
             self.config.data.decode_timeout_seconds,
-            preload=["dualformer_cli.data.clips.loader"],
+            preload=["dualformer_cli.data.clips.training_clips", type(self._clips()).__module__],
         )
 
     def steps(self, pool: WorkerPool, order: Order) -> Iterator[list[Batch]]:
         """Yield the batches of each step of this epoch that is not done yet, read in this order."""
-        listed = self.lists.training
         return training_steps(
-            listed.samples,
-            listed.files,
-            self._train_plan(),
+            self._clips(),
             self.batches,
             pool,
             order=order,
             seed=self.config.runtime.seed,
             epoch=self.state.epoch,
             first_step=self.state.step_in_epoch,
-            indexes=self.indexes,
             pin_memory=self.ranks.device.type == "cuda",
         )
 
@@ -226,8 +225,7 @@ class Trainer:
             multi_label=data.multi_label,
             autocast=None if self.precision == "fp32" else dtype_of(self.precision),
         )
-        plan = view_plan(data, data.validation)
-        records = evaluate(scorer, listed, plan, pool, self.ranks, indexes=self.indexes)
+        records = evaluate(scorer, listed, data, data.validation, pool, self.ranks, indexes=self.indexes)
         for record in records:
             if record.reason is not None and self.ranks.is_main:
                 _LOGGER.warning("not scored: %r: %s", record.path, record.reason)
@@ -253,11 +251,12 @@ class Trainer:
             self._save()
         raise Stopped(signum)
 
-    def _train_plan(self) -> TrainPlan:
-        """How clips of this epoch are read, or rendered where the list has no videos."""
-        lists, data = self.lists, self.config.data
-        render = render_plan(data, files=lists.pictures, epoch=self.state.epoch) if lists.is_rendered else None
-        return train_plan(self.config, lists.training.flip_pairs, render=render)
+    def _clips(self) -> ClipSource:
+        """Return what this epoch takes its clips from."""
+        lists, config = self.lists, self.config
+        if lists.is_rendered:
+            return RenderedClips(data=config.data, pictures=lists.pictures, epoch=self.state.epoch)
+        return VideoClips(lists.training, config.data, config.train, self.indexes)
 
     def _build_model(self, *, is_new: bool, offline: bool) -> DualFormer:
         """Return the model on its device; where the run is new, with its first weights."""

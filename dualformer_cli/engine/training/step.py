@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 
 from dualformer_cli.config.schema import DataConfig, RuntimeConfig, TrainConfig
-from dualformer_cli.data.clips.augment import mix_batch, one_hot, random_erasing, swap_flipped_labels
+from dualformer_cli.data.clips.augment_batch import augment_batch, one_hot, swap_flipped_labels
 from dualformer_cli.data.clips.loader import Batch
 from dualformer_cli.data.clips.transforms import normalize
+from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.engine.parallel.devices import dtype_of
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.parallel.reductions import any_rank, gather_objects, sum_gradients, sum_over_ranks
 from dualformer_cli.engine.parallel.upload import upload
-from dualformer_cli.engine.scoring.evaluate import LabelledList
 from dualformer_cli.engine.training.losses import classification_loss_sum, motion_loss_sum, token_label_loss_sum
 from dualformer_cli.engine.training.optim import set_learning_rate
 from dualformer_cli.engine.training.state import TrainingState
@@ -120,7 +120,7 @@ class Stepper:
         if not len(batch.clips) and self.train.batch_norm != "synchronized":
             return torch.zeros((), dtype=torch.float64)
         token_labels = None if self.labeller is None else self.labeller.labels(batch)
-        data, train, device = self.data, self.train, self.ranks.device
+        data, device = self.data, self.ranks.device
         key = [self.seed, self.state.step, number, self.ranks.rank]
         rng = np.random.default_rng(key)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
@@ -128,12 +128,7 @@ class Stepper:
         if device.type == "cpu":
             self._spent_clips = clips  # by the next pass this one has gone backward
         targets = upload(self._targets(batch), device)
-        if train.random_erasing:
-            clips = random_erasing(clips, train.random_erasing, rng)
-        if train.mixup_alpha or train.cutmix_alpha:
-            clips, targets = mix_batch(
-                clips, targets, mixup_alpha=train.mixup_alpha, cutmix_alpha=train.cutmix_alpha, rng=rng
-            )
+        clips, targets = augment_batch(clips, targets, self.train, rng)
         with torch.autocast(device.type, dtype_of(self.precision), enabled=self.precision != "fp32"):
             has_motion = batch.motion is not None and self.state.model.motion_heads is not None
             outputs = self.forward_motion(clips) if has_motion else self.forward(clips)

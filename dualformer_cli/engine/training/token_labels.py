@@ -15,10 +15,11 @@ from torch import Tensor
 
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.data.clips.loader import Batch
-from dualformer_cli.data.tokens.store import Header, LabelFolder, StoredVideo, find_corners
+from dualformer_cli.data.lists.samples import LabelledList
+from dualformer_cli.data.tokens.lookup import find_corners
+from dualformer_cli.data.tokens.store import Header, LabelFolder, StoredVideo
 from dualformer_cli.engine.build import token_grid
 from dualformer_cli.engine.parallel.upload import upload
-from dualformer_cli.engine.scoring.evaluate import LabelledList
 from dualformer_cli.engine.training.losses import soft_token_labels
 from dualformer_cli.engine.training.teacher import Student, Teacher
 from dualformer_cli.errors import ConfigError, DualFormerError

@@ -30,7 +30,7 @@ SMALL = (2, 2, 18, 2)
 def test_a_worker_that_dies_is_the_videos_fault_and_one_that_does_not_start_is_not(
     here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(path: str, plan: Any) -> None:
+    def die(path: str, **sections: Any) -> None:
         raise WorkerDied(path, 3)
 
     engine: Any = SimpleNamespace(config=load_config("tiny", environ={}).config)

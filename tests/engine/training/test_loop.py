@@ -16,7 +16,7 @@ from checkpoints import load_checkpoint
 from torch import Tensor, nn
 
 from dualformer_cli.config.load import load_config
-from dualformer_cli.data.camera_motion.rendering import RENDERED
+from dualformer_cli.config.schema import RENDERED
 from dualformer_cli.data.clips.loader import Batch
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.evaluate import Summary, VideoCounts
@@ -83,10 +83,10 @@ class Data:
         self.unreadable = 0
         self.is_empty = False
 
-    def __call__(self, samples: Any, files: Any, plan: Any, batches: Any, pool: Any, **named: Any) -> Iterator[Any]:
-        self.asked.append(SimpleNamespace(plan=plan, batches=batches, **named))
+    def __call__(self, source: Any, batches: Any, pool: Any, **named: Any) -> Iterator[Any]:
+        self.asked.append(SimpleNamespace(source=source, batches=batches, **named))
         for step in range(named["first_step"], batches.steps_per_epoch):
-            videos = () if self.is_empty else (step % len(samples),)
+            videos = () if self.is_empty else (step % len(source.labels),)
             yield [clips_of(*videos, unreadable=self.unreadable if step == 0 else 0)]
 
 
@@ -102,9 +102,9 @@ def validations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What every validation is given; the model's state as it is then."""
     seen: list[Any] = []
 
-    def evaluate(scorer: Any, listed: Any, plan: Any, pool: Any, ranks: Any, **_: Any) -> list[VideoRecord]:
+    def evaluate(scorer: Any, listed: Any, data: Any, views: Any, pool: Any, ranks: Any, **_: Any) -> list[VideoRecord]:
         state = {name: value.detach().clone() for name, value in scorer.model.state_dict().items()}
-        seen.append(SimpleNamespace(scorer=scorer, plan=plan, state=state, was_training=scorer.model.training))
+        seen.append(SimpleNamespace(scorer=scorer, views=views, state=state, was_training=scorer.model.training))
         scores = np.array([[0.7, 0.1, 0.1, 0.1]], np.float32)
         return [VideoRecord(i, f"{i}.mp4", listed.labels[i], "scored", None, scores) for i in range(len(listed))]
 
@@ -175,7 +175,7 @@ def test_validation_is_of_the_average_and_in_the_ways_that_the_configuration_say
         assert torch.equal(found.state[name], value), name
     raw = trainer.state.model.state_dict()
     assert not torch.equal(raw["classifier.weight"], found.state["classifier.weight"])
-    assert (found.plan.num_clips, found.plan.num_crops, found.plan.short_side) == (3, 1, 64)
+    assert (found.views.num_clips, found.views.num_crops, found.views.short_side) == (3, 1, 64)
     assert tuple(found.scorer.mean) == (123.675, 116.28, 103.53)
     assert tuple(found.scorer.std) == (58.395, 57.12, 57.375)
     assert (found.scorer.autocast, found.scorer.multi_label) == (torch.bfloat16, False)
@@ -444,11 +444,29 @@ def test_videos_that_the_list_calls_broken_are_not_trained_on(make_trainer: Make
 def test_every_epoch_renders_harder_and_other_clips(make_trainer: Make) -> None:
     trainer = make_trainer("data.render.difficulty=0.8", "data.render.easy_epochs=4")
     trainer.lists = replace(trainer.lists, training=replace(trainer.lists.training, source=RENDERED))
-    plans = []
+    sources = []
     for trainer.state.epoch in range(3):
-        plans.append(trainer._train_plan().render)
-    assert [plan.difficulty for plan in plans] == pytest.approx([0, 0.2, 0.4])
-    assert len({plan.stock for plan in plans}) == 3
+        sources.append(trainer._clips())
+    assert [source.difficulty for source in sources] == pytest.approx([0, 0.2, 0.4])
+    assert [source.epoch for source in sources] == [0, 1, 2]
+
+
+def test_clips_are_cut_as_the_configuration_says(make_trainer: Make, data: Data) -> None:
+    trainer = make_trainer(*SMALL)
+    trainer.run()
+    source = data.asked[0].source
+    assert (source.data, source.train) == (trainer.config.data, trainer.config.train)
+    assert (source.listed, source.indexes) == (trainer.lists.training, trainer.indexes)
+
+
+def test_workers_load_the_renderer_only_where_clips_are_rendered(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "WorkerPool", lambda *_, preload: preload)
+    trainer = make_trainer()
+    assert set(trainer.pool()) == {"dualformer_cli.data.clips.training_clips"}
+    trainer.lists = replace(trainer.lists, training=replace(trainer.lists.training, source=RENDERED))
+    assert "dualformer_cli.data.camera_motion.rendering" in trainer.pool()
 
 
 def test_ranks_but_the_first_write_nothing(make_trainer: Make, data: Data, tmp_path: Path) -> None:

@@ -14,11 +14,12 @@ from typing import Any
 import torch
 
 from dualformer_cli.config.load import load_config
+from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.train import StepRow
-from dualformer_cli.engine.build import build_model, view_plan
+from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.ranks import Ranks, init_ranks
-from dualformer_cli.engine.scoring.evaluate import evaluate, open_list
+from dualformer_cli.engine.scoring.evaluate import evaluate
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.engine.training import loop
@@ -60,8 +61,8 @@ def losses_and_digest(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     model = build_model(resolved.config).eval()
     listed = open_list(resolved.config.data, job["validation"], class_names=None)
     scorer = Scorer(model, mean=resolved.config.data.mean, std=resolved.config.data.std)
-    plan = view_plan(resolved.config.data, resolved.config.data.test)
-    records = evaluate(scorer, listed, plan, HerePool(), ranks)  # type: ignore[arg-type]
+    data = resolved.config.data
+    records = evaluate(scorer, listed, data, data.test, HerePool(), ranks)  # type: ignore[arg-type]
     document = summarise(records, listed.class_names, multi_label=False)
     return {
         "losses": [row.losses["loss"] for row in steps],
