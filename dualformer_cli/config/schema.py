@@ -16,6 +16,8 @@ from dualformer_cli.errors import ConfigError
 _FRAME_NAME = re.compile(r"[^{}%]*(\{:?[0-9]*d?\}|%[0-9]*d)[^{}%]*\.(jpe?g|png|bmp|webp|tiff?|ppm)", re.IGNORECASE)
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
+Kernels = Literal["auto", "triton", "torch"]
+
 RENDERED = "render:camera-motion"
 """Name of the training list whose clips are rendered while a network trains on them."""
 
@@ -398,7 +400,7 @@ class RuntimeConfig:
     AVX-512 BF16 or AMX), else fp32."""
     compile: bool = False
     """Compile the model with torch.compile: slower to start, faster for many videos."""
-    kernels: Literal["auto", "triton", "torch"] = "auto"
+    kernels: Kernels = "auto"
     """What computes window attention, position and pyramid: Triton kernels on NVIDIA cards that have them (auto, and
     triton, which also says why where it cannot), or PyTorch everywhere (torch)."""
     seed: int = 0

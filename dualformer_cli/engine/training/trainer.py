@@ -165,7 +165,12 @@ class Trainer:
         is_taught_motion = is_rendered and self.config.train.motion_weight > 0
         if self.config.train.motion_weight and not is_rendered:
             self.notes.append("the motion at the tokens is not taught: only rendered clips know theirs")
-        self.model = build_model(self.config, motion_heads=is_taught_motion)
+        self.model = build_model(
+            self.config.model,
+            self.config.data,
+            kernels=self.config.runtime.kernels,
+            motion_heads=is_taught_motion,
+        )
         if checkpoint is None:
             self._start(offline)
         self.model.to(ranks.device)

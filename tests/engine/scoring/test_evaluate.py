@@ -40,7 +40,7 @@ def evaluate_list(toy_preset: Path, one_thread: None, here_pool: Any) -> Callabl
     """The function evaluate_list(list, class_names=NAMES) -> (labelled list, records) with fixed random weights."""
     config = load_config(str(toy_preset), environ={}).config
     torch.manual_seed(0)
-    model = build_model(config).eval()
+    model = build_model(config.model, config.data).eval()
     scorer = Scorer(model, mean=config.data.mean, std=config.data.std)
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 
