@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from dualformer_cli.commands.options import JsonOption, OverridesOption, PresetOption, VerboseOption, resolve
+from dualformer_cli.commands.options import JsonOption, OverridesOption, PresetOption, VerboseOption
 from dualformer_cli.commands.render import render_camera_motion
 from dualformer_cli.errors import DualFormerError, nearest
 
@@ -382,13 +382,15 @@ class _Sheet:
 
     def __init__(self, path: Path, preset: str | None, overrides: list[str] | None, plan: Plan) -> None:
         from dualformer_cli.outputs.sheet import check_sheet_path
+        from dualformer_cli.tasks.session import ModelRequest, resolve
 
         check_sheet_path(path)
         self.path, self.preset = path, preset or "k400-small"
         training = [own.name for own in plan.lists if own.rows and "train" in own.name] or ["train"]
         train_list = os.path.join(plan.root, f"{training[0]}.csv")
-        flags: dict[str, Any] = {"data.train_list": train_list, "runtime.num_workers": plan.num_workers}
-        self.config = resolve(self.preset, overrides, seed=plan.seed, **flags).config
+        model = ModelRequest(preset=self.preset, overrides=tuple(overrides or ()), seed=plan.seed)
+        settings = {"data.train_list": train_list, "runtime.num_workers": plan.num_workers}
+        self.config = resolve(model, settings).config
 
     def write(self) -> None:
         """Draw the first clips of training."""

@@ -7,7 +7,6 @@ from math import prod
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig, Kernels, ModelConfig, Size3
 from dualformer_cli.model.dualformer import DualFormer
-from dualformer_cli.model.weights import config_of, read_checkpoint
 
 
 def build_model(
@@ -59,15 +58,6 @@ def first_activation(model: ModelConfig, data: DataConfig) -> int:
 
 def _clip_size(data: DataConfig) -> Size3:
     return data.clip.num_frames, data.crop_size, data.crop_size
-
-
-def config_inside(weights: str) -> str | None:
-    """The configuration, as YAML, that a checkpoint of ours was trained with; None for other weights.
-
-    Raises:
-        WeightsError: if the file cannot be read.
-    """
-    return config_of(read_checkpoint(weights))
 
 
 def create_model(preset: str, *, num_classes: int | None = None) -> DualFormer:
