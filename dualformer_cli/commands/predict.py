@@ -121,7 +121,7 @@ def predict(
 
     from dualformer_cli.outputs.report import log
     from dualformer_cli.video.inputs import expand_inputs
-    from dualformer_cli.video.live import is_live, mask_credentials
+    from dualformer_cli.video.live_inputs import is_live, mask_credentials
 
     if gpus or cpu_processes:
         if "-" in (inputs or ()):
@@ -157,7 +157,7 @@ def predict(
 def fetch_addresses(found: InputList, *, offline: bool) -> dict[str, str]:
     """Put files in the place of the addresses that lead to one, and return the address of each as it may be shown."""
     from dualformer_cli.data.fetch.web_videos import fetch_video, is_web_address
-    from dualformer_cli.video.live import mask_credentials
+    from dualformer_cli.video.live_inputs import mask_credentials
 
     paths: list[str] = []
     addresses: dict[str, str] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from dualformer_cli.config.metric_table import best_metrics
 from dualformer_cli.errors import ConfigError
@@ -16,11 +16,15 @@ from dualformer_cli.errors import ConfigError
 _FRAME_NAME = re.compile(r"[^{}%]*(\{:?[0-9]*d?\}|%[0-9]*d)[^{}%]*\.(jpe?g|png|bmp|webp|tiff?|ppm)", re.IGNORECASE)
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
+Kernels = Literal["auto", "triton", "torch"]
+
 RENDERED = "render:camera-motion"
 """Name of the training list whose clips are rendered while a network trains on them."""
 
 Size3 = tuple[int, int, int]
 """Tokens or pixels along (time, height, width)."""
+Decoder = Literal["auto", "pyav", "decord", "torchcodec"]
+"""The decoders there are: each but auto is the file `video/NAME_reader.py`."""
 
 
 def _at_least(name: str, value: float, low: float) -> None:
@@ -228,7 +232,7 @@ class DataConfig:
     """Frames per second of a folder of frames, which does not say; None leaves its times unknown."""
     frame_name: str | None = None
     """How the frames in a folder of them are called, such as img_{:05}.jpg; None finds the one series of images."""
-    decoder: Literal["auto", "pyav", "decord"] = "auto"
+    decoder: Decoder = "auto"
     """Library that decodes; auto is PyAV, else decord."""
     decode_timeout_seconds: float = 20.0
     """A file on which the decoder makes no progress for so long is given up."""
@@ -249,7 +253,7 @@ class DataConfig:
             raise ConfigError(
                 f"frame_name must have one place for a number, as img_{{:05}}.jpg, got {self.frame_name!r}"
             )
-        _one_of("decoder", self.decoder, ("auto", "pyav", "decord"))
+        _one_of("decoder", self.decoder, get_args(Decoder))
         _above("decode_timeout_seconds", self.decode_timeout_seconds, 0)
 
 
@@ -398,7 +402,7 @@ class RuntimeConfig:
     AVX-512 BF16 or AMX), else fp32."""
     compile: bool = False
     """Compile the model with torch.compile: slower to start, faster for many videos."""
-    kernels: Literal["auto", "triton", "torch"] = "auto"
+    kernels: Kernels = "auto"
     """What computes window attention, position and pyramid: Triton kernels on NVIDIA cards that have them (auto, and
     triton, which also says why where it cannot), or PyTorch everywhere (torch)."""
     seed: int = 0

@@ -139,7 +139,7 @@ def describe(
     """
     if with_latency:
         pick_device(config.runtime.device)  # fail before the slow part
-    model = build_model(config)
+    model = build_model(config.model, config.data, kernels=config.runtime.kernels)
     cost = count(model, (3, config.data.clip.num_frames, config.data.crop_size, config.data.crop_size))
     views = _num_views(config.data)
     document: dict[str, object] = {

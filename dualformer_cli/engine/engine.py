@@ -34,7 +34,8 @@ from dualformer_cli.model.weights import class_names_of, load_weights, read_chec
 from dualformer_cli.system.files import sha256_of
 from dualformer_cli.system.versions import versions
 from dualformer_cli.system.workers import Outcome, WorkerPool
-from dualformer_cli.video.live import LiveSource, mask_credentials
+from dualformer_cli.video.live import LiveSource
+from dualformer_cli.video.live_inputs import mask_credentials
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ class Engine:
         self.precision = pick_precision(
             self.config.runtime.precision,
             self.device,
-            bf16_on_cpu=bf16_on_cpu and first_activation(self.config) >= BF16_ON_CPU_FROM,
+            bf16_on_cpu=bf16_on_cpu and first_activation(self.config.model, self.config.data) >= BF16_ON_CPU_FROM,
         )
         torch.manual_seed(self.config.runtime.seed)
         self.class_names = self._class_names()
@@ -234,6 +235,9 @@ class Engine:
             )
         return names
 
+    def _build(self) -> DualFormer:
+        return build_model(self.config.model, self.config.data, kernels=self.config.runtime.kernels)
+
     def _load_model(
         self,
         offline: bool,
@@ -244,11 +248,11 @@ class Engine:
         name = self.config.weights or "published"
         if name == "random":
             _LOGGER.warning("weights are random: labels and scores mean nothing")
-            return build_model(self.config), "random", None
+            return self._build(), "random", None
         is_published = name == "published"
         path = published_weights(self.preset, offline=offline, progress=progress) if is_published else Path(name)
         with torch.device("meta"):  # no time for initial values that the weights replace
-            model = build_model(self.config)
+            model = self._build()
         checkpoint = read_checkpoint(path) if checkpoint is None else checkpoint
         report = load_weights(model.to_empty(device="cpu"), checkpoint, name=str(path))
         names = class_names_of(checkpoint)

@@ -16,7 +16,7 @@ from dualformer_cli.model.blocks import DropPath
 def test_the_choice_of_kernels_reaches_every_module_that_has_one() -> None:
     config = load_config("tiny", environ={"DUALFORMER_RUNTIME__KERNELS": "torch"}).config
     with torch.device("meta"):
-        model = build_model(config)
+        model = build_model(config.model, config.data, kernels=config.runtime.kernels)
     chosen = [module.kernels for module in model.modules() if hasattr(module, "kernels")]
     assert chosen == ["torch"] * (9 + 4 + 7)  # local blocks, positions, pyramids
 
@@ -26,7 +26,8 @@ def test_the_choice_of_kernels_reaches_every_module_that_has_one() -> None:
     [("tiny", 16 * 56 * 56 * 64, True), ("ucf101-tiny", 8 * 56 * 56 * 64, True), ("camera-motion", 256 * 96, False)],
 )
 def test_published_sizes_are_large_and_the_built_in_model_is_not(preset: str, numbers: int, is_large: bool) -> None:
-    assert first_activation(load_config(preset, environ={}).config) == numbers
+    config = load_config(preset, environ={}).config
+    assert first_activation(config.model, config.data) == numbers
     assert (numbers >= BF16_ON_CPU_FROM) is is_large
 
 
@@ -40,7 +41,7 @@ def test_every_setting_of_the_model_reaches_the_network() -> None:
     overrides += ["model.gradient_checkpointing=true", "data.clip.num_frames=16", "data.crop_size=224"]
     config = load_config("tiny", overrides=overrides, environ={}).config
     with torch.device("meta"):
-        model = build_model(config, motion_heads=True)
+        model = build_model(config.model, config.data, motion_heads=True)
     rates = [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
     assert rates == pytest.approx([0.22 * block / 17 for block in range(18)])  # 2 + 2 + 10 + 4 blocks
     assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {0.3}
@@ -49,5 +50,5 @@ def test_every_setting_of_the_model_reaches_the_network() -> None:
     assert all(stage.gradient_checkpointing for stage in model.stages)
     assert model.input_size == (16, 224, 224)
     assert len(model.motion_heads) == 4
-    assert token_grid(config) == (8, 7, 7)
-    assert token_grid(config, (32, 224, 448)) == (16, 7, 14)
+    assert token_grid(config.model, config.data) == (8, 7, 7)
+    assert token_grid(config.model, config.data, (32, 224, 448)) == (16, 7, 14)

@@ -42,6 +42,13 @@ def test_the_model_and_its_scorer_are_those_of_the_configuration(make_engine: Ca
     assert not make_engine().scorer.multi_label
 
 
+def test_the_choice_of_kernels_reaches_the_network(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
+    torch.save({"model": make_engine().model.state_dict()}, tmp_path / "own.pt")
+    for weights in ("random", str(tmp_path / "own.pt")):
+        model = make_engine("runtime.kernels=torch", weights=weights).model
+        assert {module.kernels for module in model.modules() if hasattr(module, "kernels")} == {"torch"}
+
+
 def test_random_weights_follow_the_seed(make_engine: Callable[..., Engine]) -> None:
     found = []
     for seed in (1, 1, 2):

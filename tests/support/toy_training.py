@@ -152,7 +152,7 @@ def make_teacher(toy_preset: Path) -> Callable[..., Path]:
     def make(path: Path, *overrides: str, seed: int = 3) -> Path:
         config = load_config(str(toy_preset), overrides=overrides, environ={}).config
         torch.manual_seed(seed)
-        model = build_model(config)
+        model = build_model(config.model, config.data)
         with torch.no_grad():
             model.classifier.weight.mul_(60)
         parts = {"model": model.state_dict(), "optimizer": {}, "progress": {}, "config": to_yaml(config)}

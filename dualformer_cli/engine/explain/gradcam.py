@@ -97,7 +97,7 @@ def _blocks_of(stage: int, depth: int) -> str:
 def list_layers(config: RunConfig) -> list[dict[str, Any]]:
     """Every layer of a model: {"layer", "attention": "local" or "global", "grid": [t, h, w], "channels"}."""
     with torch.device("meta"):
-        model = build_model(config)
+        model = build_model(config.model, config.data, kernels=config.runtime.kernels)
     sizes, grid, layers = config.model, list(model.input_size), []
     for number, (patch, channels) in enumerate(zip(sizes.patch_sizes, sizes.embed_dims, strict=True)):
         grid = [tokens // pixels for tokens, pixels in zip(grid, patch, strict=True)]

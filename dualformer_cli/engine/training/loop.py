@@ -260,11 +260,16 @@ class Trainer:
 
     def _build_model(self, *, is_new: bool, offline: bool) -> DualFormer:
         """Return the model on its device; where the run is new, with its first weights."""
-        train = self.config.train
-        torch.manual_seed(self.config.runtime.seed)
+        config, train = self.config, self.config.train
+        torch.manual_seed(config.runtime.seed)
         if train.motion_weight and not self.lists.is_rendered:
             self.notes.append("the motion at the tokens is not taught: only rendered clips know theirs")
-        model = build_model(self.config, motion_heads=self.lists.is_rendered and train.motion_weight > 0)
+        model = build_model(
+            config.model,
+            config.data,
+            kernels=config.runtime.kernels,
+            motion_heads=self.lists.is_rendered and train.motion_weight > 0,
+        )
         if is_new:
             self.notes += start(model, train, class_names=self.lists.training.class_names, offline=offline)
         return model.to(self.ranks.device)

@@ -73,7 +73,7 @@ def open_teacher(
     size = config.data.crop_size
     student = Student(
         input_size=(config.data.clip.num_frames, size, size),
-        grid=token_grid(config),
+        grid=token_grid(config.model, config.data),
         class_names=listed.class_names,
     )
     preset = config.train.teacher_preset
@@ -194,7 +194,7 @@ def _check_fit(root: str, header: Header, config: RunConfig, listed: LabelledLis
         ("list", header.list_fingerprint[:12], listed.fingerprint[:12]),
         ("videos", header.num_videos, len(listed)),
         ("classes", header.class_names, tuple(listed.class_names)),
-        ("token grid (time, height, width)", header.grid, token_grid(config)),
+        ("token grid (time, height, width)", header.grid, token_grid(config.model, config.data)),
         *((f"clip's {key}", header.clip.get(key), value) for key, value in clip.items()),
     ]
     for what, stored, wanted in checks:

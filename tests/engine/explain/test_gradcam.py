@@ -185,7 +185,7 @@ def test_maps_in_low_precision_are_float32_and_near(dtype: torch.dtype, name: st
 def test_a_token_head_changes_nothing(mini: Engine, mini_preset: Any, clips: Any) -> None:
     before = explain(mini, clips, Layer(2, 1))
     config = load_config(str(mini_preset), overrides=["model.token_head=true"], environ={}).config
-    model = build_model(config).eval()
+    model = build_model(config.model, config.data).eval()
     model.load_state_dict(mini.model.state_dict(), strict=False)
     mini.model = model
     np.testing.assert_array_equal(explain(mini, clips, Layer(2, 1)).grid, before.grid)

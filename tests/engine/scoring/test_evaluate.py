@@ -30,7 +30,7 @@ from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.runs import write_json_lines
-from dualformer_cli.video.pyav_reader import PyAVReader
+from dualformer_cli.video import pyav_reader
 
 NAMES = ["dark", "red", "green", "blue"]
 
@@ -40,7 +40,7 @@ def evaluate_list(toy_preset: Path, one_thread: None, here_pool: Any) -> Callabl
     """The function evaluate_list(list, class_names=NAMES) -> (labelled list, records) with fixed random weights."""
     config = load_config(str(toy_preset), environ={}).config
     torch.manual_seed(0)
-    model = build_model(config).eval()
+    model = build_model(config.model, config.data).eval()
     scorer = Scorer(model, mean=config.data.mean, std=config.data.std)
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 
@@ -96,7 +96,7 @@ def test_a_list_scored_again_is_not_read_as_a_whole_and_has_the_same_scores(
 ) -> None:
     indexes = IndexCache()
     _, first = evaluate_list(toy_validation, indexes=indexes)
-    monkeypatch.setattr(PyAVReader, "_scan", lambda _: pytest.fail("read a whole file"))
+    monkeypatch.setattr(pyav_reader, "scan_file", lambda _: pytest.fail("read a whole file"))
     listed, again = evaluate_list(toy_validation, indexes=indexes)
     assert [record.bucket for record in again] == len(first) * ["scored"]
     for one, other in zip(first, again, strict=True):

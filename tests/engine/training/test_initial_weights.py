@@ -28,7 +28,8 @@ def make_model(toy_preset: Path) -> Callable[..., DualFormer]:
     def make(*overrides: str, seed: int = 0) -> DualFormer:
         torch.manual_seed(seed)
         grids = ["model.window_size=[4,2,2]", "model.fine_grid=[4,2,2]"]
-        return build_model(load_config(str(toy_preset), overrides=[*grids, *overrides], environ={}).config).eval()
+        config = load_config(str(toy_preset), overrides=[*grids, *overrides], environ={}).config
+        return build_model(config.model, config.data).eval()
 
     return make
 

@@ -451,6 +451,11 @@ def test_every_epoch_renders_harder_and_other_clips(make_trainer: Make) -> None:
     assert [source.epoch for source in sources] == [0, 1, 2]
 
 
+def test_the_choice_of_kernels_reaches_the_network(make_trainer: Make) -> None:
+    model = make_trainer("runtime.kernels=torch").state.model
+    assert {module.kernels for module in model.modules() if hasattr(module, "kernels")} == {"torch"}
+
+
 def test_clips_are_cut_as_the_configuration_says(make_trainer: Make, data: Data) -> None:
     trainer = make_trainer(*SMALL)
     trainer.run()

@@ -21,7 +21,7 @@ from training_runs import (
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.errors import ConfigError, DualFormerError
-from dualformer_cli.video.pyav_reader import PyAVReader
+from dualformer_cli.video import pyav_reader
 
 Make = Callable[..., Any]
 
@@ -29,13 +29,13 @@ Make = Callable[..., Any]
 def test_every_file_is_read_as_a_whole_once_in_a_run(
     make_trainer: Make, tmp_path: Path, toy_validation: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scan, scanned = PyAVReader._scan, Counter[str]()
+    scan, scanned = pyav_reader.scan_file, Counter[str]()
 
-    def count(reader: Any) -> Any:
-        scanned[reader._path] += 1
-        return scan(reader)
+    def count(file: Any) -> Any:
+        scanned[file.path] += 1
+        return scan(file)
 
-    monkeypatch.setattr(PyAVReader, "_scan", count)
+    monkeypatch.setattr(pyav_reader, "scan_file", count)
     trainer = make_trainer(tmp_path / "run", "train.epochs=2", f"data.validation_list={toy_validation}")
     trainer.run()
     assert trainer.lists.validation is not None

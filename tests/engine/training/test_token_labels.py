@@ -39,7 +39,9 @@ def student_of(preset: Path, *overrides: str, class_names: list[str] = NAMES) ->
     config = load_config(str(preset), overrides=overrides, environ={}).config
     data = config.data
     size = (data.clip.num_frames, data.crop_size, data.crop_size)
-    return config, Student(input_size=size, grid=teachers.token_grid(config), class_names=class_names)
+    return config, Student(
+        input_size=size, grid=teachers.token_grid(config.model, config.data), class_names=class_names
+    )
 
 
 def open_teacher(
@@ -83,7 +85,7 @@ def test_a_teacher_stays_as_it_is_and_out_of_the_student(
     assert not any(module.training for module in model.modules())
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.parameters())
     checkpoint = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
-    assert list(checkpoint["model"]) == list(build_model(trainer.config).state_dict())
+    assert list(checkpoint["model"]) == list(build_model(trainer.config.model, trainer.config.data).state_dict())
     moved = [name for name in weights if not torch.equal(weights[name], checkpoint["model"][name])]
     assert any(name.startswith("token_head.") for name in moved)
     sizes = {value.shape for value in before.values()} - {value.shape for value in weights.values()}

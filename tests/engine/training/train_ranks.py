@@ -58,7 +58,7 @@ def losses_and_digest(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     )
     trainer.run()
     torch.manual_seed(1)
-    model = build_model(resolved.config).eval()
+    model = build_model(resolved.config.model, resolved.config.data).eval()
     listed = open_list(resolved.config.data, job["validation"], class_names=None)
     scorer = Scorer(model, mean=resolved.config.data.mean, std=resolved.config.data.std)
     data = resolved.config.data
