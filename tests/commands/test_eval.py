@@ -74,7 +74,7 @@ def test_a_list_that_is_all_right_ends_with_0_and_says_where_its_numbers_come_fr
 def test_precision_auto_is_fp32_on_any_cpu_as_scores_are_compared(
     evaluate: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dualformer_cli.engine.parallel.distributed.multiplies_bf16", lambda: True)
+    monkeypatch.setattr("dualformer_cli.engine.parallel.devices.multiplies_bf16", lambda: True)
     monkeypatch.setattr("dualformer_cli.engine.engine.BF16_ON_CPU_FROM", 0)
     assert json.loads(evaluate("--data", folder / "good.csv", "--json").stdout)["precision"] == "fp32"
 
@@ -250,7 +250,7 @@ def checkpoint(
     _own_environment: None, folder: Path, mini_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: Any
 ) -> Path:
     """A checkpoint of a model with the three classes of its training list, made from a preset with five."""
-    monkeypatch.setattr("dualformer_cli.engine.training.trainer.WorkerPool", here_pool)
+    monkeypatch.setattr("dualformer_cli.engine.training.loop.WorkerPool", here_pool)
     training = tmp_path / "training"
     training.mkdir()
     (training / "classes.txt").write_text("alpha\nbeta\ngamma\n")
