@@ -41,6 +41,15 @@ def test_a_worker_that_dies_is_the_videos_fault_and_one_that_does_not_start_is_n
         read_video(engine, "a.mp4", here_pool())
 
 
+def test_heat_is_of_the_views_that_predict_takes(here_pool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("tiny", environ={}).config
+    assert config.data.test != config.data.validation
+    monkeypatch.setattr(gradcam, "read_views", lambda path, **sections: (path, sections))
+    engine: Any = SimpleNamespace(config=config)
+    asked: Any = read_video(engine, "a.mp4", here_pool())
+    assert asked == ("a.mp4", {"data": config.data, "views": config.data.test})
+
+
 @pytest.mark.parametrize(
     ("name", "layer"),
     [
