@@ -7,6 +7,7 @@ import sys
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -130,6 +131,9 @@ def predict(
         if relaunched(gpus, cpu_processes):
             return
     found = expand_inputs(inputs or [sample_input()], stdin=sys.stdin)
+    files_named = [path for path in (srt, save) if path is not None and not path.is_dir()]
+    tables = [path for path in (csv, features) if path is not None]
+    check_outputs([*tables, *files_named], found.paths, overwrite=overwrite)  # before anything is fetched
     addresses = fetch_addresses(found, offline=offline)
     files = [path for path in found.paths if not is_live(path)]
     live = [path for path in found.paths if is_live(path)]
@@ -315,14 +319,14 @@ class _Results:
         from dualformer_cli.outputs.json_text import print_json
         from dualformer_cli.outputs.prediction_files import write_csv, write_features
 
-        try:
-            if self.outputs.csv is not None:
-                write_csv(self.results, self.outputs.csv)
-            if self.outputs.features is not None:
-                write_features(self.features, self.outputs.features)
-        finally:  # a disk that is full must not take the results along
+        with ExitStack() as last_first:  # a file that cannot be written takes neither the other nor the results along
             if self.as_json:
-                print_json({**self.engine.describe(), "fallback": self.fallback, "results": self.results})
+                document = {**self.engine.describe(), "fallback": self.fallback, "results": self.results}
+                last_first.callback(print_json, document)
+            if self.outputs.features is not None:
+                last_first.callback(write_features, self.features, self.outputs.features)
+            if self.outputs.csv is not None:
+                last_first.callback(write_csv, self.results, self.outputs.csv)
         if any(result.get("interrupted") for result in self.results):
             raise typer.Exit(130)
         if any(result["status"] != "ok" for result in self.results):

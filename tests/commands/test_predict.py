@@ -37,6 +37,7 @@ from dualformer_cli.app import app
 from dualformer_cli.data.clips import sampling
 from dualformer_cli.data.clips.transforms import FrameTransform, normalize
 from dualformer_cli.data.fetch import weights
+from dualformer_cli.engine.scoring import video_scores
 from dualformer_cli.errors import ConfigError, DownloadError, DualFormerError, WeightsError
 from dualformer_cli.outputs import prediction_files, predictions
 from dualformer_cli.tasks import session
@@ -542,6 +543,37 @@ def test_a_table_that_cannot_be_written_does_not_take_the_document_along(
     result = predict(scenes / "a.mp4", "--csv", "t.csv", "--json")
     assert result.exit_code != 0
     assert named(json.loads(result.stdout)["results"]) == [("a.mp4", "ok")]
+
+
+@pytest.mark.parametrize("lost", ["t.csv", "f.npz"])
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_file_that_cannot_be_written_takes_neither_the_results_nor_the_other_file_along(
+    lost: str, options: tuple[str, ...], predict: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("gone").mkdir()
+    top = video_scores.top
+
+    def remove_the_folder(*given: Any) -> Any:
+        shutil.rmtree("gone", ignore_errors=True)
+        return top(*given)
+
+    monkeypatch.setattr(video_scores, "top", remove_the_folder)
+    (kept,) = {"t.csv", "f.npz"} - {lost}
+    files = [str(Path("gone", name)) if name == lost else name for name in ("t.csv", "f.npz")]
+    result = predict(scenes / "a.mp4", "--csv", files[0], "--features", files[1], *options)
+    assert result.exit_code == 1
+    assert str(result.exception) == f"cannot write 'gone/{lost}': folder 'gone' does not exist; create it"
+    assert all(name in result.stdout for name in NAMES[:3])
+    assert os.listdir() == [kept]
+
+
+@pytest.mark.parametrize("option", [("--csv", "no/t.csv"), ("--features", "no/f.npz"), ("--save", "no/t.mp4")])
+def test_an_output_that_cannot_be_is_refused_before_an_address_is_fetched(
+    option: tuple[str, str], predict: Any, web: Any
+) -> None:
+    result = predict(f"{web.address}/one.mp4", *option)
+    assert str(result.exception) == f"cannot write {option[1]!r}: folder 'no' does not exist; create it"
+    assert web.requests == []
 
 
 # Configuration
