@@ -18,8 +18,8 @@ from dualformer_cli.commands.render import render_camera_motion
 from dualformer_cli.errors import DualFormerError, nearest
 
 if TYPE_CHECKING:
+    from dualformer_cli.config.schema import ListFormat
     from dualformer_cli.data.lists.folders import VideoFolder
-    from dualformer_cli.data.lists.older_formats import ListFormat
     from dualformer_cli.data.prepare.preparation import Plan
     from dualformer_cli.engine.parallel.ranks import Ranks
 

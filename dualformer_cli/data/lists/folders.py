@@ -27,7 +27,7 @@ from dualformer_cli.data.lists.folder_tables import (
 from dualformer_cli.data.lists.manifest import check_class_names
 from dualformer_cli.data.lists.tables import LABEL_NAMES, PATH_NAMES, SPLIT_WORDS
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.video.frame_names import kind_of_folder
+from dualformer_cli.video.frame_folders import kind_of_folder
 from dualformer_cli.video.inputs import walk
 from dualformer_cli.video.suffixes import is_video_name
 

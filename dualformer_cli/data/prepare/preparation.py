@@ -19,9 +19,10 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from dualformer_cli.config.schema import ListFormat
 from dualformer_cli.data.lists.folders import SPLITS, STATE_FILE, Row, VideoFolder, VideoList
 from dualformer_cli.data.lists.manifest import Manifest, check_class_names, list_text, manifest_text
-from dualformer_cli.data.lists.older_formats import ListFormat, format_json
+from dualformer_cli.data.lists.older_formats import format_json
 from dualformer_cli.data.lists.samples import USABLE, Sample
 from dualformer_cli.data.lists.splits import join_groups, split_videos
 from dualformer_cli.data.prepare.check import Finding, Look, look

@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-from dualformer_cli.video.frame_names import find_frames
+from dualformer_cli.video.frame_folders import find_frames
 
 _END = 2**16
 """Bytes at the beginning and at the end of a file that are compared before all of it is."""
