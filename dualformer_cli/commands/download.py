@@ -169,7 +169,7 @@ class _PlainLines:
         now = time.monotonic()
         if now - self._last.setdefault(name, now) < LINE_SECONDS:
             return
-        from dualformer_cli.outputs.download import size_in_words
+        from dualformer_cli.system.words import size_in_words
 
         self._last[name] = now
         of = "" if length is None else f" of {size_in_words(length)}"

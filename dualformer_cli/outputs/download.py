@@ -14,6 +14,7 @@ from dualformer_cli.documents.download import (
     WeightsState,
 )
 from dualformer_cli.outputs.report import print_table
+from dualformer_cli.system.words import size_in_words
 
 
 def print_list(document: DownloadList) -> None:
@@ -145,8 +146,3 @@ def _counted(row: SplitPresence) -> str:
         return f"{row.present} of {row.annotated} videos are there{few}"
     some = f", such as {', '.join(row.examples)}; all in missing.csv" if row.examples else ""
     return f"{row.present} of {row.annotated} videos are there, {missing} missing{some}{few}"
-
-
-def size_in_words(num_bytes: int) -> str:
-    """Return a size as people read it."""
-    return f"{num_bytes / 1e6:.1f} MB" if num_bytes < 1e9 else f"{num_bytes / 1e9:.1f} GB"

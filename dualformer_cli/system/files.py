@@ -23,12 +23,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         DualFormerError: if the folder does not exist or cannot be written.
     """
     target = Path(path)
-    if target.is_dir():
-        raise DualFormerError(f"cannot write {str(target)!r}: it is a folder; name a file")
-    if not target.parent.is_dir():
-        raise DualFormerError(f"cannot write {str(target)!r}: folder {str(target.parent)!r} does not exist; create it")
-    if not os.access(target.parent, os.W_OK):
-        raise DualFormerError(f"cannot write {str(target)!r}: no permission to write in {str(target.parent)!r}")
+    _check_place(target)
     temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}.part{target.suffix}")
     try:
         yield temporary
@@ -85,24 +80,30 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[str], *, overwrite: 
 def _check_output(path: Path, inputs: set[tuple[int, int]], *, overwrite: bool) -> None:
     """The check of one file; `inputs` are devices and inodes."""
     problem = f"cannot write {str(path)!r}"
-    if not os.path.isdir(path.parent):
-        raise DualFormerError(f"{problem}: folder {str(path.parent)!r} does not exist")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise DualFormerError(f"{problem}: no permission to write in {str(path.parent)!r}")
+    _check_place(path)
     try:
         status = os.stat(path)
     except FileNotFoundError:
         return
     except OSError as error:
         raise DualFormerError(f"{problem}: {os_reason(error)}") from None
-    if stat.S_ISDIR(status.st_mode):
-        raise DualFormerError(f"{problem}: it is a folder")
     if not stat.S_ISREG(status.st_mode):
         raise DualFormerError(f"{problem}: it is a device or a pipe; name a file")
     if (status.st_dev, status.st_ino) in inputs:
         raise DualFormerError(f"{problem}: it is one of the inputs")
     if not overwrite:
         raise DualFormerError(f"{str(path)!r} exists; name another file or replace it with --overwrite")
+
+
+def _check_place(path: Path) -> None:
+    """Refuse a file whose folder is missing or closed, or that is a folder."""
+    problem, folder = f"cannot write {str(path)!r}", str(path.parent)
+    if not os.path.isdir(folder):
+        raise DualFormerError(f"{problem}: folder {folder!r} does not exist; create it")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DualFormerError(f"{problem}: no permission to write in {folder!r}")
+    if os.path.isdir(path):
+        raise DualFormerError(f"{problem}: it is a folder; name a file")
 
 
 def _status(name: str) -> os.stat_result | None:

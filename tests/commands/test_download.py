@@ -107,9 +107,9 @@ def invoke(*arguments: str) -> Any:
 
 def test_one_name_is_fetched_then_present(cache: Path) -> None:
     path = cache / "weights" / "k400-tiny.pth"
-    assert run("k400-tiny") == (0, f"k400-tiny: fetched, 0.1 MB, {path}\n", "")
+    assert run("k400-tiny") == (0, f"k400-tiny: fetched, 50.1 kB, {path}\n", "")
     assert path.read_bytes() == CHECKPOINT
-    assert invoke("k400-tiny", "--offline").stdout == f"k400-tiny: present, 0.1 MB, {path}\n"
+    assert invoke("k400-tiny", "--offline").stdout == f"k400-tiny: present, 50.1 kB, {path}\n"
 
 
 def test_a_failure_is_one_line_with_the_manual_route_and_exit_1(cache: Path) -> None:
@@ -195,7 +195,7 @@ def test_the_list_shows_state_size_and_address(cache: Path) -> None:
     rows = rows[gap + 1 :]
     assert rows[0] == ["name", "kind", "at", "least", "top-1", "state", "address"]
     assert [row[0] for row in rows[1:]] == NAMES
-    assert rows[1] == ["k400-tiny", "weights", "0.0", "MB", "79.5", "present", "https://b.example/k400-tiny"]
+    assert rows[1] == ["k400-tiny", "weights", "1.0", "kB", "79.5", "present", "https://b.example/k400-tiny"]
     assert [row[5] for row in rows[2:4]] == ["missing", "broken"]
 
 
@@ -227,8 +227,8 @@ def test_a_dry_run_says_what_where_and_how_large(cache: Path) -> None:
     folder = cache / "weights"
     assert lines == [
         f"k400-tiny: present at {folder / 'k400-tiny.pth'}",
-        f"k600-base: would fetch at least 0.0 MB from https://b.example/k600-base to {folder / 'k600-base.pth'}",
-        f"k400-base: would fetch at least 0.0 MB from https://b.example/k400-base to {folder / 'k400-base.pth'}"
+        f"k600-base: would fetch at least 1.0 kB from https://b.example/k600-base to {folder / 'k600-base.pth'}",
+        f"k400-base: would fetch at least 1.0 kB from https://b.example/k400-base to {folder / 'k400-base.pth'}"
         " (the file there is broken)",
     ]
     assert not (folder / "k600-base.pth").exists()

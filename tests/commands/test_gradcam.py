@@ -164,7 +164,7 @@ def test_a_result_is_printed_for_readers(run: Any, scenes: Path) -> None:
         (["--class", "runing"], "class 'runing' is none of the model's 5 classes; did you mean 'running'?"),
         (["--out", "heat.jpg"], "--out 'heat.jpg' must end in .gif, .mp4 or .png"),
         (["--npz", "heat.zip"], "--npz 'heat.zip' must end in .npz"),
-        (["--out", "no/heat.gif"], "cannot write 'no/heat.gif': folder 'no' does not exist"),
+        (["--out", "no/heat.gif"], "cannot write 'no/heat.gif': folder 'no' does not exist; create it"),
     ],
 )
 def test_a_wrong_value_is_answered_with_what_is_allowed(

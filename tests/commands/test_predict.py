@@ -458,8 +458,8 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--csv", "no/t.csv"), "cannot write 'no/t.csv': folder 'no' does not exist"),
-        (("--csv", "."), "cannot write '.': it is a folder"),
+        (("--csv", "no/t.csv"), "cannot write 'no/t.csv': folder 'no' does not exist; create it"),
+        (("--csv", "."), "cannot write '.': it is a folder; name a file"),
         (("--csv", "x" * 300), f"cannot write '{'x' * 300}': file name too long"),
         (("--csv", "/dev/null", "--overwrite"), "cannot write '/dev/null': it is a device or a pipe; name a file"),
         (("--save", "t.avi"), "--save 't.avi' must end in .mp4 or .gif, or be a folder that exists"),

@@ -27,6 +27,7 @@ from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.data.lists.matching import ClassLookup, match_classes
 from dualformer_cli.documents.prepare import DatasetCounts, DatasetSplit, Examples
 from dualformer_cli.errors import DualFormerError, nearest
+from dualformer_cli.system.words import some_of
 
 _FEW = 5
 """Examples named of each kind of thing that was found."""
@@ -102,7 +103,7 @@ def _wanted_and_there(entry: DatasetEntry, annotations: Path) -> str:
     there = there_files(annotations)
     if not there:
         return ""
-    shown = ", ".join(there[:_FEW]) + (f" and {len(there) - _FEW} more" if len(there) > _FEW else "")
+    shown = some_of(there, _FEW)
     return f": looked for {wanted_files(entry.annotation_format)} and other spellings of them, and there is {shown}"
 
 

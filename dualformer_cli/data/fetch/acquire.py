@@ -6,14 +6,13 @@ import filecmp
 import logging
 import os
 import re
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from dualformer_cli.data.datasets.catalogue import Catalogue
-from dualformer_cli.data.fetch.fetch import FILES_AT_ONCE, OnFileBytes, fetch, in_threads, locked
+from dualformer_cli.data.fetch.fetch import FILES_AT_ONCE, OnFileBytes, fetch, in_threads
 from dualformer_cli.data.fetch.http import CertificateError, OnBytes, Patience, Source, TransferError
 from dualformer_cli.data.fetch.items import PIECE, Item, file_name, placed_files, route
 from dualformer_cli.data.fetch.markers import is_done, write_marker
@@ -25,6 +24,8 @@ from dualformer_cli.data.fetch.unpack import check_gaps, staging_folder, unpack
 from dualformer_cli.data.fetch.verify import checked_file, verify
 from dualformer_cli.documents.download import FilesOutcome, Status
 from dualformer_cli.errors import DownloadError
+from dualformer_cli.system.disk import lack_of_room
+from dualformer_cli.system.locks import locked
 
 log = logging.getLogger(__name__)
 
@@ -101,16 +102,9 @@ def require_space(catalogue: Catalogue, items: Sequence[Item], *, delete_archive
         DownloadError: naming both sizes.
     """
     needed = sum(_needed_bytes(catalogue, item, delete_archives=delete_archives) for item in items)
-    folder = next((item.folder for item in items), Path.cwd())
-    while not folder.is_dir():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if needed > free:
+    if lack := lack_of_room(next((item.folder for item in items), Path.cwd()), needed):
         less = "" if delete_archives else "--delete-archives to keep only what is unpacked, "
-        raise DownloadError(
-            f"about {needed / 1e9:.1f} GB are needed, and {free / 1e9:.1f} GB are free in {str(folder)!r}; "
-            f"choose another --root, {less}or less with --only or --split"
-        )
+        raise DownloadError(f"{lack}; choose another --root, {less}or less with --only or --split")
 
 
 def _needed_bytes(catalogue: Catalogue, item: Item, *, delete_archives: bool) -> int:

@@ -6,20 +6,18 @@ by the next call.
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import random
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import IO, TypeVar
+from typing import TypeVar
 
 from dualformer_cli.data.fetch.http import OnBytes, Patience, Session, Source, TransferError, open_file
 from dualformer_cli.data.fetch.members import UnfitFileError
@@ -33,6 +31,8 @@ from dualformer_cli.data.fetch.verify import (
     write_record,
 )
 from dualformer_cli.errors import DownloadError
+from dualformer_cli.system.disk import lack_of_room
+from dualformer_cli.system.locks import locked
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 CHUNK_BYTES = 1 << 18
-LOCK_POLL_SECONDS = 0.2
 FILES_AT_ONCE = 3
 
 
@@ -204,34 +203,8 @@ def _read(read: Callable[[int], bytes], num_bytes: int) -> bytes:
 
 def _require_space(folder: Path, num_bytes: int) -> None:
     """Fail before a download that cannot fit on the disk."""
-    free = shutil.disk_usage(folder).free
-    if num_bytes > free:
-        raise TransferError(f"{num_bytes / 1e6:.1f} MB do not fit into the {free / 1e6:.1f} MB free in {str(folder)!r}")
-
-
-@contextmanager
-def locked(target: Path) -> Iterator[int]:
-    """Keep other processes and threads from making the same file; the system frees the lock of a killed process.
-
-    Yields:
-        The descriptor that the lock belongs to; a program that inherits it holds the lock until it ends.
-    """
-    with target.with_name(f".{target.name}.lock").open("w") as file:
-        if not _try_lock(file):
-            log.warning("waiting for another process that makes %r", str(target))
-            while not _try_lock(file):
-                time.sleep(LOCK_POLL_SECONDS)
-        yield file.fileno()
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:  # some network file systems have no locks
-        log.warning("no lock for %r (%s): a second process could fetch it too", file.name, error.strerror)
-    return True
+    if lack := lack_of_room(folder, num_bytes):
+        raise TransferError(lack)
 
 
 def in_threads(function: Callable[[T], R], items: Sequence[T]) -> list[R]:

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 from dualformer_cli.data.datasets.catalogue import GROUPS, Catalogue, FileEntry, chosen_files
 from dualformer_cli.data.fetch.members import Layout
 from dualformer_cli.errors import DownloadError, nearest
+from dualformer_cli.system.words import natural_key
 
 PIECE = re.compile(r"(.+\.(?:tar|tgz|gz|zip))[._-](?:part)?(?:\d{1,4}|[a-z]{2})", re.IGNORECASE)
 """Name of one of several pieces of an archive, as `split` and others number them; group 1 is the archive's."""
@@ -191,12 +192,8 @@ def placed_files(item: Item, name: str) -> list[Path]:
                 if not ending or PIECE.fullmatch(path.name)
             }
             if found:
-                return [found[key] for key in sorted(found, key=_natural)]
+                return [found[key] for key in sorted(found, key=natural_key)]
     return []
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def file_name(url: str) -> str:

@@ -10,6 +10,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, NoReturn
 
+from dualformer_cli.system.words import size_in_words
+
 ArchiveKind = Literal["rar", "zip", "gzip", "tar"]
 Parts = tuple[str, ...]
 """A path inside an archive: its folders and its name."""
@@ -110,7 +112,7 @@ class Budget:
             refuse(self._path, f"unpacks to more than {limits.num_bytes} bytes")
         if num_bytes > self._room:
             raise UnfitFileError(
-                self._path, f"unpacks to more than the {self._room / 1e6:.1f} MB that are free; free some space"
+                self._path, f"unpacks to more than the {size_in_words(self._room)} that are free; free some space"
             )
 
 

@@ -46,6 +46,7 @@ from dualformer_cli.data.fetch.members import (
     stem,
 )
 from dualformer_cli.data.fetch.rar import unpack_rar
+from dualformer_cli.system.disk import free_bytes
 from dualformer_cli.video.inputs import VIDEO_SUFFIXES
 
 log = logging.getLogger(__name__)
@@ -110,7 +111,7 @@ def unpack(
     staging = staging_folder(root, layout) / archives[0].name
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    room = max(0, shutil.disk_usage(staging).free - _RESERVE_BYTES)
+    room = max(0, free_bytes(staging) - _RESERVE_BYTES)
     num_bytes = sum(archive.stat().st_size for archive in archives)
     budget = Budget(archives[0], num_bytes, limits or Limits(), room)
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from dualformer_cli.data.lists.matching import ClassLookup
 from dualformer_cli.errors import DualFormerError, nearest
+from dualformer_cli.system.words import counted
 from dualformer_cli.video.inputs import VIDEO_SUFFIXES
 
 USABLE = frozenset(("ok", "sequential_only"))
@@ -84,7 +85,7 @@ class Labels:
             return  # an unknown name among known ones is a slip, and is named with its line
         self.classes = ClassLookup(sorted(names))
         shown = ", ".join(self.classes.names[:3]) + (", ..." if len(names) > 3 else "")
-        classes = "1 class" if len(names) == 1 else f"{len(names)} classes"
+        classes = counted(len(names), "class", "classes")
         self.warning = f"list {self.source!r} names its labels: {classes} in the order of their names ({shown})"
 
     def error(self, where: str, text: str, problem: str) -> DualFormerError:

@@ -502,7 +502,7 @@ def test_what_does_not_fit_is_said_before_anything_is_fetched(web: WebServer, ro
     catalogue = shipped(web, tmp_path, {"kinetics600": {"files": {"val": {"about_gb": 10.0**9}}}})
     with pytest.raises(DownloadError) as caught:
         get(catalogue, "kinetics600", root, splits=["val"])
-    assert "about 2000000000.0 GB are needed, and " in str(caught.value)
+    assert "about 2,000,000,000.0 GB are needed in " in str(caught.value)
     assert "--delete-archives to keep only what is unpacked, or less with --only or --split" in str(caught.value)
     assert web.requests == []
     assert not root.exists()

@@ -526,8 +526,8 @@ def test_a_full_disk_is_seen_before_the_download(
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 100_000}))
     reason = failure(plain(web, body(), minimum_bytes=minimum_bytes), target)
-    size = "1.0" if minimum_bytes else "0.3"
-    assert reason == f"{size} MB do not fit into the 0.1 MB free in {str(target.parent)!r}"
+    size = "1.0 MB" if minimum_bytes else "300.2 kB"
+    assert reason == f"about {size} are needed in {str(target.parent)!r}, and 100.0 kB are free"
     assert len(web.requests) == (0 if minimum_bytes else 1)
     assert files(target) == set()
 
@@ -688,7 +688,7 @@ def test_a_file_system_without_locks_still_fetches(
 
     monkeypatch.setattr("fcntl.flock", refuse)
     assert get(plain(web, body()), target).status == "fetched"
-    assert "(Function not implemented): a second process could fetch it too" in caplog.text
+    assert "(Function not implemented): a second process could write it too" in caplog.text
 
 
 # Published weights by name.

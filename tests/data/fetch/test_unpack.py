@@ -424,7 +424,7 @@ def test_an_archive_that_does_not_fit_is_told_before_the_disk_is_full(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": (64 << 20) + 1000}))
-    with pytest.raises(UnfitFileError, match=r"unpacks to more than the 0\.0 MB that are free"):
+    with pytest.raises(UnfitFileError, match=r"unpacks to more than the 1\.0 kB that are free"):
         unpack([put(root, targz({"a": random.Random(1).randbytes(2000)}))], root, VIDEOS)
 
 
