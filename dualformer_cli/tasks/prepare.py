@@ -137,9 +137,6 @@ def prepare(
         DualFormerError: if the videos have no labels, none can be read, or a file cannot be written or replaced.
     """
     plan = _plan(request, say)
-    if request.show is not None:
-        check_sheet(request.show, request.names, overwrite=request.overwrite)
-        _sheet_config(request, plan.root, [each.name for each in plan.lists if each.rows])
     with join_ranks() as ranks:
         team = preparation.Team()
         if ranks is not None and ranks.world_size > 1:
@@ -203,12 +200,12 @@ def join_ranks() -> Iterator[Ranks | None]:
 
 
 def _plan(request: PrepareRequest, say: Say) -> Plan:
-    """Return the videos that there are, and what is to become of them."""
+    """Return the videos that there are and what is to become of them, once a sheet that is asked for can be drawn."""
     content, root = _read_content(request, say)
     for given, option in ((request.split is not None, "--split"), (request.group_look_alikes, "--group-look-alikes")):
         if given and content.videos[0].split is not None:
             raise UselessOptionError(option, f"{content.layout} decide already")
-    return Plan(
+    plan = Plan(
         content=content,
         root=str(root),
         shares=parse_shares(request.split or _SHARES),
@@ -223,6 +220,10 @@ def _plan(request: PrepareRequest, say: Say) -> Plan:
         num_workers=request.num_workers or usable_cores(),
         timeout_seconds=request.timeout_seconds,
     )
+    if request.show is not None:
+        check_sheet(request.show, [*request.names, *plan.sources], overwrite=request.overwrite)
+        _sheet_config(request, plan.root, [each.name for each in plan.lists if each.rows])
+    return plan
 
 
 def _read_content(request: PrepareRequest, say: Say) -> tuple[VideoFolder, Path]:

@@ -29,7 +29,7 @@ from dualformer_cli.data.lists.samples import Sample
 from dualformer_cli.documents.base import JsonObject, to_json
 from dualformer_cli.documents.render import RenderEstimate, RenderSettings, RenderSummary
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.files import atomic_path, check_outputs
 from dualformer_cli.system.workers import WorkerPool
 
 SPLITS = {"train": 0.8, "val": 0.1, "test": 0.1}
@@ -47,7 +47,7 @@ _ENCODER = {"preset": "veryfast", "tune": "fastdecode", "g": "16", "bf": "0", "s
 _DRAWN = 100_000  # so many that hardly a picture turns up twice
 _SIDE = 320
 _SAMPLE = 10
-_SUMMARY = "camera-motion.json"
+_SUMMARY, _CLASSES = "camera-motion.json", "classes.txt"
 _TIMEOUT_SECONDS = 120.0
 _CLIP_NAME = re.compile(rf"[0-9]{{6,}}-({'|'.join(name.replace(' ', '-') for name in CLASSES)})\.mp4")
 
@@ -175,8 +175,7 @@ def estimate(
         DualFormerError: as `render_all`.
     """
     jobs = plan(count)
-    if not overwrite:
-        _check(root, settings)
+    _check(root, settings, overwrite=overwrite)
     missing = [job for job in jobs if overwrite or not (root / job.name).exists()]
     num_bytes, started = 0, perf_counter()
     tried = jobs[:_SAMPLE]
@@ -220,9 +219,10 @@ def render_all(
         DualFormerError: if the folder has clips of other settings, or a clip cannot be rendered or written.
     """
     jobs = plan(count)
-    if not overwrite:
-        _check(root, settings)
+    _check(root, settings, overwrite=overwrite)
     _claim(root, settings)
+    if overwrite:
+        (root / _CLASSES).unlink(missing_ok=True)  # one with other classes would be refused once all is rendered
     missing = [job for job in jobs if overwrite or not (root / job.name).exists()]
     with WorkerPool(num_workers, _TIMEOUT_SECONDS, preload=[__name__]) as pool:
         render = partial(render_file, root=root, settings=settings)
@@ -325,14 +325,19 @@ def share_out(pictures: Sequence[str], seed: int) -> dict[str, list[Path]]:
     return {"train": [Path(pictures[i]) for i in sorted(order[start:])], **shared}
 
 
-def _check(root: Path, settings: Settings) -> None:
-    """Refuse a folder whose clips a run with these settings would mix with others.
+def _check(root: Path, settings: Settings, *, overwrite: bool) -> None:
+    """Refuse a folder whose clips a run with these settings would mix with others, or with files of others.
 
     Raises:
-        DualFormerError: naming what differs.
+        DualFormerError: naming what differs, or a list that could not be written in the end.
     """
+    lists = [root / name for name in (_SUMMARY, _CLASSES, *(f"{split}.csv" for split in SPLITS))]
+    if root.exists():
+        check_outputs(lists, [], overwrite=True)
+    if overwrite:
+        return
     there, wanted = _read_settings(root / _SUMMARY), to_json(settings.fingerprint())
-    if there is None and any(any((root / split).glob("*")) for split in SPLITS):
+    if there is None and (any(map(os.path.lexists, lists)) or any(any((root / split).glob("*")) for split in SPLITS)):
         raise DualFormerError(
             f"{str(root)!r} has files that were not rendered by this command; name another folder, "
             "or write among them with --overwrite"

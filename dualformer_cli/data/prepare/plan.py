@@ -99,6 +99,11 @@ class Plan:
         """Path of the videos' folder, relative to `root`."""
         return os.path.relpath(os.path.realpath(self.content.folder), os.path.realpath(self.root))
 
+    @property
+    def target_folder(self) -> str:
+        """Return the folder of the converted videos, relative to `root`."""
+        return _FOLDERS[self.convert] if self.convert else ""
+
     @cached_property
     def targets(self) -> list[str]:
         """Where each video is after the conversion, relative to `root`."""
@@ -106,7 +111,7 @@ class Plan:
         if self.convert is None:
             return [os.path.join(self.source_prefix, path) for path in paths]
         suffix = ".mp4" if self.convert == "transcode" else ""
-        return [os.path.join(_FOLDERS[self.convert], name) for name in target_names(paths, suffix)]
+        return [os.path.join(self.target_folder, name) for name in target_names(paths, suffix)]
 
     def conversion(self, video: int, finding: Finding) -> Conversion:
         """Return the conversion of a video."""

@@ -25,6 +25,7 @@ from dualformer_cli.data.prepare.look_alikes import find_look_alikes
 from dualformer_cli.data.prepare.plan import Plan
 from dualformer_cli.data.prepare.summary import (
     SUMMARY,
+    EarlierRun,
     check_earlier_run,
     describe,
     fingerprint_of,
@@ -109,19 +110,19 @@ def prepare(
         DualFormerError: if there is something else where files are to be written, if no video can be read, or if the
             disk is too small.
     """
-    if os.path.realpath(plan.root) == os.path.realpath(plan.content.folder):
-        raise DualFormerError(f"the videos are in {plan.root!r}: name another folder to write into with --root")
     team = team or Team()
+    _check_folder(plan)
     check_formats(plan)
     found = describe(plan)
     start(replace(found, messages=tuple(plan.content.notes)) if plan.group_look_alikes else found)
+    fingerprint = fingerprint_of(plan)
+    if not os.path.lexists(team.journal(plan.root)):
+        _check_lists(plan, fingerprint)  # before there is a journal: a folder of others stays as it is
     make_folder(plan.root)
     with open_journal(team.journal(plan.root)) as journal:
         remove_left_overs(plan.root)
         _take_over_journals(journal, plan.root)  # of a team that was stopped
-        fingerprint = fingerprint_of(plan)
-        earlier = check_earlier_run(plan, fingerprint)
-        _check_outputs(plan)
+        earlier = _check_lists(plan, fingerprint)
         with _pool(plan) as pool:
             work = Work(plan=plan, pool=pool, journal=journal, watch=watch, say=say)
             helped = _lead(work, team) if team.size > 1 else 0
@@ -190,14 +191,27 @@ def _take_over_journals(journal: Journal, root: str) -> int:
     return sum(map(journal.take_over, sorted(glob.glob(pattern))))
 
 
-def _check_outputs(plan: Plan) -> None:
-    """Refuse lists that could not be written in the end; whose they are has been checked.
+def _check_folder(plan: Plan) -> None:
+    """Refuse to write where the videos are.
 
     Raises:
-        DualFormerError: if one is a folder or a device, or is in a folder that cannot be written.
+        DualFormerError: if lists or converted videos would go into the folder of the videos.
     """
+    for folder in (plan.root, os.path.join(plan.root, plan.target_folder)):
+        if os.path.realpath(folder) == os.path.realpath(plan.content.folder):
+            raise DualFormerError(f"the videos are in {folder!r}: name another folder to write into with --root")
+
+
+def _check_lists(plan: Plan, fingerprint: str) -> EarlierRun:
+    """Return what an earlier run has written, if it may be replaced and the lists can be written in the end.
+
+    Raises:
+        DualFormerError: if others wrote the lists that are there, or one is a folder or a device.
+    """
+    earlier = check_earlier_run(plan, fingerprint)
     paths = [Path(plan.root, name) for name in (SUMMARY, *list_names(plan))]
     check_outputs([path for path in paths if path.parent.exists()], [], overwrite=True)
+    return earlier
 
 
 def _with_look_alikes_grouped(plan: Plan, findings: Sequence[Finding]) -> Plan:

@@ -201,6 +201,31 @@ def test_files_that_are_not_ours_are_kept(run: Any, own: Path) -> None:
     assert (own / "prepared" / "videos" / "-x" / "a b.mp4").read_bytes() != b"mine"
 
 
+@pytest.mark.parametrize("name", ["train.csv", "classes.txt", "prepare.json"])
+def test_a_folder_of_others_stays_as_it_is(run: Any, own: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(DualFormerError, match="which prepare did not write"):
+        run(own, root=tmp_path / "out")
+    assert tree(tmp_path / "out", without=()) == {name: b"mine"}  # and no journal
+
+
+@pytest.mark.parametrize("name", ["train.csv", "classes.txt", "prepare.json"])
+def test_a_list_that_is_a_folder_is_refused_before_the_work(run: Any, own: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "out" / name).mkdir(parents=True)
+    with pytest.raises(DualFormerError, match=f"{name}': it is a folder"):
+        run(own, root=tmp_path / "out", overwrite=True)
+    assert os.listdir(tmp_path / "out") == [name]
+
+
+def test_converted_videos_never_replace_their_sources(run: Any, tmp_path: Path, own: Path) -> None:
+    shutil.move(own, tmp_path / "out" / "videos")
+    before = tree(tmp_path / "out" / "videos")
+    with pytest.raises(DualFormerError, match=r"the videos are in '.*videos': name another folder to write into"):
+        run(tmp_path / "out" / "videos", root=tmp_path / "out", convert="transcode", overwrite=True)
+    assert tree(tmp_path / "out" / "videos") == before
+
+
 def test_a_list_that_someone_edited_is_kept(run: Any, own: Path) -> None:
     run(own)
     with open(own / "prepared" / "train.csv", "a", encoding="utf-8") as file:
