@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -216,9 +217,21 @@ def start(
     _LOGGER.setLevel(logging.DEBUG if verbose else logging.WARNING)
 
 
-def register(name: str, command: Callable[..., None], *, group: typer.Typer = app) -> None:
-    """Make a function of options a command of the app, or of a group of commands in it."""
-    group.command(name)(_past_typer(command))
+def page_of(name: str) -> str:
+    """Return the sentence at the end of a command's help: where its page is."""
+    return f"Page: {Path(__file__).parent / 'docs' / name}.md"
+
+
+def register(name: str, command: Callable[..., None], *, group: typer.Typer = app, page: str | None = None) -> None:
+    """Make a function of options a command of the app, or of a group of commands in it.
+
+    Args:
+        name: of the command.
+        command: the function.
+        group: that it belongs to.
+        page: in docs/, where it has not the command's name.
+    """
+    group.command(name, epilog=page_of(page or name))(_past_typer(command))
 
 
 def register_group(name: str, help_text: str) -> typer.Typer:
@@ -229,7 +242,7 @@ def register_group(name: str, help_text: str) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "default_map": {"help": False}},
     )
-    app.add_typer(group, name=name, help=help_text)
+    app.add_typer(group, name=name, help=help_text, epilog=page_of(name))
     return group
 
 
@@ -242,5 +255,5 @@ register("download", download)
 register("prepare", prepare)
 
 tokenlabel = register_group("tokenlabel", "See what a model says about each token, and store it to teach with.")
-register("show", show, group=tokenlabel)
-register("write", write, group=tokenlabel)
+register("show", show, group=tokenlabel, page="tokenlabel")
+register("write", write, group=tokenlabel, page="tokenlabel")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,10 +22,9 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     ViewsOption,
     WeightsOption,
+    parse_views,
     relaunched,
-    resolve,
     show_config,
-    views_keys,
 )
 from dualformer_cli.errors import DualFormerError
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dualformer_cli.config.load import ResolvedConfig
     from dualformer_cli.documents.evaluate import Evaluation
     from dualformer_cli.engine.scoring.dump import Dump
+    from dualformer_cli.tasks.session import ModelRequest
 
 THUMBNAIL_SECONDS = 20.0
 """A worker that makes no progress for so long on a picture for the page is given up."""
@@ -78,66 +79,63 @@ def evaluate(
     if from_dump is not None:
         _finish(_read(from_dump), report=report, compare=compare, as_json=as_json)
         return
-    resolved = resolve(
-        preset,
-        overrides,
-        default="k400-tiny",
+    from dualformer_cli.tasks.session import DEFAULT_PRESET, ModelRequest, resolve
+
+    model = ModelRequest(
+        preset=preset,
         weights=weights,
+        overrides=tuple(overrides or ()),
         device="cpu" if cpu_processes else device,
         precision=precision,
         compile=compile_,
-        **views_keys(views),
-        **{"data.validation_list": data},
+        views=parse_views(views),
+        offline=offline,
     )
+    settings = {"data.validation_list": data}
     if print_config:
-        show_config(resolved)
+        show_config(resolve(model, settings, default=DEFAULT_PRESET))
         return
+    if gpus or cpu_processes:
+        _require_list(resolve(model, settings, default=DEFAULT_PRESET))
+    if not relaunched(gpus, cpu_processes):
+        _run(model, settings, dump=dump, report=report, compare=compare, as_json=as_json)
+
+
+def _require_list(resolved: ResolvedConfig) -> None:
     if resolved.config.data.validation_list is None:
         raise typer.BadParameter("name a list of videos", param_hint="--data")
-    if not relaunched(gpus, cpu_processes):
-        _run(resolved, offline=offline, dump=dump, report=report, compare=compare, as_json=as_json)
 
 
 def _run(
-    resolved: ResolvedConfig,
+    model: ModelRequest,
+    settings: Mapping[str, object],
     *,
-    offline: bool,
     dump: Path | None,
     report: Path | None,
     compare: Path | None,
     as_json: bool,
 ) -> None:
     """Score the list on this rank and let rank 0 tell what all found."""
-    from functools import partial
-
     from dualformer_cli.commands.download import fetch_progress
-    from dualformer_cli.engine.parallel.distributed import init_ranks
     from dualformer_cli.outputs.report import Progress, log
     from dualformer_cli.outputs.runs import write_json_lines
-    from dualformer_cli.system.workers import WorkerPool
+    from dualformer_cli.tasks.session import DEFAULT_PRESET, open_session
 
-    runtime, data = resolved.config.runtime, resolved.config.data
-    with WorkerPool(
-        runtime.num_workers, data.decode_timeout_seconds, preload=["dualformer_cli.data.clips.views"]
-    ) as pool:
-        from dualformer_cli.engine.engine import Engine  # here, so that workers start while torch loads
-
-        with init_ranks(runtime.device) as ranks:
-            with fetch_progress() as progress:
-                engine = Engine(
-                    resolved, offline=offline, progress=partial(progress, resolved.preset), device=ranks.device
-                )
-            listed = engine.open_list()
-            with Progress("eval", total=-(-len(listed) // ranks.world_size), silent=not ranks.is_main) as bar:
-                result = engine.evaluate(listed, pool, ranks, on_video=lambda record: bar.advance(note=record.path))
-            if not ranks.is_main:
-                return
-            for record in result.records:
-                if record.reason is not None:
-                    log(f"{record.bucket}: {record.path}: {record.reason}")
-            if dump is not None:
-                write_json_lines(result.rows(), dump)
-            _finish(result, report=report, compare=compare, as_json=as_json)
+    with open_session(model, settings, default=DEFAULT_PRESET) as session:
+        _require_list(session.resolved)
+        ranks = session.ranks
+        engine = session.load_engine(fetch_progress)
+        listed = engine.open_list()
+        with Progress("eval", total=-(-len(listed) // ranks.world_size), silent=not ranks.is_main) as bar:
+            result = engine.evaluate(listed, session.pool, ranks, on_video=lambda record: bar.advance(note=record.path))
+        if not ranks.is_main:
+            return
+        for record in result.records:
+            if record.reason is not None:
+                log(f"{record.bucket}: {record.path}: {record.reason}")
+        if dump is not None:
+            write_json_lines(result.rows(), dump)
+        _finish(result, report=report, compare=compare, as_json=as_json)
 
 
 def _read(path: Path) -> Dump:

@@ -16,9 +16,8 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     ViewsOption,
     complete_preset,
-    resolve,
+    parse_views,
     show_config,
-    views_keys,
 )
 
 
@@ -50,7 +49,16 @@ def flops(
     """
     if (size is None) == (preset is None):
         raise typer.BadParameter("name one model: a size, or a preset", param_hint="SIZE|PRESET")
-    resolved = resolve(size or preset, overrides, device=device, precision=precision, **views_keys(views))
+    from dualformer_cli.tasks.session import ModelRequest, resolve
+
+    model = ModelRequest(
+        preset=size or preset,
+        overrides=tuple(overrides or ()),
+        device=device,
+        precision=precision,
+        views=parse_views(views),
+    )
+    resolved = resolve(model)
     if print_config:
         show_config(resolved)
         return

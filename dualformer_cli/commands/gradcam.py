@@ -12,7 +12,6 @@ import typer
 
 from dualformer_cli.commands.download import fetch_progress
 from dualformer_cli.commands.options import (
-    DEFAULT_PRESET,
     DeviceOption,
     JsonOption,
     OfflineOption,
@@ -25,11 +24,9 @@ from dualformer_cli.commands.options import (
     ViewsOption,
     WeightsOption,
     announce_sample,
-    fall_back,
-    resolve,
+    parse_views,
     sample_input,
     show_config,
-    views_keys,
 )
 from dualformer_cli.commands.predict import announce
 from dualformer_cli.errors import DualFormerError
@@ -113,19 +110,23 @@ def gradcam(
 
     The heat is drawn on the whole frame; what lies outside the model's crop is darker.
     """
-    flags: dict[str, Any] = {
-        "weights": weights,
-        "device": device,
-        "precision": precision,
-        "seed": seed,
-        **views_keys(views),
-    }
-    resolved = resolve(preset, overrides, default=DEFAULT_PRESET, **flags)
+    from dualformer_cli.tasks.session import DEFAULT_PRESET, ModelRequest, open_session, resolve
+
+    model = ModelRequest(
+        preset=preset,
+        weights=weights,
+        overrides=tuple(overrides or ()),
+        device=device,
+        precision=precision,
+        seed=seed,
+        views=parse_views(views),
+        offline=offline,
+    )
     if print_config:
-        show_config(resolved)
+        show_config(resolve(model, default=DEFAULT_PRESET))
         return
     if list_layers:
-        _list_layers(resolved, as_json=as_json)
+        _list_layers(resolve(model, default=DEFAULT_PRESET), as_json=as_json)
         return
     if not 0 <= alpha <= 1:
         raise typer.BadParameter(f"{alpha:g} is not between 0 and 1", param_hint="--alpha")
@@ -134,26 +135,22 @@ def gradcam(
     source = sample_input() if video is None else video
     target = _check_files(source, out, npz, overwrite=overwrite)
 
-    from dualformer_cli.system.workers import WorkerPool
+    from dualformer_cli.outputs.report import log, print_gradcam, print_json
 
-    with fetch_progress() as progress:
-        resolved, fallback = fall_back(resolved, preset, overrides, offline=offline, progress=progress, **flags)
-    with WorkerPool(
-        1, resolved.config.data.decode_timeout_seconds, preload=["dualformer_cli.data.clips.views"]
-    ) as pool:
-        from dualformer_cli.engine.engine import Engine  # here, so that the worker starts while torch loads
+    with open_session(model, default=DEFAULT_PRESET, num_workers=1) as session:
         from dualformer_cli.engine.explain.gradcam import find_class, find_layer
 
+        session.fall_back(fetch_progress, log)
+        resolved = session.resolved
         place = find_layer(layer, resolved.config.model.depths, resolved.preset)  # before weights are fetched
-        with fetch_progress() as progress:
-            engine = Engine(resolved, offline=offline, progress=partial(progress, resolved.preset))
+        engine = session.load_engine(fetch_progress)
         announce(engine)
         if video is None:
             announce_sample()
         class_index = None if class_ is None else find_class(class_, engine.class_names)
         document = _look_and_write(
             engine,
-            pool,
+            session.pool,
             source,
             place,
             class_index=class_index,
@@ -165,9 +162,7 @@ def gradcam(
             fps=fps,
             style={"alpha": alpha, "colormap": colormap, "side_by_side": side_by_side},
         )
-    from dualformer_cli.outputs.report import print_gradcam, print_json
-
-    (print_json if as_json else print_gradcam)({**document, "fallback": fallback})
+    (print_json if as_json else print_gradcam)({**document, "fallback": session.fallback})
 
 
 def _list_layers(resolved: ResolvedConfig, *, as_json: bool) -> None:

@@ -1,110 +1,16 @@
-"""Option types that several commands share, and the one call that turns them into a configuration."""
+"""Option types that several commands share, and what all do with some of them."""
 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dualformer_cli.errors import DownloadError
-
 if TYPE_CHECKING:
     from dualformer_cli.config.load import ResolvedConfig
-
-DEFAULT_PRESET = "k400-tiny"
-"""Model of a command that needs no preset."""
-BUILT_IN_PRESET = "camera-motion"
-"""Model in its place where its weights cannot be had."""
-
-FLAG_KEYS = {
-    "weights": "weights",
-    "device": "runtime.device",
-    "precision": "runtime.precision",
-    "compile": "runtime.compile",
-    "seed": "runtime.seed",
-}
-"""Options of the command line that are another spelling of a configuration key."""
-
-
-def resolve(
-    preset: str | None, overrides: Sequence[str] | None = None, *, default: str | None = None, **flags: object
-) -> ResolvedConfig:
-    """Load the preset with its overrides and with the options that were given.
-
-    Args:
-        preset: value of --preset.
-        overrides: values of --set.
-        default: preset to take where none is named and the weights do not bring one.
-        flags: options by their names in FLAG_KEYS, or by a dotted key; None means that the option was not given.
-
-    Raises:
-        ConfigError: an unknown preset or key, or a value that is not allowed.
-    """
-    from dualformer_cli.config.load import load_config
-
-    given = {FLAG_KEYS.get(name, name): value for name, value in flags.items() if value is not None}
-    text = None
-    if preset is None and (text := _config_inside(flags.get("weights"))) is not None:
-        preset = str(flags["weights"])
-    return load_config(preset or default, overrides=overrides or (), flags=given, text=text)
-
-
-def _config_inside(weights: object) -> str | None:
-    """The configuration that a checkpoint of ours brings along."""
-    if not isinstance(weights, str) or not os.path.isfile(weights):
-        return None
-    from dualformer_cli.engine.build import config_inside
-
-    return config_inside(weights)
-
-
-def fall_back(
-    resolved: ResolvedConfig,
-    preset: str | None,
-    overrides: Sequence[str] | None = None,
-    *,
-    offline: bool,
-    progress: Callable[[str, int, int | None], None],
-    **flags: Any,
-) -> tuple[ResolvedConfig, str | None]:
-    """Take the built-in model where the user chose none and the weights of the default one cannot be had, and say so.
-
-    Args:
-        resolved: what `resolve` made of the same options and DEFAULT_PRESET.
-        preset: value of --preset.
-        overrides: values of --set.
-        offline: value of --offline.
-        progress: told the name and the bytes while weights are fetched.
-        flags: as those of `resolve`.
-
-    Returns:
-        The configuration to use, and why it is not that of DEFAULT_PRESET; None if it is, or the user chose.
-
-    Raises:
-        DownloadError: if the weights cannot be had and the package has no built-in model.
-    """
-    if preset is not None or resolved.config.weights is not None:
-        return resolved, None
-    from dualformer_cli.data.fetch.weights import shipped_weights, weights_within_reach
-    from dualformer_cli.outputs.report import log
-
-    try:
-        weights_within_reach(resolved.preset, offline=offline, progress=partial(progress, resolved.preset))
-    except DownloadError as error:
-        if shipped_weights(BUILT_IN_PRESET) is None:
-            raise
-        log(
-            f"using the built-in model {BUILT_IN_PRESET}, which tells how the camera moves, because the Kinetics model "
-            f"is not here and could not be fetched: {error}; or run dualformer download {resolved.preset}"
-        )
-        return resolve(BUILT_IN_PRESET, overrides, **flags), str(error)
-    return resolved, None
 
 
 def sample_input() -> str:
@@ -129,18 +35,18 @@ def show_config(resolved: ResolvedConfig) -> None:
     typer.echo(to_yaml(resolved.config, resolved.origins), nl=False)
 
 
-def views_keys(views: str | None) -> dict[str, Any]:
-    """Turn the value of --views, such as "4x3", into the configuration keys that it stands for.
+def parse_views(views: str | None) -> tuple[int, int] | None:
+    """Return clips and crops of the value of --views, such as "4x3".
 
     Raises:
         typer.BadParameter: if it is not CLIPSxCROPS.
     """
     if views is None:
-        return {}
+        return None
     match = re.fullmatch(r"([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", views)
     if match is None:
         raise typer.BadParameter(f"{views!r} is not CLIPSxCROPS, such as 4x3", param_hint="--views")
-    return {"data.test.num_clips": int(match[1]), "data.test.num_crops": int(match[2])}
+    return int(match[1]), int(match[2])
 
 
 def relaunched(gpus: int | None, cpu_processes: int | None) -> bool:

@@ -6,7 +6,7 @@ import os
 import sys
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +15,6 @@ import typer
 
 from dualformer_cli.commands.download import fetch_progress
 from dualformer_cli.commands.options import (
-    DEFAULT_PRESET,
     CompileOption,
     CpuProcessesOption,
     DeviceOption,
@@ -31,21 +30,18 @@ from dualformer_cli.commands.options import (
     ViewsOption,
     WeightsOption,
     announce_sample,
-    fall_back,
+    parse_views,
     relaunched,
-    resolve,
     sample_input,
     show_config,
-    views_keys,
 )
 from dualformer_cli.errors import DownloadError, DualFormerError, reason_of
 from dualformer_cli.system.files import check_outputs, path_in_own_folder
 
 if TYPE_CHECKING:
     from dualformer_cli.engine.engine import Engine
-    from dualformer_cli.engine.parallel.distributed import Ranks
     from dualformer_cli.engine.scoring.video_scores import Prediction
-    from dualformer_cli.system.workers import WorkerPool
+    from dualformer_cli.tasks.session import Session
     from dualformer_cli.video.inputs import InputList
 
 LIVE_SECONDS = 2.0
@@ -103,29 +99,34 @@ def predict(
 
     A file that cannot be used is named with its reason, never stops the others, and makes the exit code 3.
     """
-    flags = {
-        "weights": weights,
-        "device": "cpu" if cpu_processes else device,
-        "precision": precision,
-        "compile": compile_,
-        "seed": seed,
-        **views_keys(views),
-    }
-    resolved = resolve(preset, overrides, default=DEFAULT_PRESET, **flags)
+    from dualformer_cli.tasks.session import DEFAULT_PRESET, ModelRequest, open_session, resolve
+
+    model = ModelRequest(
+        preset=preset,
+        weights=weights,
+        overrides=tuple(overrides or ()),
+        device="cpu" if cpu_processes else device,
+        precision=precision,
+        compile=compile_,
+        seed=seed,
+        views=parse_views(views),
+        offline=offline,
+    )
     if print_config:
-        show_config(resolved)
+        show_config(resolve(model, default=DEFAULT_PRESET))
         return
     for name, seconds in (("--every", every), ("--duration", duration)):
         if seconds is not None and not 0 < seconds < float("inf"):
             raise typer.BadParameter(f"{seconds:g} is not a positive number of seconds", param_hint=name)
 
-    from dualformer_cli.system.workers import WorkerPool
+    from dualformer_cli.outputs.report import log
     from dualformer_cli.video.inputs import expand_inputs
-    from dualformer_cli.video.live import is_live, mask_credentials
+    from dualformer_cli.video.live_inputs import is_live, mask_credentials
 
     if gpus or cpu_processes:
         if "-" in (inputs or ()):
             raise typer.BadParameter("several processes cannot read one stdin; give @list.txt", param_hint="INPUT")
+        resolve(model, default=DEFAULT_PRESET)  # what is wrong in it is said once, and not by every process
         if relaunched(gpus, cpu_processes):
             return
     found = expand_inputs(inputs or [sample_input()], stdin=sys.stdin)
@@ -135,48 +136,28 @@ def predict(
     if live and (srt or save):
         raise DualFormerError(f"--srt and --save need files, but {mask_credentials(live[0])!r} is live; use --csv")
     outputs = _Outputs(files, csv=csv, srt=srt, save=save, features=features, overwrite=overwrite)
-    with WorkerPool(
-        resolved.config.runtime.num_workers,
-        resolved.config.data.decode_timeout_seconds,
-        preload=["dualformer_cli.data.clips.views"],
-    ) as pool:
-        from dualformer_cli.engine.engine import Engine  # here, so that workers start while torch loads
-        from dualformer_cli.engine.parallel.distributed import broadcast_object, init_ranks
-
-        with init_ranks(resolved.config.runtime.device) as ranks:  # no rank writes before all have checked the outputs
-            if live and ranks.world_size > 1:
-                raise DualFormerError(f"{mask_credentials(live[0])!r} is live: one process is enough for it")
-            fallback = None
-            with fetch_progress() as progress:
-                if ranks.is_main:
-                    resolved, fallback = fall_back(
-                        resolved, preset, overrides, offline=offline, progress=progress, **flags
-                    )
-                resolved = broadcast_object(resolved)
-                engine = Engine(
-                    resolved,
-                    offline=offline,
-                    progress=partial(progress, resolved.preset),
-                    device=ranks.device,
-                    bf16_on_cpu=True,
-                )
-            session = _Session(engine, pool, outputs, ranks, fallback=fallback, as_json=as_json, verbose=verbose)
-            session.addresses = addresses
-            if ranks.is_main:
-                announce(engine)
-                if not inputs:
-                    announce_sample()
-                session.problems(found.problems)
-            session.files(files, top_k=top_k, every_seconds=every)
-            session.live(live, top_k=top_k, every_seconds=every or LIVE_SECONDS, duration_seconds=duration)
-            if ranks.is_main:
-                session.finish()
+    with open_session(model, default=DEFAULT_PRESET) as session:
+        ranks = session.ranks  # no rank writes before all have checked the outputs
+        if live and ranks.world_size > 1:
+            raise DualFormerError(f"{mask_credentials(live[0])!r} is live: one process is enough for it")
+        session.fall_back(fetch_progress, log)
+        engine = session.load_engine(fetch_progress, bf16_on_cpu=True)
+        shown = _Results(session, engine, outputs, addresses, as_json=as_json, verbose=verbose)
+        if ranks.is_main:
+            announce(engine)
+            if not inputs:
+                announce_sample()
+            shown.problems(found.problems)
+        shown.files(files, top_k=top_k, every_seconds=every)
+        shown.live(live, top_k=top_k, every_seconds=every or LIVE_SECONDS, duration_seconds=duration)
+        if ranks.is_main:
+            shown.finish()
 
 
 def fetch_addresses(found: InputList, *, offline: bool) -> dict[str, str]:
     """Put files in the place of the addresses that lead to one, and return the address of each as it may be shown."""
     from dualformer_cli.data.fetch.web_videos import fetch_video, is_web_address
-    from dualformer_cli.video.live import mask_credentials
+    from dualformer_cli.video.live_inputs import mask_credentials
 
     paths: list[str] = []
     addresses: dict[str, str] = {}
@@ -259,26 +240,24 @@ def _one_each(inputs: Sequence[str], target: Path | None, *, option: str, suffix
     return dict.fromkeys(inputs, target)
 
 
-class _Session:
+class _Results:
     """Prints results as they come, writes files, and remembers the document and the exit code."""
 
     def __init__(
         self,
+        session: Session,
         engine: Engine,
-        pool: WorkerPool,
         outputs: _Outputs,
-        ranks: Ranks,
+        addresses: Mapping[str, str],
         *,
-        fallback: str | None,
         as_json: bool,
         verbose: bool,
     ) -> None:
-        self.engine, self.pool, self.outputs, self.ranks, self.fallback = engine, pool, outputs, ranks, fallback
+        self.engine, self.pool, self.ranks, self.fallback = engine, session.pool, session.ranks, session.fallback
+        self.outputs, self.addresses = outputs, addresses
         self.as_json, self.verbose = as_json, verbose
         self.results: list[dict[str, Any]] = []
         self.features: list[dict[str, Any]] = []
-        self.addresses: dict[str, str] = {}
-        """Of files that were fetched, by their path."""
 
     def problems(self, problems: Sequence[tuple[str, str]]) -> None:
         from dualformer_cli.engine.scoring.video_scores import failure

@@ -21,7 +21,6 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     WeightsOption,
     relaunched,
-    resolve,
     show_config,
 )
 from dualformer_cli.errors import DualFormerError
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from dualformer_cli.system.workers import WorkerPool
     from dualformer_cli.tasks.write_token_labels import LabelWriter
 
-DEFAULT_PRESET = "k400-tiny"
 SHEET = "sheet.png"
 
 
@@ -61,9 +59,18 @@ def show(
 
     Any model will do: where it has no token head, its classifier is applied to every token, as in a teacher.
     """
-    resolved = resolve(preset, overrides, default=DEFAULT_PRESET, weights=weights, device=device, precision=precision)
+    from dualformer_cli.tasks.session import DEFAULT_PRESET, ModelRequest, open_session, resolve
+
+    model = ModelRequest(
+        preset=preset,
+        weights=weights,
+        overrides=tuple(overrides or ()),
+        device=device,
+        precision=precision,
+        offline=offline,
+    )
     if print_config:
-        show_config(resolved)
+        show_config(resolve(model, default=DEFAULT_PRESET))
         return
     if head not in ("auto", "classifier", "token"):
         raise typer.BadParameter(f"{head!r} is not one of auto, classifier, token", param_hint="--head")
@@ -71,20 +78,12 @@ def show(
         raise DualFormerError(f"--out {str(out)!r} must end in .png")
     if out.exists() and not overwrite:
         raise DualFormerError(f"{str(out)!r} exists; name another file or replace it with --overwrite")
-    from functools import partial
-
-    from dualformer_cli.system.workers import WorkerPool
-
-    data = resolved.config.data
-    with WorkerPool(1, data.decode_timeout_seconds, preload=["dualformer_cli.data.clips.views"]) as pool:
-        from dualformer_cli.engine.engine import Engine  # here, so that the worker starts while torch loads
+    with open_session(model, default=DEFAULT_PRESET, num_workers=1) as session:
         from dualformer_cli.outputs.report import print_json
         from dualformer_cli.outputs.tokens import Panel, print_tokens, write_sheet
         from dualformer_cli.tasks.show_tokens import token_map
 
-        with fetch_progress() as progress:
-            engine = Engine(resolved, offline=offline, progress=partial(progress, resolved.preset))
-        found = token_map(engine, source, pool, head=head)
+        found = token_map(session.load_engine(fetch_progress), source, session.pool, head=head)
     panels = [Panel(*panel) for panel in found.panels(frames)]
     write_sheet(panels, found.class_names, out, title=found.title)
     document = {**found.document, "output": str(out)}
@@ -122,13 +121,17 @@ def write(
     The preset is that of the model which shall learn. Labels cover whole frames and whole videos, so that training
     may cut, flip and start as it likes. Run again, the command goes on where it was interrupted.
     """
-    resolved = resolve(
-        preset,
-        overrides,
+    from dualformer_cli.tasks.session import ModelRequest, open_session, resolve
+
+    model = ModelRequest(
+        preset=preset,
+        overrides=tuple(overrides or ()),
         device="cpu" if cpu_processes else device,
         precision=precision,
-        **{"data.train_list": data},
+        offline=offline,
     )
+    settings = {"data.train_list": data}
+    resolved = resolve(model, settings)
     if print_config:
         show_config(resolved)
         return
@@ -139,32 +142,25 @@ def write(
         raise typer.BadParameter("name the model that labels: a file of weights or a preset", param_hint="--teacher")
     if relaunched(gpus, cpu_processes):
         return
-    from dualformer_cli.system.workers import WorkerPool
-
-    runtime = resolved.config.runtime
-    timeout = resolved.config.data.decode_timeout_seconds
-    with WorkerPool(runtime.num_workers, timeout, preload=["dualformer_cli.data.tokens.store"]) as pool:
-        from dualformer_cli.engine.parallel.distributed import (
-            init_ranks,  # here, so that workers start while torch loads
-        )
+    with open_session(model, settings, preload="dualformer_cli.data.tokens.store") as session:
         from dualformer_cli.tasks.write_token_labels import LabelWriter
 
-        with init_ranks(runtime.device) as ranks:
-            writer = LabelWriter(
-                resolved, source, ranks, output=output, videos_per_shard=videos_per_shard, offline=offline
-            )
-            before = _check(writer, pool) if ranks.is_main else {}
-            if dry_run:
-                _finish({**before, "output": str(output)}, as_json=as_json, is_main=ranks.is_main)
-                return
-            _write(writer, pool)
-            if not ranks.is_main:
-                return
-            document = {**before, **writer.summary(), "output": str(output)}
-            _draw_sheet(writer, pool, output / SHEET)
-            _finish(document, as_json=as_json, is_main=True)
-            if document["unreadable"]:
-                raise typer.Exit(3)
+        pool, ranks = session.pool, session.ranks
+        writer = LabelWriter(
+            session.resolved, source, ranks, output=output, videos_per_shard=videos_per_shard, offline=offline
+        )
+        before = _check(writer, pool) if ranks.is_main else {}
+        if dry_run:
+            _finish({**before, "output": str(output)}, as_json=as_json, is_main=ranks.is_main)
+            return
+        _write(writer, pool)
+        if not ranks.is_main:
+            return
+        document = {**before, **writer.summary(), "output": str(output)}
+        _draw_sheet(writer, pool, output / SHEET)
+        _finish(document, as_json=as_json, is_main=True)
+        if document["unreadable"]:
+            raise typer.Exit(3)
 
 
 def _check(writer: LabelWriter, pool: WorkerPool) -> dict[str, Any]:

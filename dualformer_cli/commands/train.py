@@ -23,7 +23,6 @@ from dualformer_cli.commands.options import (
     SeedOption,
     VerboseOption,
     relaunched,
-    resolve,
     show_config,
 )
 from dualformer_cli.errors import DualFormerError
@@ -92,17 +91,17 @@ def train(
     if teacher or token_labels:
         cleared += [f"{key}=null" for key in tokens if tokens[key] is None]
         tokens["model.token_head"] = True
-    resolved = resolve(
-        preset,
-        [*(overrides or ()), *cleared],
+    from dualformer_cli.tasks.session import ModelRequest, resolve
+
+    model = ModelRequest(
+        preset=preset,
+        overrides=(*(overrides or ()), *cleared),
         device="cpu" if cpu_processes else device,
         precision=precision,
         compile=compile_,
         seed=seed,
-        **lists,
-        **starts,
-        **tokens,
     )
+    resolved = resolve(model, {**lists, **starts, **tokens})
     if print_config:
         show_config(resolved)
         return

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from dualformer_cli.config.metric_table import best_metrics
 from dualformer_cli.errors import ConfigError
@@ -18,6 +18,8 @@ _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
 Size3 = tuple[int, int, int]
 """Tokens or pixels along (time, height, width)."""
+Decoder = Literal["auto", "pyav", "decord", "torchcodec"]
+"""The decoders there are: each but auto is the file `video/NAME_reader.py`."""
 
 
 def _at_least(name: str, value: float, low: float) -> None:
@@ -225,7 +227,7 @@ class DataConfig:
     """Frames per second of a folder of frames, which does not say; None leaves its times unknown."""
     frame_name: str | None = None
     """How the frames in a folder of them are called, such as img_{:05}.jpg; None finds the one series of images."""
-    decoder: Literal["auto", "pyav", "decord"] = "auto"
+    decoder: Decoder = "auto"
     """Library that decodes; auto is PyAV, else decord."""
     decode_timeout_seconds: float = 20.0
     """A file on which the decoder makes no progress for so long is given up."""
@@ -246,7 +248,7 @@ class DataConfig:
             raise ConfigError(
                 f"frame_name must have one place for a number, as img_{{:05}}.jpg, got {self.frame_name!r}"
             )
-        _one_of("decoder", self.decoder, ("auto", "pyav", "decord"))
+        _one_of("decoder", self.decoder, get_args(Decoder))
         _above("decode_timeout_seconds", self.decode_timeout_seconds, 0)
 
 

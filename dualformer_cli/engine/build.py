@@ -10,7 +10,6 @@ from dualformer_cli.data.camera_motion.rendering import RenderPlan
 from dualformer_cli.data.clips.augment import Pairs, TrainPlan
 from dualformer_cli.data.clips.views import ViewPlan
 from dualformer_cli.model.dualformer import DualFormer
-from dualformer_cli.model.weights import config_of, read_checkpoint
 
 
 def build_model(config: RunConfig, *, motion_heads: bool = False) -> DualFormer:
@@ -106,15 +105,6 @@ def train_plan(config: RunConfig, flip_pairs: Pairs, *, render: RenderPlan | Non
         flip_labels=flip_pairs,
         render=render,
     )
-
-
-def config_inside(weights: str) -> str | None:
-    """The configuration, as YAML, that a checkpoint of ours was trained with; None for other weights.
-
-    Raises:
-        WeightsError: if the file cannot be read.
-    """
-    return config_of(read_checkpoint(weights))
 
 
 def create_model(preset: str, *, num_classes: int | None = None) -> DualFormer:

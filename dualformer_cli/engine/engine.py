@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -31,7 +31,8 @@ from dualformer_cli.model.weights import class_names_of, load_weights, read_chec
 from dualformer_cli.system.files import sha256_of
 from dualformer_cli.system.versions import versions
 from dualformer_cli.system.workers import Outcome, WorkerPool
-from dualformer_cli.video.live import LiveSource, mask_credentials
+from dualformer_cli.video.live import LiveSource
+from dualformer_cli.video.live_inputs import mask_credentials
 from dualformer_cli.video.reader import FileIndex
 
 _LOGGER = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Engine:
         progress: called with (bytes so far, bytes in all or None) while weights are fetched.
         device: of this rank; the configuration's when None.
         bf16_on_cpu: let precision auto be bf16 on a CPU too, where that is faster.
+        checkpoint: what the file of weights holds, where it has been read already.
 
     Raises:
         DualFormerError: if weights, class names or the device do not fit.
@@ -66,6 +68,7 @@ class Engine:
         progress: Callable[[int, int | None], None] | None = None,
         device: torch.device | None = None,
         bf16_on_cpu: bool = False,
+        checkpoint: Mapping[str, Any] | None = None,
     ) -> None:
         self.config: RunConfig = resolved.config
         self.preset = resolved.preset
@@ -79,7 +82,7 @@ class Engine:
         self.class_names = self._class_names()
         self.is_nameless = self.config.data.classes is None
         """Whether neither the configuration nor the weights name the classes."""
-        self.model, self.weights, self.weights_sha256 = self._load_model(offline, progress)
+        self.model, self.weights, self.weights_sha256 = self._load_model(offline, progress, checkpoint)
         self.model.eval().to(self.device, dtype_of(self.precision))
         self.scorer = Scorer(
             self.model,
@@ -233,7 +236,10 @@ class Engine:
         return names
 
     def _load_model(
-        self, offline: bool, progress: Callable[[int, int | None], None] | None
+        self,
+        offline: bool,
+        progress: Callable[[int, int | None], None] | None,
+        checkpoint: Mapping[str, Any] | None,
     ) -> tuple[DualFormer, str, str | None]:
         """Build the model and fill it: (model, what its weights are, their sha256)."""
         name = self.config.weights or "published"
@@ -244,7 +250,7 @@ class Engine:
         path = published_weights(self.preset, offline=offline, progress=progress) if is_published else Path(name)
         with torch.device("meta"):  # no time for initial values that the weights replace
             model = build_model(self.config)
-        checkpoint = read_checkpoint(path)
+        checkpoint = read_checkpoint(path) if checkpoint is None else checkpoint
         report = load_weights(model.to_empty(device="cpu"), checkpoint, name=str(path))
         names = class_names_of(checkpoint)
         if names is not None and len(names) != model.num_classes:

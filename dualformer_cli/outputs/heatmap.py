@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dualformer_cli.outputs.report import clock
-from dualformer_cli.outputs.video import Frame, VideoWriter, font_of, shorten
+from dualformer_cli.outputs.video import VideoWriter, font_of, shorten
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.video.reader import Frame
 
 Colormap = Literal["magma", "viridis", "turbo", "gray"]
 Heat = np.ndarray[Any, np.dtype[np.uint8]]

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.outputs.video import Frame, font_of, shorten
+from dualformer_cli.outputs.video import font_of, shorten
 from dualformer_cli.system.files import atomic_path, check_outputs
+from dualformer_cli.video.reader import Frame
 
 Clip = tuple[str, str, Sequence[Frame] | np.ndarray]
 """(class, path, frames), frames uint8 of shape (T, S, S, 3)."""

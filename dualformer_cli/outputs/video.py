@@ -6,7 +6,7 @@ import math
 import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache, lru_cache, partial
@@ -23,18 +23,15 @@ from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.report import log
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.words import printable
+from dualformer_cli.video.reader import Frame
+from dualformer_cli.video.writer import PictureWriter, has_h264_encoder, open_gif, open_mp4
 
-Frame = np.ndarray[Any, np.dtype[np.uint8]]
-"""Pixels, shape (H, W, 3), red, green, blue."""
 Captions = Sequence[tuple[str, float]]
 """Labels with their scores, 0 to 1."""
-Convert = Callable[[av.VideoFrame | None], Iterable[av.VideoFrame]]
-"""Takes an RGB frame, or None at the end; gives the frames that are ready in the encoder's format."""
 
 SUFFIXES = (".mp4", ".gif")
 GIF_MAX_FPS = 12.5
 GIF_MAX_SIDE = 480
-_GIF_TICK = Fraction(1, 100)  # a GIF counts its delays in hundredths of a second
 _BT709 = 1  # FFmpeg's number for primaries, transfer and matrix of HD video
 
 _BOX_COLOUR = (0, 0, 0, 150)
@@ -100,7 +97,7 @@ class VideoWriter:
         # 1e-3 spares 25.002 fps, a usual reading of 25, from losing two frames of three
         self._keep_every = math.ceil(fps / GIF_MAX_FPS - 1e-3) if self._is_gif else 1
         self._num_frames = 0
-        self._output: _Output | None = None
+        self._output: PictureWriter | None = None
 
     def __enter__(self) -> VideoWriter:
         with ExitStack() as exits:
@@ -133,18 +130,33 @@ class VideoWriter:
             return
         if self._output is None:
             self._output = self._open(width=frame.shape[1], height=frame.shape[0])
-        fitted = _fit(frame, width=self._output.width, height=self._output.height)
+        fitted = _fit(frame, width=self._output.stream.width, height=self._output.stream.height)
         shown = fitted if draw is None else draw(fitted)
         with _naming(self.path):
-            self._output.write(shown, seconds=number / self._fps)
+            self._output.write_rgb(shown, round(number / self._fps / self._output.tick))
 
-    def _open(self, *, width: int, height: int) -> _Output:
+    def _open(self, *, width: int, height: int) -> PictureWriter:
         width, height = _target_size(width, height, max_side=self._max_side, even=not self._is_gif)
         with _naming(self.path):
             if self._is_gif:
                 interval_seconds = self._keep_every / self._fps
-                return _open_gif(self._temporary, width=width, height=height, interval_seconds=interval_seconds)
-            return _open_mp4(self._temporary, width=width, height=height, fps=self._fps)
+                return open_gif(self._temporary, width=width, height=height, interval_seconds=interval_seconds)
+            # MPEG-4 holds the numerator of its rate in 16 bits; 1001 is the denominator of NTSC rates
+            rate = Fraction(self._fps).limit_denominator(min(1001, int(65535 / self._fps)))
+            codec, options = _mp4_codec()
+            output = open_mp4(
+                self._temporary,
+                width=width,
+                height=height,
+                rate=rate,
+                options=options,
+                codec=codec,
+                matrix=Colorspace.ITU709,
+                num_threads=0,
+            )
+            context = output.stream.codec_context
+            context.color_primaries = context.color_trc = context.colorspace = _BT709
+            return output
 
     def _finish(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -152,127 +164,17 @@ class VideoWriter:
         if self._output is None:
             if kind is None:
                 raise DualFormerError(f"cannot write {str(self.path)!r}: there are no frames to write")
-        elif kind is None:
-            with _naming(self.path), self._output.container:
-                self._output.finish()
         else:
-            with suppress(av.error.FFmpegError):  # the body's error is the one to hear of
-                self._output.container.close()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Output:
-    """An open file with its encoder."""
-
-    container: av.container.OutputContainer
-    stream: av.VideoStream
-    convert: Convert
-    tick: Fraction
-    """Seconds between two possible frame times."""
-
-    @property
-    def width(self) -> int:
-        return self.stream.width
-
-    @property
-    def height(self) -> int:
-        return self.stream.height
-
-    def write(self, frame: Frame, *, seconds: float) -> None:
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
-        picture.pts = round(seconds / self.tick)
-        picture.time_base = self.tick
-        self._encode(picture)
-
-    def finish(self) -> None:
-        self._encode(None)
-        self.container.mux(self.stream.encode(None))
-
-    def _encode(self, picture: av.VideoFrame | None) -> None:
-        for ready in self.convert(picture):
-            self.container.mux(self.stream.encode(ready))
-
-
-def _open_mp4(path: Path, *, width: int, height: int, fps: float) -> _Output:
-    # MPEG-4 holds the numerator of its rate in 16 bits; 1001 is the denominator of NTSC rates
-    rate = Fraction(fps).limit_denominator(min(1001, int(65535 / fps)))
-    codec, options = _mp4_codec()
-    container = av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"})
-    stream = _add_stream(container, codec, "yuv420p", width=width, height=height, rate=rate, options=options)
-    context = stream.codec_context
-    context.color_primaries = context.color_trc = context.colorspace = _BT709
-    return _Output(container=container, stream=stream, convert=_yuv_converter(), tick=1 / rate)
-
-
-def _add_stream(
-    container: av.container.OutputContainer,
-    codec: str,
-    pixel_format: str,
-    *,
-    width: int,
-    height: int,
-    rate: Fraction,
-    options: dict[str, str],
-) -> av.VideoStream:
-    stream = container.add_stream(codec, rate=rate, options=options)
-    assert isinstance(stream, av.VideoStream)
-    stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
-    return stream
+            with _naming(self.path):
+                self._output.__exit__(kind, error, trace)
 
 
 @cache
 def _mp4_codec() -> tuple[str, dict[str, str]]:
-    try:
-        av.codec.Codec("libx264", "w")
-    except av.codec.codec.UnknownCodecError:
-        log("this PyAV has no H.264 encoder (libx264): writing MPEG-4 Part 2, which web browsers do not play")
-        return "mpeg4", {"flags": "+qscale", "global_quality": "472"}  # quantiser 4 of 31, times FF_QP2LAMBDA, 118
-    return "libx264", {"crf": "20", "preset": "veryfast"}
-
-
-def _yuv_converter() -> Convert:
-    reformatter = VideoReformatter()
-
-    def convert(picture: av.VideoFrame | None) -> Iterable[av.VideoFrame]:
-        if picture is None:
-            return ()
-        yuv = reformatter.reformat(picture, format="yuv420p", dst_colorspace=Colorspace.ITU709, threads=1)
-        return (yuv,)
-
-    return convert
-
-
-def _open_gif(path: Path, *, width: int, height: int, interval_seconds: float) -> _Output:
-    # a delay follows from the next frame's time, so that the last frame's has to be told
-    options = {"loop": "0", "final_delay": str(round(interval_seconds / _GIF_TICK))}
-    container = av.open(f"file:{path}", "w", format="gif", options=options)
-    stream = _add_stream(container, "gif", "pal8", width=width, height=height, rate=1 / _GIF_TICK, options={})
-    return _Output(container=container, stream=stream, convert=_palette_converter(width, height), tick=_GIF_TICK)
-
-
-def _palette_converter(width: int, height: int) -> Convert:
-    """Give each frame a palette of its own: one for all would need every frame before the first is written."""
-    graph = av.filter.Graph()
-    source = graph.add_buffer(width=width, height=height, format=av.VideoFormat("rgb24"), time_base=_GIF_TICK)
-    split, sink = graph.add("split"), graph.add("buffersink")
-    palette = graph.add("palettegen", "stats_mode=single")
-    painter = graph.add("paletteuse", "new=1:dither=sierra2_4a")
-    source.link_to(split)
-    split.link_to(painter, 0, 0)
-    split.link_to(palette, 1, 0)
-    palette.link_to(painter, 0, 1)
-    painter.link_to(sink)
-    graph.configure()
-
-    def convert(picture: av.VideoFrame | None) -> Iterator[av.VideoFrame]:
-        graph.vpush(picture)
-        while True:
-            try:
-                yield graph.vpull()
-            except (BlockingIOError, EOFError):
-                return
-
-    return convert
+    if has_h264_encoder():
+        return "libx264", {"crf": "20", "preset": "veryfast"}
+    log("this PyAV has no H.264 encoder (libx264): writing MPEG-4 Part 2, which web browsers do not play")
+    return "mpeg4", {"flags": "+qscale", "global_quality": "472"}  # quantiser 4 of 31, times FF_QP2LAMBDA, 118
 
 
 @contextmanager

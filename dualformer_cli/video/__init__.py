@@ -1,1 +1,1 @@
-"""A file, a folder of frames or a camera becomes frames. Opened by data, engine, tasks and outputs."""
+"""A file, a folder of frames or a camera becomes frames, and frames become a file. Opens config and system."""

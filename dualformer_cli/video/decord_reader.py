@@ -7,6 +7,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +16,12 @@ import numpy as np
 from dualformer_cli.errors import VideoError
 from dualformer_cli.system.workers import heartbeat
 from dualformer_cli.video import bitstream
-from dualformer_cli.video.pyav_file import load_av, opened
-from dualformer_cli.video.pyav_reader import SEEKABLE_CONTAINERS, PyAVReader
-from dualformer_cli.video.reader import MAX_FRAMES, Frame, VideoInfo, VideoReader, check_pixels
-from dualformer_cli.video.refusals import first_bytes, is_fragmented
+from dualformer_cli.video.containers import load_av
+from dualformer_cli.video.pyav_file import PyAVFile
+from dualformer_cli.video.pyav_reader import PyAVReader
+from dualformer_cli.video.reader import MAX_FRAMES, FileIndex, Frame, VideoInfo, VideoReader, check_pixels
+from dualformer_cli.video.refusals import first_bytes
+from dualformer_cli.video.scan import SEEKABLE_CONTAINERS
 
 
 def load_decord() -> Any:
@@ -50,15 +53,15 @@ _MP4_OR_MATROSKA = re.compile(rb"....ftyp|\x1a\x45\xdf\xa3", re.DOTALL)
 
 
 def _obstacle(pyav: PyAVReader) -> str | None:
-    """Say why decord's frames would be wrong even when it decodes from the start."""
-    file, pixels = pyav._file, pyav._file.stream.codec_context.pix_fmt or ""
+    """Return why decord's frames would be wrong even when it decodes from the start."""
+    file, pixels = pyav.file, pyav.file.stream.codec_context.pix_fmt or ""
     if not file.containers & _DECORD_CONTAINERS:
         return f"decord misplaces frames of {sorted(file.containers)[0]} files"
-    if pyav._index.pts is None and "avi" not in file.containers:
+    if pyav.frame_index.pts is None and "avi" not in file.containers:
         return "its packets do not say when frames are shown, and decord misplaces them"
-    if pyav._index.has_hidden:
+    if pyav.frame_index.has_hidden:
         return "decord does not see the edit list, which hides frames"
-    if "mov" in file.containers and is_fragmented(pyav.info.path):
+    if file.outline is not None and file.outline.is_fragmented:
         return "decord misplaces frames of fragmented MP4 files"
     if file.codec == "h264" and "444" in pixels:
         return "decord garbles H.264 4:4:4"
@@ -68,17 +71,17 @@ def _obstacle(pyav: PyAVReader) -> str | None:
 
 
 def _is_plain(pyav: PyAVReader) -> bool:
-    """Tell whether decord's way of seeking, by counting packets from a key packet, finds the right frames."""
-    file = pyav._file
+    """Return whether decord's way of seeking, by counting packets from a key packet, finds the right frames."""
+    file = pyav.file
     is_known = file.containers & SEEKABLE_CONTAINERS and file.codec in _DECORD_CODECS
     is_420 = (file.stream.codec_context.pix_fmt or "").startswith(("yuv420p", "yuvj420p"))
-    is_sought = pyav.info.is_seekable and not pyav._index.has_false_keys
+    is_sought = pyav.info.is_seekable and not pyav.frame_index.has_false_keys
     return bool(is_known and is_420 and is_sought and _has_closed_groups(pyav.info.path))
 
 
 def _has_closed_groups(path: str) -> bool:
-    """Tell whether after each key packet come only frames that are shown later and need nothing from before."""
-    with opened(path) as file:
+    """Return whether after each key packet come only frames that are shown later and need nothing from before."""
+    with closing(PyAVFile(path)) as file:
         extradata = file.stream.codec_context.extradata or b""
         key_pts = -math.inf
         for packet in file.packets():
@@ -102,12 +105,13 @@ class DecordReader(VideoReader):
 
     Args:
         path: a regular, non-empty file.
+        index: not used: what decord can be trusted with depends on more than it says.
 
     Raises:
         VideoError: if decord is not installed, or the file is not a video that it or PyAV can read.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, index: FileIndex | None = None) -> None:
         self._decord = load_decord()
         if self._decord is None:
             raise VideoError(path, "decord is not installed; pip install decord")
@@ -149,13 +153,13 @@ class DecordReader(VideoReader):
         )
 
     def _difference(self, pyav: PyAVReader) -> str | None:
-        """Say how decord's table of frames, or its first picture, differs from PyAV's; None if they agree."""
+        """Return how decord's table of frames, or its first picture, differs from PyAV's; None if they agree."""
         num_frames = len(self._video)
         if num_frames != pyav.info.num_frames:
             return f"decord counts {num_frames} frames, PyAV {pyav.info.num_frames}"
         spans = np.asarray(self._call(self._video.get_frame_timestamp, range(num_frames)), np.float64)
         times = spans[:, 0] - spans[0, 0]
-        shown = pyav.times_seconds if pyav._file.containers & SEEKABLE_CONTAINERS else None  # others do not say
+        shown = pyav.times_seconds if pyav.file.containers & SEEKABLE_CONTAINERS else None  # others do not say
         if shown is not None and np.abs(times - shown).max() > _SAME_SECONDS:
             return "decord shows its frames at other times"
         ours, theirs = pyav.read([0])[0], self._next(self._open_decord())
@@ -197,7 +201,7 @@ class DecordReader(VideoReader):
             warnings=tuple(self.warnings),
         )
 
-    def _decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
+    def decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         if self._video is not None:
             try:
                 yield from self._decode_with_decord(wanted)
@@ -207,7 +211,7 @@ class DecordReader(VideoReader):
                     raise VideoError(self._path, str(error)) from None
                 self._warn(f"decoded by PyAV: {error}")
         assert self._pyav is not None
-        yield from self._pyav._decode(wanted)
+        yield from self._pyav.decode(wanted)
 
     def _decode_with_decord(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         if self._can_seek:
@@ -241,3 +245,6 @@ class DecordReader(VideoReader):
             return function(*args, **options)
         except (self._decord.DECORDError, RuntimeError, AssertionError, StopIteration, UnicodeError):
             raise _DecordError("decord fails on it") from None
+
+
+READER = DecordReader

@@ -88,7 +88,7 @@ class PacketTable:
         return is_key
 
     def frame_times(self, *, reorders: bool) -> npt.NDArray[np.int64] | None:
-        """Return when each frame is shown, in order; None when the packets do not settle it.
+        """Return when each frame is shown, in order; None when the packets do not say.
 
         Args:
             reorders: whether the stream's header says that frames are shown in another order than that of packets.
@@ -98,7 +98,7 @@ class PacketTable:
             return None
         if self.has_unmoved_b_slices or (self.codec == "hevc" and reorders and not self.is_reordered):
             return None  # the times are those of decoding, as when packets without times were copied into an MP4
-        # Frames shown before the first key packet may lack what they refer to; only decoding can tell.
+        # Frames shown before the first key packet may lack what they refer to; only decoding finds out.
         return times if times[0] >= self.keys[0] else None
 
 
@@ -118,6 +118,16 @@ class Index:
     has_false_keys: bool = False
     """Whether the container calls packets key frames that are none."""
 
+    def place(self, pts: int | None, position: int) -> int | None:
+        """Return the number of a frame, None if it has none, where `position` is the lowest that is free."""
+        if self.pts is None:
+            return position
+        if pts is None:
+            return None
+        number = int(np.searchsorted(self.pts, pts))
+        is_known = number < self.num_frames and self.pts[number] == pts
+        return number if is_known and number >= position else None
+
 
 @dataclass(frozen=True, slots=True)
 class Findings:
@@ -135,7 +145,7 @@ class Findings:
     warnings: tuple[str, ...]
 
     def pack(self, stamp: Stamp) -> FileIndex | None:
-        """Make it small, as a training set holds hundreds of thousands; None for one that stays large."""
+        """Return it small, as a training set holds hundreds of thousands; None for one that stays large."""
         index = self.index
         steps = [None if times is None else np.diff(times, prepend=0).tobytes() for times in (index.pts, index.keys)]
         facts = (

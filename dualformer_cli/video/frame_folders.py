@@ -13,9 +13,10 @@ import PIL.Image
 
 from dualformer_cli.errors import VideoError
 from dualformer_cli.system.workers import heartbeat
-from dualformer_cli.video.frame_names import IMAGE_FORMATS, find_frames
+from dualformer_cli.video.frame_names import find_frames
 from dualformer_cli.video.reader import MAX_FRAMES, MAX_PIXELS, Frame, VideoInfo, VideoReader, check_pixels
 from dualformer_cli.video.refusals import plain_reason
+from dualformer_cli.video.suffixes import IMAGE_FORMATS
 
 
 class FrameFolderReader(VideoReader):
@@ -55,7 +56,7 @@ class FrameFolderReader(VideoReader):
             warnings=tuple(self.warnings),
         )
 
-    def _decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
+    def decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
         for index in wanted:
             heartbeat()
             frame = self._load(index)

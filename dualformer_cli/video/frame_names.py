@@ -10,20 +10,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Collection, Iterable
+from typing import Literal, NamedTuple
 
-IMAGE_FORMATS = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".bmp": "BMP",
-    ".webp": "WEBP",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".ppm": "PPM",
-}
-"""Suffix of an image to Pillow's name of its format."""
+from dualformer_cli.video.suffixes import IMAGE_FORMATS, is_video_name
 
 _NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d+)$", re.DOTALL)
 _FLOW_SERIES = re.compile(r"(tvl1|optical)?[-_ ]?flow([-_ ]?[xyiuv])?[-_. ]?|tvl1.*", re.IGNORECASE | re.DOTALL)
@@ -68,15 +58,20 @@ def find_frames(names: Iterable[str], template: str | None = None) -> Frames | N
     return Frames(sorted(several[chosen_name]), [min(several[name])[1] for name in others])
 
 
-def holds_frames(names: Iterable[str]) -> bool:
-    """Return whether a folder with these files is a video in frames: it has several numbered images of one series."""
-    frames = find_frames(names)
-    return frames is not None and len(frames.names) > 1
+def kind_of_folder(path: str, names: Collection[str]) -> Literal["frames", "flow", "other"]:
+    """Return what a folder that a search met is: a video in frames, optical flow, or anything else.
 
+    A video in frames has several numbered images of one series, and no video beside them.
 
-def is_flow_folder(path: str) -> bool:
-    """Return whether a relative path leads through a folder that is called optical flow."""
-    return any(_FLOW_FOLDER.fullmatch(part) for part in path.split(os.sep))
+    Args:
+        path: of the folder, relative to where the search began; a part that is called optical flow makes it flow.
+        names: of the files in it; hidden ones do not count.
+    """
+    shown = [name for name in names if not name.startswith(".")]
+    frames = None if any(map(is_video_name, shown)) else find_frames(shown)
+    if frames is None or len(frames.names) < 2:
+        return "other"
+    return "flow" if any(_FLOW_FOLDER.fullmatch(part) for part in path.split(os.sep)) else "frames"
 
 
 def _series_of(names: Iterable[str]) -> dict[str, list[tuple[int, str]]]:

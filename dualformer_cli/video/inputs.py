@@ -9,17 +9,9 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from dualformer_cli.system.words import natural_key, os_reason
-from dualformer_cli.video.frame_names import holds_frames, is_flow_folder
-from dualformer_cli.video.live import is_live
-
-VIDEO_SUFFIXES = frozenset(
-    (
-        *(".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".f4v", ".mkv", ".webm", ".avi", ".divx"),
-        *(".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".wmv", ".asf", ".flv"),
-        *(".ogv", ".rm", ".rmvb", ".mxf", ".dv", ".y4m", ".gif"),
-    )
-)
-"""Suffixes, in lower case, of the files that a folder or a pattern contributes; a file named itself may have any."""
+from dualformer_cli.video.frame_names import kind_of_folder
+from dualformer_cli.video.live_inputs import is_live
+from dualformer_cli.video.suffixes import is_video_name
 
 Complain = Callable[[str, str], None]
 """Takes a name and what is wrong with it."""
@@ -151,11 +143,10 @@ def _list_entries(text: str, folder: str) -> Iterator[str]:
 def _videos_below(top: str, complain: Complain) -> Iterator[str]:
     """Yield the videos and the folders of numbered frames in a folder and the folders below it."""
     for folder, files in walk(top, complain):
-        videos = [file for file in files if is_video_name(file)]
-        if videos:
-            yield from (os.path.join(folder, video) for video in videos)
-        elif holds_frames(files) and not is_flow_folder(os.path.relpath(folder, top)):
+        if kind_of_folder(os.path.relpath(folder, top), files) == "frames":
             yield folder
+        else:
+            yield from (os.path.join(folder, file) for file in files if is_video_name(file))
 
 
 def _videos_matching(pattern: str, complain: Complain) -> Iterator[str]:
@@ -197,7 +188,7 @@ def walk(
 
     Args:
         top: where to start.
-        complain: told of folders that cannot be read.
+        complain: called with each folder that cannot be read, and why.
         on_hidden: called with the path of each entry whose name starts with a dot.
         on_repeated: called with each folder that a link leads to a second time, which is not entered again.
     """
@@ -226,10 +217,5 @@ def walk(
 
 
 def _leads_to_folder(entry: os.DirEntry[str]) -> bool:
-    """Tell whether an entry is a folder or a link to one; entry.is_dir() alone fails on a link to itself."""
+    """Return whether an entry is a folder or a link to one; entry.is_dir() alone fails on a link to itself."""
     return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()
-
-
-def is_video_name(name: str) -> bool:
-    """Whether a file has the suffix of a video, in any case."""
-    return os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES

@@ -6,62 +6,29 @@ stream therefore skips frames; it never falls behind, and memory does not grow.
 
 from __future__ import annotations
 
-import errno
 import math
-import re
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from dualformer_cli.errors import VideoError
-from dualformer_cli.video.orientation import UPRIGHT, orientation_of
-from dualformer_cli.video.pyav_file import shown_stream, without_pictures
-from dualformer_cli.video.reader import MAX_PIXELS, Transform
-
-if TYPE_CHECKING:
-    import av
+from dualformer_cli.video.live_inputs import choose_stream, connect, explain_failure, is_live, mask_credentials
+from dualformer_cli.video.orientation import orientation_of
+from dualformer_cli.video.reader import Transform
+from dualformer_cli.video.rgb import RgbConverter
 
 Clip = tuple[float, float, np.ndarray]
 """Seconds of its first and last frame since the stream's first, and its frames, shape (num_frames, ...)."""
 
-_URL = re.compile(r"(rtsps?|rtmps?|udp|tcp|srt|https?)://.", re.IGNORECASE)
-_CAMERA = re.compile(r"(?:camera:|/dev/video)(\d+)")
-_PROTOCOLS = "crypto,data,http,httpproxy,https,rtmp,rtmps,rtmpt,rtp,rtsp,rtsps,srt,srtp,tcp,tls,udp"
-"""What a stream may open in turn (a playlist names others): no files of this machine."""
-_OPTIONS = {
-    "protocol_whitelist": _PROTOCOLS,
-    "rtsp_flags": "prefer_tcp",  # over UDP, lost packets smear the picture
-    "fpsprobesize": "2",  # guessing the frame rate would delay the first frame by 0.7 s at 25 fps
-    "analyzeduration": "5000000",  # microseconds; an announced audio stream that never comes would cost 90 s
-}
 _CLOSE_SECONDS = 2.0
 _LONGEST_STEP_SECONDS = 10.0
-"""A larger step from frame to frame is a sender that set its clock; then our own clock tells how long it took."""
-
-
-def is_live(name: str) -> bool:
-    """Tell whether an input is a camera or an address rather than a file."""
-    return bool(_URL.match(name) or _CAMERA.fullmatch(name))
-
-
-def mask_credentials(name: str) -> str:
-    """Return the name of a live input without user, password, and query values that look secret."""
-    scheme, mark, rest = name.partition("://")
-    if not mark:
-        return name
-    rest = re.sub(r"^.*@", "***@", rest, flags=re.DOTALL)
-    address, mark_of_query, query = rest.partition("?")
-    if re.search(r"pass|pwd|user|login|token|secret|key|auth|sig|streamid", query, re.IGNORECASE):
-        query = "***"
-    return f"{scheme}{mark}{address}{mark_of_query}{query}"
+"""A larger step from frame to frame is a sender that set its clock; then our own clock says how long it took."""
 
 
 class LiveSource:
@@ -117,7 +84,7 @@ class LiveSource:
 
     @property
     def num_frames(self) -> int:
-        """Source frames seen so far."""
+        """Return how many source frames came so far."""
         return self._num_frames
 
     def close(self) -> None:
@@ -202,8 +169,11 @@ class LiveSource:
 
     def _run(self) -> None:
         try:
-            with self._connect() as container:
-                stream = self._choose_stream(container)
+            with connect(self._location, self._timeouts) as container:
+                stream = choose_stream(self._location, container)
+                stream.thread_type = "AUTO"  # this is the one decoder of the process, and 4K needs more than one core
+                self.width, self.height = stream.width, stream.height
+                self.fps = float(stream.average_rate) if stream.average_rate else None
                 with self._changed:
                     self._is_open = True
                     self._changed.notify_all()
@@ -211,58 +181,31 @@ class LiveSource:
                 if not self._is_closing:
                     self._read(container, stream)
         except Exception as error:  # raised again where the clips are asked for
-            self._failure = self._explain(error)
+            self._failure = explain_failure(self._location, error, self._timeouts, is_open=self._is_open)
         finally:
             with self._changed:
                 self._is_over = True
                 self._changed.notify_all()
 
-    def _connect(self) -> Any:
-        try:
-            import av  # here, so that asking is_live does not load FFmpeg
-        except ImportError as error:
-            raise self._error("PyAV is not installed; pip install av") from error
-        av.logging.set_level(av.logging.PANIC)  # FFmpeg's own messages contain the address with its password
-        if camera := _CAMERA.fullmatch(self._location):
-            location, kind, options = _find_camera(int(camera[1]))
-        else:
-            location, kind, options = self._location, None, _OPTIONS
-        return av.open(location, format=kind, options=options, timeout=self._timeouts, metadata_errors="ignore")
-
-    def _choose_stream(self, container: Any) -> Any:
-        decodable = [stream for stream in container.streams.video if stream.codec_context is not None]
-        streams = without_pictures(decodable)
-        if not streams:
-            only = ", only a cover picture" if decodable else " that can be decoded"
-            raise self._error(f"holds no video{only}")
-        stream = shown_stream(streams)
-        if stream.width * stream.height > MAX_PIXELS:
-            raise self._error(
-                f"pictures of {stream.width}x{stream.height} pixels are more than the {MAX_PIXELS:,} allowed"
-            )
-        stream.thread_type = "AUTO"  # this is the one decoder of the process, and 4K needs more than one core
-        self.width, self.height = stream.width, stream.height
-        self.fps = float(stream.average_rate) if stream.average_rate else None
-        return stream
-
     def _read(self, container: Any, stream: Any) -> None:
-        from av.video.reformatter import VideoReformatter
-
         is_recording = self._location.lower().startswith("http") and container.duration is not None
         clock = _Clock()
-        converter = _Converter(VideoReformatter())
+        converter: RgbConverter | None = None
         for packet in container.demux(stream):
             if self._is_closing:
                 return
             for frame in _decode(packet):
+                if converter is None:  # all frames get the size and the orientation of the first
+                    converter = RgbConverter(self.name, (frame.width, frame.height), orientation_of(frame))
                 self._accept(frame, clock.advance(frame.time, time.monotonic()), converter, is_recording)
         if self._num_frames == 0:
             raise self._error("ended before its first picture")
 
-    def _accept(self, frame: Any, seconds: float, converter: _Converter, is_recording: bool) -> None:
+    def _accept(self, frame: Any, seconds: float, converter: RgbConverter, is_recording: bool) -> None:
         window = self._window
         assert window is not None
-        image = window.transform(converter.to_rgb(frame)) if window.wants(self._num_frames) else None
+        is_wanted = window.wants(self._num_frames)
+        image = window.transform(np.ascontiguousarray(converter.to_rgb(frame))) if is_wanted else None
         with self._changed:
             if image is not None:
                 window.add(self._num_frames, seconds, image)
@@ -270,29 +213,6 @@ class LiveSource:
             self._changed.notify_all()
             if is_recording:
                 self._changed.wait_for(lambda: self._is_closing or not window.is_due())
-
-    def _explain(self, error: Exception) -> Exception:
-        """Put an error of FFmpeg in plain words; its own text contains the address with its password."""
-        if isinstance(error, VideoError):
-            return error
-        import av
-
-        if not isinstance(error, av.FFmpegError):
-            return error
-        open_timeout, read_timeout = self._timeouts
-        if isinstance(error, av.error.ExitError):
-            reason = (
-                f"the stream stopped: no data for {read_timeout:g} s"
-                if self._is_open
-                else f"no answer for {open_timeout:g} s"
-            )
-        elif self._is_open:
-            reason = f"the stream broke off: {error.strerror}"
-        elif _CAMERA.fullmatch(self._location):
-            reason = _explain_camera(error)
-        else:
-            reason = _explain_address(error)
-        return self._error(reason)
 
 
 class _Window:
@@ -313,7 +233,7 @@ class _Window:
         self._taken_seconds = -math.inf
 
     def wants(self, index: int) -> bool:
-        """Tell whether source frame `index` may enter a clip."""
+        """Return whether source frame `index` may enter a clip."""
         return index % self._frame_interval == 0 or not self._is_full()
 
     def add(self, index: int, seconds: float, image: np.ndarray) -> None:
@@ -361,26 +281,11 @@ class _Clock:
         if self._arrival is not None:
             step = arrival - self._arrival
             if stream_time is not None and self._stream_time is not None:
-                told = stream_time - self._stream_time
-                step = told if 0 <= told <= _LONGEST_STEP_SECONDS else step
+                stated = stream_time - self._stream_time
+                step = stated if 0 <= stated <= _LONGEST_STEP_SECONDS else step
             self._seconds += step
         self._arrival, self._stream_time = arrival, stream_time
         return self._seconds
-
-
-class _Converter:
-    """Decoded frames to upright RGB arrays of one size and orientation, those of the first frame."""
-
-    def __init__(self, reformatter: Any) -> None:
-        self._reformatter = reformatter
-        self._size: tuple[int, int] | None = None
-        self._orientation = UPRIGHT
-
-    def to_rgb(self, frame: Any) -> np.ndarray:
-        if self._size is None:
-            self._size, self._orientation = (frame.width, frame.height), orientation_of(frame)
-        image: np.ndarray = self._reformatter.reformat(frame, *self._size, "rgb24", threads=1).to_ndarray()
-        return np.ascontiguousarray(self._orientation.apply(image))
 
 
 def _decode(packet: Any) -> list[Any]:
@@ -390,40 +295,3 @@ def _decode(packet: Any) -> list[Any]:
     with suppress(av.error.InvalidDataError):
         return list(packet.decode())
     return []
-
-
-def _find_camera(number: int) -> tuple[str, str, dict[str, str]]:
-    """Return location, FFmpeg input and options of the camera with that number on this system."""
-    import av
-
-    if sys.platform == "darwin":
-        return f"{number}:none", "avfoundation", {"framerate": "30"}
-    if sys.platform == "win32":
-        cameras = [device.name for device in av.enumerate_input_devices("dshow") if "video" in device.media_types]
-        return f"video={cameras[number] if number < len(cameras) else number}", "dshow", {}
-    return f"/dev/video{number}", "v4l2", {}
-
-
-def _explain_camera(error: av.FFmpegError) -> str:
-    if isinstance(error, FileNotFoundError):
-        present = sorted(str(path) for path in Path("/dev").glob("video*"))
-        return f"no such camera; present: {', '.join(present) or 'none'}"
-    if isinstance(error, PermissionError):
-        return "no permission to use the camera; is the user in the group 'video'?"
-    return f"the camera cannot be opened: {error.strerror}"
-
-
-def _explain_address(error: av.FFmpegError) -> str:
-    import av
-
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused; is the address right and the sender running?"
-    if isinstance(error, av.error.HTTPUnauthorizedError):
-        return "the user name or password is missing or wrong (401)"
-    if isinstance(error, av.error.ProtocolNotFoundError):
-        return "this kind of address is not supported by the installed PyAV"
-    if isinstance(error, av.error.InvalidDataError):
-        return "holds no video that can be read"
-    if error.errno == errno.EIO:  # what FFmpeg makes of a name that no server knows
-        return "cannot be reached; is the host name right?"
-    return f"cannot be opened: {error.strerror}; check the address"

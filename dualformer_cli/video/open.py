@@ -1,17 +1,20 @@
-"""A path becomes a reader: one table of decoders, one place that chooses."""
+"""A path becomes a reader: the one place that chooses what decodes it."""
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
+from collections.abc import Callable
+from functools import cache
 from os import PathLike
-from typing import Literal
+from typing import get_args
 
+from dualformer_cli.config.schema import Decoder
 from dualformer_cli.errors import VideoError
-from dualformer_cli.video.decord_reader import DecordReader, load_decord
+from dualformer_cli.video.containers import load_av
+from dualformer_cli.video.decord_reader import load_decord
 from dualformer_cli.video.frame_folders import FrameFolderReader
-from dualformer_cli.video.pyav_file import load_av
-from dualformer_cli.video.pyav_reader import PyAVReader
 from dualformer_cli.video.reader import FileIndex, VideoReader
 from dualformer_cli.video.refusals import is_folder
 
@@ -19,7 +22,7 @@ from dualformer_cli.video.refusals import is_folder
 def open_video(
     path: str | PathLike[str],
     *,
-    decoder: Literal["auto", "pyav", "decord"] = "auto",
+    decoder: Decoder = "auto",
     frame_rate: float | None = None,
     frame_name: str | None = None,
     index: FileIndex | None = None,
@@ -36,17 +39,27 @@ def open_video(
 
     Raises:
         VideoError: if it is not a readable video, with the reason.
-        ValueError: if `decoder` is none of the three, or `frame_rate` is not positive.
+        ValueError: if `decoder` is none of those, or `frame_rate` is not positive.
     """
-    if decoder not in ("auto", "pyav", "decord"):
-        raise ValueError(f"decoder must be auto, pyav or decord, got {decoder!r}")
+    if decoder not in get_args(Decoder):
+        raise ValueError(f"decoder must be one of {', '.join(get_args(Decoder))}, got {decoder!r}")
     if frame_rate is not None and not 0 < frame_rate < math.inf:
         raise ValueError(f"frame_rate must be positive, got {frame_rate}")
     name = os.fspath(path)
     if is_folder(name):
         return FrameFolderReader(name, frame_rate=frame_rate, frame_name=frame_name)
-    if decoder == "pyav" or (decoder == "auto" and load_av() is not None):
-        return PyAVReader(name, index)
-    if decoder == "auto" and load_decord() is None:
-        raise VideoError(name, "neither PyAV nor decord is installed; pip install av")
-    return DecordReader(name)
+    return _reader_of(_installed(name) if decoder == "auto" else decoder)(name, index)
+
+
+def _installed(path: str) -> Decoder:
+    if load_av() is not None:
+        return "pyav"
+    if load_decord() is None:
+        raise VideoError(path, "neither PyAV nor decord is installed; pip install av")
+    return "decord"
+
+
+@cache
+def _reader_of(decoder: Decoder) -> Callable[[str, FileIndex | None], VideoReader]:
+    """Return the READER of `video/NAME_reader.py`: a decoder is that file, and its name in `Decoder`."""
+    return importlib.import_module(f"dualformer_cli.video.{decoder}_reader").READER

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dualformer_cli.errors import VideoError
+from dualformer_cli.video.orientation import UPRIGHT, Orientation
+
+if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
 
 Frame = npt.NDArray[np.uint8]
 """One RGB frame, shape (height, width, 3)."""
@@ -48,7 +52,7 @@ class VideoInfo:
     """From the start of the first frame to the end of the last."""
     codec: str
     decoder: str
-    """What decodes it: pyav, decord or frames."""
+    """What decodes it: pyav, decord, torchcodec or frames."""
     rotation: int
     """Degrees counter-clockwise by which stored frames are turned; already applied."""
     is_mirrored: bool = False
@@ -69,8 +73,28 @@ class FileIndex:
     """Never from outside: it is a pickle."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StrictDecode:
+    """What a decode from start to end finds that forgives nothing."""
+
+    frames: dict[int, Frame]
+    """The frames that were asked for, by number; without those that could not be decoded."""
+    num_expected: int
+    """Frames there should be; more than the video has when it was cut short."""
+    num_damaged: int
+    """Those that are missing, or decoded from damaged data or from damaged frames."""
+    has_edit_list: bool
+    """Whether frames are hidden by an edit list."""
+    stated_seconds: float | None
+    """Duration that the container's header states, sound included."""
+
+
 class VideoReader(ABC):
-    """Frames of one video by number. Opened by `open_video`; close it, or use it in a `with`."""
+    """Frames of one video by number. Opened by `open_video`; close it, or use it in a `with`.
+
+    What a reader can do beyond that, it says itself: `info.is_seekable`, `index`, `decode_strictly`, and `pictures`
+    with their `orientation`.
+    """
 
     info: VideoInfo
     times_seconds: npt.NDArray[np.float64] | None
@@ -79,6 +103,15 @@ class VideoReader(ABC):
     """What was odd so far, each thing once."""
     index: FileIndex | None = None
     """What another reader of the same file need not find out again; None where nothing was costly."""
+    orientation: Orientation = UPRIGHT
+    """By which `pictures` have to be turned upright; what `read` and `frames` return is."""
+
+    @abstractmethod
+    def decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
+        """Yield (number, frame) for each wanted number; `wanted` is ascending without repeats.
+
+        May start over when what was yielded turns out to be doubtful; the later frame of a number counts.
+        """
 
     def read(self, indices: Sequence[int], transform: Transform | None = None) -> npt.NDArray[Any]:
         """Decode the frames with these numbers.
@@ -97,7 +130,7 @@ class VideoReader(ABC):
         """
         slots = self._slots(indices)
         stack: npt.NDArray[Any] | None = None
-        for index, frame in self._decode(sorted(slots)):
+        for index, frame in self.decode(sorted(slots)):
             image = frame if transform is None else transform(frame)
             if stack is None:
                 stack = self._empty_stack(len(indices), image)
@@ -111,10 +144,36 @@ class VideoReader(ABC):
     def frames(self) -> Iterator[Frame]:
         """Yield all frames in order, one at a time."""
         position = 0
-        for index, frame in self._decode(range(self.info.num_frames)):
+        for index, frame in self.decode(range(self.info.num_frames)):
             if index == position:
                 yield np.ascontiguousarray(frame)
                 position += 1
+
+    def pictures(self) -> Iterator[VideoFrame]:
+        """Yield all frames in order as they are stored: in their own pixel format, and not turned by `orientation`.
+
+        A reader that has nothing but RGB yields that.
+        """
+        import av  # here: reading frames does not need PyAV everywhere
+
+        for frame in self.frames():
+            yield av.VideoFrame.from_ndarray(frame, "rgb24")
+
+    def decode_strictly(self, wanted: Container[int]) -> StrictDecode | None:
+        """Decode all frames, taking all for damaged that decoders usually paint over.
+
+        Args:
+            wanted: numbers of the frames to return.
+
+        Returns:
+            What was found; None from a reader that paints nothing over, whose errors say all.
+
+        Raises:
+            VideoError: if a frame cannot be decoded at all.
+        """
+        for _ in self.frames():
+            pass
+        return None
 
     def close(self) -> None:  # noqa: B027 (some hold nothing open)
         """Let go of the file."""
@@ -126,13 +185,6 @@ class VideoReader(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    @abstractmethod
-    def _decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
-        """Yield (number, frame) for each wanted number; `wanted` is ascending without repeats.
-
-        May start over when what was yielded turns out to be doubtful; the later frame of a number counts.
-        """
 
     def _slots(self, indices: Sequence[int]) -> dict[int, list[int]]:
         """Map each frame number to the places of the result that show it."""

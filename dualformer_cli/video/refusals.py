@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import re
 import stat
-import struct
-from contextlib import suppress
-from itertools import islice
 
 from dualformer_cli.errors import VideoError
-from dualformer_cli.video.mp4_boxes import boxes
+from dualformer_cli.video.mp4_boxes import Outline, read_outline
 
 
 def is_folder(path: str) -> bool:
-    """Tell a folder from a regular file that is not empty, or say why it is neither."""
+    """Return whether a path is a folder, not a regular file that is not empty; raise VideoError for all else."""
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -52,14 +49,19 @@ def first_bytes(path: str) -> bytes:
         raise VideoError(path, plain_reason(error)) from None
 
 
-def is_motion_jpeg(path: str) -> bool:
-    """Return whether a file is a bare series of JPEG pictures. One image can hold a preview or two beside itself."""
+def is_motion_jpeg(path: str, head: bytes) -> bool:
+    """Return whether a file that begins so is a bare series of JPEG pictures.
+
+    One image can hold a preview or two beside itself.
+    """
+    if not head.startswith(b"\xff\xd8\xff"):
+        return False
     with open(path, "rb") as file:
-        return file.read(3) == b"\xff\xd8\xff" and file.read(_SEARCHED_BYTES).count(b"\xff\xd9\xff\xd8\xff") > 3
+        return file.read(_SEARCHED_BYTES).count(b"\xff\xd9\xff\xd8\xff") > 3
 
 
+ENCRYPTED = "encrypted; it cannot be read"
 _SEARCHED_BYTES = 16 << 20
-_MAX_BOXES = 100_000
 _IMAGE_BRANDS = re.compile(rb"....ftyp(heic|heix|heim|heis|mif1|avif)", re.DOTALL)
 _MP4_BOXES = frozenset({b"ftyp", b"styp", b"moov", b"moof", b"sidx", b"mdat"})
 _SIGNATURES = (
@@ -76,10 +78,11 @@ _SIGNATURES = (
 )
 
 
-def explain_unknown(path: str, head: bytes) -> str:
-    """Say what a file is that no demuxer wants, by its first bytes."""
+def explain_unknown(path: str) -> str:
+    """Return what a file is that no demuxer wants, by its first bytes, and in an MP4 by the boxes that are in it."""
+    head = first_bytes(path)
     if head[4:8] in _MP4_BOXES and not _IMAGE_BRANDS.match(head):
-        return _explain_mp4(path)
+        return _explain_mp4(read_outline(path))
     if head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and head[20:21] and head[20] & 2:
         return "an animated WebP, which is not read here; convert it to MP4 or GIF"
     text = head.removeprefix(b"\xef\xbb\xbf")
@@ -91,38 +94,21 @@ def explain_unknown(path: str, head: bytes) -> str:
     return "not a video format that is known here, or damaged beyond opening"
 
 
-def _explain_mp4(path: str) -> str:
-    """Say why an MP4 cannot be opened, by the boxes that are in it."""
-    kinds = _boxes(path)
-    if b"moov" not in kinds:
-        if b"moof" in kinds:
+def _explain_mp4(outline: Outline) -> str:
+    if outline.protection == "all":
+        return ENCRYPTED
+    if b"moov" not in outline.kinds:
+        if outline.is_fragmented:
             return (
                 "a media segment without its initialization segment; join them, as in: cat init.mp4 seg.m4s > all.mp4"
             )
         return "an MP4 without a readable index, as left by an unfinished download or recording"
-    return _HEADER_ALONE if kinds.isdisjoint({b"moof", b"mdat"}) else "an MP4 whose index is damaged"
+    return _HEADER_ALONE if outline.is_header_alone else "an MP4 whose index is damaged"
 
 
 _HEADER_ALONE = "an initialization segment without any frames; append the media segments that belong to it"
 
 
-def is_fragmented(path: str) -> bool:
-    """Return whether an MP4 comes in fragments, each with an index of its own."""
-    return b"moof" in _boxes(path)
-
-
-def explain_empty(path: str) -> str:
-    """Say why a file that opens holds no packets."""
-    is_header = first_bytes(path)[4:8] in _MP4_BOXES and _boxes(path).isdisjoint({b"moof", b"mdat"})
-    return _HEADER_ALONE if is_header else "its video holds no frames"
-
-
-def _boxes(path: str) -> set[bytes]:
-    """Return the kinds of the outermost boxes of an MP4 that are whole, as far as they can be followed."""
-    kinds = set()
-    with open(path, "rb") as file, suppress(struct.error):
-        end = os.fstat(file.fileno()).st_size
-        for kind, _, stop in islice(boxes(file, 0, end), _MAX_BOXES):
-            if stop <= end:
-                kinds.add(kind)
-    return kinds
+def explain_empty(outline: Outline | None) -> str:
+    """Return why a file that opens holds no packets; `outline` is that of an MP4."""
+    return _HEADER_ALONE if outline is not None and outline.is_header_alone else "its video holds no frames"

@@ -16,7 +16,7 @@ SIDE = 240
 
 
 def read_thumbnail(path: str) -> bytes:
-    """The middle frame of a video or of a folder of frames as a JPEG, shrunk to fit into SIDE x SIDE.
+    """Return the middle frame of a video or of a folder of frames as a JPEG, shrunk to fit into SIDE x SIDE.
 
     Raises:
         VideoError: if the video cannot be read.
@@ -31,7 +31,7 @@ def read_thumbnail(path: str) -> bytes:
 
 
 def read_thumbnails(files: Mapping[str, str], pool: WorkerPool) -> dict[str, bytes]:
-    """Thumbnails of those files that still exist and can be read; the others are left out.
+    """Return thumbnails of those files that still exist and can be read; the others are left out.
 
     Args:
         files: what to call each file in the result, and where it is.

@@ -13,6 +13,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,7 +26,9 @@ from web_server import WebServer
 from dualformer_cli.app import app
 from dualformer_cli.commands import download as command
 from dualformer_cli.data.datasets.catalogue import load_catalogue
+from dualformer_cli.documents.download import Download
 from dualformer_cli.errors import DownloadError
+from dualformer_cli.tasks.download import DownloadRequest
 
 NAMES = ["k400-tiny", "k400-small", "k400-base", "k600-base", "diving48-small", "hmdb51-small", "ucf101-small"]
 
@@ -400,3 +403,29 @@ def test_an_only_that_is_none_is_a_usage_error() -> None:
     code, _, stderr = run("ucf101", "--only", "frames")
     assert code == 2
     assert "'frames'" in stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "field", "value"),
+    [
+        ([], None, None),
+        (["--only", "videos", "--only", "weights"], "only", ("videos", "weights")),
+        (["--split", "val", "--split", "test"], "splits", ("val", "test")),
+        (["--root", "there"], "root", Path("there")),
+        (["--delete-archives"], "delete_archives", True),
+        (["--skip-certificate-check"], "skip_certificate_check", True),
+        (["--offline"], "offline", True),
+    ],
+)
+def test_every_option_is_in_the_request(
+    options: list[str], field: str | None, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[DownloadRequest] = []
+
+    def download(request: DownloadRequest, progress: object) -> Download:
+        asked.append(request)
+        return Download(datasets=(), present={}, results=())
+
+    monkeypatch.setattr("dualformer_cli.tasks.download.download", download)
+    assert invoke("ucf101", "k400-tiny", *options).exit_code == 0
+    assert asked == [replace(DownloadRequest(names=("ucf101", "k400-tiny")), **({field: value} if field else {}))]

@@ -42,7 +42,8 @@ def evaluate(
     _own_environment: None, mini_preset: Path, mini_weights: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """The function evaluate(*options) -> result of the command with the mini model, decoding in this process."""
-    monkeypatch.setattr("dualformer_cli.system.workers.WorkerPool", here_pool)
+    for module in ("system.workers", "tasks.session"):
+        monkeypatch.setattr(f"dualformer_cli.{module}.WorkerPool", here_pool)
 
     def run(*options: object) -> Any:
         arguments = ["eval", "--preset", str(mini_preset), "--weights", str(mini_weights)]
@@ -221,7 +222,8 @@ def checkpoint(
 def test_a_checkpoint_is_evaluated_and_predicts_without_its_preset(
     checkpoint: Path, folder: Path, tmp_path: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dualformer_cli.system.workers.WorkerPool", here_pool)
+    for module in ("system.workers", "tasks.session"):
+        monkeypatch.setattr(f"dualformer_cli.{module}.WorkerPool", here_pool)
     dump = tmp_path / "dump.jsonl"
     command = ["eval", "--weights", str(checkpoint), "--json", "--dump", str(dump)]
     result = RUNNER.invoke(app, [*command, "--data", str(tmp_path / "training" / "list.csv")])

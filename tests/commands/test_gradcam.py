@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import dualformer_cli
 from dualformer_cli.app import app
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system import workers
+from dualformer_cli.tasks import session
 
 pytestmark = pytest.mark.usefixtures("_own_environment")
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("_own_environment")
 @pytest.fixture
 def run(mini_preset: Path, mini_weights: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """The function run(*arguments) -> the runner's result; files are decoded in this process."""
-    monkeypatch.setattr(workers, "WorkerPool", here_pool)
+    monkeypatch.setattr(session, "WorkerPool", here_pool)
 
     def invoke(*arguments: Any) -> Any:
         options = ["gradcam", "--preset", str(mini_preset), "--weights", str(mini_weights)]

@@ -10,7 +10,6 @@ import typer
 from typer.testing import CliRunner
 
 from dualformer_cli.commands.options import (
-    FLAG_KEYS,
     CompileOption,
     DeviceOption,
     JsonOption,
@@ -24,11 +23,9 @@ from dualformer_cli.commands.options import (
     ViewsOption,
     WeightsOption,
     complete_preset,
-    resolve,
-    views_keys,
+    parse_views,
 )
-from dualformer_cli.config.load import load_config
-from dualformer_cli.errors import ConfigError
+from dualformer_cli.tasks.session import ModelRequest, resolve
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -49,8 +46,17 @@ def show(
     verbose: VerboseOption = False,
 ) -> None:
     """Print what the options became."""
-    flags = {"weights": weights, "device": device, "precision": precision, "compile": compile_model, "seed": seed}
-    resolved = resolve(preset, overrides, **flags, **views_keys(views))
+    model = ModelRequest(
+        preset=preset,
+        weights=weights,
+        overrides=tuple(overrides or ()),
+        device=device,
+        precision=precision,
+        compile=compile_model,
+        seed=seed,
+        views=parse_views(views),
+    )
+    resolved = resolve(model)
     test = resolved.config.data.test
     runtime = resolved.config.runtime
     typer.echo(f"{resolved.preset} {resolved.config.weights} {resolved.config.data.crop_size}")
@@ -101,30 +107,10 @@ def test_offline_can_come_from_the_environment(value: str, expected: str) -> Non
     assert shown(DUALFORMER_OFFLINE=value)[3].split()[1] == expected
 
 
-def test_every_flag_names_a_key_of_the_configuration() -> None:
-    assert set(FLAG_KEYS.values()) <= set(load_config(None, environ={}).origins)
-
-
-def test_resolve_takes_dotted_keys_and_leaves_out_what_is_none() -> None:
-    resolved = resolve("tiny", ["runtime.seed=1"], seed=None, weights="w.pth", **{"data.test.num_clips": 2})
-    assert (resolved.config.runtime.seed, resolved.config.weights, resolved.config.data.test.num_clips) == (
-        1,
-        "w.pth",
-        2,
-    )
-    assert resolved.origins["data.test.num_clips"] == "flag"
-    assert resolved.origins["runtime.seed"] == "--set"
-
-
-def test_a_wrong_flag_value_names_the_key_and_what_is_allowed() -> None:
-    with pytest.raises(ConfigError, match=r"^runtime.precision must be one of auto, fp32, bf16, fp16, got 'fp8'"):
-        resolve(None, precision="fp8")
-
-
 @pytest.mark.parametrize("views", ["", "4", "4x", "0x1", "4x3x2", "-1x1", "4 x 3", "4\u00b2x1", "99999x1"])
 def test_views_in_another_form_are_wrong_usage(views: str) -> None:
     with pytest.raises(typer.BadParameter, match="is not CLIPSxCROPS, such as 4x3"):
-        views_keys(views)
+        parse_views(views)
 
 
 def test_presets_complete_by_their_beginning() -> None:

@@ -34,13 +34,12 @@ from typer.testing import CliRunner
 import dualformer_cli
 from dualformer_cli import create_model, load_weights
 from dualformer_cli.app import app
-from dualformer_cli.commands import options as shared_options
 from dualformer_cli.data.clips import sampling
 from dualformer_cli.data.clips.transforms import FrameTransform, normalize
 from dualformer_cli.data.fetch import weights
 from dualformer_cli.errors import ConfigError, DownloadError, DualFormerError, WeightsError
 from dualformer_cli.outputs import report
-from dualformer_cli.system import workers
+from dualformer_cli.tasks import session
 from dualformer_cli.video import decord_reader
 from dualformer_cli.video.sample import SAMPLE_CREDIT, sample_clip
 
@@ -67,7 +66,7 @@ def model_options(mini_preset: Path, mini_weights: Path) -> list[str]:
 @pytest.fixture
 def predict(model_options: list[str], here_pool: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """The function predict(*arguments, input=None) -> the runner's result; files are decoded in this process."""
-    monkeypatch.setattr(workers, "WorkerPool", here_pool)
+    monkeypatch.setattr(session, "WorkerPool", here_pool)
 
     def run(*arguments: Any, input: str | bytes | None = None, options: Sequence[str] | None = None) -> Any:
         chosen = model_options if options is None else options
@@ -480,7 +479,7 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(
 def test_an_output_that_cannot_be_is_refused_before_any_work(
     arguments: tuple[str, ...], said: str, predict: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "WorkerPool", None)  # reaching it would be work
+    monkeypatch.setattr(session, "WorkerPool", None)  # reaching it would be work
     result = predict(scenes / "a.mp4", *arguments)
     assert isinstance(result.exception, DualFormerError)
     assert str(result.exception) == said
@@ -718,8 +717,8 @@ def two_models(mini_preset: Path, mini_weights: Path, tmp_path: Path, monkeypatc
     Path(built_in).write_text(f"extends: {default}\n")
     shipped = tmp_path / "built-in.pth"
     shutil.copy(mini_weights, shipped)
-    monkeypatch.setattr(sys.modules["dualformer_cli.commands.predict"], "DEFAULT_PRESET", default)
-    monkeypatch.setattr(shared_options, "BUILT_IN_PRESET", built_in)
+    monkeypatch.setattr(session, "DEFAULT_PRESET", default)
+    monkeypatch.setattr(session, "BUILT_IN_PRESET", built_in)
     monkeypatch.setattr(weights, "SHIPPED_WEIGHTS", {built_in: str(shipped)})
     entry = {"url": "http://127.0.0.1:9/mini.pth", "file_name": "mini.pth", "browser_url": "b", "minimum_bytes": 1000}
     Path("mirror.yaml").write_text(json.dumps({"weights": {default: entry}}))

@@ -23,7 +23,7 @@ def command(
     _own_environment: None, mini_preset: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """The function command(name, *options) -> result of `tokenlabel name` with the mini preset."""
-    monkeypatch.setattr("dualformer_cli.system.workers.WorkerPool", here_pool)
+    monkeypatch.setattr("dualformer_cli.tasks.session.WorkerPool", here_pool)
     monkeypatch.setattr("dualformer_cli.engine.training.trainer.WorkerPool", here_pool)
 
     def run(name: str, *options: object) -> Any:

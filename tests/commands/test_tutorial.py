@@ -1,4 +1,4 @@
-"""The tutorial of the README, line by line, with fewer clips."""
+"""The tutorial, line by line, with fewer clips."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dualformer_cli.app import app
 from dualformer_cli.config.load import load_config
 from dualformer_cli.data.camera_motion import files
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "dualformer_cli" / "docs" / "tutorial.md"
 FEWER = {
     "prepare": [("--count 300", "--count 100")],
     "train": [("--preset", "--set data.render.num_clips=64 --set train.epochs=1 --set train.batch_size=8 --preset")],
@@ -24,8 +24,8 @@ FEWER = {
 
 def tutorial() -> tuple[str, list[list[str]]]:
     """The preset that the tutorial writes, and its commands."""
-    section = README.read_text(encoding="utf-8").partition("## Tutorial")[2].partition("\n## ")[0]
-    block = re.search(r"```sh\ncat > motion.yaml <<'END'\n(.*?)END\n(.*?)```", section, re.DOTALL)
+    text = PAGE.read_text(encoding="utf-8")
+    block = re.search(r"```sh\ncat > motion.yaml <<'END'\n(.*?)END\n(.*?)```", text, re.DOTALL)
     assert block is not None
     lines = []
     for line in block[2].strip().splitlines():
@@ -39,7 +39,7 @@ def tutorial() -> tuple[str, list[list[str]]]:
 
 @pytest.mark.usefixtures("_own_environment")
 def test_every_line_of_the_tutorial_works(here_pool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("system.workers", "data.camera_motion.files", "engine.training.trainer"):
+    for module in ("system.workers", "tasks.session", "data.camera_motion.files", "engine.training.trainer"):
         monkeypatch.setattr(f"dualformer_cli.{module}.WorkerPool", here_pool)
     files._stock.cache_clear()
     preset, lines = tutorial()

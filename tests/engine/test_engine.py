@@ -18,7 +18,7 @@ from dualformer_cli.engine import engine as module
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.errors import ConfigError, VideoError
 from dualformer_cli.system.workers import WorkerTimeout
-from dualformer_cli.video.pyav_reader import PyAVReader
+from dualformer_cli.video import pyav_reader
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -81,8 +81,8 @@ def test_a_timeline_is_the_same_however_many_segments_are_read_at_once(
     engine = make_engine()
     (whole,) = engine.predict([clip], here_pool(), every_seconds=0.7)
     scanned: list[str] = []
-    scan = PyAVReader._scan
-    monkeypatch.setattr(PyAVReader, "_scan", lambda reader: scanned.append(reader._path) or scan(reader))
+    scan = pyav_reader.scan_file
+    monkeypatch.setattr(pyav_reader, "scan_file", lambda file: scanned.append(file.path) or scan(file))
     monkeypatch.setattr(module, "SEGMENTS_PER_READ", segments_per_read)
     (parts,) = engine.predict([clip], here_pool(), every_seconds=0.7)
     assert scanned == [clip]  # the later parts know the file from the first

@@ -148,6 +148,7 @@ RECIPES = {
     "rotated_90.mp4": Recipe(made_from="h264.mp4", remake=_rotate((0, 1, -1, 0))),
     "rotated_180.mp4": Recipe(made_from="h264.mp4", remake=_rotate((-1, 0, 0, -1))),
     "rotated_270.mp4": Recipe(made_from="h264.mp4", remake=_rotate((0, -1, 1, 0))),
+    "mirrored.mp4": Recipe(made_from="h264.mp4", remake=_rotate((-1, 0, 0, 1))),
     "edit_list.mp4": Recipe(made_from="h264.mp4", remake=_cut),
 }
 

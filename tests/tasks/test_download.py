@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from web_server import WebServer
@@ -13,6 +14,7 @@ from web_server import WebServer
 from dualformer_cli.documents.base import json_schema, to_json
 from dualformer_cli.documents.download import Download, DownloadList, DownloadPlan
 from dualformer_cli.errors import DownloadError
+from dualformer_cli.tasks import download as task
 from dualformer_cli.tasks.download import DownloadRequest, download, list_downloads, plan_download
 
 LABELS = "something-something-v1-labels.csv"
@@ -72,3 +74,30 @@ def test_the_task_is_imported_without_typer_and_torch() -> None:
     code = "import sys, dualformer_cli.tasks.download; print(*{'typer', 'torch', 'av'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(
+    ("option", "files", "weights"),
+    [
+        ({}, {}, {}),
+        ({"offline": True}, {"offline": True}, {"offline": True}),
+        ({"delete_archives": True}, {"delete_archives": True}, {}),
+        ({"skip_certificate_check": True}, {"skip_certificate_check": True}, {}),
+    ],
+)
+def test_every_choice_reaches_what_fetches(
+    option: dict[str, bool], files: dict[str, bool], weights: dict[str, bool], mirror: Path
+) -> None:
+    names = ("ucf101", "k400-tiny")
+    with (
+        patch.object(task, "acquire", return_value=[]) as acquire,
+        patch.object(task, "fetch_weights") as fetch_weights,
+    ):
+        fetch_weights.return_value = []
+        download(DownloadRequest(names=names, splits=("val",), root=mirror, **option))
+    off = {"offline": False, "delete_archives": False, "skip_certificate_check": False, "progress": None}
+    assert acquire.call_args.kwargs == {**off, **files}
+    assert [item.name for item in acquire.call_args.args[1]] == ["splits", "videos"]
+    assert {item.folder for item in acquire.call_args.args[1]} == {mirror / "ucf101"}
+    assert fetch_weights.call_args.args == (("k400-tiny",),)
+    assert fetch_weights.call_args.kwargs == {"root": mirror, "offline": False, "progress": None, **weights}

@@ -20,17 +20,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualformer_cli.errors import VideoError
-from dualformer_cli.video import decord_reader, pyav_file, pyav_reader
+from dualformer_cli.video import decord_reader, pyav_file, pyav_reader, scan
 from dualformer_cli.video import reader as reader_module
 from dualformer_cli.video.decord_reader import DecordReader
 from dualformer_cli.video.frame_folders import FrameFolderReader
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.pyav_reader import PyAVReader
 from dualformer_cli.video.reader import VideoReader
+from dualformer_cli.video.torchcodec_reader import load_torchcodec
 
 has_decord = decord_reader.load_decord() is not None
 needs_decord = pytest.mark.skipif(not has_decord, reason="decord is not installed")
 DECODERS = ["pyav", pytest.param("decord", marks=needs_decord)]
+needs_torchcodec = pytest.mark.skipif(
+    load_torchcodec() is None, reason="torchcodec, or FFmpeg for it, is not installed"
+)
+ALL_DECODERS = [*DECODERS, pytest.param("torchcodec", marks=needs_torchcodec)]
 
 SOUGHT = [
     "h264.mp4",
@@ -140,7 +145,7 @@ def test_a_known_index_gives_the_same_reader_and_frames(clips: Any, name: str) -
 def test_a_known_index_saves_reading_the_file(clips: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_video(clips.path("h264.mp4"), decoder="pyav") as reader:
         index = reader.index
-    monkeypatch.setattr(PyAVReader, "_scan", lambda _: pytest.fail("read the whole file"))
+    monkeypatch.setattr(pyav_reader, "scan_file", lambda _: pytest.fail("read the whole file"))
     with open_video(clips.path("h264.mp4"), decoder="pyav", index=index) as reader:
         reader.read([5, 20])
 
@@ -156,7 +161,7 @@ def test_a_known_mp4_is_opened_by_its_header_alone_and_still_found_by_seeking(
     for indices in ([30, 3, 17], [0], [39, 38]):
         with open_video(path, decoder="pyav", index=index) as reader:
             if reader.info.codec == "h264":  # whose header does not say it: FFmpeg has not looked into the packets
-                assert reader._file.stream.codec_context.pix_fmt is None
+                assert reader.file.stream.codec_context.pix_fmt is None
             assert (reader.read(indices) == np.stack([expected[number] for number in indices])).all()
 
 
@@ -220,7 +225,7 @@ def test_decoding_ends_with_the_packet_of_the_last_wanted_frame(clips: Any, monk
 
         monkeypatch.setattr(pyav_file.PyAVFile, "decode", count)
         (frame,) = reader.read([2])
-        assert decoded[-1] == reader._index.pts[2]
+        assert decoded[-1] == reader.frame_index.pts[2]
         assert (frame == clips.frames("h264.mp4")[2]).all()
 
 
@@ -246,7 +251,7 @@ def test_a_seek_that_lands_elsewhere_is_noticed(
         assert (reader.read([20, 2]) == np.stack([expected[20], expected[2]])).all()
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", ALL_DECODERS)
 def test_reads_and_full_passes_do_not_disturb_each_other(clips: Any, decoder: Any) -> None:
     expected = clips.frames("h264.mp4")
     with open_video(clips.path("h264.mp4"), decoder=decoder) as reader:
@@ -274,7 +279,7 @@ def test_frames_that_change_size_half_way_keep_the_first_size(clips: Any, tmp_pa
 # What is known of a video
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", ALL_DECODERS)
 def test_a_plain_video_is_described(clips: Any, decoder: Any) -> None:
     path = clips.path("h264.mp4")
     with open_video(path, decoder=decoder) as reader:
@@ -304,7 +309,7 @@ def test_times_of_variable_frame_rate_are_those_of_the_file(clips: Any, name: st
         assert reader.info.fps == pytest.approx(40 / reader.info.duration_seconds)
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", ALL_DECODERS)
 @pytest.mark.parametrize(("angle", "rotation"), [(90, 270), (180, 180), (270, 90)])
 def test_rotated_videos_come_upright(clips: Any, angle: int, rotation: int, decoder: Any) -> None:
     upright = clips.frames(f"rotated_{angle}.mp4")[7]
@@ -393,7 +398,7 @@ def test_results_too_large_are_refused_before_they_are_made(clips: Any, monkeypa
 
 @pytest.mark.parametrize("name", ["h264.mp4", "mpeg4.avi"])
 def test_more_frames_than_allowed_are_refused(clips: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pyav_reader, "MAX_FRAMES", 39)
+    monkeypatch.setattr(scan, "MAX_FRAMES", 39)
     with pytest.raises(VideoError, match="more than 39 frames"):
         open_video(clips.path(name))
 
@@ -447,7 +452,7 @@ def test_closed_readers_leave_no_file_open(clips: Any, tmp_path: Path) -> None:
         "picture.jpg",
     ],
 )
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", ALL_DECODERS)
 def test_any_file_name_will_do(
     clips: Any, name: str, decoder: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -620,7 +625,7 @@ def test_refused_permission_says_so(clips: Any, monkeypatch: pytest.MonkeyPatch)
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", ALL_DECODERS)
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -762,13 +767,13 @@ def test_a_stream_that_turns_up_late_ends_the_packets(clips: Any, monkeypatch: p
             yield from self.container.demux(stream)
             raise IndexError("list index out of range")
 
-    configure = pyav_file.PyAVFile._configure
+    open_container = pyav_file.open_container
 
-    def configure_late(self: Any) -> None:
-        configure(self)
-        self.container = LateStream(self.container)
+    def open_late(path: str, known_stream: int | None) -> Any:
+        container, *rest = open_container(path, known_stream)
+        return LateStream(container), *rest
 
-    monkeypatch.setattr(pyav_file.PyAVFile, "_configure", configure_late)
+    monkeypatch.setattr(pyav_file, "open_container", open_late)
     with open_video(clips.path("h264.ts"), decoder="pyav") as reader:
         assert (reader.info.num_frames, reader.warnings) == (40, [])
         assert numbers_in(reader, clips, [39, 1]) == [39, 1]
@@ -781,7 +786,7 @@ def test_a_video_without_a_decodable_frame_is_an_error(clips: Any, tmp_path: Pat
             open_video(tmp_path / name, decoder="pyav")
 
 
-@pytest.mark.parametrize("decoder", DECODERS)
+@pytest.mark.parametrize("decoder", ALL_DECODERS)
 @pytest.mark.parametrize("name", ["h264.mp4", "h264.mkv", "mpeg4.avi", "vp9.webm", "h264.ts"])
 def test_flipped_bits_give_a_video_or_a_video_error_and_no_noise(
     clips: Any, name: str, decoder: Any, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -805,7 +810,7 @@ def test_flipped_bits_give_a_video_or_a_video_error_and_no_noise(
 
 
 def test_options_of_no_meaning_are_a_mistake(clips: Any) -> None:
-    with pytest.raises(ValueError, match="decoder must be auto, pyav or decord, got 'opencv'"):
+    with pytest.raises(ValueError, match="decoder must be one of auto, pyav, decord, torchcodec, got 'opencv'"):
         open_video(clips.path("h264.mp4"), decoder="opencv")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="frame_rate must be positive, got 0"):
         open_video(clips.path("h264.mp4"), frame_rate=0)

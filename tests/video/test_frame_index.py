@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from dualformer_cli.errors import VideoError
-from dualformer_cli.video import bitstream
+from dualformer_cli.video import bitstream, scan
 from dualformer_cli.video.decord_reader import load_decord
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.pyav_reader import PyAVReader
@@ -219,7 +219,7 @@ def test_times_of_decoding_that_begin_half_way_are_not_believed(tmp_path: Path) 
 
 
 def test_true_times_are_read_at_packet_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PyAVReader, "_count_frames", lambda *_, **__: pytest.fail("decoded the whole file"))
+    monkeypatch.setattr(scan._Scan, "_count_frames", lambda *_, **__: pytest.fail("decoded the whole file"))
     for name in ("h264.mp4", "h264.mkv", "hevc.mp4", "vp8.mkv", "vp9.mkv"):
         codec, options = CODED[name]
         assert_reads_as_decoded(encode(tmp_path / name, codec, **options))
@@ -241,7 +241,7 @@ def test_true_times_are_read_at_packet_cost(tmp_path: Path, monkeypatch: pytest.
 def test_codecs_whose_packets_are_pictures_are_opened_at_packet_cost(
     tmp_path: Path, name: str, codec: str, pix_fmt: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PyAVReader, "_count_frames", lambda *_, **__: pytest.fail("decoded the whole file"))
+    monkeypatch.setattr(scan._Scan, "_count_frames", lambda *_, **__: pytest.fail("decoded the whole file"))
     path = encode(tmp_path / name, codec, pix_fmt=pix_fmt, **options)
     assert_reads_as_decoded(path)
     with open_video(path) as reader:
@@ -249,7 +249,7 @@ def test_codecs_whose_packets_are_pictures_are_opened_at_packet_cost(
 
 
 def test_hidden_frames_of_vp8_are_no_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PyAVReader, "_count_frames", lambda *_, **__: pytest.fail("decoded the whole file"))
+    monkeypatch.setattr(scan._Scan, "_count_frames", lambda *_, **__: pytest.fail("decoded the whole file"))
 
     def hide_two(packet: Any, number: int) -> None:
         if number in (7, 20):  # the fifth bit says whether the picture is shown (RFC 6386, 9.1)

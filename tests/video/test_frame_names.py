@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from dualformer_cli.data.datasets.files_on_disk import find_videos
 from dualformer_cli.data.datasets.join import VideosOnDisk
 from dualformer_cli.data.lists.folders import read_folder
 from dualformer_cli.errors import ConfigError, VideoError
-from dualformer_cli.video.frame_names import find_frames, holds_frames, is_flow_folder
+from dualformer_cli.video.frame_names import find_frames, kind_of_folder
 from dualformer_cli.video.inputs import expand_inputs
 from dualformer_cli.video.open import open_video
 
@@ -68,12 +69,12 @@ def test_the_frames_are_the_one_series_that_is_no_flow(names: list[str], expecte
 )
 def test_flow_and_images_without_numbers_are_no_video(names: list[str]) -> None:
     assert find_frames(names) is None
-    assert not holds_frames(names)
+    assert kind_of_folder("kick/a", names) == "other"
 
 
 def test_one_numbered_image_is_not_a_folder_of_frames() -> None:
-    assert not holds_frames(series("img_", 1))
-    assert holds_frames(series("img_", 2))
+    assert kind_of_folder("kick/a", series("img_", 1)) == "other"
+    assert kind_of_folder("kick/a", series("img_", 2)) == "frames"
 
 
 def test_frames_go_by_their_numbers() -> None:
@@ -97,7 +98,7 @@ def test_frames_go_by_their_numbers() -> None:
     ],
 )
 def test_folders_that_are_called_flow(path: str, is_flow: bool) -> None:
-    assert is_flow_folder(path) is is_flow
+    assert kind_of_folder(path, series("img_")) == ("flow" if is_flow else "frames")
 
 
 def test_two_series_that_may_both_be_the_frames_need_a_name(tmp_path: Path) -> None:
@@ -117,6 +118,36 @@ def test_two_series_that_may_both_be_the_frames_need_a_name(tmp_path: Path) -> N
 def test_a_template_without_a_number_or_a_suffix_is_refused(template: str) -> None:
     with pytest.raises(ConfigError, match="frame_name"):
         load_config("camera-motion", overrides=[f"data.frame_name={template}"], environ={})
+
+
+KINDS = {
+    "jpg": (series("img_"), ["a"]),
+    "webp": (series("img_", suffix=".webp"), ["a"]),
+    "upper case": (["F1.JPG", "F2.JPG"], ["a"]),
+    "flow beside the frames": ([*series("img_"), *series("flow_x_"), *series("flow_y_")], ["a"]),
+    "flow alone": ([*series("flow_x_"), *series("flow_y_")], []),
+    "without numbers": (["beach.jpg", "holiday.jpg"], []),
+    "one picture": (["img_00001.jpg"], []),
+    "a video beside": ([*series("img_"), "whole.mp4"], ["a/whole.mp4"]),
+    "a hidden file beside": ([*series("img_"), "._whole.mp4"], ["a"]),
+    "a folder beside": ([*series("img_"), "flow/img_00001.jpg", "flow/img_00002.jpg"], ["a"]),
+    "videos in a folder beside": ([*series("img_"), "more/whole.mp4"], ["a", "a/more/whole.mp4"]),
+}
+"""Files of a folder `a`, and what of it is a video."""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_rule_for_inputs_for_a_folder_of_ones_own_and_for_datasets(kind: str, tmp_path: Path) -> None:
+    names, expected = KINDS[kind]
+    for name in names:
+        path = tmp_path / "all" / "run" / "a" / name
+        write(path.parent, path.name)
+    write(tmp_path / "all" / "run" / "b", "other.mp4")
+    found = sorted([*(f"all/run/{path}" for path in expected), "all/run/b/other.mp4"])
+    listed = expand_inputs([str(tmp_path)], stdin=None).paths
+    assert sorted(os.path.relpath(path, tmp_path) for path in listed) == found
+    assert sorted(video.path for video in read_folder(str(tmp_path / "all")).videos) == [path[4:] for path in found]
+    assert sorted(path for paths in find_videos(tmp_path).values() for path in paths) == found
 
 
 def tree(top: Path) -> None:

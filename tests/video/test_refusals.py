@@ -1,4 +1,5 @@
-"""What cannot be read is called what it is, and colour matrices that FFmpeg does not know are told or replaced."""
+"""What cannot be read is called what it is, colour matrices that FFmpeg does not know are named or replaced, and a file
+is not looked into more often than that takes."""
 
 from __future__ import annotations
 
@@ -93,3 +94,41 @@ def test_the_default_stream_wins_over_the_largest(tmp_path: Path, larger_is_defa
             container.mux(stream.encode(None))
     with open_video(path) as reader:
         assert reader.info.width == (128 if larger_is_default else 64)
+
+
+@pytest.fixture
+def readings(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The files that were opened otherwise than by FFmpeg."""
+    opened: list[Any] = []
+    real = open
+
+    def counting(file: Any, *args: Any, **options: Any) -> Any:
+        opened.append(file)
+        return real(file, *args, **options)
+
+    monkeypatch.setattr("builtins.open", counting)
+    return opened
+
+
+def test_the_boxes_of_an_mp4_are_walked_over_once_per_opening(tmp_path: Path, readings: list[Any]) -> None:
+    plain, whole, first = tmp_path / "plain.mp4", tmp_path / "whole.mp4", tmp_path / "init.mp4"
+    render(plain)
+    render(whole, muxer={"movflags": "frag_keyframe+empty_moov"})
+    data = whole.read_bytes()
+    first.write_bytes(data[: data.index(b"moof") - 4])
+    readings.clear()
+    open_video(plain).close()
+    assert readings.count(str(plain)) == 2  # its first bytes, and its boxes
+    refusal_of(first)
+    assert readings.count(str(first)) == 2
+
+
+def test_a_file_that_is_known_is_read_by_ffmpeg_alone(tmp_path: Path, readings: list[Any]) -> None:
+    path = tmp_path / "clip.mp4"
+    render(path)
+    with open_video(path) as reader:
+        index = reader.index
+    readings.clear()
+    with open_video(path, index=index) as reader:
+        reader.read([3, 7])
+    assert readings == []

@@ -20,7 +20,7 @@ from time import perf_counter
 
 import av
 import numpy as np
-from av.video.reformatter import Colorspace, VideoReformatter
+from av.video.reformatter import Colorspace
 
 from dualformer_cli.data.camera_motion.pictures import Pixels, find_pictures, photographs, read_picture
 from dualformer_cli.data.camera_motion.scenes import CLASSES, PictureSource, render_clip
@@ -31,6 +31,7 @@ from dualformer_cli.documents.render import RenderEstimate, RenderSettings, Rend
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path, check_outputs
 from dualformer_cli.system.workers import WorkerPool
+from dualformer_cli.video.writer import QUICK_TO_READ, open_mp4
 
 SPLITS = {"train": 0.8, "val": 0.1, "test": 0.1}
 """Names of the lists, and the share of the clips that each gets."""
@@ -43,7 +44,6 @@ _SIZES = ((96, 128), (112, 112), (120, 160), (90, 160), (160, 90), (144, 192), (
 """(height, width) of the clips."""
 _FPS = (24, 25, 30)
 _CRF = (16, 36)
-_ENCODER = {"preset": "veryfast", "tune": "fastdecode", "g": "16", "bf": "0", "sc_threshold": "0"}
 _DRAWN = 100_000  # so many that hardly a picture turns up twice
 _SIDE = 320
 _SAMPLE = 10
@@ -289,17 +289,11 @@ def write_h264(path: Path, frames: Pixels, *, fps: Fraction, crf: int) -> None:
     Raises:
         av.error.FFmpegError: if it cannot be written.
     """
-    reformatter = VideoReformatter()
-    with av.open(f"file:{path}", "w", format="mp4", options={"movflags": "+faststart"}) as container:
-        stream = container.add_stream("libx264", rate=fps, options={**_ENCODER, "crf": str(crf)})
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt, stream.codec_context.thread_count = "yuv420p", 1
+    height, width = frames.shape[1:3]
+    options = {**QUICK_TO_READ, "crf": str(crf)}
+    with open_mp4(path, width=width, height=height, rate=fps, options=options, matrix=Colorspace.ITU601) as writer:
         for number, frame in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
-            yuv = reformatter.reformat(picture, format="yuv420p", dst_colorspace=Colorspace.ITU601, threads=1)
-            yuv.pts, yuv.time_base = number, 1 / fps
-            container.mux(stream.encode(yuv))
-        container.mux(stream.encode(None))
+            writer.write_rgb(frame, number)
 
 
 @lru_cache(maxsize=4)

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from PIL import ImageEnhance, ImageOps
 from torch import Tensor
 
+from dualformer_cli.config.schema import Decoder
 from dualformer_cli.data.camera_motion.rendering import RenderPlan
 from dualformer_cli.data.clips import sampling
 from dualformer_cli.data.clips.sampling import Indices
@@ -54,7 +55,7 @@ class TrainPlan:
     flip: float
     antialias: bool
     min_frames: int
-    decoder: Literal["auto", "pyav", "decord"]
+    decoder: Decoder
     frame_rate: float | None
     rand_augment_ops: int
     rand_augment_magnitude: float

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from einops import rearrange
 
+from dualformer_cli.config.schema import Decoder
 from dualformer_cli.data.clips import sampling
 from dualformer_cli.data.clips.sampling import Indices, Seconds, TimelineError
 from dualformer_cli.data.clips.transforms import Frames, FrameSizeError, FrameTransform
@@ -34,7 +35,7 @@ class ViewPlan:
     crop_size: int
     antialias: bool
     min_frames: int
-    decoder: Literal["auto", "pyav", "decord"]
+    decoder: Decoder
     frame_rate: float | None
     frame_name: str | None = None
     every_seconds: float | None = None

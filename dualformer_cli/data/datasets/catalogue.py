@@ -281,10 +281,10 @@ def load_catalogue(environ: Mapping[str, str] = os.environ) -> Catalogue:
         raise ConfigError(f"{VARIABLE}={path}: {error}") from error
 
 
-def _shipped() -> dict[str, Any]:
+def _shipped() -> Any:
     """Return what the package's files say: catalogue.yaml, and facts/NAME.yaml of each dataset."""
     folder = resources.files("dualformer_cli.data.datasets")
-    content: dict[str, Any] = yaml.load(folder.joinpath("catalogue.yaml").read_text(encoding="utf-8"), _Loader)
+    content = yaml.load(folder.joinpath("catalogue.yaml").read_text(encoding="utf-8"), _Loader)
     first = content.pop("first")
     entries = (entry for entry in folder.joinpath("facts").iterdir() if entry.name.endswith(".yaml"))
     facts = {

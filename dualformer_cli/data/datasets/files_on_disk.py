@@ -6,8 +6,8 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from dualformer_cli.video.frame_names import find_frames, is_flow_folder
-from dualformer_cli.video.inputs import VIDEO_SUFFIXES, is_video_name
+from dualformer_cli.video.frame_names import kind_of_folder
+from dualformer_cli.video.suffixes import is_video_name
 
 DATA = Path("data")
 """Folder of all datasets, where the user names no other."""
@@ -42,20 +42,13 @@ def _below(folder: str) -> Iterator[str]:
         inner = {name: _real(at, way[-1], name) for name in folders if not name.startswith(".")}
         folders[:] = [name for name, real in inner.items() if real not in way]
         above |= {os.path.join(at, name): (*way, inner[name]) for name in folders}
-        if not folders and at != folder and find_frames(names) is not None and not any(map(is_video_name, names)):
-            if not is_flow_folder(os.path.relpath(at, os.path.dirname(folder))):
-                yield at
-            continue
-        yield from (
-            os.path.join(at, name) for name in names if _suffix(name) in VIDEO_SUFFIXES and not name.startswith(".")
-        )
+        if at != folder and kind_of_folder(os.path.relpath(at, os.path.dirname(folder)), names) == "frames":
+            yield at
+        else:
+            yield from (os.path.join(at, name) for name in names if is_video_name(name) and not name.startswith("."))
 
 
 def _real(at: str, real: str, name: str) -> str:
     """Return where a folder in the folder `at`, which is `real` without links, really is."""
     path = os.path.join(at, name)
     return os.path.realpath(path) if os.path.islink(path) else os.path.join(real, name)
-
-
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()

@@ -16,7 +16,7 @@ from typing import Any
 
 from dualformer_cli.data.datasets.formats.base import Annotation, Names
 from dualformer_cli.data.lists.matching import loose_key
-from dualformer_cli.video.inputs import VIDEO_SUFFIXES, is_video_name
+from dualformer_cli.video.suffixes import is_video_name, stem_of
 
 Key = tuple[str, Names, str]
 """What makes two annotations mean the same video: split, names and folder."""
@@ -149,12 +149,6 @@ def by_split(item: tuple[str, Any]) -> tuple[str, int]:
     """Sort key of items whose first part is a split: train, val, test; then train_1, val_1 and so on."""
     kind, _, number = item[0].partition("_")
     return number, ("train", "val", "test").index(kind)
-
-
-def stem_of(path: str) -> str:
-    """Return the name of a video without its suffix, or that of a folder of frames, which has none."""
-    stem, suffix = os.path.splitext(os.path.basename(path))
-    return stem if suffix.lower() in VIDEO_SUFFIXES else stem + suffix
 
 
 def _may_hold(top: str, split: str) -> bool:

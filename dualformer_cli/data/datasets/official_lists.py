@@ -20,7 +20,7 @@ from dualformer_cli.data.datasets.annotations import (
 from dualformer_cli.data.datasets.catalogue import Catalogue, DatasetEntry
 from dualformer_cli.data.datasets.files_on_disk import PREPARED, find_videos
 from dualformer_cli.data.datasets.formats.base import Annotation, ClassIndex, Part
-from dualformer_cli.data.datasets.join import JoinedSplit, Key, VideosOnDisk, by_split, join, key_of, stem_of
+from dualformer_cli.data.datasets.join import JoinedSplit, Key, VideosOnDisk, by_split, join, key_of
 from dualformer_cli.data.datasets.presence import published_beyond
 from dualformer_cli.data.lists.folders import Row, Video, VideoFolder, VideoList
 from dualformer_cli.data.lists.manifest import load_class_names
@@ -28,6 +28,7 @@ from dualformer_cli.data.lists.matching import ClassLookup, match_classes
 from dualformer_cli.documents.prepare import DatasetCounts, DatasetSplit, Examples
 from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.system.words import some_of
+from dualformer_cli.video.suffixes import stem_of
 
 _FEW = 5
 """Examples named of each kind of thing that was found."""

@@ -5,12 +5,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
 
 from dualformer_cli.data.fetch.unpack import Unpacked
 from dualformer_cli.system.files import atomic_path
+
+
+@dataclass(frozen=True, slots=True)
+class Marker:
+    """What is noted of an archive that is unpacked."""
+
+    archives: list[list[str | int]]
+    """Name and size of the archive, or of each of its pieces."""
+    into: str | None
+    first: str | None
+    """The first and last file that came out, below the dataset's folder."""
+    last: str | None
 
 
 def write_marker(marker: Path, archives: Sequence[Path], into: str | None, unpacked: Unpacked) -> None:
@@ -20,13 +31,13 @@ def write_marker(marker: Path, archives: Sequence[Path], into: str | None, unpac
         temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
 
 
-def read_marker(marker: Path) -> dict[str, Any] | None:
+def read_marker(marker: Path) -> Marker | None:
     """Return what a marker says; None if it is not there or damaged."""
     try:
         content = json.loads(marker.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return Marker(*(content[field.name] for field in fields(Marker)))
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return content if isinstance(content, dict) and {"archives", "into", "first", "last"} <= set(content) else None
 
 
 def is_done(marker: Path, placed: Sequence[Path] = ()) -> bool:
@@ -40,8 +51,8 @@ def is_done(marker: Path, placed: Sequence[Path] = ()) -> bool:
     if content is None:
         return False
     folder = marker.parent.parent.parent
-    is_there = all(name is None or os.path.lexists(folder / str(name)) for name in (content["first"], content["last"]))
-    return is_there and (not placed or content["archives"] == _sizes(placed))
+    is_there = all(name is None or os.path.lexists(folder / str(name)) for name in (content.first, content.last))
+    return is_there and (not placed or content.archives == _sizes(placed))
 
 
 def _sizes(archives: Sequence[Path]) -> list[list[str | int]]:

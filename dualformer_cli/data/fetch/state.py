@@ -115,7 +115,7 @@ def is_filled_by_hand(item: Item) -> bool:
     if entry.there:
         return any((item.folder / path).exists() for path in entry.there)
     ours = (read_marker(marker) for marker in item.marker_folder.parent.glob("*/*.json"))
-    return _has_files(item.folder / entry.into) and not any(one and one["into"] == entry.into for one in ours)
+    return _has_files(item.folder / entry.into) and not any(one and one.into == entry.into for one in ours)
 
 
 def is_from_elsewhere(item: Item) -> bool:

@@ -47,13 +47,12 @@ from dualformer_cli.data.fetch.members import (
 )
 from dualformer_cli.data.fetch.rar import unpack_rar
 from dualformer_cli.system.disk import free_bytes
-from dualformer_cli.video.inputs import VIDEO_SUFFIXES
+from dualformer_cli.video.suffixes import IMAGE_FORMATS, VIDEO_SUFFIXES
 
 log = logging.getLogger(__name__)
 
 STAGING = ".unpacking"
 _CHUNK_BYTES = 1 << 20
-_PICTURES = {".jpg", ".jpeg", ".png"}
 _RESERVE_BYTES = 64 << 20
 """Left free on the disk."""
 _DAMAGE = (
@@ -153,7 +152,7 @@ def _require_videos(path: Path, folder: Path) -> None:
         for name in names:
             if is_junk((*inner, name)):
                 continue
-            if os.path.splitext(name)[1].lower() in _PICTURES | VIDEO_SUFFIXES:
+            if os.path.splitext(name)[1].lower() in VIDEO_SUFFIXES | IMAGE_FORMATS.keys():
                 return
             first, num_files = first or name, num_files + 1
     held = f"only {num_files} other files, such as {first!r}" if num_files else "nothing"

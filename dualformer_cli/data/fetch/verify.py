@@ -12,9 +12,10 @@ import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 from dualformer_cli.data.fetch.http import FileKind, Source
 from dualformer_cli.data.fetch.members import UnfitFileError, archive_kind, foreign_kind, foreign_problem
@@ -147,7 +148,7 @@ def _hash(file: IO[bytes], *digests: hashlib._Hash) -> None:
             digest.update(chunk)
 
 
-def _read_record(path: Path) -> dict[str, Any]:
+def _read_record(path: Path) -> Mapping[str, object]:
     """Return what is recorded of a file; nothing if it was never found good or the record is damaged."""
     try:
         record = json.loads(_record_path(path).read_text(encoding="utf-8"))

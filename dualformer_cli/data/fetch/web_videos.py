@@ -14,7 +14,7 @@ from dualformer_cli.data.fetch.fetch import fetch
 from dualformer_cli.data.fetch.http import OnBytes, Patience, Session, Source, TransferError, open_file
 from dualformer_cli.errors import DownloadError
 from dualformer_cli.system.files import cache_dir
-from dualformer_cli.video.live import mask_credentials
+from dualformer_cli.video.live_inputs import mask_credentials
 
 _STREAM_TYPES = frozenset(
     {

@@ -28,8 +28,9 @@ from dualformer_cli.data.lists.manifest import check_class_names
 from dualformer_cli.data.lists.tables import LABEL_NAMES, PATH_NAMES, SPLIT_WORDS
 from dualformer_cli.documents.prepare import DatasetCounts
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.video.frame_names import holds_frames, is_flow_folder
-from dualformer_cli.video.inputs import is_video_name, walk
+from dualformer_cli.video.frame_names import kind_of_folder
+from dualformer_cli.video.inputs import walk
+from dualformer_cli.video.suffixes import is_video_name
 
 Layout = Literal["auto", "folders", "splits", "table"]
 LAYOUTS: tuple[Layout, ...] = ("auto", "folders", "splits", "table")
@@ -184,15 +185,14 @@ def _search(folder: str, leave_out: Collection[str]) -> _Found:
             continue
         relative = os.path.relpath(current, folder)
         prefix = "" if relative == os.curdir else relative
-        videos = [name for name in names if is_video_name(name)]
-        if not videos and prefix and holds_frames(names):
-            if is_flow_folder(prefix):
-                found.num_flow += 1
-            else:
-                found.videos.append(prefix)
-            continue
-        found.videos += [os.path.join(prefix, name) for name in videos]
-        found.others += [os.path.join(prefix, name) for name in names if not is_video_name(name)]
+        kind = kind_of_folder(prefix, names) if prefix else "other"
+        if kind == "frames":
+            found.videos.append(prefix)
+        elif kind == "flow":
+            found.num_flow += 1
+        else:
+            for name in names:
+                (found.videos if is_video_name(name) else found.others).append(os.path.join(prefix, name))
     ours = set(inside_excluded)
     found.num_hidden = sum(os.path.dirname(path) not in ours for path in hidden)
     return found

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
 from collections.abc import Sequence
@@ -11,7 +9,7 @@ from dataclasses import dataclass
 
 from dualformer_cli.data.lists.folders import Video, VideoFolder
 from dualformer_cli.data.lists.manifest import Manifest, check_class_names, read_manifest
-from dualformer_cli.data.lists.tables import SPLIT_NAMES, SPLIT_WORDS, column_names
+from dualformer_cli.data.lists.tables import SPLIT_WORDS
 from dualformer_cli.errors import DualFormerError
 
 
@@ -72,44 +70,20 @@ def read_lists(sources: Sequence[str], *, group_pattern: str | None = None) -> V
 
 
 def _read(source: str, *, is_alone: bool) -> _Listed:
-    text, splits = _without_splits(source)
-    manifest = read_manifest(source, text=text)
-    if splits is not None:
-        return _Listed(manifest, splits)
+    manifest = read_manifest(source, with_splits=True)
+    if manifest.splits is not None:
+        for number, word in enumerate(manifest.splits, start=2):
+            if word and word not in SPLIT_WORDS:
+                raise DualFormerError(
+                    f"list {source!r}, row {number}: {word!r} is no split; these are {', '.join(SPLIT_WORDS)}"
+                )
+        return _Listed(manifest, [SPLIT_WORDS.get(word) for word in manifest.splits])
     words = re.split(r"[^a-z]+", os.path.splitext(os.path.basename(source))[0].lower())
     found = {SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS}
     split = found.pop() if len(found) == 1 else None
     if split is None and not is_alone:
         raise DualFormerError(f"list {source!r}: its name does not say which split it is; call it train, val or test")
     return _Listed(manifest, [None if is_alone else split] * len(manifest))
-
-
-def _without_splits(source: str) -> tuple[str | None, list[str | None] | None]:
-    """Return the text of a table without its column of splits, and what that said; twice None if it has none."""
-    try:
-        with open(source, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            text = file.read()
-    except (OSError, ValueError):
-        return None, None  # whoever reads it says why
-    header = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(",;\t", key=header.count)
-    names = column_names(header.split(delimiter))
-    column = next((names.index(name) for name in SPLIT_NAMES if name in names), None)
-    if column is None or "youtube_id" in names:
-        return None, None
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(row)]
-    splits: list[str | None] = []
-    for number, row in enumerate(rows[1:], start=2):
-        value = row[column].strip().lower() if column < len(row) else ""
-        if value and value not in SPLIT_WORDS:
-            raise DualFormerError(
-                f"list {source!r}, row {number}: {value!r} is no split; these are {', '.join(SPLIT_WORDS)}"
-            )
-        splits.append(SPLIT_WORDS.get(value))
-    rest = io.StringIO(newline="")
-    writer = csv.writer(rest, delimiter=delimiter, lineterminator="\n")
-    writer.writerows([value for place, value in enumerate(row) if place != column] for row in rows)
-    return rest.getvalue(), splits
 
 
 def _class_names(lists: Sequence[_Listed]) -> list[str]:

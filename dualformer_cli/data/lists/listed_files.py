@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from dualformer_cli.data.lists.samples import is_video
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.video.suffixes import is_video_name, stem_of
 
 
 def find_files(root: str, paths: Sequence[str]) -> list[str]:
@@ -23,7 +23,7 @@ def find_files(root: str, paths: Sequence[str]) -> list[str]:
         DualFormerError: if there are several such videos.
     """
     listings: dict[str, dict[str, list[str]]] = {}
-    return [os.path.join(root, path if is_video(path) else _with_suffix(root, path, listings)) for path in paths]
+    return [os.path.join(root, path if is_video_name(path) else _with_suffix(root, path, listings)) for path in paths]
 
 
 def _with_suffix(root: str, path: str, listings: dict[str, dict[str, list[str]]]) -> str:
@@ -47,10 +47,8 @@ def _by_stem(folder: str) -> dict[str, list[str]]:
     try:
         with os.scandir(folder or os.curdir) as entries:
             for entry in entries:
-                if is_video(entry.name):
-                    names.setdefault(os.path.splitext(entry.name)[0], []).append(entry.name)
-                elif entry.is_dir():
-                    names.setdefault(entry.name, []).append(entry.name)
+                if is_video_name(entry.name) or entry.is_dir():
+                    names.setdefault(stem_of(entry.name), []).append(entry.name)
     except OSError:
         pass  # whoever opens the files says what is wrong
     return names

@@ -121,6 +121,8 @@ class Manifest:
     """Folder that relative paths start from."""
     warnings: tuple[str, ...] = ()
     """What the user should know about the list."""
+    splits: list[str] | None = None
+    """In lower case, what a column of splits says of each row; None if there is none, or it is not asked for."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -151,7 +153,7 @@ def read_manifest(
     list_format: ReadFormat = "auto",
     classes: Sequence[str] | None = None,
     label_group: str | None = None,
-    text: str | None = None,
+    with_splits: bool = False,
 ) -> Manifest:
     """Read a list of videos and labels.
 
@@ -165,7 +167,7 @@ def read_manifest(
         classes: class names in the order of their numbers.
         label_group: which labels of a JSON list to read whose labels come in groups; rows without any of it are left
             out.
-        text: of the list, where it is not read as it lies there.
+        with_splits: whether a table may hold several splits, as a column says.
 
     Raises:
         DualFormerError: if the list cannot be read; the message names the line, its text and what is allowed.
@@ -175,18 +177,19 @@ def read_manifest(
             f"folder {root!r}, where the paths of list {source!r} start, does not exist; mend the root"
         )
     folder = os.path.dirname(source)
-    text = _decode(_read_list(source), source) if text is None else text
+    text = _decode(_read_list(source), source)
     class_names, warnings = _find_class_names(folder, classes)
     may_be_named = label_group is None and not os.path.exists(os.path.join(folder, _CLASSES))
     labels = Labels(source, None if class_names is None else ClassLookup(class_names), may_be_named)
     with _uncollected():
-        parsed = _parse(text, list_format, labels, label_group)
+        parsed = _parse(text, list_format, labels, label_group, with_splits=with_splits)
     return Manifest(
         samples=parsed.samples,
         class_names=None if labels.classes is None else labels.classes.names,
         is_multi_label=parsed.is_multi_label,
         source=source,
         root=folder if root is None else root,
+        splits=parsed.splits,
         warnings=(
             *warnings,
             *filter(None, [labels.warning]),
@@ -304,7 +307,9 @@ def _is_json(text: str, source: str) -> bool:
     return source.lower().endswith(".json") or _JSON.match(text) is not None
 
 
-def _parse(text: str, list_format: ReadFormat, labels: Labels, label_group: str | None = None) -> ParsedList:
+def _parse(
+    text: str, list_format: ReadFormat, labels: Labels, label_group: str | None = None, *, with_splits: bool = False
+) -> ParsedList:
     first_line = next((line for line in text.split("\n") if line.strip(" \t\r")), None)
     if first_line is None:
         raise DualFormerError(f"list {labels.source!r} is empty; it needs one video a line")
@@ -322,7 +327,7 @@ def _parse(text: str, list_format: ReadFormat, labels: Labels, label_group: str 
         if delimiter is None:
             problem = f"a manifest starts with a header that names its columns, as {','.join(COLUMNS)}"
             raise labels.error("its first line", first_line, problem)
-        parsed = parse_table(text, delimiter, labels)
+        parsed = parse_table(text, delimiter, labels, with_splits=with_splits)
     elif list_format == "json" or found == "json":
         parsed = parse_json(text, labels, label_group)
     else:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from dualformer_cli.video.inputs import VIDEO_SUFFIXES, is_video_name
+from dualformer_cli.video.suffixes import VIDEO_SUFFIXES, is_video_name
 
 _VIDEO = "|".join(re.escape(suffix) for suffix in sorted(VIDEO_SUFFIXES))
 _AFTER_VIDEO = re.compile(rf".*(?:{_VIDEO})[ \t,;]+(\S.*)", re.IGNORECASE | re.DOTALL)

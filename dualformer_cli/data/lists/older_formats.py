@@ -15,9 +15,9 @@ from typing import Any, Literal, NamedTuple
 
 from dualformer_cli.data.lists.matching import ClassLookup
 from dualformer_cli.data.lists.named_labels import labels_of_lines
-from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable, is_video
+from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable
 from dualformer_cli.errors import DualFormerError, nearest
-from dualformer_cli.video.inputs import VIDEO_SUFFIXES
+from dualformer_cli.video.suffixes import IMAGE_FORMATS, VIDEO_SUFFIXES, is_video_name
 
 LineFormat = Literal["video", "rawframe", "rawframe_offset", "multilabel_video", "multilabel_rawframe"]
 ListFormat = Literal["video", "rawframe", "rawframe_offset", "multilabel_video", "multilabel_rawframe", "json"]
@@ -33,7 +33,7 @@ _WORD = re.compile(r"[ \t]*[^ \t]+")
 _NUMBER = re.compile(r"[ \t]*-?[0-9]{1,18}[ \t]*")
 _VIDEO = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
 _AFTER_VIDEO = re.compile(rf"\.(?:{_VIDEO})[ \t,;]+(.+)", re.IGNORECASE | re.DOTALL)
-_IMAGE = re.compile(r"\.(?:jpe?g|png|bmp|webp|tiff?)(?:$|[ \t,;])", re.IGNORECASE)
+_IMAGE = re.compile(rf"(?:{'|'.join(map(re.escape, IMAGE_FORMATS))})(?:$|[ \t,;])", re.IGNORECASE)
 _ALL = 1 << 30
 
 
@@ -135,7 +135,7 @@ def _split(line: str, delimiter: str) -> tuple[list[str], str]:
 
 def _check_path(row: _Row, labels: Labels) -> None:
     """Refuse a path that has swallowed what was meant as something else."""
-    if is_video(row.path):
+    if is_video_name(row.path):
         return
     if not row.path:
         raise labels.error(row.where, row.text, "the path is empty")
@@ -154,7 +154,7 @@ def _check_path(row: _Row, labels: Labels) -> None:
 def _unlabelled(rows: list[_Row], is_multi_label: bool, labels: Labels) -> ParsedList:
     for row in rows:
         separators = set(",;\t").intersection(row.path)
-        if separators and not is_video(row.path):
+        if separators and not is_video_name(row.path):
             last = re.split(r"[,;\t]", row.path)[-1].strip(" \"'")
             raise labels.error(row.where, row.text, _not_a_label(last, labels))
     return ParsedList([Sample(row.path) for row in rows], is_multi_label)
@@ -168,7 +168,7 @@ def _detect(rows: list[_Row], labels: Labels) -> LineFormat:
         raise _no_label_error(rows, labels)
     if high == 1:
         return "video"
-    candidates = _candidates(low, high, {is_video(row.path) for row in rows})
+    candidates = _candidates(low, high, {is_video_name(row.path) for row in rows})
     longest = rows[counts.index(high)]
     if len(candidates) > 1:
         readings = " or ".join(f"{name} ({' '.join(_FIELDS[name])})" for name in candidates)
@@ -368,7 +368,7 @@ def format_json(samples: Sequence[Sample], groups: Sequence[Mapping[str, Sequenc
     """Return a list as JSON, one entry a line; `groups` are labels in groups, in place of those of the samples."""
     entries = []
     for number, sample in enumerate(samples):
-        entry: dict[str, object] = {("filename" if is_video(sample.path) else "frame_dir"): sample.path}
+        entry: dict[str, object] = {("filename" if is_video_name(sample.path) else "frame_dir"): sample.path}
         if sample.num_frames is not None:
             entry["total_frames"] = sample.num_frames
         if sample.start:

@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from dualformer_cli.data.lists.matching import ClassLookup
 from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.system.words import counted
-from dualformer_cli.video.inputs import VIDEO_SUFFIXES
 
 USABLE = frozenset(("ok", "sequential_only"))
 """What `prepare` says of videos that can be read."""
 
-_VIDEO_SUFFIXES = tuple(VIDEO_SUFFIXES)
 _MAX_LABEL = 10**9
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
 
@@ -54,6 +52,8 @@ class ParsedList:
     is_multi_label: bool
     warnings: tuple[str, ...] = ()
     """What the user should know about it."""
+    splits: list[str] | None = None
+    """In lower case, what a column of splits says of each row; None if there is none, or it is not asked for."""
 
 
 @dataclass(slots=True)
@@ -116,11 +116,6 @@ class Labels:
         return f"{text!r} is neither a class number nor one of the {len(self.classes)} class names" + nearest(
             text, self.classes.names
         )
-
-
-def is_video(path: str) -> bool:
-    """Whether a path has the suffix of a video file; others are mostly folders of frames."""
-    return path.lower().endswith(_VIDEO_SUFFIXES)
 
 
 def is_encodable(path: str) -> bool:

@@ -80,8 +80,14 @@ def unknown_header(first_line: str, second_line: str) -> list[str] | None:
     return None
 
 
-def parse_table(text: str, delimiter: str, labels: Labels) -> ParsedList:
+def parse_table(text: str, delimiter: str, labels: Labels, *, with_splits: bool = False) -> ParsedList:
     """Parse a manifest, or annotations of Kinetics, which name `id_start_end.mp4`.
+
+    Args:
+        text: the list.
+        delimiter: what separates its columns.
+        labels: knows the classes.
+        with_splits: whether a manifest may hold several splits, as a column says.
 
     Raises:
         DualFormerError: if a row or a value is not as the header says, or a label is not one of the classes.
@@ -92,7 +98,9 @@ def parse_table(text: str, delimiter: str, labels: Labels) -> ParsedList:
     if "path" not in table.header:
         return _parse_kinetics(table, labels)
     _check_columns(table.header, labels)
-    _check_splits(table, labels)
+    named = [name for name in SPLIT_NAMES if name in table.header]
+    _check_splits(table, named[1:] if with_splits else named, labels)
+    splits = [value.strip().lower() for value in _column(table, named[0])] if with_splits and named else None
     paths = _column(table, "path")
     for row, path in enumerate(paths):
         if not path:
@@ -111,7 +119,7 @@ def parse_table(text: str, delimiter: str, labels: Labels) -> ParsedList:
         _convert(table, "duration_seconds", _number, labels),
         [status.strip() or "ok" for status in _column(table, "status")],
     )
-    return ParsedList(list(samples), is_multi_label)
+    return ParsedList(list(samples), is_multi_label, splits=splits)
 
 
 def format_table(samples: Sequence[Sample], *, is_multi_label: bool) -> str:
@@ -138,9 +146,9 @@ def _check_columns(header: list[str], labels: Labels) -> None:
             )
 
 
-def _check_splits(table: _Table, labels: Labels) -> None:
+def _check_splits(table: _Table, names: Sequence[str], labels: Labels) -> None:
     """Refuse a list that holds several splits, of which one alone is meant."""
-    for name in SPLIT_NAMES:
+    for name in names:
         splits = sorted({value.strip() for value in _column(table, name)} & SPLIT_WORDS.keys())
         if len(splits) > 1:
             raise DualFormerError(

@@ -10,7 +10,6 @@ import numpy as np
 from dualformer_cli.data.prepare.look_alikes import frames_to_hash, hash_frame, shrink
 from dualformer_cli.errors import VideoError
 from dualformer_cli.video.open import open_video
-from dualformer_cli.video.pyav_reader import PyAVReader
 from dualformer_cli.video.reader import Frame, VideoReader
 
 MAX_DAMAGED = 0.1
@@ -89,13 +88,11 @@ def _finding(reader: VideoReader, status: str, notes: tuple[str, ...], hashes: t
 
 def _check(reader: VideoReader) -> tuple[str, tuple[str, ...]]:
     """Return the status of a video that opens, and what is odd about it."""
-    if not isinstance(reader, PyAVReader):
-        for _ in reader.frames():  # raises if an image is unreadable or of another size
-            pass
-        return "ok", ()
     info = reader.info
     wanted = sorted({info.num_frames * part // _NUM_COMPARED for part in range(_NUM_COMPARED)} | {info.num_frames - 1})
     strict = reader.decode_strictly(frozenset(wanted))
+    if strict is None:
+        return "ok", ()
     notes = _notes(reader, strict.has_edit_list, strict.stated_seconds)
     if strict.num_damaged:
         damage = f"{strict.num_damaged} of its {strict.num_expected} frames are damaged or missing"

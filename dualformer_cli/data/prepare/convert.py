@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
@@ -27,28 +27,24 @@ from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.words import os_reason
 from dualformer_cli.system.workers import heartbeat
 from dualformer_cli.video.open import open_video
-from dualformer_cli.video.orientation import Orientation
-from dualformer_cli.video.pyav_reader import PyAVReader
 from dualformer_cli.video.reader import Frame, VideoReader
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
+    from av.video.reformatter import VideoReformatter
 
-H264_OPTIONS = {
-    **{"preset": "veryfast", "tune": "fastdecode", "g": "16", "bf": "0", "sc_threshold": "0"},
-    "x264-params": "cpu-independent=1",
-}
-"""Short groups of pictures without B-frames: a random frame needs 15 others at most, and each packet is one frame.
-Some of x264's fast routines depend on the processor, and now and then on what lies in memory: these are left out."""
+H264_OPTIONS = {"x264-params": "cpu-independent=1"}
+"""Of the encoder, beside those of the writer that make a file quick to read. Some of x264's fast routines depend on the
+processor, and now and then on what lies in memory: these are left out."""
 RECIPE = 2
 """Number of the way in which copies are made. It grows when older ones are not to be trusted: the first spoiled the
 colours of frames whose height is not a multiple of 4, and did not turn mirrored videos upright."""
 FRAME_NAME = "img_{:05d}.jpg"
 """Name of a frame by its number, from 1."""
 SAMPLE_FRAMES = 64
-"""Frames of a video that `estimate` encodes."""
+"""Frames of a video that a trial converts."""
 
-_UNSPECIFIED, _BT601, _RGB = 2, 6, 0
+_BT601, _RGB = 6, 0
 _LIMITED_RANGE = 1
 _TICKS_PER_SECOND = 90_000
 """Of files whose frames are not evenly spaced; the MPEG clock, which holds the usual frame rates exactly."""
@@ -82,7 +78,7 @@ class Converted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
+class Trial:
     """What a few frames of one video need once converted."""
 
     num_frames: int
@@ -112,12 +108,12 @@ def transcode(job: Conversion) -> Converted:
     """
     with open_video(job.source) as reader, _disk_errors(job.target), atomic_path(job.target) as temporary:
         _require(job, reader)
-        encoder = _Encoder(reader, f"file:{temporary}", short_side=job.short_side, crf=job.quality)
-        count = encoder.write(_pictures(reader))
+        count = _encode(job, reader, temporary, reader.pictures())
         if count != job.num_frames:
             raise VideoError(job.source, f"{count} of its {job.num_frames} frames could be decoded")
         num_bytes = temporary.stat().st_size
-    return Converted(width=encoder.width, height=encoder.height, num_bytes=num_bytes)
+        width, height = fitted_size(reader.info.width, reader.info.height, job.short_side, even=True)
+    return Converted(width=width, height=height, num_bytes=num_bytes)
 
 
 def extract_frames(job: Conversion) -> Converted:
@@ -140,17 +136,16 @@ def extract_frames(job: Conversion) -> Converted:
     return Converted(width=size[0], height=size[1], num_bytes=num_bytes)
 
 
-def estimate_transcode(job: Conversion) -> Estimate:
+def try_transcode(job: Conversion) -> Trial:
     """Encode the first frames of a video into memory."""
     started = perf_counter()
     with open_video(job.source) as reader:
         buffer = BytesIO()
-        encoder = _Encoder(reader, buffer, short_side=job.short_side, crf=job.quality)
-        count = encoder.write(islice(_pictures(reader), SAMPLE_FRAMES))
-    return Estimate(num_frames=count, num_bytes=buffer.getbuffer().nbytes, seconds=perf_counter() - started)
+        count = _encode(job, reader, buffer, islice(reader.pictures(), SAMPLE_FRAMES))
+    return Trial(num_frames=count, num_bytes=buffer.getbuffer().nbytes, seconds=perf_counter() - started)
 
 
-def estimate_frames(job: Conversion) -> Estimate:
+def try_frames(job: Conversion) -> Trial:
     """Compress the first frames of a video into memory."""
     started = perf_counter()
     with open_video(job.source) as reader:
@@ -159,7 +154,7 @@ def estimate_frames(job: Conversion) -> Estimate:
         for frame in islice(reader.frames(), SAMPLE_FRAMES):
             count += 1
             _write_jpeg(frame, size, buffer, job.quality)
-    return Estimate(num_frames=count, num_bytes=buffer.getbuffer().nbytes, seconds=perf_counter() - started)
+    return Trial(num_frames=count, num_bytes=buffer.getbuffer().nbytes, seconds=perf_counter() - started)
 
 
 def _require(job: Conversion, reader: VideoReader) -> None:
@@ -199,94 +194,69 @@ def _write_jpeg(frame: Frame, size: tuple[int, int], target: Path | BytesIO, qua
     image.save(target, "JPEG", quality=quality)
 
 
-def _pictures(reader: VideoReader) -> Iterator[VideoFrame]:
-    """Yield the frames as PyAV has them; images of a folder become such frames."""
-    if isinstance(reader, PyAVReader):
-        yield from reader.pictures()
-        return
-    import av
+def _encode(job: Conversion, reader: VideoReader, target: Path | BytesIO, pictures: Iterable[VideoFrame]) -> int:
+    """Write pictures of a reader, as they are stored, to an MP4, and return their number."""
+    from av.video.reformatter import VideoReformatter
 
-    for frame in reader.frames():
-        yield av.VideoFrame.from_ndarray(np.ascontiguousarray(frame), "rgb24")
+    from dualformer_cli.video.writer import QUICK_TO_READ, has_h264_encoder, open_mp4  # not needed for images
+
+    if not has_h264_encoder():
+        raise DualFormerError("this PyAV has no H.264 encoder (libx264); pip install --upgrade av")
+    ticks, tick = _times(reader)
+    rate = Fraction(reader.info.fps or 25).limit_denominator(1001)
+    options = {**QUICK_TO_READ, **H264_OPTIONS, "crf": str(job.quality)}
+    width, height = fitted_size(reader.info.width, reader.info.height, job.short_side, even=True)
+    reformatter, count = VideoReformatter(), 0
+    with open_mp4(target, width=width, height=height, rate=rate, options=options, tick=tick) as writer:
+        context = writer.stream.codec_context
+        for count, picture in enumerate(pictures, start=1):
+            heartbeat()
+            ready = _upright(_scaled(picture, reader.orientation.upright_size(width, height), reformatter), reader)
+            if count == 1:
+                context.colorspace, context.color_range = ready.colorspace, _LIMITED_RANGE
+                context.color_primaries, context.color_trc = picture.color_primaries, picture.color_trc
+            writer.write(ready, int(ticks[count - 1]))
+    return count
 
 
-class _Encoder:
-    """Writes the frames of a reader to an MP4.
+def _scaled(picture: VideoFrame, size: tuple[int, int], reformatter: VideoReformatter) -> VideoFrame:
+    """Return a picture of another (width, height) in the target's pixel format.
 
     Scaling goes from the source's YUV straight to the target's: by way of RGB every generation would come out darker.
     """
+    from av.video.reformatter import Colorspace
 
-    def __init__(self, reader: VideoReader, target: Any, *, short_side: int, crf: int) -> None:
-        import av
-        from av.video.reformatter import VideoReformatter
+    is_rgb = picture.colorspace == _RGB
+    scaled = reformatter.reformat(
+        picture,
+        *size,
+        "yuv420p",
+        interpolation="BICUBIC",
+        dst_colorspace=Colorspace.ITU601 if is_rgb else None,
+        src_color_range=picture.color_range or None,
+        dst_color_range="MPEG",
+        threads=1,
+    )
+    scaled.colorspace = _BT601 if is_rgb else picture.colorspace
+    return scaled
 
-        try:
-            av.codec.Codec("libx264", "w")
-        except av.codec.codec.UnknownCodecError:
-            raise DualFormerError("this PyAV has no H.264 encoder (libx264); pip install --upgrade av") from None
-        self._av = av
-        self._target = target
-        self._reformatter = VideoReformatter()
-        self._orientation = Orientation(reader.info.is_mirrored, reader.info.rotation)
-        self.width, self.height = fitted_size(reader.info.width, reader.info.height, short_side, even=True)
-        self._ticks, self._tick = _times(reader)
-        self._rate = Fraction(reader.info.fps or 25).limit_denominator(1001)
-        self._options = {**H264_OPTIONS, "crf": str(crf)}
 
-    def write(self, pictures: Iterator[VideoFrame]) -> int:
-        """Encode the pictures and return their number."""
-        count = 0
-        options = {"movflags": "+faststart"} if isinstance(self._target, str) else {}  # it reads the file again
-        with self._av.open(self._target, "w", format="mp4", options=options) as container:
-            stream = container.add_stream("libx264", rate=self._rate, options=self._options)
-            stream.width, stream.height, stream.pix_fmt = self.width, self.height, "yuv420p"
-            context = stream.codec_context
-            context.time_base, context.thread_count = self._tick, 1
-            for count, picture in enumerate(pictures, start=1):
-                heartbeat()
-                ready = self._convert(picture)
-                if count == 1:
-                    context.colorspace, context.color_range = ready.colorspace, _LIMITED_RANGE
-                    context.color_primaries, context.color_trc = picture.color_primaries, picture.color_trc
-                ready.pts, ready.time_base = int(self._ticks[count - 1]), self._tick
-                container.mux(stream.encode(ready))
-            container.mux(stream.encode(None))
-        return count
+def _upright(picture: VideoFrame, reader: VideoReader) -> VideoFrame:
+    """Return a copy that is turned.
 
-    def _convert(self, picture: VideoFrame) -> VideoFrame:
-        """Scale, turn and bring into the target's pixel format."""
-        from av.video.reformatter import Colorspace
+    A copy, because a decoded picture knows of what kind it was in the source, which the encoder would make it again.
+    The encoder looks behind the ends of rows: they are zeros, so that the same video gives the same bytes.
+    """
+    import av
 
-        width, height = self._orientation.upright_size(self.width, self.height)
-        matrix = _BT601 if picture.colorspace == _RGB else picture.colorspace
-        scaled = self._reformatter.reformat(
-            picture,
-            width,
-            height,
-            "yuv420p",
-            interpolation="BICUBIC",
-            dst_colorspace=Colorspace.ITU601 if picture.colorspace == _RGB else None,
-            src_color_range=picture.color_range or None,
-            dst_color_range="MPEG",
-            threads=1,
-        )
-        ready = self._upright(scaled)
-        ready.colorspace = matrix
-        return ready
-
-    def _upright(self, picture: VideoFrame) -> VideoFrame:
-        """Return a copy that is turned.
-
-        A copy, because a decoded picture knows of what kind it was in the source, which the encoder would make it
-        again. The encoder looks behind the ends of rows: they are zeros, so that the same video gives the same bytes.
-        """
-        turned = self._av.VideoFrame(self.width, self.height, "yuv420p")
-        for source, target in zip(picture.planes, turned.planes, strict=True):
-            stored = np.frombuffer(memoryview(source), np.uint8).reshape(source.height, source.line_size)
-            rows = np.zeros((target.height, target.line_size), np.uint8)
-            rows[:, : target.width] = self._orientation.apply(stored[:, : source.width])
-            target.update(rows.tobytes())
-        return turned
+    turned = av.VideoFrame(*reader.orientation.upright_size(picture.width, picture.height), "yuv420p")
+    for source, target in zip(picture.planes, turned.planes, strict=True):
+        stored = np.frombuffer(memoryview(source), np.uint8).reshape(source.height, source.line_size)
+        rows = np.zeros((target.height, target.line_size), np.uint8)
+        rows[:, : target.width] = reader.orientation.apply(stored[:, : source.width])
+        target.update(rows.tobytes())
+    turned.colorspace = picture.colorspace
+    return turned
 
 
 def _times(reader: VideoReader) -> tuple[np.ndarray[Any, Any], Fraction]:

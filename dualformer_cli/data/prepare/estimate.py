@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dualformer_cli.data.prepare.convert import Conversion, estimate_frames, estimate_transcode, fitted_size
+from dualformer_cli.data.prepare.convert import Conversion, fitted_size, try_frames, try_transcode
 from dualformer_cli.data.prepare.findings import find_out
 from dualformer_cli.data.prepare.journal import size_of
 from dualformer_cli.data.prepare.plan import Plan
@@ -138,7 +138,7 @@ def _estimate(
     times: int,
 ) -> ConversionEstimate:
     """Convert some frames of those that were sampled, and estimate what `times` as many as all will need."""
-    function = estimate_transcode if plan.convert == "transcode" else estimate_frames
+    function = try_transcode if plan.convert == "transcode" else try_frames
     num_bytes: dict[int, float] = {}
     seconds: dict[int, float] = {}
     outcomes = pool.imap(function, jobs.values(), ahead=2 * plan.num_workers)

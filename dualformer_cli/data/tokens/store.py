@@ -19,6 +19,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from dualformer_cli.config.schema import Decoder
 from dualformer_cli.data.clips import sampling
 from dualformer_cli.data.clips.augment import Fractions
 from dualformer_cli.data.clips.sampling import Indices
@@ -51,7 +52,7 @@ class LabelPlan:
     """Side of a tile, to which the short side of the frame is resized."""
     antialias: bool
     min_frames: int
-    decoder: Literal["auto", "pyav", "decord"]
+    decoder: Decoder
     frame_rate: float | None
     frame_name: str | None = None
 

@@ -17,7 +17,7 @@ from dualformer_cli.data.clips.augment import TrainPlan
 from dualformer_cli.data.clips.loader import Batch, BatchPlan, IndexCache, epoch_order, training_steps
 from dualformer_cli.data.lists.samples import Sample
 from dualformer_cli.system.workers import WorkerPool
-from dualformer_cli.video.pyav_reader import PyAVReader
+from dualformer_cli.video import pyav_reader
 from dualformer_cli.video.reader import FileIndex
 
 PLAN = TrainPlan(
@@ -204,7 +204,7 @@ def test_later_epochs_read_no_file_as_a_whole_and_give_the_same_clips(
     indexes = IndexCache()
     steps(readable, here_pool(), indexes=indexes)
     expected = clips_of(steps(readable, here_pool(), epoch=1))
-    monkeypatch.setattr(PyAVReader, "_scan", lambda _: pytest.fail("read the whole file"))
+    monkeypatch.setattr(pyav_reader, "scan_file", lambda _: pytest.fail("read the whole file"))
     assert clips_of(steps(readable, here_pool(), epoch=1, indexes=indexes)) == expected
 
 

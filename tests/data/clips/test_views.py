@@ -14,8 +14,8 @@ from dualformer_cli.data.clips import views as views_module
 from dualformer_cli.data.clips.transforms import FrameTransform
 from dualformer_cli.data.clips.views import ViewPlan, read_views
 from dualformer_cli.errors import VideoError
+from dualformer_cli.video import pyav_reader
 from dualformer_cli.video.open import open_video
-from dualformer_cli.video.pyav_reader import PyAVReader
 from dualformer_cli.video.reader import VideoInfo
 
 PLAN = ViewPlan(
@@ -118,7 +118,7 @@ def test_views_of_a_real_file_equal_its_frames_cut_one_by_one(real_video, every_
 def test_a_known_file_is_not_read_as_a_whole_and_has_the_same_views(real_video, every_seconds, monkeypatch):
     plan = replace(PLAN, every_seconds=every_seconds)
     first = read_views(real_video, plan)
-    monkeypatch.setattr(PyAVReader, "_scan", lambda _: pytest.fail("read the whole file"))
+    monkeypatch.setattr(pyav_reader, "scan_file", lambda _: pytest.fail("read the whole file"))
     again = read_views(real_video, plan, index=first.index)
     assert first.index is not None
     assert again.index is None

@@ -163,7 +163,12 @@ def test_a_file_name_in_another_class_folder_is_another_video(root: Path) -> Non
 def test_the_order_of_the_users_own_index_counts_and_is_told(root: Path) -> None:
     names = sorted(load_class_names("sthv1"))
     labels = "\n".join(names)
-    put(root, "sthv1", {"x-labels.csv": labels, "x-train.csv": f"7;{names[5]}\n"}, ["rawframes/7/00001.jpg"])
+    put(
+        root,
+        "sthv1",
+        {"x-labels.csv": labels, "x-train.csv": f"7;{names[5]}\n"},
+        ["rawframes/7/00001.jpg", "rawframes/7/00002.jpg"],
+    )
     content = read(root, "sthv1")
     assert listed(content, "train") == {"rawframes/7": (5,)}
     (note,) = [note for note in content.notes if "are published" not in note]

@@ -138,7 +138,8 @@ def linked(folder: Path) -> Path:
 
 
 def test_a_folder_of_frames_is_a_video(tmp_path: Path) -> None:
-    put(tmp_path, "rawframes/34870/00001.jpg", "rawframes/56557/00001.jpg", "annotations/train.csv")
+    frames = [f"rawframes/{name}/{number:05d}.jpg" for name in ("34870", "56557") for number in (1, 2)]
+    put(tmp_path, *frames, "annotations/train.csv")
     (tmp_path / "annotations" / "train.csv").write_text("34870;x\n1;y\n")
     row = present_and_annotated(DATASETS["jester"], tmp_path, tmp_path)[0]
     assert (row.annotated, row.present, row.examples) == (2, 1, ("1",))

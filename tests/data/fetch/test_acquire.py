@@ -561,7 +561,8 @@ def test_a_gap_between_pieces_is_named(web: WebServer, root: Path, tmp_path: Pat
 def test_what_the_user_has_unpacked_counts(web: WebServer, root: Path, tmp_path: Path) -> None:
     catalogue = shipped(web, tmp_path)
     (root / "sthv1" / "rawframes" / "1").mkdir(parents=True)
-    (root / "sthv1" / "rawframes" / "1" / "00001.jpg").write_bytes(b"")
+    for number in (1, 2):
+        (root / "sthv1" / "rawframes" / "1" / f"{number:05d}.jpg").write_bytes(b"")
     (root / "sthv1" / "annotations").mkdir()
     for name in ("labels", "train", "validation"):
         (root / "sthv1" / "annotations" / f"something-something-v1-{name}.csv").write_text("1;x\n")

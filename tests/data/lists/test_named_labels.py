@@ -173,6 +173,15 @@ def test_a_column_of_splits_decides_and_numbers_stay_numbers(tmp_path: Path) -> 
         read_lists([odd])
 
 
+def test_a_mistake_in_a_table_with_splits_is_shown_as_the_row_stands(tmp_path: Path) -> None:
+    (odd,) = write(tmp_path, odd="path,label,split\na.mp4,1,train\nb.mp4,-1,val\n")
+    with pytest.raises(DualFormerError, match=r"line 3: 'b\.mp4,-1,val': label -1 is negative"):
+        read_lists([odd])
+    (short,) = write(tmp_path, short="path,label,split\na.mp4,1,train\nb.mp4,0\n")
+    with pytest.raises(DualFormerError, match=r"line 3: 'b\.mp4,0': it has 2 fields and the header has 3"):
+        read_lists([short])
+
+
 def test_a_video_in_two_lists_is_refused(tmp_path: Path) -> None:
     lists = write(tmp_path, train="a.mp4 0\nb.mp4 1\n", val="./a.mp4 0\n")
     with pytest.raises(DualFormerError, match=r"'\./a\.mp4' is in '.*train\.csv' and in '.*val\.csv'; keep one"):

@@ -32,7 +32,7 @@ from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.runs import write_json_lines
-from dualformer_cli.video.pyav_reader import PyAVReader
+from dualformer_cli.video import pyav_reader
 
 NAMES = ["dark", "red", "green", "blue"]
 
@@ -99,7 +99,7 @@ def test_a_list_scored_again_is_not_read_as_a_whole_and_has_the_same_scores(
 ) -> None:
     indexes = IndexCache()
     _, first = evaluate_list(toy_validation, indexes=indexes)
-    monkeypatch.setattr(PyAVReader, "_scan", lambda _: pytest.fail("read a whole file"))
+    monkeypatch.setattr(pyav_reader, "scan_file", lambda _: pytest.fail("read a whole file"))
     listed, again = evaluate_list(toy_validation, indexes=indexes)
     assert [record.bucket for record in again] == len(first) * ["scored"]
     for one, other in zip(first, again, strict=True):

@@ -29,7 +29,7 @@ from dualformer_cli.engine.parallel.distributed import Ranks
 from dualformer_cli.engine.training.checkpoint import load_checkpoint
 from dualformer_cli.engine.training.trainer import Stopped, _Ahead, plan_recipe
 from dualformer_cli.errors import ConfigError, DualFormerError
-from dualformer_cli.video.pyav_reader import PyAVReader
+from dualformer_cli.video import pyav_reader
 
 HERE = Path(__file__).parent
 Make = Callable[..., Any]
@@ -94,13 +94,13 @@ def assert_same_end(first: Path, second: Path) -> None:
 def test_every_file_is_read_as_a_whole_once_in_a_run(
     make_trainer: Make, tmp_path: Path, toy_validation: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scan, scanned = PyAVReader._scan, Counter[str]()
+    scan, scanned = pyav_reader.scan_file, Counter[str]()
 
-    def count(reader: Any) -> Any:
-        scanned[reader._path] += 1
-        return scan(reader)
+    def count(file: Any) -> Any:
+        scanned[file.path] += 1
+        return scan(file)
 
-    monkeypatch.setattr(PyAVReader, "_scan", count)
+    monkeypatch.setattr(pyav_reader, "scan_file", count)
     trainer = make_trainer(tmp_path / "run", "train.epochs=2", f"data.validation_list={toy_validation}")
     trainer.run()
     assert trainer.validation_list is not None

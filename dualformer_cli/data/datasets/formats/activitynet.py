@@ -7,26 +7,17 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dualformer_cli.data.datasets.formats.base import (
-    Annotation,
-    ClassIndex,
-    Format,
-    Found,
-    Part,
-    first_files,
-    read_json,
-    reading,
-    text_lines,
-)
+from dualformer_cli.data.datasets.formats import base
+from dualformer_cli.data.datasets.formats.base import Annotation, ClassIndex, Format, Found, Part
 
 FILES = {"*activity_net*.json|*activitynet*.json|*.json": "train"}
 
 
 def _activitynet(folder: Path) -> Found:
     splits = {"training": "train", "validation": "val", "testing": "test"}
-    for _, path in first_files(folder, dict.fromkeys(FILES, "all")):
-        content = read_json(path)
-        with reading(path):
+    for _, path in base.first_files(folder, dict.fromkeys(FILES, "all")):
+        content = base.read_json(path)
+        with base.reading(path):
             for name, video in content["database"].items():
                 parts = tuple(_part(part, video.get("duration")) for part in video.get("annotations", []))
                 labels = tuple(dict.fromkeys(part.label for part in parts))
@@ -52,8 +43,8 @@ def _part(said: Mapping[str, Any], duration: Any) -> Part:
 
 
 def _action_names(folder: Path) -> Iterator[ClassIndex]:
-    for _, path in first_files(folder, {"action_name.csv": ""}):
-        lines = list(text_lines(path))
+    for _, path in base.first_files(folder, {"action_name.csv": ""}):
+        lines = list(base.text_lines(path))
         yield ClassIndex(str(path), {"": lines[1:] if lines[:1] == ["action"] else lines})
 
 

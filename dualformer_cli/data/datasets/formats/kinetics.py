@@ -5,16 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dualformer_cli.data.datasets.formats.base import (
-    Annotation,
-    Format,
-    Found,
-    Names,
-    first_files,
-    read_json,
-    read_table,
-    reading,
-)
+from dualformer_cli.data.datasets.formats import base
+from dualformer_cli.data.datasets.formats.base import Annotation, Format, Found, Names
 from dualformer_cli.errors import DualFormerError
 
 _KINETICS = "{0}.csv|kinetics*{0}.csv|k[4-7]00*{0}.csv|{0}.json|kinetics*{0}.json|k[4-7]00*{0}.json"
@@ -27,24 +19,24 @@ FILES = {
 
 
 def _kinetics(folder: Path) -> Found:
-    for split, path in first_files(folder, FILES):
+    for split, path in base.first_files(folder, FILES):
         yield from (_kinetics_json if path.suffix == ".json" else _kinetics_csv)(path, split)
 
 
 def _kinetics_csv(path: Path, split: str) -> Found:
     labelled = () if split == "test" else ("label",)
-    for where, row in read_table(path, (*labelled, "youtube_id", "time_start", "time_end")):
+    for where, row in base.read_table(path, (*labelled, "youtube_id", "time_start", "time_end")):
         label = row.get("label", "")
         if not label and labelled:
             raise DualFormerError(f"{where}: {row['youtube_id']!r} has no label; fetch it again")
-        with reading(path):
+        with base.reading(path):
             names = _clip_names(row["youtube_id"], row["time_start"], row["time_end"])
         yield Annotation(split, names, (label,) if label else (), where)
 
 
 def _kinetics_json(path: Path, split: str) -> Found:
-    content = read_json(path)
-    with reading(path):
+    content = base.read_json(path)
+    with base.reading(path):
         for name, video in content.items():
             said = video["annotations"]
             labels = (str(said["label"]),) if said.get("label") else ()

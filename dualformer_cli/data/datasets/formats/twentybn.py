@@ -5,18 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from dualformer_cli.data.datasets.formats.base import (
-    Annotation,
-    ClassIndex,
-    Format,
-    Found,
-    first_files,
-    in_order,
-    numbered_lines,
-    read_json,
-    reading,
-    text_lines,
-)
+from dualformer_cli.data.datasets.formats import base
+from dualformer_cli.data.datasets.formats.base import Annotation, ClassIndex, Format, Found
 from dualformer_cli.errors import DualFormerError
 
 CSV_FILES = {"*train.csv": "train", "*validation.csv|*val.csv": "val", "*test-answers.csv|*test.csv": "test"}
@@ -29,8 +19,8 @@ JSON_FILES = {
 
 
 def _twentybn_csv(folder: Path) -> Found:
-    for split, path in first_files(folder, CSV_FILES):
-        for where, line in numbered_lines(path):
+    for split, path in base.first_files(folder, CSV_FILES):
+        for where, line in base.numbered_lines(path):
             name, _, label = line.partition(";")  # labels have commas and apostrophes, but no semicolon
             if split != "test" and not label:
                 raise DualFormerError(f"{where}: {line!r} is not ID;LABEL; fetch it again")
@@ -38,15 +28,15 @@ def _twentybn_csv(folder: Path) -> Found:
 
 
 def _label_lines(folder: Path) -> Iterator[ClassIndex]:
-    for _, path in first_files(folder, {"*labels.csv": ""}):
-        yield ClassIndex(str(path), {"": list(text_lines(path))})
+    for _, path in base.first_files(folder, {"*labels.csv": ""}):
+        yield ClassIndex(str(path), {"": list(base.text_lines(path))})
 
 
 def _twentybn_json(folder: Path) -> Found:
-    for split, path in first_files(folder, JSON_FILES):
+    for split, path in base.first_files(folder, JSON_FILES):
         answers = _answers(folder) if split == "test" else {}
-        content = read_json(path)
-        with reading(path):
+        content = base.read_json(path)
+        with base.reading(path):
             for number, video in enumerate(content, start=1):
                 key = str(video["id"])
                 # The class is the template without its brackets; "label" is what was said of this video.
@@ -57,8 +47,8 @@ def _twentybn_json(folder: Path) -> Found:
 
 def _answers(folder: Path) -> dict[str, str]:
     """Return the classes of test videos by id, where they are published."""
-    for _, path in first_files(folder, {"*test-answers.csv": "test"}):
-        pairs = (line.partition(";") for line in text_lines(path))
+    for _, path in base.first_files(folder, {"*test-answers.csv": "test"}):
+        pairs = (line.partition(";") for line in base.text_lines(path))
         return {name.strip(): _without_brackets(label.strip()) for name, _, label in pairs}
     return {}
 
@@ -68,10 +58,10 @@ def _without_brackets(template: str) -> str:
 
 
 def _label_numbers(folder: Path) -> Iterator[ClassIndex]:
-    for _, path in first_files(folder, {"labels.json|*[-_]labels.json": ""}):
-        content = read_json(path)
-        with reading(path):
-            yield in_order(path, {_without_brackets(name): int(number) for name, number in content.items()})
+    for _, path in base.first_files(folder, {"labels.json|*[-_]labels.json": ""}):
+        content = base.read_json(path)
+        with base.reading(path):
+            yield base.in_order(path, {_without_brackets(name): int(number) for name, number in content.items()})
 
 
 CSV = Format(files=CSV_FILES, read=_twentybn_csv, classes=_label_lines)

@@ -1,0 +1,212 @@
+"""The one opening of whatever runs a model: configuration, worker processes, ranks, weights and fall-back, engine.
+
+It loads torch only when the worker processes are on their way.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dualformer_cli.config.load import ResolvedConfig, load_config
+from dualformer_cli.errors import DownloadError
+from dualformer_cli.system.workers import WorkerPool
+
+if TYPE_CHECKING:
+    from dualformer_cli.data.fetch.fetch import OnFileBytes
+    from dualformer_cli.engine.engine import Engine
+    from dualformer_cli.engine.parallel.distributed import Ranks
+
+_LOGGER = logging.getLogger(__name__)
+
+DEFAULT_PRESET = "k400-tiny"
+"""Model of a task that needs no preset."""
+BUILT_IN_PRESET = "camera-motion"
+"""Model in its place where its weights cannot be had."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest:
+    """Which model runs, and where. What is None is left to the configuration."""
+
+    preset: str | None = None
+    """A preset's name or YAML file; None for the one that the weights bring along, else the task's own."""
+    weights: str | None = None
+    """A file, "published" or "random"."""
+    overrides: tuple[str, ...] = ()
+    """Configuration keys, each "dotted.key=value"."""
+    device: str | None = None
+    """auto, cpu, cuda or cuda:INDEX."""
+    precision: str | None = None
+    """auto, fp32, bf16 or fp16."""
+    compile: bool | None = None
+    seed: int | None = None
+    views: tuple[int, int] | None = None
+    """Clips and crops of a video."""
+    offline: bool = False
+    """Never use the network."""
+
+    def settings(self) -> dict[str, object]:
+        """Return the configuration keys that are given, dotted, with their values."""
+        clips, crops = self.views or (None, None)
+        keys = {
+            "weights": self.weights,
+            "runtime.device": self.device,
+            "runtime.precision": self.precision,
+            "runtime.compile": self.compile,
+            "runtime.seed": self.seed,
+            "data.test.num_clips": clips,
+            "data.test.num_crops": crops,
+        }
+        return {key: value for key, value in keys.items() if value is not None}
+
+
+def resolve(
+    request: ModelRequest, settings: Mapping[str, object] | None = None, *, default: str | None = None
+) -> ResolvedConfig:
+    """Return the configuration that a request describes.
+
+    Args:
+        request: the model.
+        settings: more dotted keys; a value of None means that the key is not given.
+        default: preset to take where none is named and the weights do not bring one.
+
+    Raises:
+        ConfigError: an unknown preset or key, or a value that is not allowed.
+        WeightsError: weights that should bring their configuration and cannot be read.
+    """
+    return _resolve(request, settings or {}, default)[0]
+
+
+@contextmanager
+def open_session(
+    request: ModelRequest,
+    settings: Mapping[str, object] | None = None,
+    *,
+    default: str | None = None,
+    num_workers: int | None = None,
+    preload: str = "dualformer_cli.data.clips.views",
+) -> Iterator[Session]:
+    """Start worker processes, load torch while they start, and join the other ranks; leave all at the end.
+
+    Args:
+        request: the model.
+        settings: as those of `resolve`.
+        default: as that of `resolve`.
+        num_workers: processes that decode; the configuration's number when None.
+        preload: what they import before their first job.
+
+    Raises:
+        DualFormerError: what `resolve` and `init_ranks` raise.
+    """
+    resolved, checkpoint = _resolve(request, settings or {}, default)
+    runtime = resolved.config.runtime
+    workers = runtime.num_workers if num_workers is None else num_workers
+    with WorkerPool(workers, resolved.config.data.decode_timeout_seconds, preload=[preload]) as pool:
+        from dualformer_cli.engine.parallel.distributed import init_ranks
+
+        with init_ranks(runtime.device) as ranks:
+            session = Session(request, resolved, checkpoint, pool, ranks)
+            del checkpoint  # the engine frees it once the model has its values
+            yield session
+
+
+class Session:
+    """What a task works with: its configuration, a pool of decoding processes, this process among the ranks."""
+
+    def __init__(
+        self,
+        request: ModelRequest,
+        resolved: ResolvedConfig,
+        checkpoint: Mapping[str, Any] | None,
+        pool: WorkerPool,
+        ranks: Ranks,
+    ) -> None:
+        self.request, self.resolved, self.pool, self.ranks = request, resolved, pool, ranks
+        self.fallback: str | None = None
+        """Why the configuration is not that of the default preset."""
+        self._checkpoint = checkpoint
+
+    def fall_back(self, fetching: Fetching, note: Callable[[str], None] = _LOGGER.warning) -> None:
+        """Take the built-in model where the user chose none and the weights of the default one cannot be had.
+
+        Args:
+            fetching: shows how far a file is.
+            note: told in one line, on rank 0, that the built-in model is taken and why.
+
+        Raises:
+            DownloadError: if the weights cannot be had and the package has no built-in model.
+        """
+        if self.request.preset is not None or self.resolved.config.weights is not None:
+            return
+        from dualformer_cli.engine.parallel.distributed import broadcast_object
+
+        if self.ranks.is_main and (reason := self._reason_to_fall_back(fetching)) is not None:
+            note(
+                f"using the built-in model {BUILT_IN_PRESET}, which tells how the camera moves, because the Kinetics "
+                f"model is not here and could not be fetched: {reason}; or run dualformer download "
+                f"{self.resolved.preset}"
+            )
+            self.resolved, self.fallback = resolve(replace(self.request, preset=BUILT_IN_PRESET)), reason
+        self.resolved = broadcast_object(self.resolved)
+
+    def load_engine(self, fetching: Fetching, *, bf16_on_cpu: bool = False) -> Engine:
+        """Load the model with its weights, fetching them if they are not here.
+
+        Args:
+            fetching: shows how far a file is.
+            bf16_on_cpu: let precision auto be bf16 on a CPU too, where that is faster.
+
+        Raises:
+            DualFormerError: if weights, class names or the device do not fit.
+        """
+        from dualformer_cli.engine.engine import Engine
+
+        checkpoint, self._checkpoint = self._checkpoint, None
+        with fetching() as progress:
+            return Engine(
+                self.resolved,
+                offline=self.request.offline,
+                progress=partial(progress, self.resolved.preset),
+                device=self.ranks.device,
+                bf16_on_cpu=bf16_on_cpu,
+                checkpoint=checkpoint,
+            )
+
+    def _reason_to_fall_back(self, fetching: Fetching) -> str | None:
+        from dualformer_cli.data.fetch.weights import shipped_weights, weights_within_reach
+
+        preset = self.resolved.preset
+        try:
+            with fetching() as progress:
+                weights_within_reach(preset, offline=self.request.offline, progress=partial(progress, preset))
+        except DownloadError as error:
+            if shipped_weights(BUILT_IN_PRESET) is None:
+                raise
+            return str(error)
+        return None
+
+
+Fetching = Callable[[], AbstractContextManager["OnFileBytes"]]
+"""Opens a display of files that are fetched; what it gives is called with a name, bytes so far, and bytes in all."""
+
+
+def _resolve(
+    request: ModelRequest, settings: Mapping[str, object], default: str | None
+) -> tuple[ResolvedConfig, Mapping[str, Any] | None]:
+    """Return the configuration, and the content of the file of weights if that had to be read for it."""
+    given = {key: value for key, value in settings.items() if value is not None}
+    preset, text, checkpoint = request.preset, None, None
+    if preset is None and request.weights is not None and os.path.isfile(request.weights):
+        from dualformer_cli.model.weights import config_of, read_checkpoint
+
+        checkpoint = read_checkpoint(request.weights)
+        text = config_of(checkpoint)
+        preset = None if text is None else request.weights
+    flags = {**request.settings(), **given}
+    return load_config(preset or default, overrides=request.overrides, flags=flags, text=text), checkpoint

@@ -1,0 +1,112 @@
+"""The one opening of tasks: what a request becomes, and how often a checkpoint is read on the way to an engine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dualformer_cli import create_model
+from dualformer_cli.config.load import load_config, to_yaml
+from dualformer_cli.errors import ConfigError, WeightsError
+from dualformer_cli.tasks import session
+from dualformer_cli.tasks.session import ModelRequest, open_session, resolve
+
+
+def silent() -> Any:
+    return nullcontext(lambda name, done, length: None)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(mini_preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights that bring their configuration: five classes, data.min_frames=3."""
+    path = tmp_path_factory.mktemp("checkpoint") / "own.pt"
+    config = load_config(str(mini_preset), overrides=["data.min_frames=3"], environ={}).config
+    torch.manual_seed(0)
+    weights = create_model(str(mini_preset)).state_dict()
+    torch.save({"kind": "dualformer checkpoint", "model": weights, "config": to_yaml(config)}, path)
+    return path
+
+
+def test_every_part_of_a_request_names_a_key_of_the_configuration() -> None:
+    request = ModelRequest(weights="w", device="cpu", precision="fp32", compile=True, seed=1, views=(2, 3))
+    assert set(request.settings()) <= set(load_config(None, environ={}).origins)
+    assert len(request.settings()) == 7
+    assert ModelRequest(preset="tiny").settings() == {}
+
+
+def test_resolve_takes_dotted_keys_and_leaves_out_what_is_none() -> None:
+    request = ModelRequest(preset="tiny", overrides=("runtime.seed=1",), weights="w.pth")
+    resolved = resolve(request, {"runtime.device": None, "data.test.num_clips": 2})
+    assert (resolved.config.runtime.seed, resolved.config.weights, resolved.config.data.test.num_clips) == (
+        1,
+        "w.pth",
+        2,
+    )
+    assert resolved.origins["data.test.num_clips"] == "flag"
+    assert resolved.origins["runtime.seed"] == "--set"
+
+
+def test_a_wrong_flag_value_names_the_key_and_what_is_allowed() -> None:
+    with pytest.raises(ConfigError, match=r"^runtime.precision must be one of auto, fp32, bf16, fp16, got 'fp8'"):
+        resolve(ModelRequest(precision="fp8"))
+
+
+def test_weights_bring_their_configuration_where_no_preset_is_named(checkpoint: Path, mini_preset: Path) -> None:
+    brought = resolve(ModelRequest(weights=str(checkpoint)), default="k400-tiny")
+    assert (brought.preset, brought.config.data.min_frames) == (str(checkpoint), 3)
+    named = resolve(ModelRequest(preset=str(mini_preset), weights=str(checkpoint)), default="k400-tiny")
+    assert (named.preset, named.config.data.min_frames) == (str(mini_preset), 2)
+    assert resolve(ModelRequest(weights="published"), default="k400-tiny").preset == "k400-tiny"
+
+
+def test_weights_that_cannot_be_read_are_named_before_anything_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "WorkerPool", None)  # reaching it would be work
+    (tmp_path / "page.pt").write_text("<html></html>")
+    with (
+        pytest.raises(WeightsError, match=r"page\.pt"),
+        open_session(ModelRequest(weights=str(tmp_path / "page.pt"))),
+    ):
+        pass
+
+
+def test_a_checkpoint_is_read_once(
+    checkpoint: Path, mini_preset: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "WorkerPool", here_pool)
+    read: list[Any] = []
+    load = torch.load
+
+    def count(file: Any, *arguments: Any, **options: Any) -> Any:
+        read.append(file)
+        return load(file, *arguments, **options)
+
+    monkeypatch.setattr(torch, "load", count)
+    for preset in (None, str(mini_preset)):
+        request = ModelRequest(preset=preset, weights=str(checkpoint), device="cpu")
+        with open_session(request, default="k400-tiny") as opened:
+            engine = opened.load_engine(silent)
+        assert engine.weights == str(checkpoint)
+        assert len(read) == 1
+        read.clear()
+
+
+def test_torch_is_not_loaded_before_worker_processes_are_on_their_way() -> None:
+    program = (
+        "import sys\n"
+        "from dualformer_cli.tasks import session\n"
+        "class Pool:\n"
+        "    def __init__(self, *arguments, **options): pass\n"
+        "    def __enter__(self): raise SystemExit('torch' in sys.modules)\n"
+        "    def __exit__(self, *error): pass\n"
+        "session.WorkerPool = Pool\n"
+        "with session.open_session(session.ModelRequest(preset='tiny')): pass\n"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 0
