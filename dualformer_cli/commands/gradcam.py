@@ -205,7 +205,7 @@ def _look_and_write(
     from dualformer_cli.engine.explain.timeline import concatenate_views, merge_views
     from dualformer_cli.outputs.report import Progress, write_arrays
 
-    views, plan = read_video(engine, video, pool)
+    views = read_video(engine, video, pool)
     num_views, deleted = len(views.clips), None
     total = 2 * num_views + (count_scorings(num_views) if with_deletion else 0)
     with Progress("gradcam", total=total) as progress:
@@ -219,7 +219,7 @@ def _look_and_write(
                 seed=engine.config.runtime.seed,
                 on_scored=progress.advance,
             )
-    timeline = (concatenate_views if concatenate else merge_views)(found, views, plan)
+    timeline = (concatenate_views if concatenate else merge_views)(found, views, engine.config.data.test.short_side)
     if npz is not None:
         write_arrays(npz, **_arrays(engine, video, views, found, timeline, layer=layer, score=score))
     title = f"{found.label}, score {found.score:.3f}"

@@ -180,10 +180,6 @@ def prepare(
 
     dataset = None if os.path.isfile(name) else dataset_of(name)
     _refuse_options(context, dataset)
-    if take not in ("files", "frames"):
-        raise typer.BadParameter(f"{take!r} is neither files nor frames", param_hint="--take")
-    if take == "frames" and dataset is None:
-        raise typer.BadParameter("this is an option of datasets; your own folder is listed whole", param_hint="--take")
     if transcode and frames:
         raise typer.BadParameter("choose one of --transcode and --frames", param_hint="--transcode")
     if overrides and show is None:
@@ -204,7 +200,7 @@ def prepare(
         layout=_layout(layout),
         class_depth=class_depth,
         multi_label=multi_label,
-        take_frames=take == "frames",
+        take_frames=_takes_frames(take, dataset),
         formats=_formats(formats),
         show=show,
         preset=preset,
@@ -238,6 +234,15 @@ def _refuse_options(context: typer.Context, name: str | None) -> None:
         if option in FOLDER_OPTIONS and name is not None:
             problem = f"this is an option of your own folder; the annotations of {name} decide it"
             raise typer.BadParameter(problem, param_hint=parameter.opts[-1])
+
+
+def _takes_frames(take: str, dataset: str | None) -> bool:
+    """Read the value of --take."""
+    if take not in ("files", "frames"):
+        raise typer.BadParameter(f"{take!r} is neither files nor frames", param_hint="--take")
+    if take == "frames" and dataset is None:
+        raise typer.BadParameter("this is an option of datasets; your own folder is listed whole", param_hint="--take")
+    return take == "frames"
 
 
 def _layout(text: str) -> Layout:

@@ -29,7 +29,7 @@ from dualformer_cli.system.threads import usable_cores
 
 if TYPE_CHECKING:
     from dualformer_cli.config.schema import RunConfig
-    from dualformer_cli.engine.parallel.distributed import Ranks
+    from dualformer_cli.engine.parallel.ranks import Ranks
 
 Say = Callable[[str], None]
 """Shows a line."""
@@ -140,7 +140,7 @@ def prepare(
     with join_ranks() as ranks:
         team = preparation.Team()
         if ranks is not None and ranks.world_size > 1:
-            from dualformer_cli.engine.parallel.distributed import barrier, gather_objects
+            from dualformer_cli.engine.parallel.reductions import barrier, gather_objects
 
             team = preparation.Team(rank=ranks.rank, size=ranks.world_size, wait=barrier)
             machines = gather_objects(platform.node())
@@ -193,7 +193,7 @@ def join_ranks() -> Iterator[Ranks | None]:
     if not {"RANK", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"} & os.environ.keys():
         yield None
         return
-    from dualformer_cli.engine.parallel.distributed import init_ranks
+    from dualformer_cli.engine.parallel.ranks import init_ranks
 
     with init_ranks("cpu", timeout=timedelta(days=7)) as ranks:  # one may have much longer videos than the others
         yield ranks

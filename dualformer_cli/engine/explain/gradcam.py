@@ -21,9 +21,9 @@ from torch import Tensor
 
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.data.clips.transforms import normalize
-from dualformer_cli.data.clips.views import VideoViews, ViewPlan, read_views
+from dualformer_cli.data.clips.views import VideoViews, read_views
 from dualformer_cli.data.lists.matching import ClassLookup
-from dualformer_cli.engine.build import build_model, view_plan
+from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.errors import DualFormerError, VideoError, nearest
 from dualformer_cli.model.attention import LocalWindowAttention
@@ -97,7 +97,7 @@ def _blocks_of(stage: int, depth: int) -> str:
 def list_layers(config: RunConfig) -> list[dict[str, Any]]:
     """Every layer of a model: {"layer", "attention": "local" or "global", "grid": [t, h, w], "channels"}."""
     with torch.device("meta"):
-        model = build_model(config)
+        model = build_model(config.model, config.data, kernels=config.runtime.kernels)
     sizes, grid, layers = config.model, list(model.input_size), []
     for number, (patch, channels) in enumerate(zip(sizes.patch_sizes, sizes.embed_dims, strict=True)):
         grid = [tokens // pixels for tokens, pixels in zip(grid, patch, strict=True)]
@@ -155,17 +155,17 @@ class Explanation:
         return np.stack([stretch(self.resized(view)) for view in range(len(self.grid))])
 
 
-def read_video(engine: Engine, path: str, pool: WorkerPool) -> tuple[VideoViews, ViewPlan]:
+def read_video(engine: Engine, path: str, pool: WorkerPool) -> VideoViews:
     """Read the views of one video as `predict` does, in a process that can be killed.
 
     Raises:
         DualFormerError: if the video cannot be used; the message names it.
     """
-    plan = view_plan(engine.config.data, engine.config.data.test)
-    outcome = pool.call(partial(read_views, plan=plan), path)
+    data = engine.config.data
+    outcome = pool.call(partial(read_views, data=data, views=data.test), path)
     if outcome.error is not None:
         raise VideoError(path, outcome.reason) from outcome.error
-    return outcome.value, plan
+    return outcome.value
 
 
 def explain(
