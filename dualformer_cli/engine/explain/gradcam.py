@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,7 @@ from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.clips.views import VideoViews, ViewPlan, read_views
 from dualformer_cli.data.lists.matching import ClassLookup
+from dualformer_cli.documents.gradcam import LayerRow
 from dualformer_cli.engine.build import build_model, view_plan
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.errors import DualFormerError, VideoError, nearest
@@ -94,19 +95,21 @@ def _blocks_of(stage: int, depth: int) -> str:
     return ", ".join(f"{stage}/{block}" for block in range(depth))
 
 
-def list_layers(config: RunConfig) -> list[dict[str, Any]]:
-    """Every layer of a model: {"layer", "attention": "local" or "global", "grid": [t, h, w], "channels"}."""
+def list_layers(config: RunConfig) -> Iterator[LayerRow]:
+    """Yield every layer of a model."""
     with torch.device("meta"):
         model = build_model(config)
-    sizes, grid, layers = config.model, list(model.input_size), []
+    sizes, grid = config.model, model.input_size
     for number, (patch, channels) in enumerate(zip(sizes.patch_sizes, sizes.embed_dims, strict=True)):
-        grid = [tokens // pixels for tokens, pixels in zip(grid, patch, strict=True)]
+        grid = (grid[0] // patch[0], grid[1] // patch[1], grid[2] // patch[2])
         for index, block in enumerate(cast(Stage, model.stages[number]).blocks):
-            attention = "local" if isinstance(block.attention, LocalWindowAttention) else "global"
-            layers.append(
-                {"layer": str(Layer(number, index)), "attention": attention, "grid": grid, "channels": channels}
+            is_local = isinstance(block.attention, LocalWindowAttention)
+            yield LayerRow(
+                layer=str(Layer(number, index)),
+                attention="local" if is_local else "global",
+                grid=grid,
+                channels=channels,
             )
-    return layers
 
 
 def find_class(name: str, class_names: Sequence[str]) -> int:
