@@ -18,6 +18,7 @@ import typer
 
 from dualformer_cli.commands.download import download
 from dualformer_cli.commands.eval import evaluate
+from dualformer_cli.commands.export import export
 from dualformer_cli.commands.flops import flops
 from dualformer_cli.commands.gradcam import gradcam
 from dualformer_cli.commands.options import VerboseOption
@@ -253,6 +254,7 @@ register("gradcam", gradcam)
 register("flops", flops)
 register("download", download)
 register("prepare", prepare)
+register("export", export)
 
 tokenlabel = register_group("tokenlabel", "See what a model says about each token, and store it to teach with.")
 register("show", show, group=tokenlabel, page="tokenlabel")

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterable
 from difflib import get_close_matches
 from os import PathLike, fspath
 
 _LOGGER = logging.getLogger(__name__)
+
+
+class Stopped(Exception):  # noqa: N818
+    """A signal ended a run, whose state is saved; no error."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(signal.Signals(signum).name)
+        self.signum = signum
 
 
 class DualFormerError(Exception):

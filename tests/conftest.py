@@ -83,9 +83,9 @@ def mini_preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mini_weights(mini_preset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights for it in the published layout, whose scores depend much on what is seen."""
     import torch
+    from published_layout import to_published
 
     from dualformer_cli import create_model
-    from dualformer_cli.model.weights import to_published
 
     torch.manual_seed(5)
     model = create_model(str(mini_preset))

@@ -127,7 +127,7 @@ def test_a_door_that_does_not_exist_is_found(module: str, source: str, door: str
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("data.clips.loader", "import torch\nfrom dualformer_cli.data.clips import sampling\nfrom . import augment"),
+        ("data.clips.loader", "import torch\nfrom dualformer_cli.data.clips import sampling\nfrom . import views"),
         (
             "outputs.video",
             "from dualformer_cli.errors import VideoError\nfrom dualformer_cli.system.files import atomic_path",

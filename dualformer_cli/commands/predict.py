@@ -285,7 +285,7 @@ class _Results:
 
     def _take_all(self, mine: Sequence[Prediction]) -> None:
         """Bring the results of all ranks into the order of the inputs, on rank 0."""
-        from dualformer_cli.engine.parallel.distributed import gather_objects
+        from dualformer_cli.engine.parallel.reductions import gather_objects
 
         of_ranks = gather_objects(mine)
         if self.ranks.is_main:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dualformer_cli.data.lists.folders import VideoFolder
     from dualformer_cli.data.lists.older_formats import ListFormat
     from dualformer_cli.data.prepare.preparation import Plan
-    from dualformer_cli.engine.parallel.distributed import Ranks
+    from dualformer_cli.engine.parallel.ranks import Ranks
 
 CAMERA_MOTION = "camera-motion"
 RENDER_OPTIONS = frozenset({"count", "pictures", "num_frames", "difficulty"})
@@ -331,7 +331,7 @@ def _ranks() -> Iterator[Ranks | None]:
     if not {"RANK", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"} & os.environ.keys():
         yield None
         return
-    from dualformer_cli.engine.parallel.distributed import init_ranks
+    from dualformer_cli.engine.parallel.ranks import init_ranks
 
     with init_ranks("cpu", timeout=timedelta(days=7)) as ranks:  # one may have much longer videos than the others
         yield ranks
@@ -355,7 +355,7 @@ def _prepare(plan: Plan, *, num_workers: int | None) -> dict[str, Any] | None:
     with _ranks() as ranks:
         team = Team()
         if ranks is not None and ranks.world_size > 1:
-            from dualformer_cli.engine.parallel.distributed import barrier, gather_objects
+            from dualformer_cli.engine.parallel.reductions import barrier, gather_objects
 
             team = Team(rank=ranks.rank, size=ranks.world_size, wait=barrier)
             machines = gather_objects(platform.node())

@@ -142,7 +142,7 @@ def write(
         raise typer.BadParameter("name the model that labels: a file of weights or a preset", param_hint="--teacher")
     if relaunched(gpus, cpu_processes):
         return
-    with open_session(model, settings, preload="dualformer_cli.data.tokens.store") as session:
+    with open_session(model, settings, preload="dualformer_cli.data.tokens.tiles") as session:
         from dualformer_cli.tasks.write_token_labels import LabelWriter
 
         pool, ranks = session.pool, session.ranks

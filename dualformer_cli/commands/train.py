@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,12 +25,10 @@ from dualformer_cli.commands.options import (
     relaunched,
     show_config,
 )
-from dualformer_cli.errors import DualFormerError
+from dualformer_cli.errors import Stopped
 
 if TYPE_CHECKING:
-    from dualformer_cli.engine.parallel.distributed import Ranks
-    from dualformer_cli.engine.training.trainer import Trainer
-    from dualformer_cli.outputs.tensorboard import TensorBoardLog
+    from dualformer_cli.documents.train import Preflight, StepRow, TrainEvent, TrainResult
 
 
 def train(
@@ -80,145 +78,116 @@ def train(
     """
     if data is not None and len(data) > 2:
         raise typer.BadParameter("give one training list, and at most one for validation", param_hint="--data")
-    lists = dict(zip(("data.train_list", "data.validation_list"), data or (), strict=False))
-    starts: dict[str, Any] = {"train.init_from": init_from, "train.pretrained_2d": pretrained_2d}
     if init_from is not None and pretrained_2d is not None:
         raise typer.BadParameter("choose one of --init-from and --pretrained-2d", param_hint="--init-from")
-    cleared = [f"{key}=null" for key in starts if (init_from or pretrained_2d) and starts[key] is None]
-    tokens: dict[str, Any] = {"train.teacher": teacher, "train.token_labels": token_labels}
     if teacher is not None and token_labels is not None:
         raise typer.BadParameter("choose one of --teacher and --token-labels", param_hint="--teacher")
-    if teacher or token_labels:
-        cleared += [f"{key}=null" for key in tokens if tokens[key] is None]
-        tokens["model.token_head"] = True
-    from dualformer_cli.tasks.session import ModelRequest, resolve
+    from dualformer_cli.tasks import train as task
+    from dualformer_cli.tasks.session import ModelRequest
 
-    model = ModelRequest(
-        preset=preset,
-        overrides=(*(overrides or ()), *cleared),
-        device="cpu" if cpu_processes else device,
-        precision=precision,
-        compile=compile_,
-        seed=seed,
+    training_list, validation_list = [*(data or ()), None, None][:2]
+    request = task.TrainRequest(
+        model=ModelRequest(
+            preset=preset,
+            overrides=tuple(overrides or ()),
+            device="cpu" if cpu_processes else device,
+            precision=precision,
+            compile=compile_,
+            seed=seed,
+            offline=offline,
+        ),
+        training_list=training_list,
+        validation_list=validation_list,
+        output=output,
+        resume=resume,
+        init_from=init_from,
+        pretrained_2d=pretrained_2d,
+        teacher=teacher,
+        token_labels=token_labels,
+        tensorboard=tensorboard,
     )
-    resolved = resolve(model, {**lists, **starts, **tokens})
     if print_config:
-        show_config(resolved)
+        show_config(request.resolve())
         return
     if preset is None:
         raise typer.BadParameter("name the recipe, for example k400-small", param_hint="--preset")
-    if (output / "checkpoints").exists() and not (resume or dry_run):
-        raise DualFormerError(f"{str(output)!r} holds a run already; go on with --resume, or name another --output")
-    if tensorboard:
-        from dualformer_cli.outputs.tensorboard import check_tensorboard
-
-        check_tensorboard()
+    if gpus or cpu_processes:  # what is wrong is said before there are many processes
+        task.check_request(request, dry_run=dry_run)
     if relaunched(gpus, cpu_processes):
         return
-    from dualformer_cli.engine.parallel.distributed import init_ranks  # here, so that --help does not load torch
-    from dualformer_cli.engine.training.trainer import Stopped, Trainer
-
-    with init_ranks(resolved.config.runtime.device) as ranks:
-        show = _Show(ranks, output, tensorboard=tensorboard)
-        trainer = Trainer(resolved, ranks, output=output, resume=resume, offline=offline, on_event=show.event)
-        if dry_run:
-            show.preflight(trainer, as_json=as_json)
-            return
-        try:
-            result = trainer.run()
-        except Stopped as stop:
-            show.line(f"stopped by {stop}; the state is saved, go on with --resume")
-            code = 130 if stop.signum == signal.SIGINT else 75
-            raise typer.Exit(ranks.exit_code(code)) from None
-        show.result(result, as_json=as_json)
+    if dry_run:
+        _print_preflight(task.preflight(request), as_json=as_json)
+        return
+    show = _Show()
+    try:
+        result = task.train(request, on_event=show.event)
+    except Stopped as stop:
+        show.line(f"stopped by {stop}; the state is saved, go on with --resume")
+        raise typer.Exit(130 if stop.signum == signal.SIGINT else 75) from None
+    _print_result(result, as_json=as_json)
 
 
 class _Show:
-    """Tells what happens, on rank 0: progress on stderr, the result on stdout, curves into the run folder."""
+    """Tells on stderr what happens in a run."""
 
-    def __init__(self, ranks: Ranks, output: Path, *, tensorboard: bool) -> None:
-        self.is_main, self.output, self.tensorboard = ranks.is_main, output, tensorboard
+    def __init__(self) -> None:
         self.num_steps = 0
-        self.board: TensorBoardLog | None = None
 
     def line(self, text: str) -> None:
         from dualformer_cli.outputs.report import log
 
-        if self.is_main:
-            log(text)
+        log(text)
 
-    def event(self, event: dict[str, Any]) -> None:
-        """Print one event of the trainer."""
+    def event(self, event: TrainEvent) -> None:
+        """Print one event, if it is worth a line."""
+        from dualformer_cli.documents import train as events
         from dualformer_cli.outputs.runs import metric_line
 
-        kind = event["event"]
-        if self.board is not None:
-            self.board.add(event)
-        if kind == "start":
-            self.num_steps = event["steps"]
-            self._open_board()
-        elif kind == "note":
-            self.line(event["text"])
-        elif kind == "step":
+        if isinstance(event, events.Started):
+            self.num_steps = event.steps
+        elif isinstance(event, events.Note):
+            self.line(event.text)
+        elif isinstance(event, events.StepRow):
             self.line(self._step(event))
-        elif kind == "validation":
-            self.line(f"validation after epoch {event['epoch']}: {metric_line(event)}")
-            self._draw()
-        elif kind == "saved" and event["best"]:
+        elif isinstance(event, events.ValidationRow):
+            self.line(f"validation after epoch {event.epoch}: {metric_line(event.summary)}")
+        elif event.best:
             self.line("this is the best so far")
 
-    def preflight(self, trainer: Trainer, *, as_json: bool) -> None:
-        """Print what a dry run measured."""
-        from dualformer_cli.outputs.report import print_json
-        from dualformer_cli.outputs.runs import print_preflight
-
-        document = trainer.preflight()
-        if self.is_main:
-            (print_json if as_json else print_preflight)(document)
-
-    def result(self, result: dict[str, Any], *, as_json: bool) -> None:
-        """Print the end of a run."""
-        from dualformer_cli.outputs.report import print_json
-        from dualformer_cli.outputs.runs import metric_line
-
-        if not self.is_main:
-            return
-        if self.board is not None:
-            self.board.close()
-        self._draw()
-        if as_json:
-            print_json(result)
-            return
-        validation = result["validation"]
-        found = f", {metric_line(validation)}" if validation else ""
-        sys.stdout.write(f"{result['epochs']} epochs, {result['steps']} steps{found}; run folder {result['output']}\n")
-
-    def _step(self, event: dict[str, Any]) -> str:
+    def _step(self, row: StepRow) -> str:
         from dualformer_cli.outputs.report import clock
 
-        loss = "no video could be read" if event["loss"] is None else f"loss {event['loss']:.4f}"
+        loss = "no video could be read" if row.losses["loss"] is None else f"loss {row.losses['loss']:.4f}"
         return (
-            f"epoch {event['epoch'] + 1}, step {event['step']}/{self.num_steps}: {loss}, "
-            f"lr {event['lr']:.3g}, {event['clips_per_second']:.1f} clips/s, "
-            f"{event['data_share']:.0%} waiting for data, {event['memory_mib']:.0f} MiB, "
-            f"{clock(event['seconds_left'])} left"
+            f"epoch {row.epoch + 1}, step {row.step}/{self.num_steps}: {loss}, "
+            f"lr {row.lr:.3g}, {row.clips_per_second:.1f} clips/s, "
+            f"{row.data_share:.0%} waiting for data, {row.memory_mib:.0f} MiB, "
+            f"{clock(row.seconds_left)} left"
         )
 
-    def _open_board(self) -> None:
-        if self.tensorboard:
-            from dualformer_cli.outputs.tensorboard import TensorBoardLog
 
-            self.board = TensorBoardLog(self.output / "tensorboard", self._rows())
+def _print_preflight(document: Preflight | None, *, as_json: bool) -> None:
+    from dualformer_cli.documents.base import to_json
+    from dualformer_cli.outputs.report import print_json
+    from dualformer_cli.outputs.runs import print_preflight
 
-    def _draw(self) -> None:
-        from dualformer_cli.outputs.curves import write_curves
+    if document is None:
+        return
+    if as_json:
+        print_json(to_json(document))
+    else:
+        print_preflight(document)
 
-        if rows := self._rows():
-            write_curves(rows, self.output / "curves.png")
 
-    def _rows(self) -> list[dict[str, Any]]:
-        """What log.jsonl has so far."""
-        import json
+def _print_result(result: TrainResult | None, *, as_json: bool) -> None:
+    from dualformer_cli.documents.base import to_json
+    from dualformer_cli.outputs.report import print_json
+    from dualformer_cli.outputs.runs import metric_line
 
-        log = self.output / "log.jsonl"
-        return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    if result is None:
+        return
+    if as_json:
+        print_json(to_json(result))
+        return
+    found = "" if result.validation is None else f", {metric_line(result.validation.summary)}"
+    sys.stdout.write(f"{result.epochs} epochs, {result.steps} steps{found}; run folder {result.output}\n")

@@ -16,6 +16,11 @@ from dualformer_cli.errors import ConfigError
 _FRAME_NAME = re.compile(r"[^{}%]*(\{:?[0-9]*d?\}|%[0-9]*d)[^{}%]*\.(jpe?g|png|bmp|webp|tiff?|ppm)", re.IGNORECASE)
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
 
+Kernels = Literal["auto", "triton", "torch"]
+
+RENDERED = "render:camera-motion"
+"""Name of the training list whose clips are rendered while a network trains on them."""
+
 Size3 = tuple[int, int, int]
 """Tokens or pixels along (time, height, width)."""
 Decoder = Literal["auto", "pyav", "decord", "torchcodec"]
@@ -139,7 +144,7 @@ class ViewsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainViewsConfig:
+class TrainClipsConfig:
     """How training cuts its random clips."""
 
     short_side: int = 256
@@ -215,7 +220,7 @@ class DataConfig:
     """Group of labels to take, where those of a JSON list come in groups, as HVU's do: action, scene, ..."""
     multi_label: bool = False
     """Whether a video has several labels: sigmoid scores, binary cross-entropy and mAP."""
-    train: TrainViewsConfig = field(default_factory=TrainViewsConfig)
+    train: TrainClipsConfig = field(default_factory=TrainClipsConfig)
     """Random clips of training."""
     test: ViewsConfig = field(default_factory=ViewsConfig)
     """Views of eval and predict."""
@@ -397,7 +402,7 @@ class RuntimeConfig:
     AVX-512 BF16 or AMX), else fp32."""
     compile: bool = False
     """Compile the model with torch.compile: slower to start, faster for many videos."""
-    kernels: Literal["auto", "triton", "torch"] = "auto"
+    kernels: Kernels = "auto"
     """What computes window attention, position and pyramid: Triton kernels on NVIDIA cards that have them (auto, and
     triton, which also says why where it cannot), or PyTorch everywhere (torch)."""
     seed: int = 0

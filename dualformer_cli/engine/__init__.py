@@ -1,1 +1,1 @@
-"""The workshop: runs the model over the data."""
+"""The model over batches, on one process or many: training, scoring, explaining. Opened by `tasks`."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dualformer_cli.config.schema import DataConfig, RunConfig, RuntimeConfig
 from dualformer_cli.documents.flops import Flops, Latency, ModuleCost
 from dualformer_cli.engine.build import build_model
-from dualformer_cli.engine.parallel.distributed import dtype_of, pick_device, pick_precision
+from dualformer_cli.engine.parallel.devices import dtype_of, pick_device, pick_precision
 
 with warnings.catch_warnings():  # fvcore still uses torch.jit; that it is deprecated is no news for our users
     warnings.simplefilter("ignore", FutureWarning)
@@ -109,7 +109,7 @@ def describe(config: RunConfig, *, name: str, with_modules: bool = False, with_l
     """
     if with_latency:
         pick_device(config.runtime.device)  # fail before the slow part
-    model = build_model(config)
+    model = build_model(config.model, config.data, kernels=config.runtime.kernels)
     cost = count(model, (3, config.data.clip.num_frames, config.data.crop_size, config.data.crop_size))
     views = _num_views(config.data)
     return Flops(

@@ -13,15 +13,18 @@ import numpy as np
 import torch
 
 from dualformer_cli.config.load import ResolvedConfig
-from dualformer_cli.config.schema import RunConfig
+from dualformer_cli.config.schema import DataConfig, RunConfig
 from dualformer_cli.data.clips.transforms import FrameTransform
-from dualformer_cli.data.clips.views import VideoViews, ViewPlan, read_views
+from dualformer_cli.data.clips.views import VideoViews, read_views
 from dualformer_cli.data.fetch.weights import published_weights
 from dualformer_cli.data.lists.manifest import load_class_names
-from dualformer_cli.engine.build import build_model, first_activation, view_plan
-from dualformer_cli.engine.parallel.distributed import Ranks, dtype_of, pick_device, pick_precision
+from dualformer_cli.data.lists.model_labels import open_list
+from dualformer_cli.data.lists.samples import LabelledList
+from dualformer_cli.engine.build import build_model, first_activation
+from dualformer_cli.engine.parallel.devices import dtype_of, pick_device, pick_precision
+from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.dump import Dump
-from dualformer_cli.engine.scoring.evaluate import LabelledList, evaluate, open_list
+from dualformer_cli.engine.scoring.evaluate import evaluate
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.video_scores import LiveScores, Prediction, VideoScores, failure, top
@@ -33,7 +36,6 @@ from dualformer_cli.system.versions import versions
 from dualformer_cli.system.workers import Outcome, WorkerPool
 from dualformer_cli.video.live import LiveSource
 from dualformer_cli.video.live_inputs import mask_credentials
-from dualformer_cli.video.reader import FileIndex
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -76,7 +78,7 @@ class Engine:
         self.precision = pick_precision(
             self.config.runtime.precision,
             self.device,
-            bf16_on_cpu=bf16_on_cpu and first_activation(self.config) >= BF16_ON_CPU_FROM,
+            bf16_on_cpu=bf16_on_cpu and first_activation(self.config.model, self.config.data) >= BF16_ON_CPU_FROM,
         )
         torch.manual_seed(self.config.runtime.seed)
         self.class_names = self._class_names()
@@ -123,14 +125,13 @@ class Engine:
         Yields:
             One prediction per path, in order; a file that cannot be used has status "error".
         """
-        plan = view_plan(self.config.data, self.config.data.test, every_seconds=every_seconds)
-        read = partial(read_views, plan=plan)
+        data = self.config.data
         if every_seconds is None:
-            for outcome in pool.imap(read, paths):
+            for outcome in pool.imap(partial(read_views, data=data, views=data.test), paths):
                 yield self._finish(outcome.item, [outcome], top_k)
         else:
             for path in paths:
-                yield self._finish(path, _read_timeline(path, plan, pool), top_k)
+                yield self._finish(path, _read_timeline(path, data, every_seconds, pool), top_k)
 
     def open_list(self) -> LabelledList:
         """The list that the configuration names, with labels in the model's numbering."""
@@ -145,10 +146,9 @@ class Engine:
         self, listed: LabelledList, pool: WorkerPool, ranks: Ranks, *, on_video: Callable[[VideoRecord], None]
     ) -> Dump:
         """Score a list on all ranks; the same result on each."""
-        views = self.config.data.test
-        plan = view_plan(self.config.data, views)
+        data, views = self.config.data, self.config.data.test
         return Dump(
-            records=evaluate(self.scorer, listed, plan, pool, ranks, on_video=on_video),
+            records=evaluate(self.scorer, listed, data, views, pool, ranks, on_video=on_video),
             class_names=self.class_names,
             multi_label=listed.multi_label,
             num_clips=1 if self._is_segments else views.num_clips,
@@ -235,6 +235,9 @@ class Engine:
             )
         return names
 
+    def _build(self) -> DualFormer:
+        return build_model(self.config.model, self.config.data, kernels=self.config.runtime.kernels)
+
     def _load_model(
         self,
         offline: bool,
@@ -245,11 +248,11 @@ class Engine:
         name = self.config.weights or "published"
         if name == "random":
             _LOGGER.warning("weights are random: labels and scores mean nothing")
-            return build_model(self.config), "random", None
+            return self._build(), "random", None
         is_published = name == "published"
         path = published_weights(self.preset, offline=offline, progress=progress) if is_published else Path(name)
         with torch.device("meta"):  # no time for initial values that the weights replace
-            model = build_model(self.config)
+            model = self._build()
         checkpoint = read_checkpoint(path) if checkpoint is None else checkpoint
         report = load_weights(model.to_empty(device="cpu"), checkpoint, name=str(path))
         names = class_names_of(checkpoint)
@@ -263,9 +266,12 @@ class Engine:
         return model, "published" if is_published else str(path), sha256_of(path)
 
 
-def _read_timeline(path: str, plan: ViewPlan, pool: WorkerPool) -> Iterator[Outcome[slice, VideoViews]]:
+def _read_timeline(
+    path: str, data: DataConfig, every_seconds: float, pool: WorkerPool
+) -> Iterator[Outcome[slice, VideoViews]]:
     """Read a video's timeline a few segments at a time, the next ones while the caller scores."""
-    first = pool.call(partial(_read_segments, path, plan, None), slice(0, SEGMENTS_PER_READ))
+    read = partial(read_views, path, data, data.test, every_seconds=every_seconds)
+    first = pool.call(read, slice(0, SEGMENTS_PER_READ))
     yield first
     if first.error is not None:
         return
@@ -273,8 +279,4 @@ def _read_timeline(path: str, plan: ViewPlan, pool: WorkerPool) -> Iterator[Outc
     slices = [
         slice(start, start + SEGMENTS_PER_READ) for start in range(SEGMENTS_PER_READ, num_segments, SEGMENTS_PER_READ)
     ]
-    yield from pool.imap(partial(_read_segments, path, plan, first.value.index), slices)
-
-
-def _read_segments(path: str, plan: ViewPlan, index: FileIndex | None, segments: slice) -> VideoViews:
-    return read_views(path, plan, segments, index=index)
+    yield from pool.imap(partial(read, index=first.value.index), slices)

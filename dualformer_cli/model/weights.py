@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dualformer_cli.errors import WeightsError
 from dualformer_cli.model.dualformer import DualFormer
@@ -184,11 +184,6 @@ def config_of(checkpoint: Mapping[str, Any]) -> str | None:
     return config if is_ours and isinstance(config, str) and config else None
 
 
-def to_published(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a model's tensors to the published layout."""
-    return {published_key(key): value for key, value in state_dict.items()}
-
-
 def inflate_2d(model: DualFormer, image_weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Turn weights of the image (2-D) network into tensors of a video model.
 
@@ -322,8 +317,3 @@ def _describe(tensors: Mapping[str, Tensor]) -> str:
         if known == (dims, depths):
             return f"size {size}"
     return f"embed_dims {dims}, depths {depths}"
-
-
-def count_parameters(module: nn.Module) -> int:
-    """Trainable numbers in a module."""
-    return sum(parameter.numel() for parameter in module.parameters())

@@ -478,7 +478,7 @@ def _print_timeline(screen: _Screen, segments: Sequence[Mapping[str, Any]]) -> N
 
 
 def _video_facts(result: Mapping[str, Any]) -> str:
-    facts = [counted(result["num_frames"], "frame")]
+    facts = [] if result["num_frames"] is None else [counted(result["num_frames"], "frame")]  # live ones have none
     if result["fps"] is not None:
         facts.append(f"{result['fps']:.4g} fps")
     if (seconds := result["duration_seconds"]) is not None:

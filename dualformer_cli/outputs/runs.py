@@ -10,7 +10,8 @@ from typing import Any, TextIO
 
 from dualformer_cli.config.metric_table import METRICS
 from dualformer_cli.documents.base import to_json
-from dualformer_cli.documents.evaluate import Comparison, Evaluation, MetricValue
+from dualformer_cli.documents.evaluate import Comparison, Evaluation, MetricValue, Summary
+from dualformer_cli.documents.train import Preflight
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.words import printable, size_in_words
 
@@ -22,17 +23,17 @@ def write_json_lines(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[
             file.write(json.dumps(row) + "\n")  # ASCII, so that any path survives
 
 
-def metric_line(validation: Mapping[str, Any]) -> str:
-    """Return the main metrics of a validation, as log.jsonl has them, in one line."""
+def metric_line(summary: Summary) -> str:
+    """Return the main metrics of a scored list in one line."""
     parts = [
-        f"{name} {_number(name, validation[name])}"
+        f"{name} {_number(name, summary.metrics[name])}"
         for name, row in METRICS.items()
-        if name in validation and (row.is_headline or row.chooses_best) and row.all_listed_of is None
+        if name in summary.metrics and (row.is_headline or row.chooses_best) and row.all_listed_of is None
     ]
-    videos = validation["videos"]
-    if videos["scored"] < videos["listed"]:
-        parts.append(f"{videos['listed'] - videos['scored']} of {videos['listed']} videos not scored")
-    return ", ".join(parts) or f"{videos['scored']} videos scored, without labels"
+    videos = summary.videos
+    if videos.scored < videos.listed:
+        parts.append(f"{videos.listed - videos.scored} of {videos.listed} videos not scored")
+    return ", ".join(parts) or f"{videos.scored} videos scored, without labels"
 
 
 def print_evaluation(document: Evaluation, *, stream: TextIO | None = None) -> None:
@@ -63,21 +64,21 @@ def _number(name: str, value: MetricValue) -> str:
     return f"{value:.2f}" if METRICS[name].is_percent else f"{value:.4f}"
 
 
-def print_preflight(document: Mapping[str, Any], *, stream: TextIO | None = None) -> None:
+def print_preflight(document: Preflight, *, stream: TextIO | None = None) -> None:
     """Print what `train --dry-run` measured."""
-    needed, free = (size_in_words(document[key] * 2**30) for key in ("disk_needed_gib", "disk_free_gib"))
-    rows = [("start", note) for note in document["notes"]]
+    needed, free = (size_in_words(gib * 2**30) for gib in (document.disk_needed_gib, document.disk_free_gib))
+    rows = [("start", note) for note in document.notes]
     rows += [
-        ("classes", str(document["classes"])),
-        ("lr", f"{document['lr']:g}"),
-        ("steps", f"{document['steps']:,}"),
-        ("peak memory", f"{document['peak_memory_mib']:,.0f} MiB"),
-        ("reading", f"{document['read_clips_per_second']:.1f} clips/s"),
-        ("model", f"{document['model_clips_per_second']:.1f} clips/s; limited by {document['limited_by']}"),
-        ("time", f"{document['hours']:.1f} hours without validation"),
+        ("classes", str(document.classes)),
+        ("lr", f"{document.lr:g}"),
+        ("steps", f"{document.steps:,}"),
+        ("peak memory", f"{document.peak_memory_mib:,.0f} MiB"),
+        ("reading", f"{document.read_clips_per_second:.1f} clips/s"),
+        ("model", f"{document.model_clips_per_second:.1f} clips/s; limited by {document.limited_by}"),
+        ("time", f"{document.hours:.1f} hours without validation"),
         ("disk", f"{needed} needed, {free} free"),
     ]
-    rows += [("warning", warning) for warning in document["warnings"]]
+    rows += [("warning", warning) for warning in document.warnings]
     print_rows(rows, stream)
 
 

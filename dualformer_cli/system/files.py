@@ -77,6 +77,19 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[str], *, overwrite: 
         _check_output(path, identities, overwrite=overwrite)
 
 
+def check_output_folder(path: Path) -> None:
+    """Refuse, before any work is done, a folder that could not be made, or not be written in.
+
+    Raises:
+        DualFormerError: naming what is in the way.
+    """
+    existing = next(place for place in (path.absolute(), *path.absolute().parents) if os.path.lexists(place))
+    if not existing.is_dir():
+        raise DualFormerError(f"cannot write into {str(path)!r}: {str(existing)!r} is not a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise DualFormerError(f"cannot write into {str(path)!r}: no permission to write in {str(existing)!r}")
+
+
 def _check_output(path: Path, inputs: set[tuple[int, int]], *, overwrite: bool) -> None:
     """The check of one file; `inputs` are devices and inodes."""
     problem = f"cannot write {str(path)!r}"

@@ -1,13 +1,9 @@
-"""A checkpoint becomes a small file of weights to give away, whose scores mean what they say.
-
-dualformer eval --weights runs/train/checkpoints/best.pt --data val.csv --dump val.jsonl
-python -m dualformer_cli.tasks.export runs/train/checkpoints/best.pt val.jsonl weights.safetensors
-"""
+"""A checkpoint becomes a small file of weights to give away, whose scores mean what they say."""
 
 from __future__ import annotations
 
-import argparse
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +11,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from dualformer_cli.documents.export import Export
 from dualformer_cli.engine.scoring.dump import read_dump
 from dualformer_cli.engine.scoring.metrics import calibration
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.model.weights import TRAINING_HEADS, read_checkpoint, state_dict_of
-from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.files import atomic_path, check_outputs
 
 _TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(5.0), 401))
 
@@ -77,24 +74,40 @@ def export_weights(checkpoint: str | os.PathLike[str], output: str | os.PathLike
     return target.stat().st_size
 
 
-def _main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
-    parser.add_argument("checkpoint", help="of a training run")
-    parser.add_argument("dump", help="what `dualformer eval --views 1x1 --dump` made of it and the validation list")
-    parser.add_argument("output", help=".safetensors file")
-    options = parser.parse_args()
-    records = [r for r in read_dump(options.dump).records if r.scores is not None and len(r.labels) == 1]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportRequest:
+    """Which weights are packed, and where to."""
+
+    checkpoint: Path
+    """Of a training run."""
+    dump: Path
+    """What `dualformer eval --views 1x1 --dump` made of it and the validation list."""
+    output: Path
+    """A .safetensors file."""
+    overwrite: bool = False
+    """Whether the output may be replaced."""
+
+
+def export(request: ExportRequest) -> Export:
+    """Write a checkpoint's weights, the classifier divided by the temperature that fits the dump's scores best.
+
+    Raises:
+        DualFormerError: if a file cannot be read or written, or the dump has no scored video with one label.
+    """
+    check_outputs([request.output], [str(request.checkpoint), str(request.dump)], overwrite=request.overwrite)
+    records = [r for r in read_dump(request.dump).records if r.scores is not None and len(r.labels) == 1]
     if not records:
-        raise SystemExit(f"{options.dump!r} has no scored video with a label")
+        raise DualFormerError(f"dump {str(request.dump)!r} has no scored video with one label; score a labelled list")
     scores, labels = np.stack([r.mean() for r in records]), np.array([r.labels[0] for r in records])
     temperature = fit_temperature(scores, labels)
-    errors = [calibration(s, labels).expected_calibration_error for s in (scores, tempered(scores, temperature))]
-    num_bytes = export_weights(options.checkpoint, options.output, temperature=temperature)
-    print(
-        f"temperature {temperature:.3f} from {len(records)} videos, expected calibration error "
-        f"{errors[0]:.4f} before, {errors[1]:.4f} after; {options.output}: {num_bytes:,} bytes"
+    before, after = (
+        calibration(each, labels).expected_calibration_error for each in (scores, tempered(scores, temperature))
     )
-
-
-if __name__ == "__main__":
-    _main()
+    return Export(
+        output=str(request.output),
+        num_bytes=export_weights(request.checkpoint, request.output, temperature=temperature),
+        temperature=temperature,
+        videos=len(records),
+        calibration_error_before=before,
+        calibration_error_after=after,
+    )

@@ -130,9 +130,9 @@ def _explain_and_write(
     from dualformer_cli.engine.explain.timeline import concatenate_views, merge_views
     from dualformer_cli.outputs.report import write_arrays
 
-    views, plan = read_video(engine, request.video, session.pool)
+    views, short_side = read_video(engine, request.video, session.pool), engine.config.data.test.short_side
     found, deleted = _explain(request, engine, views, layer, class_index, watching)
-    timeline = (concatenate_views if request.concatenate else merge_views)(found, views, plan)
+    timeline = (concatenate_views if request.concatenate else merge_views)(found, views, short_side)
     document = _document(request, engine, views, found, timeline, deleted, layer, session.fallback)
     failures: list[Exception] = []
     try:

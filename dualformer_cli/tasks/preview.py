@@ -9,12 +9,12 @@ import numpy.typing as npt
 import torch
 
 from dualformer_cli.config.schema import RunConfig
-from dualformer_cli.data.clips.augment import mix_batch, one_hot, random_erasing, swap_flipped_labels
+from dualformer_cli.data.clips.augment_batch import augment_batch, one_hot, swap_flipped_labels
 from dualformer_cli.data.clips.loader import BatchPlan, epoch_order, training_steps
+from dualformer_cli.data.clips.training_clips import VideoClips
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.datasets.catalogue import flip_labels
-from dualformer_cli.engine.build import train_plan
-from dualformer_cli.engine.scoring.evaluate import open_list
+from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.errors import ConfigError, DualFormerError
 from dualformer_cli.system.workers import WorkerPool
 
@@ -54,12 +54,10 @@ def preview_clips(config: RunConfig, *, num_videos: int) -> list[SeenClip]:
         repeats=train.repeats,
     )
     with WorkerPool(
-        config.runtime.num_workers, data.decode_timeout_seconds, preload=["dualformer_cli.data.clips.loader"]
+        config.runtime.num_workers, data.decode_timeout_seconds, preload=["dualformer_cli.data.clips.training_clips"]
     ) as pool:
         steps = training_steps(
-            listed.samples,
-            listed.files,
-            train_plan(config, listed.flip_pairs),
+            VideoClips(listed, data, train),
             batches,
             pool,
             order=order,
@@ -74,8 +72,7 @@ def preview_clips(config: RunConfig, *, num_videos: int) -> list[SeenClip]:
     clips = normalize(torch.from_numpy(batch.clips), data.mean, data.std, torch.float32)
     labels = swap_flipped_labels([listed.labels[video] for video in batch.samples], batch.flipped, listed.flip_pairs)
     targets = one_hot(labels, len(listed.class_names), train.label_smoothing)
-    clips = random_erasing(clips, train.random_erasing, rng)
-    clips, targets = mix_batch(clips, targets, mixup_alpha=train.mixup_alpha, cutmix_alpha=train.cutmix_alpha, rng=rng)
+    clips, targets = augment_batch(clips, targets, train, rng)
     colours = torch.tensor([data.std, data.mean])
     levels = (clips.permute(0, 2, 3, 4, 1) * colours[0] + colours[1]).round().clamp(0, 255).to(torch.uint8).numpy()
     return [

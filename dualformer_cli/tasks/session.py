@@ -20,7 +20,7 @@ from dualformer_cli.system.workers import WorkerPool
 if TYPE_CHECKING:
     from dualformer_cli.data.fetch.fetch import OnFileBytes
     from dualformer_cli.engine.engine import Engine
-    from dualformer_cli.engine.parallel.distributed import Ranks
+    from dualformer_cli.engine.parallel.ranks import Ranks
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -108,7 +108,7 @@ def open_session(
     runtime = resolved.config.runtime
     workers = runtime.num_workers if num_workers is None else num_workers
     with WorkerPool(workers, resolved.config.data.decode_timeout_seconds, preload=[preload]) as pool:
-        from dualformer_cli.engine.parallel.distributed import init_ranks
+        from dualformer_cli.engine.parallel.ranks import init_ranks
 
         with init_ranks(runtime.device) as ranks:
             session = Session(request, resolved, checkpoint, pool, ranks)
@@ -144,7 +144,7 @@ class Session:
         """
         if self.request.preset is not None or self.resolved.config.weights is not None:
             return
-        from dualformer_cli.engine.parallel.distributed import broadcast_object
+        from dualformer_cli.engine.parallel.reductions import broadcast_object
 
         if self.ranks.is_main and (reason := self._reason_to_fall_back(fetching)) is not None:
             note(

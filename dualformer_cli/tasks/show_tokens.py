@@ -14,7 +14,6 @@ import torch
 
 from dualformer_cli.data.clips.transforms import Frames, normalize
 from dualformer_cli.data.clips.views import VideoViews, read_views
-from dualformer_cli.engine.build import view_plan
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.workers import WorkerPool
@@ -64,8 +63,8 @@ def token_map(engine: Engine, path: str, pool: WorkerPool, *, head: str = "auto"
         raise DualFormerError(f"{engine.preset} with {engine.weights} weights has no token head; use --head classifier")
     name = "classifier" if head == "classifier" or model.token_head is None else "token"
     layer = model.classifier if model.token_head is None or name == "classifier" else model.token_head
-    plan = view_plan(data, replace(data.test, num_clips=1, num_crops=1))
-    views = pool.call(partial(read_views, plan=plan), path).result()
+    one_view = replace(data.test, num_clips=1, num_crops=1)
+    views = pool.call(partial(read_views, data=data, views=one_view), path).result()
     with torch.inference_mode():
         clips = torch.from_numpy(views.clips).to(engine.device)
         tokens = model.forward_tokens(normalize(clips, data.mean, data.std, model.classifier.weight.dtype))

@@ -18,27 +18,23 @@ import numpy.typing as npt
 import torch
 
 from dualformer_cli.config.load import ResolvedConfig
-from dualformer_cli.data.camera_motion.rendering import RENDERED
+from dualformer_cli.config.schema import RENDERED, DataConfig, ViewsConfig
 from dualformer_cli.data.clips.loader import Batch
 from dualformer_cli.data.clips.transforms import Frames
-from dualformer_cli.data.clips.views import VideoViews, ViewPlan, read_views
-from dualformer_cli.data.tokens.store import (
+from dualformer_cli.data.clips.views import VideoViews, read_views
+from dualformer_cli.data.tokens.store import SUMMARY, Header, LabelFolder, StoredVideo
+from dualformer_cli.data.tokens.tiles import (
     CLIPS_PER_READ,
-    SUMMARY,
-    Header,
-    LabelFolder,
     LabelJob,
-    LabelPlan,
     Layout,
-    StoredVideo,
     read_label_clips,
     read_layout,
     read_whole_frame,
 )
-from dualformer_cli.engine.build import view_plan
-from dualformer_cli.engine.parallel.distributed import Ranks, barrier
+from dualformer_cli.engine.parallel.ranks import Ranks
+from dualformer_cli.engine.parallel.reductions import barrier
+from dualformer_cli.engine.training.lists import open_training_list
 from dualformer_cli.engine.training.token_labels import StoredLabels, kept_logits, label_clip, open_teacher
-from dualformer_cli.engine.training.trainer import open_training_list
 from dualformer_cli.errors import ConfigError, DualFormerError, VideoError
 from dualformer_cli.system.disk import lack_of_room
 from dualformer_cli.system.versions import versions
@@ -109,18 +105,6 @@ class LabelWriter:
         if len(self.listed.class_names) > 2**16:
             raise ConfigError(f"token labels hold up to 65,536 classes, the list has {len(self.listed.class_names)}")
         self.teacher = open_teacher(teacher, self.config, self.listed, ranks.device, offline=offline)
-        data = self.config.data
-        self.plan = LabelPlan(
-            num_frames=data.clip.num_frames,
-            frame_interval=data.clip.frame_interval,
-            sampling=data.clip.sampling,
-            crop_size=data.crop_size,
-            antialias=data.antialias,
-            min_frames=data.min_frames,
-            decoder=data.decoder,
-            frame_rate=data.frame_rate,
-            frame_name=data.frame_name,
-        )
         self.header = Header(
             teacher=self.teacher.describe(),
             source=self.listed.source,
@@ -146,12 +130,12 @@ class LabelWriter:
             DualFormerError: if none of the videos can be read.
         """
         engine, listed = self.teacher.engine, self.listed
-        views = replace(engine.config.data.validation, num_clips=1, num_crops=1)
-        plan = view_plan(engine.config.data, views)
+        one_view = replace(engine.config.data.validation, num_clips=1, num_crops=1)
+        read = partial(_read_views, engine.config.data, one_view)
         chosen = _spread(len(listed), VIDEOS_TO_VERIFY)
         right = scored = 0
         failure = ""
-        for outcome in pool.imap(partial(_read_views, plan), [self._job(index) for index in chosen]):
+        for outcome in pool.imap(read, [self._job(index) for index in chosen]):
             if outcome.error is not None:
                 failure = f"{outcome.item.path!r}: {outcome.reason}"
                 continue
@@ -167,7 +151,7 @@ class LabelWriter:
     def estimate(self, pool: WorkerPool) -> Estimate:
         """Estimate the disk space of all labels from the lengths and sizes of some videos."""
         chosen = _spread(len(self.listed), VIDEOS_TO_MEASURE)
-        outcomes = pool.imap(partial(read_layout, self.plan), [self._job(index) for index in chosen])
+        outcomes = pool.imap(partial(read_layout, self.config.data), [self._job(index) for index in chosen])
         sizes = [self._bytes_of(outcome) for outcome in outcomes]
         share = len(self.listed) / len(sizes)
         spread = float(np.std(sizes, ddof=1)) if len(sizes) > 1 else 0.0
@@ -249,7 +233,7 @@ class LabelWriter:
             if video.reason is not None:
                 continue
             job = replace(self._job(index), first=len(video.starts) // 2)
-            outcome = pool.call(partial(read_whole_frame, self.plan), job)
+            outcome = pool.call(partial(read_whole_frame, self.config.data), job)
             if outcome.error is not None:
                 _LOGGER.warning("not on the sheet: %r: %s", video.path, outcome.reason)
                 continue
@@ -297,14 +281,14 @@ class LabelWriter:
 
     def _write_shard(self, shard: int, pool: WorkerPool, on_video: Callable[[str], None]) -> None:
         jobs = [self._job(index) for index in self.header.videos_of(shard)]
-        layouts = list(pool.imap(partial(read_layout, self.plan), jobs))
+        layouts = list(pool.imap(partial(read_layout, self.config.data), jobs))
         reads = (
             replace(layout.item, first=first)
             for layout in layouts
             if layout.error is None
             for first in range(0, len(layout.value.starts), CLIPS_PER_READ)
         )
-        outcomes = pool.imap(partial(read_label_clips, self.plan), reads)
+        outcomes = pool.imap(partial(read_label_clips, self.config.data), reads)
         with self.folder.shard_writer(shard) as writer:
             total = _Statistics(Counter())
             for layout in layouts:
@@ -377,8 +361,8 @@ class _Statistics:
         return _Statistics(dict(sorted(best.items())), self.tokens + other.tokens, self.agreeing + other.agreeing)
 
 
-def _read_views(plan: ViewPlan, job: LabelJob) -> VideoViews:
-    return read_views(job.path, plan, start=job.start, num_frames=job.num_frames)
+def _read_views(data: DataConfig, views: ViewsConfig, job: LabelJob) -> VideoViews:
+    return read_views(job.path, data, views, start=job.start, num_frames=job.num_frames)
 
 
 def _spread(total: int, number: int) -> list[int]:

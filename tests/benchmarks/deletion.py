@@ -26,7 +26,7 @@ def scores_of(engine: Engine, videos: list[str], layers: list[str]) -> dict[str,
     found: dict[str, list[float]] = {name: [] for name in layers}
     with WorkerPool(1, config.data.decode_timeout_seconds, preload=["dualformer_cli.data.clips.views"]) as pool:
         for video in videos:
-            views, _ = read_video(engine, video, pool)
+            views = read_video(engine, video, pool)
             for name, place in places.items():
                 explained = explain(engine, views.clips, place)
 

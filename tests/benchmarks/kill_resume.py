@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from dualformer_cli.engine.training.checkpoint import load_checkpoint
+from dualformer_cli.model.weights import read_checkpoint
 
 
 def start(arguments: argparse.Namespace, output: Path, *, resume: bool) -> subprocess.Popen[bytes]:
@@ -125,7 +125,7 @@ def main() -> int:
 
 def compare(whole: Path, broken: Path) -> str | None:
     """Name what differs between the ends of two runs."""
-    one, other = (load_checkpoint(output / "checkpoints" / "last.pt") for output in (whole, broken))
+    one, other = (read_checkpoint(output / "checkpoints" / "last.pt") for output in (whole, broken))
     for key in ("model", "training_model", "optimizer", "progress", "average_updates"):
         if (found := first_difference(one[key], other[key], key)) is not None:
             return f"{found} differs"

@@ -38,10 +38,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dualformer_cli.data.clips.augment import TrainPlan, random_resized_crop, read_training_clips
-from dualformer_cli.data.clips.loader import IndexCache
+from dualformer_cli.config.schema import DataConfig, TrainConfig
+from dualformer_cli.data.clips.index_cache import IndexCache
 from dualformer_cli.data.clips.sampling import random_clip
-from dualformer_cli.data.clips.transforms import normalize, resized_size
+from dualformer_cli.data.clips.training_clips import read_training_clips
+from dualformer_cli.data.clips.transforms import normalize, random_resized_crop, resized_size
 
 try:
     import cv2
@@ -55,24 +56,8 @@ except ImportError:
 Clips = npt.NDArray[Any]
 Seeds = list[tuple[int, int]]
 
-PLAN = TrainPlan(
-    num_frames=32,
-    frame_interval=2,
-    sampling="interval",
-    short_side=256,
-    crop_size=224,
-    area=(0.08, 1.0),
-    aspect=(3 / 4, 4 / 3),
-    flip=0.5,
-    antialias=False,
-    min_frames=2,
-    decoder="auto",
-    frame_rate=None,
-    rand_augment_ops=0,
-    rand_augment_magnitude=9,
-    repeats=1,
-    flip_labels=(),
-)
+DATA = DataConfig(antialias=False)
+RECIPE = TrainConfig()
 """The published recipe."""
 MEAN = np.array([123.675, 116.28, 103.53], np.float32)
 STD = np.array([58.395, 57.12, 57.375], np.float32)
@@ -102,14 +87,16 @@ class Row:
 
 def ours(path: str, seeds: Seeds) -> Clips:
     """Make a batch as the first epoch does."""
-    return normalized_whole(np.concatenate([read_training_clips(path, PLAN, [seed]).clips for seed in seeds]), "ours")
+    return normalized_whole(
+        np.concatenate([read_training_clips(path, DATA, RECIPE, [seed]).clips for seed in seeds]), "ours"
+    )
 
 
 def ours_again(path: str, seeds: Seeds) -> Clips:
     """Make a batch as later epochs do; the warm-up round is the first one."""
     clips = []
     for seed in seeds:
-        result = read_training_clips(path, PLAN, [seed], index=INDEXES.get(path))
+        result = read_training_clips(path, DATA, RECIPE, [seed], index=INDEXES.get(path))
         if result.index is not None:
             INDEXES.put(path, result.index)
         clips.append(result.clips)
@@ -146,16 +133,16 @@ def common_clip(path: str, seed: tuple[int, int]) -> Clips:
     """Read one clip, drawn as ours is."""
     rng = np.random.default_rng(seed)
     video = decord.VideoReader(path, num_threads=1)
-    indices = random_clip(len(video), num_frames=PLAN.num_frames, frame_interval=PLAN.frame_interval, rng=rng)
+    indices = random_clip(len(video), num_frames=DATA.clip.num_frames, frame_interval=DATA.clip.frame_interval, rng=rng)
     frames = video.get_batch(indices.tolist()).asnumpy()
-    height, width = resized_size(frames.shape[1], frames.shape[2], PLAN.short_side)
-    box = random_resized_crop(height, width, area=PLAN.area, aspect=PLAN.aspect, rng=rng)
-    is_flipped = rng.random() < PLAN.flip
+    height, width = resized_size(frames.shape[1], frames.shape[2], DATA.train.short_side)
+    box = random_resized_crop(height, width, area=DATA.train.area, aspect=DATA.train.aspect, rng=rng)
+    is_flipped = rng.random() < DATA.train.flip
     clip = []
     for frame in frames:
         resized = cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR)
         cropped = resized[box.y : box.y + box.height, box.x : box.x + box.width]
-        image = cv2.resize(cropped, (PLAN.crop_size, PLAN.crop_size), interpolation=cv2.INTER_LINEAR)
+        image = cv2.resize(cropped, (DATA.crop_size, DATA.crop_size), interpolation=cv2.INTER_LINEAR)
         clip.append(cv2.flip(image, 1) if is_flipped else image)
     return np.stack(clip)
 

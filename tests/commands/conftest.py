@@ -33,3 +33,14 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def six_videos(tmp_path_factory: pytest.TempPathFactory, clip_drawer: Callable[..., Path]) -> Path:
+    """A list of six videos of five classes."""
+    folder = tmp_path_factory.mktemp("six videos")
+    for index in range(6):
+        clip_drawer(folder / f"video {index}.mp4", num_frames=10 + index, size=(72, 64))
+    rows = "".join(f"video {index}.mp4,{index % 5}\n" for index in range(6))
+    (folder / "list.csv").write_text("path,label\n" + rows)
+    return folder / "list.csv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -42,7 +43,7 @@ def evaluate(
     _own_environment: None, mini_preset: Path, mini_weights: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """The function evaluate(*options) -> result of the command with the mini model, decoding in this process."""
-    for module in ("system.workers", "tasks.session"):
+    for module in ("system.workers", "tasks.evaluate", "tasks.session"):
         monkeypatch.setattr(f"dualformer_cli.{module}.WorkerPool", here_pool)
 
     def run(*options: object) -> Any:
@@ -73,7 +74,7 @@ def test_a_list_that_is_all_right_ends_with_0_and_says_where_its_numbers_come_fr
 def test_precision_auto_is_fp32_on_any_cpu_as_scores_are_compared(
     evaluate: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dualformer_cli.engine.parallel.distributed.multiplies_bf16", lambda: True)
+    monkeypatch.setattr("dualformer_cli.engine.parallel.devices.multiplies_bf16", lambda: True)
     monkeypatch.setattr("dualformer_cli.engine.engine.BF16_ON_CPU_FROM", 0)
     assert json.loads(evaluate("--data", folder / "good.csv", "--json").stdout)["precision"] == "fp32"
 
@@ -105,6 +106,49 @@ def test_a_dump_gives_the_same_document_without_the_model(evaluate: Any, folder:
     assert isinstance(refused.exception, DualFormerError)
     assert str(refused.exception) == f"{str(dump)!r} exists; name another file or replace it with --overwrite"
     assert evaluate("--data", folder / "bad.csv", "--dump", dump, "--overwrite").exit_code == 3
+
+
+@pytest.mark.parametrize("option", ["--dump", "--report"])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nodir/file", "folder '.*nodir' does not exist; create it"),
+        ("", "it is a folder; name a file"),
+        ("good.csv", "it is one of the inputs"),
+    ],
+)
+def test_a_file_that_cannot_be_written_is_refused_before_a_video_is_read(
+    option: str, name: str, message: str, evaluate: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualformer_cli.tasks.evaluate.open_session", lambda *_, **__: pytest.fail("work has begun"))
+    result = evaluate("--data", folder / "good.csv", option, folder / name, "--overwrite")
+    assert result.exit_code == 1
+    assert re.search(f"cannot write .*{message}", str(result.exception))
+    assert result.stdout == ""
+
+
+def test_the_result_is_printed_and_the_page_written_even_if_the_dump_cannot_be(
+    evaluate: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(rows: Any, path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("dualformer_cli.outputs.runs.write_json_lines", full)
+    files = ["--dump", tmp_path / "dump.jsonl", "--report", tmp_path / "page.html"]
+    result = evaluate("--data", folder / "good.csv", *files, "--json")
+    assert result.exit_code == 1
+    assert "No space left on device" in str(result.exception)
+    assert json.loads(result.stdout)["videos"]["scored"] == 6
+    assert (tmp_path / "page.html").exists()
+    assert not (tmp_path / "dump.jsonl").exists()
+
+
+def test_a_run_to_compare_with_is_read_before_a_video_is(
+    evaluate: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualformer_cli.tasks.evaluate.open_session", lambda *_, **__: pytest.fail("work has begun"))
+    result = evaluate("--data", folder / "good.csv", "--compare", folder / "good.csv")
+    assert "good.csv' is not a dump of dualformer eval" in str(result.exception)
 
 
 class Page(HTMLParser):
@@ -206,7 +250,7 @@ def checkpoint(
     _own_environment: None, folder: Path, mini_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: Any
 ) -> Path:
     """A checkpoint of a model with the three classes of its training list, made from a preset with five."""
-    monkeypatch.setattr("dualformer_cli.engine.training.trainer.WorkerPool", here_pool)
+    monkeypatch.setattr("dualformer_cli.engine.training.loop.WorkerPool", here_pool)
     training = tmp_path / "training"
     training.mkdir()
     (training / "classes.txt").write_text("alpha\nbeta\ngamma\n")
@@ -222,7 +266,7 @@ def checkpoint(
 def test_a_checkpoint_is_evaluated_and_predicts_without_its_preset(
     checkpoint: Path, folder: Path, tmp_path: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("system.workers", "tasks.session"):
+    for module in ("system.workers", "tasks.evaluate", "tasks.session"):
         monkeypatch.setattr(f"dualformer_cli.{module}.WorkerPool", here_pool)
     dump = tmp_path / "dump.jsonl"
     command = ["eval", "--weights", str(checkpoint), "--json", "--dump", str(dump)]

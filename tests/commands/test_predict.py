@@ -550,7 +550,7 @@ def test_a_table_that_cannot_be_written_does_not_take_the_document_along(
 def test_precision_auto_is_bf16_for_a_large_model_on_a_processor_that_has_it(
     predict: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dualformer_cli.engine.parallel.distributed.multiplies_bf16", lambda: True)
+    monkeypatch.setattr("dualformer_cli.engine.parallel.devices.multiplies_bf16", lambda: True)
     found = {}
     for numbers in (2**20, 0):
         monkeypatch.setattr("dualformer_cli.engine.engine.BF16_ON_CPU_FROM", numbers)

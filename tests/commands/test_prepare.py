@@ -38,7 +38,7 @@ def prepare(
     _own_environment: None, drawn: Path, tmp_path: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """The function prepare(*options) -> result of the command on a copy of the videos at "videos"."""
-    for module in ("data.prepare.preparation", "system.workers", "tasks.preview", "engine.training.trainer"):
+    for module in ("data.prepare.preparation", "system.workers", "tasks.preview", "engine.training.loop"):
         monkeypatch.setattr(f"dualformer_cli.{module}.WorkerPool", here_pool)
     shutil.copytree(drawn, "videos")
     return lambda *options: RUNNER.invoke(app, ["prepare", *map(str, options)])

@@ -56,7 +56,7 @@ def mini_clips(tmp_path_factory: pytest.TempPathFactory, clip_drawer: Callable[.
 @pytest.fixture
 def invoke(monkeypatch: pytest.MonkeyPatch, here_pool: Any) -> Callable[..., Any]:
     """The function invoke(*arguments) -> result of a command that decodes in this process."""
-    for module in ("data.prepare.preparation", "system.workers", "engine.training.trainer", "tasks.preview"):
+    for module in ("data.prepare.preparation", "system.workers", "engine.training.loop", "tasks.preview"):
         monkeypatch.setattr(f"dualformer_cli.{module}.WorkerPool", here_pool)
 
     def run(*arguments: object) -> Any:

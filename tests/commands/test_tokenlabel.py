@@ -24,7 +24,7 @@ def command(
 ) -> Callable[..., Any]:
     """The function command(name, *options) -> result of `tokenlabel name` with the mini preset."""
     monkeypatch.setattr("dualformer_cli.tasks.session.WorkerPool", here_pool)
-    monkeypatch.setattr("dualformer_cli.engine.training.trainer.WorkerPool", here_pool)
+    monkeypatch.setattr("dualformer_cli.engine.training.loop.WorkerPool", here_pool)
 
     def run(name: str, *options: object) -> Any:
         arguments = [name] if name == "train" else ["tokenlabel", name]

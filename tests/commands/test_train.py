@@ -6,58 +6,49 @@ import json
 import os
 import re
 import signal
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoints import load_checkpoint
+from training_runs import SMALL_RUN
 from typer.testing import CliRunner
 
 from dualformer_cli.app import app
 from dualformer_cli.config.load import load_config
-from dualformer_cli.engine.parallel.distributed import LAUNCHER_PID
-from dualformer_cli.engine.training.checkpoint import load_checkpoint
+from dualformer_cli.documents.train import StepRow, TrainEvent
 from dualformer_cli.errors import DualFormerError
 
 RUNNER = CliRunner(env={"COLUMNS": "100"})
-SMALL = [
-    *("--set", "train.batch_size=2", "--set", "train.global_batch_size=2", "--set", "train.log_every_steps=1"),
-    *("--set", "data.train.short_side=64", "--set", "data.clip.frame_interval=1"),
-]
-
-
-@pytest.fixture(scope="module")
-def listed(tmp_path_factory: pytest.TempPathFactory, clip_drawer: Callable[..., Path]) -> Path:
-    """A list of six videos of five classes."""
-    folder = tmp_path_factory.mktemp("listed")
-    for index in range(6):
-        clip_drawer(folder / f"video {index}.mp4", num_frames=10 + index, size=(72, 64))
-    rows = "".join(f"video {index}.mp4,{index % 5}\n" for index in range(6))
-    (folder / "list.csv").write_text("path,label\n" + rows)
-    return folder / "list.csv"
 
 
 @pytest.fixture
 def train(
-    _own_environment: None, mini_preset: Path, listed: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
+    _own_environment: None, mini_preset: Path, six_videos: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Any]:
     """The function train(*options) -> result of the command on two epochs of three steps, decoding in this process."""
-    monkeypatch.setattr("dualformer_cli.engine.training.trainer.WorkerPool", here_pool)
+    monkeypatch.setattr("dualformer_cli.engine.training.loop.WorkerPool", here_pool)
 
     def run(*options: object) -> Any:
-        arguments = ["train", "--preset", str(mini_preset), "--data", str(listed), *SMALL, "--set", "train.epochs=2"]
+        arguments = [
+            "train",
+            "--preset",
+            str(mini_preset),
+            "--data",
+            str(six_videos),
+            *SMALL_RUN,
+            "--set",
+            "train.epochs=2",
+        ]
         return RUNNER.invoke(app, [*arguments, *map(str, options)])
 
     return run
 
 
-def test_a_run_leaves_a_folder_that_explains_itself(train: Any, listed: Path, tmp_path: Path) -> None:
+def test_a_run_leaves_a_folder_that_explains_itself(train: Any, six_videos: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    result = train("--data", listed, "--output", run, "--seed", "3")
+    result = train("--data", six_videos, "--output", run, "--seed", "3")
     assert result.exit_code == 0, result.output
     assert re.fullmatch(r"2 epochs, 6 steps, top1 [\d.]+, top5 100\.00, .*; run folder .*run\n", result.stdout)
     assert "2 clips per step (kept): 1 process x 2 clips x 1 pass" in result.stderr
@@ -65,7 +56,7 @@ def test_a_run_leaves_a_folder_that_explains_itself(train: Any, listed: Path, tm
     assert "validation after epoch 2: top1" in result.stderr
     assert "this is the best so far" in result.stderr
     config = load_config(str(run / "config.yaml"), environ={}).config
-    assert (config.runtime.seed, config.data.train_list, config.train.epochs) == (3, str(listed), 2)
+    assert (config.runtime.seed, config.data.train_list, config.train.epochs) == (3, str(six_videos), 2)
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert [row["event"] for row in rows] == [*["step"] * 3, "validation"] * 2
     assert (run / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
@@ -134,9 +125,9 @@ def test_a_signal_ends_the_run_with_75_and_an_interrupt_with_130(
     event = _Show.event
     for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
 
-        def interrupt(self: Any, told: dict[str, Any], number: int = number) -> None:
-            event(self, told)
-            if told["event"] == "step" and told["step"] == 2:
+        def interrupt(self: Any, found: TrainEvent, number: int = number) -> None:
+            event(self, found)
+            if isinstance(found, StepRow) and found.step == 2:
                 os.kill(os.getpid(), number)
 
         monkeypatch.setattr(_Show, "event", interrupt)
@@ -173,120 +164,15 @@ def test_options_that_contradict_each_other_are_refused(train: Any, options: tup
 
 
 @pytest.mark.usefixtures("_own_environment")
-def test_a_recipe_must_be_named(listed: Path) -> None:
-    result = RUNNER.invoke(app, ["train", "--data", str(listed)])
+def test_a_recipe_must_be_named(six_videos: Path) -> None:
+    result = RUNNER.invoke(app, ["train", "--data", str(six_videos)])
     assert result.exit_code == 2
     assert "name the recipe, for example k400-small" in result.stderr
 
 
-def test_print_config_shows_lists_and_origins(train: Any, listed: Path) -> None:
+def test_print_config_shows_lists_and_origins(train: Any, six_videos: Path) -> None:
     result = train("--print-config", "--init-from", "x.pt")
     assert result.exit_code == 0
     assert re.search(r"train_list: .*list\.csv.*# from flag", result.stdout)
     assert re.search(r"init_from: .*x\.pt.*# from flag", result.stdout)
     assert re.search(r"epochs: 2 .*# from --set", result.stdout)
-
-
-@pytest.fixture
-def command(_own_environment: None, mini_preset: Path, listed: Path, tmp_path: Path) -> Callable[..., Any]:
-    """The function command(*options) -> a real process that trains."""
-
-    def start(*options: str) -> subprocess.Popen[str]:
-        arguments = ["train", "--preset", str(mini_preset), "--data", str(listed), *SMALL, *options]
-        environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [sys.executable, "-m", "dualformer_cli", *arguments],
-            env=environ,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-
-    return start
-
-
-def test_sigterm_saves_and_leaves_with_75(command: Any, tmp_path: Path) -> None:
-    process = command("--output", str(tmp_path / "run"), "--set", "train.epochs=100000")
-    for line in process.stderr:
-        if "step 5/" in line:
-            process.send_signal(signal.SIGTERM)
-            break
-    stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout) == (75, "")
-    assert "stopped by SIGTERM; the state is saved, go on with --resume" in stderr
-    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["step"] >= 5
-
-
-def test_two_processes_train_and_end_with_75_too(command: Any, tmp_path: Path) -> None:
-    options = ["--output", str(tmp_path / "run"), "--set", "train.epochs=100000", "--cpu-processes", "2"]
-    process = command(*options)
-    said = ""
-    for line in process.stderr:
-        said += line
-        if "step 5/" in line:
-            process.send_signal(signal.SIGTERM)
-            break
-    stdout, stderr = process.communicate(timeout=90)
-    assert (process.returncode, stdout) == (75, ""), said + stderr
-    assert said.count("2 clips per step (kept): 2 processes x 1 clips x 1 pass") == 1
-    assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["step"] >= 5
-
-
-def environment_of(pid: str) -> dict[str, str]:
-    try:
-        pairs = Path("/proc", pid, "environ").read_bytes().split(b"\0")
-    except OSError:  # gone already, or another user's
-        return {}
-    return dict(pair.decode(errors="replace").split("=", 1) for pair in pairs if b"=" in pair)
-
-
-def processes_of(launcher: int) -> dict[str, int]:
-    """The ranks that a launcher started, and where there are workers of theirs: rank to process."""
-    pids = [entry.name for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    found = {pid: environment_of(pid) for pid in pids}
-    return {of["RANK"]: int(pid) for pid, of in found.items() if of.get(LAUNCHER_PID) == str(launcher) and "RANK" in of}
-
-
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks processes up in /proc")
-@pytest.mark.parametrize("is_late", [False, True], ids=["at once", "after the agent stopped the other"])
-def test_a_rank_that_dies_ends_the_run_with_one_line_and_leaves_no_process(
-    command: Any, tmp_path: Path, is_late: bool
-) -> None:
-    process = command("--output", str(tmp_path / "run"), "--set", "train.epochs=100000", "--cpu-processes", "2")
-    for line in process.stderr:
-        if "step 5/" in line:
-            ranks = processes_of(process.pid)
-            if is_late:  # as on a busy machine: the other rank finds out when SIGTERM has come already
-                os.kill(ranks["0"], signal.SIGSTOP)
-            os.kill(ranks["1"], signal.SIGKILL)
-            if is_late:
-                time.sleep(2)
-                os.kill(ranks["0"], signal.SIGCONT)
-            break
-    stdout, stderr = process.communicate(timeout=90)
-    said = [line for line in stderr.splitlines() if line.startswith("dualformer: ")]
-    assert (process.returncode, stdout) == (1, "")
-    assert said == [
-        "dualformer: rank 1 of 2 was killed by SIGKILL, perhaps because memory ran out; all processes are stopped"
-    ]
-    assert "Traceback" not in stderr
-    assert processes_of(process.pid) == {}
-
-
-def test_a_port_that_is_taken_is_named(command: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        meeting = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        for name, value in meeting.items():
-            monkeypatch.setenv(name, str(value))
-        stdout, stderr = command("--output", str(tmp_path / "run"), "--device", "cpu").communicate(timeout=90)
-    assert stdout == ""
-    assert re.fullmatch(rf"dualformer: rank 0 of 2 could not join the others at 127\.0\.0\.1:{port}: .*\n", stderr)
-
-
-def test_a_failure_is_one_line_and_1(command: Any, tmp_path: Path) -> None:
-    process = command("--output", str(tmp_path / "run"), "--set", "data.root=/nowhere")
-    stdout, stderr = process.communicate(timeout=60)
-    assert (process.returncode, stdout) == (1, "")
-    assert stderr.startswith("dualformer: folder '/nowhere'")
-    assert stderr.count("\n") == 1

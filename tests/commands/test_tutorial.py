@@ -39,7 +39,7 @@ def tutorial() -> tuple[str, list[list[str]]]:
 
 @pytest.mark.usefixtures("_own_environment")
 def test_every_line_of_the_tutorial_works(here_pool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("system.workers", "tasks.session", "data.camera_motion.files", "engine.training.trainer"):
+    for module in ("system.workers", "tasks.session", "data.camera_motion.files", "engine.training.loop"):
         monkeypatch.setattr(f"dualformer_cli.{module}.WorkerPool", here_pool)
     files._stock.cache_clear()
     preset, lines = tutorial()

@@ -7,9 +7,7 @@ import torch
 from torch import nn
 
 from dualformer_cli.config.load import load_config
-from dualformer_cli.data.clips.augment import TrainPlan
-from dualformer_cli.data.clips.views import ViewPlan
-from dualformer_cli.engine.build import build_model, first_activation, token_grid, train_plan, view_plan
+from dualformer_cli.engine.build import build_model, first_activation, token_grid
 from dualformer_cli.engine.engine import BF16_ON_CPU_FROM
 from dualformer_cli.errors import ConfigError
 from dualformer_cli.model.blocks import DropPath
@@ -18,7 +16,7 @@ from dualformer_cli.model.blocks import DropPath
 def test_the_choice_of_kernels_reaches_every_module_that_has_one() -> None:
     config = load_config("tiny", environ={"DUALFORMER_RUNTIME__KERNELS": "torch"}).config
     with torch.device("meta"):
-        model = build_model(config)
+        model = build_model(config.model, config.data, kernels=config.runtime.kernels)
     chosen = [module.kernels for module in model.modules() if hasattr(module, "kernels")]
     assert chosen == ["torch"] * (9 + 4 + 7)  # local blocks, positions, pyramids
 
@@ -28,7 +26,8 @@ def test_the_choice_of_kernels_reaches_every_module_that_has_one() -> None:
     [("tiny", 16 * 56 * 56 * 64, True), ("ucf101-tiny", 8 * 56 * 56 * 64, True), ("camera-motion", 256 * 96, False)],
 )
 def test_published_sizes_are_large_and_the_built_in_model_is_not(preset: str, numbers: int, is_large: bool) -> None:
-    assert first_activation(load_config(preset, environ={}).config) == numbers
+    config = load_config(preset, environ={}).config
+    assert first_activation(config.model, config.data) == numbers
     assert (numbers >= BF16_ON_CPU_FROM) is is_large
 
 
@@ -37,65 +36,12 @@ def test_a_choice_of_kernels_that_does_not_exist_is_named() -> None:
         load_config("tiny", overrides=["runtime.kernels=cuda"], environ={})
 
 
-def test_every_setting_of_the_views_reaches_their_plan() -> None:
-    overrides = ["data.clip.num_frames=12", "data.clip.frame_interval=3", "data.crop_size=112", "data.antialias=false"]
-    overrides += ["data.min_frames=5", "data.decoder=pyav", "data.frame_rate=12.5", "data.test.short_side=130"]
-    overrides += ["data.test.num_clips=6", "data.test.num_crops=3", "data.validation.short_side=140"]
-    data = load_config("tiny", overrides=overrides, environ={}).config.data
-    plan = view_plan(data, data.test, every_seconds=2.5)
-    assert plan == ViewPlan(
-        num_frames=12,
-        frame_interval=3,
-        sampling="interval",
-        num_clips=6,
-        num_crops=3,
-        short_side=130,
-        crop_size=112,
-        antialias=False,
-        min_frames=5,
-        decoder="pyav",
-        frame_rate=12.5,
-        every_seconds=2.5,
-    )
-    other = load_config(
-        "tiny", overrides=["data.antialias=true", "data.clip.sampling=segments"], environ={}
-    ).config.data
-    assert (view_plan(other, other.test).antialias, view_plan(other, other.test).sampling) == (True, "segments")
-    assert view_plan(data, data.validation).short_side == 140
-
-
-def test_every_setting_of_training_clips_reaches_their_plan() -> None:
-    overrides = ["data.clip.num_frames=12", "data.clip.frame_interval=3", "data.crop_size=112", "data.antialias=false"]
-    overrides += ["data.min_frames=5", "data.decoder=pyav", "data.frame_rate=12.5", "data.train.short_side=130"]
-    overrides += ["data.train.area=[0.2,0.7]", "data.train.aspect=[0.6,1.5]", "data.train.flip=0.25"]
-    overrides += ["train.rand_augment_ops=3", "train.rand_augment_magnitude=6", "train.repeats=2"]
-    plan = train_plan(load_config("tiny", overrides=overrides, environ={}).config, ((1, 2),))
-    assert plan == TrainPlan(
-        num_frames=12,
-        frame_interval=3,
-        sampling="interval",
-        short_side=130,
-        crop_size=112,
-        area=(0.2, 0.7),
-        aspect=(0.6, 1.5),
-        flip=0.25,
-        antialias=False,
-        min_frames=5,
-        decoder="pyav",
-        frame_rate=12.5,
-        rand_augment_ops=3,
-        rand_augment_magnitude=6,
-        repeats=2,
-        flip_labels=((1, 2),),
-    )
-
-
 def test_every_setting_of_the_model_reaches_the_network() -> None:
     overrides = ["model.dropout=0.3", "model.drop_path=0.22", "model.mlp_ratio=3", "model.token_head=true"]
     overrides += ["model.gradient_checkpointing=true", "data.clip.num_frames=16", "data.crop_size=224"]
     config = load_config("tiny", overrides=overrides, environ={}).config
     with torch.device("meta"):
-        model = build_model(config, motion_heads=True)
+        model = build_model(config.model, config.data, motion_heads=True)
     rates = [module.drop_prob for module in model.modules() if isinstance(module, DropPath)]
     assert rates == pytest.approx([0.22 * block / 17 for block in range(18)])  # 2 + 2 + 10 + 4 blocks
     assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {0.3}
@@ -104,5 +50,5 @@ def test_every_setting_of_the_model_reaches_the_network() -> None:
     assert all(stage.gradient_checkpointing for stage in model.stages)
     assert model.input_size == (16, 224, 224)
     assert len(model.motion_heads) == 4
-    assert token_grid(config) == (8, 7, 7)
-    assert token_grid(config, (32, 224, 448)) == (16, 7, 14)
+    assert token_grid(config.model, config.data) == (8, 7, 7)
+    assert token_grid(config.model, config.data, (32, 224, 448)) == (16, 7, 14)

@@ -36,7 +36,7 @@ def config() -> RunConfig:
 
 @pytest.fixture(scope="module")
 def model(config: RunConfig) -> DualFormer:
-    return build_model(config)
+    return build_model(config.model, config.data)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,8 @@ def cost(model: DualFormer) -> Complexity:
     [("tiny", 60.088e9, 21_767_360), ("small", 158.687e9, 48_908_064), ("base", 267.965e9, 86_837_632)],
 )
 def test_counts_equal_the_published_table(size: str, published_multiply_adds: float, published_parameters: int) -> None:
-    published = count(build_model(load_config(size, environ={}).config), (3, 32, 224, 224))
+    config = load_config(size, environ={}).config
+    published = count(build_model(config.model, config.data), (3, 32, 224, 224))
     assert published.multiply_adds_per_view == pytest.approx(published_multiply_adds, rel=1e-5)
     assert published.parameters_backbone == published_parameters
 
@@ -60,7 +61,7 @@ def test_the_backbone_leaves_out_the_classifier_only(cost: Complexity) -> None:
 
 
 def test_the_backbone_leaves_out_the_token_head(config: RunConfig, cost: Complexity) -> None:
-    with_head = count(build_model(replace(config, model=replace(config.model, token_head=True))), SMALL_CLIP)
+    with_head = count(build_model(replace(config.model, token_head=True), config.data), SMALL_CLIP)
     assert with_head.parameters > cost.parameters
     assert with_head.parameters_backbone == cost.parameters_backbone
     assert with_head.multiply_adds_per_view == cost.multiply_adds_per_view
@@ -87,7 +88,7 @@ def test_counting_leaves_the_model_as_it_was(model: DualFormer) -> None:
 
 def test_checkpointed_models_count_the_same(config: RunConfig, cost: Complexity) -> None:
     checkpointed = replace(config, model=replace(config.model, gradient_checkpointing=True))
-    assert count(build_model(checkpointed), SMALL_CLIP) == cost
+    assert count(build_model(checkpointed.model, checkpointed.data), SMALL_CLIP) == cost
 
 
 class _Attention(nn.Module):
@@ -183,7 +184,9 @@ def test_uniform_segments_make_one_clip_per_crop(config: RunConfig) -> None:
 
 def test_latency_states_its_conditions(config: RunConfig) -> None:
     runtime = RuntimeConfig(device="cpu", precision="bf16")
-    latency = measure_latency(build_model(config), SMALL_CLIP, runtime, batch_size=2, measure_seconds=0)
+    latency = measure_latency(
+        build_model(config.model, config.data), SMALL_CLIP, runtime, batch_size=2, measure_seconds=0
+    )
     assert (latency.device, latency.precision, latency.compiled) == ("cpu", "bf16", False)
     assert (latency.batch_size, latency.num_runs, latency.num_threads) == (2, 5, torch.get_num_threads())
     assert 0 < latency.p20_ms <= latency.median_ms <= latency.p80_ms

@@ -102,16 +102,16 @@ def test_one_segment_as_long_as_the_video_covers_all_of_it(make_engine: Any, cli
 def test_a_failure_half_way_through_a_timeline_is_the_result_of_that_video_alone(
     make_engine: Any, clip: str, here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = module._read_segments
+    read = module.read_views
     broken: list[str] = []
 
-    def fail_late(path: str, plan: Any, index: Any, segments: slice) -> Any:
+    def fail_late(path: str, data: Any, views: Any, segments: slice, **options: Any) -> Any:
         if segments.start and not broken:
             broken.append(path)
             raise WorkerTimeout(path, 20.0)
-        return read(path, plan, index, segments)
+        return read(path, data, views, segments, **options)
 
-    monkeypatch.setattr(module, "_read_segments", fail_late)
+    monkeypatch.setattr(module, "read_views", fail_late)
     monkeypatch.setattr(module, "SEGMENTS_PER_READ", 2)
     first, second = make_engine().predict([clip, clip], here_pool(), every_seconds=1)
     assert (first.result["status"], first.result["error"]) == ("error", "decoder made no progress for 20 s")
@@ -176,7 +176,7 @@ def test_only_a_large_model_takes_auto_for_bf16_on_a_cpu_and_only_if_allowed(
     mini_preset: Path, mini_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     resolved = load_config(str(mini_preset), flags={"weights": str(mini_weights)}, environ={})
-    monkeypatch.setattr("dualformer_cli.engine.parallel.distributed.multiplies_bf16", lambda: True)
+    monkeypatch.setattr("dualformer_cli.engine.parallel.devices.multiplies_bf16", lambda: True)
     assert Engine(resolved, bf16_on_cpu=True).describe()["precision"] == "fp32"
     monkeypatch.setattr("dualformer_cli.engine.engine.BF16_ON_CPU_FROM", 0)
     assert Engine(resolved).describe()["precision"] == "fp32"

@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from dualformer_cli.config.load import load_config
+from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.engine import engine as module
 from dualformer_cli.engine.engine import Engine
-from dualformer_cli.engine.parallel.distributed import Ranks
+from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.errors import VideoError
 
 
@@ -41,6 +42,13 @@ def test_the_model_and_its_scorer_are_those_of_the_configuration(make_engine: Ca
     assert not make_engine().scorer.multi_label
 
 
+def test_the_choice_of_kernels_reaches_the_network(make_engine: Callable[..., Engine], tmp_path: Path) -> None:
+    torch.save({"model": make_engine().model.state_dict()}, tmp_path / "own.pt")
+    for weights in ("random", str(tmp_path / "own.pt")):
+        model = make_engine("runtime.kernels=torch", weights=weights).model
+        assert {module.kernels for module in model.modules() if hasattr(module, "kernels")} == {"torch"}
+
+
 def test_random_weights_follow_the_seed(make_engine: Callable[..., Engine]) -> None:
     found = []
     for seed in (1, 1, 2):
@@ -58,20 +66,22 @@ def test_predictions_take_the_views_of_the_test_and_as_many_classes_as_asked_for
     tmp_path: Path,
 ) -> None:
     clip = str(clip_drawer(tmp_path / "clip.mp4", num_frames=20))
-    plans: list[Any] = []
+    asked: list[tuple[Any, Any]] = []
     read = module.read_views
 
-    def keep(path: str, plan: Any, *given: Any, **named: Any) -> Any:
-        plans.append(plan)
-        return read(path, plan, *given, **named)
+    def keep(path: str, data: Any, views: Any, *given: Any, every_seconds: Any = None, **named: Any) -> Any:
+        asked.append((views, every_seconds))
+        return read(path, data, views, *given, every_seconds=every_seconds, **named)
 
     monkeypatch.setattr(module, "read_views", keep)
     engine = make_engine(*VIEWS)
     (prediction,) = engine.predict([clip], here_pool(), top_k=2)
-    assert (plans[-1].num_clips, plans[-1].num_crops, plans[-1].every_seconds) == (3, 3, None)
+    views, every_seconds = asked[-1]
+    assert (views.num_clips, views.num_crops, every_seconds) == (3, 3, None)
     assert len(prediction.result["predictions"]) == 2
     (timeline,) = engine.predict([clip], here_pool(), top_k=4, every_seconds=0.5)
-    assert (plans[-1].num_crops, plans[-1].every_seconds) == (3, 0.5)
+    views, every_seconds = asked[-1]
+    assert (views.num_crops, every_seconds) == (3, 0.5)
     assert len(timeline.result["predictions"]) == 4
 
 
@@ -81,28 +91,36 @@ def test_every_segment_of_a_timeline_is_read_once(
 ) -> None:
     read: list[int] = []
 
-    def segments_of(path: str, plan: Any, index: Any, segments: slice) -> Any:
+    def segments_of(
+        path: str, data: Any, views: Any, segments: slice, *, every_seconds: float, index: Any = None
+    ) -> Any:
+        assert (views, every_seconds) == (data.test, 2.0)
         read.extend(range(num_segments)[segments])
         return SimpleNamespace(num_segments=num_segments, index=None)
 
-    monkeypatch.setattr(module, "_read_segments", segments_of)
-    list(module._read_timeline("a.mp4", None, here_pool()))  # type: ignore[arg-type]
+    monkeypatch.setattr(module, "read_views", segments_of)
+    list(module._read_timeline("a.mp4", DataConfig(), 2.0, here_pool()))
     assert read == list(range(num_segments))
 
 
 def test_evaluations_take_the_views_of_the_test(
     make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch, here_pool: Any
 ) -> None:
-    plans: list[Any] = []
-    monkeypatch.setattr(module, "evaluate", lambda scorer, listed, plan, *_, **__: plans.append(plan) or [])
+    asked: list[Any] = []
+
+    def keep(scorer: Any, listed: Any, data: Any, views: Any, *_: Any, **__: Any) -> list[Any]:
+        asked.append((data.clip, views))
+        return []
+
+    monkeypatch.setattr(module, "evaluate", keep)
     listed: Any = SimpleNamespace(multi_label=True, source="list.csv", fingerprint="0")
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
     dump = make_engine(*VIEWS).evaluate(listed, here_pool(), alone, on_video=lambda record: None)
-    assert (plans[0].num_clips, plans[0].num_crops) == (3, 3)
+    assert (asked[0][1].num_clips, asked[0][1].num_crops) == (3, 3)
     assert (dump.num_clips, dump.num_crops, dump.multi_label) == (3, 3, True)
     segments = make_engine(*VIEWS, "data.clip.sampling=segments")
     dump = segments.evaluate(listed, here_pool(), alone, on_video=lambda record: None)
-    assert (plans[1].sampling, dump.num_clips) == ("segments", 1)
+    assert (asked[1][0].sampling, dump.num_clips) == ("segments", 1)
 
 
 def test_weights_may_name_the_classes(make_engine: Callable[..., Engine], tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from published_layout import to_published
 
 from dualformer_cli import create_model, load_weights
 from dualformer_cli.model.dualformer import DualFormer
-from dualformer_cli.model.weights import to_published
 
 
 @pytest.fixture(scope="session")

@@ -129,8 +129,9 @@ def test_a_clip_that_does_not_fit_lists_what_is_allowed() -> None:
 
 
 def test_a_size_that_cannot_be_built_lists_sizes_that_can() -> None:
+    config = load_config("tiny", overrides=["data.crop_size=200"]).config
     with pytest.raises(ConfigError) as error:
-        build_model(load_config("tiny", overrides=["data.crop_size=200"]).config)
+        build_model(config.model, config.data)
     assert "clips of 32 frames, 200x200 pixels do not fit" in str(error.value)
     assert "crop_size can be" in str(error.value)
     assert "224" in str(error.value)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from evaluation_documents import evaluation_of
 
+from dualformer_cli.documents.train import Preflight
 from dualformer_cli.outputs.runs import metric_line, print_evaluation, print_preflight, write_json_lines
 
 VIDEOS = {"listed": 5, "scored": 3, "missing": 1, "unreadable": 0, "too_short": 1}
@@ -42,20 +43,21 @@ DOCUMENT: dict[str, Any] = {
         "flipped": [{"path": "a.mp4", "label": 0, "first": 0, "second": 1}],
     },
 }
-PREFLIGHT: dict[str, Any] = {
-    "notes": ["64 clips per step (kept)", "started from random weights"],
-    "classes": 4,
-    "lr": 1e-3,
-    "steps": 12345,
-    "peak_memory_mib": 2048.4,
-    "read_clips_per_second": 10.0,
-    "model_clips_per_second": 20.0,
-    "limited_by": "reading",
-    "hours": 1.26,
-    "disk_needed_gib": 0.5,
-    "disk_free_gib": 100.0,
-    "warnings": ["videos are read slower"],
-}
+PREFLIGHT = Preflight(
+    notes=("64 clips per step (kept)", "started from random weights"),
+    classes=4,
+    lr=1e-3,
+    steps=12345,
+    peak_memory_mib=2048.4,
+    read_clips_per_second=10.0,
+    model_clips_per_second=20.0,
+    limited_by="reading",
+    waited_seconds=0.1,
+    hours=1.26,
+    disk_needed_gib=0.5,
+    disk_free_gib=100.0,
+    warnings=("videos are read slower",),
+)
 
 
 def printed(function: Any, document: Any) -> dict[str, str]:
@@ -68,10 +70,13 @@ def printed(function: Any, document: Any) -> dict[str, str]:
 
 
 def test_the_line_of_a_validation_has_metrics_and_what_is_missing() -> None:
-    assert metric_line(DOCUMENT) == (
+    assert metric_line(evaluation_of(DOCUMENT).summary) == (
         "top1 66.67, top5 100.00, mean_class_accuracy 50.00, loss 1.2346, 2 of 5 videos not scored"
     )
-    assert metric_line({"videos": {**VIDEOS, "listed": 3}}) == "3 videos scored, without labels"
+    assert (
+        metric_line(evaluation_of({"videos": {**VIDEOS, "listed": 3}, "digest": "abc"}).summary)
+        == "3 videos scored, without labels"
+    )
 
 
 def test_an_evaluation_prints_buckets_both_accuracies_and_warnings() -> None:

@@ -113,18 +113,29 @@ def make_trainer(
 ) -> Callable[..., Any]:
     """The function make_trainer(output, *overrides, data=toy list, resume=False, on_event=...) -> Trainer.
 
-    Videos are decoded in this process, which saves the 3 seconds that a worker takes to start.
+    Videos are decoded in this process, which saves the 3 seconds that a worker takes to start. `on_event` gets events
+    as the JSON objects that they become.
     """
     from dualformer_cli.config.load import load_config
-    from dualformer_cli.engine.parallel.distributed import Ranks
-    from dualformer_cli.engine.training.trainer import Trainer
+    from dualformer_cli.documents.base import to_json
+    from dualformer_cli.engine.parallel.ranks import Ranks
+    from dualformer_cli.engine.training.loop import Trainer
 
-    monkeypatch.setattr("dualformer_cli.engine.training.trainer.WorkerPool", here_pool)
+    monkeypatch.setattr("dualformer_cli.engine.training.loop.WorkerPool", here_pool)
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 
-    def make(output: Path, *overrides: str, data: Path = toy_list, preset: Path = toy_preset, **options: Any) -> Any:
+    def make(
+        output: Path,
+        *overrides: str,
+        data: Path = toy_list,
+        preset: Path = toy_preset,
+        on_event: Callable[[Any], None] | None = None,
+        **options: Any,
+    ) -> Any:
         flags = {"data.train_list": str(data)}
         resolved = load_config(str(preset), overrides=overrides, flags=flags, environ={})
+        if on_event is not None:
+            options["on_event"] = lambda event: on_event(to_json(event))
         return Trainer(resolved, alone, output=output, **options)
 
     return make
@@ -133,14 +144,15 @@ def make_trainer(
 @pytest.fixture(scope="session")
 def make_teacher(toy_preset: Path) -> Callable[..., Path]:
     """The function make_teacher(path, *overrides, seed=3) -> a checkpoint of random weights that see sharply."""
+    from checkpoints import save_checkpoint
+
     from dualformer_cli.config.load import load_config, to_yaml
     from dualformer_cli.engine.build import build_model
-    from dualformer_cli.engine.training.checkpoint import save_checkpoint
 
     def make(path: Path, *overrides: str, seed: int = 3) -> Path:
         config = load_config(str(toy_preset), overrides=overrides, environ={}).config
         torch.manual_seed(seed)
-        model = build_model(config)
+        model = build_model(config.model, config.data)
         with torch.no_grad():
             model.classifier.weight.mul_(60)
         parts = {"model": model.state_dict(), "optimizer": {}, "progress": {}, "config": to_yaml(config)}
@@ -170,7 +182,7 @@ def one_clip_list(toy_list: Path) -> Path:
 def label_writer(toy_preset: Path, teacher_file: Path, one_thread: None) -> Callable[..., Any]:
     """The function label_writer(output, *overrides, data, teacher=..., ranks=(0, 1), per_shard=3) -> LabelWriter."""
     from dualformer_cli.config.load import load_config
-    from dualformer_cli.engine.parallel.distributed import Ranks
+    from dualformer_cli.engine.parallel.ranks import Ranks
     from dualformer_cli.tasks.write_token_labels import LabelWriter
 
     def make(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from dualformer_cli import create_model, load_weights
+from dualformer_cli.app import app
+from dualformer_cli.engine.scoring.dump import Dump
 from dualformer_cli.engine.scoring.metrics import calibration
+from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.tasks.export import export_weights, fit_temperature, tempered
+from dualformer_cli.outputs.runs import write_json_lines
+from dualformer_cli.tasks.export import ExportRequest, export, export_weights, fit_temperature, tempered
 
 PRESET = "camera-motion"
 
@@ -54,3 +60,54 @@ def test_exported_weights_load_and_divide_the_logits(tmp_path: Path) -> None:
 def test_only_safetensors_are_written(tmp_path: Path) -> None:
     with pytest.raises(DualFormerError, match=r"\.safetensors file, got .*out\.pt"):
         export_weights(tmp_path / "best.pt", tmp_path / "out.pt", temperature=1.0)
+
+
+@pytest.fixture
+def dump(tmp_path: Path) -> Path:
+    """Scores of one view that are too sure: seven of ten right at 0.9 each."""
+    path = tmp_path / "val.jsonl"
+    records = [
+        VideoRecord(index, f"{index}.mp4", (int(index >= 7),), "scored", None, np.array([[0.9, 0.1]], np.float32))
+        for index in range(10)
+    ]
+    facts: dict[str, str | int | None] = {}
+    whole = Dump(records=records, class_names=["a", "b"], multi_label=False, num_clips=1, num_crops=1, facts=facts)
+    write_json_lines(whole.rows(), path)
+    return path
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    torch.save({"model": create_model(PRESET).state_dict()}, tmp_path / "best.pt")
+    return tmp_path / "best.pt"
+
+
+def test_the_command_divides_by_the_temperature_of_the_dump(checkpoint: Path, dump: Path, tmp_path: Path) -> None:
+    """Odds of 9 : 1 are 7 : 3 after a division of the logits by ln 9 / ln (7 / 3) = 2.593."""
+    target = tmp_path / "out.safetensors"
+    result = CliRunner().invoke(app, ["export", *map(str, (checkpoint, dump, target)), "--json"])
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    assert document["temperature"] == pytest.approx(2.593, rel=0.01)
+    assert (document["videos"], document["num_bytes"]) == (10, target.stat().st_size)
+    assert document["calibration_error_before"] == pytest.approx(20, abs=0.01)
+    assert document["calibration_error_after"] < 0.5
+    whole = torch.load(checkpoint)["model"]["classifier.weight"]
+    np.testing.assert_allclose(load_file(target)["classifier.weight"].float(), whole / 2.593, rtol=0.02, atol=1e-4)
+    again = CliRunner().invoke(app, ["export", *map(str, (checkpoint, dump, target))])
+    assert str(again.exception) == f"{str(target)!r} exists; name another file or replace it with --overwrite"
+
+
+def test_an_export_is_refused_before_anything_is_read(checkpoint: Path, dump: Path, tmp_path: Path) -> None:
+    with pytest.raises(DualFormerError, match=r"folder '.*nodir' does not exist; create it"):
+        export(ExportRequest(checkpoint=tmp_path / "none.pt", dump=dump, output=tmp_path / "nodir" / "x.safetensors"))
+    with pytest.raises(DualFormerError, match="it is one of the inputs"):
+        export(ExportRequest(checkpoint=checkpoint, dump=dump, output=checkpoint, overwrite=True))
+
+
+def test_a_dump_without_labels_has_no_temperature(checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "val.jsonl"
+    whole = Dump(records=[], class_names=["a"], multi_label=False, num_clips=1, num_crops=1, facts={})
+    write_json_lines(whole.rows(), path)
+    with pytest.raises(DualFormerError, match="has no scored video with one label"):
+        export(ExportRequest(checkpoint=checkpoint, dump=path, output=tmp_path / "x.safetensors"))

@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from dualformer_cli.data.lists.samples import Sample
-from dualformer_cli.data.tokens import store
-from dualformer_cli.data.tokens.store import LabelJob
+from dualformer_cli.data.tokens import tiles
+from dualformer_cli.data.tokens.tiles import LabelJob
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.tasks import write_token_labels
 from dualformer_cli.tasks.write_token_labels import Estimate, LabelWriter
@@ -260,8 +260,12 @@ def test_parts_of_files_are_labelled_and_tried_as_parts(monkeypatch: pytest.Monk
     job = LabelWriter._job(writer, 0)
     assert job == LabelJob(0, "/videos/a.mp4", 30, 20)
     monkeypatch.setattr(write_token_labels, "read_views", lambda *given, **named: (given, named))
-    plan: Any = "a plan"
-    assert write_token_labels._read_views(plan, job) == (("/videos/a.mp4", plan), {"start": 30, "num_frames": 20})
+    data: Any = "settings"
+    views: Any = "one view"
+    assert write_token_labels._read_views(data, views, job) == (
+        ("/videos/a.mp4", data, views),
+        {"start": 30, "num_frames": 20},
+    )
 
 
 def test_a_token_has_its_best_logits_each_with_its_class() -> None:
@@ -279,7 +283,7 @@ def test_labels_are_the_same_however_many_clips_are_read_at_a_time(
     write_labels: Make, mixed_list: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_labels(tmp_path / "eight", data=mixed_list)
-    for module in (write_token_labels, store):
+    for module in (write_token_labels, tiles):
         monkeypatch.setattr(module, "CLIPS_PER_READ", 4)  # the first video has 5
     write_labels(tmp_path / "four", data=mixed_list)
     assert shards_of(tmp_path / "eight") == shards_of(tmp_path / "four")

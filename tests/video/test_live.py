@@ -373,3 +373,17 @@ def test_a_cover_picture_is_not_the_video_of_a_live_input(web, tmp_path):
     web.files = {"/covered.mkv": path.read_bytes()}
     with LiveSource(f"{web.address}/covered.mkv") as source:
         assert (source.width, source.height) == (64, 48)
+
+
+def test_a_colour_matrix_that_ffmpeg_does_not_know_is_replaced_as_in_files():
+    written = Bytes()
+    with av.open(written, "w", format="mpegts") as output:
+        track = output.add_stream("libx264", rate=FPS, options={"x264-params": "colormatrix=chroma-derived-nc"})
+        track.width, track.height, track.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for _ in range(10):
+            image = np.full((HEIGHT, WIDTH, 3), (50, 80, 200), np.uint8)
+            output.mux(track.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        output.mux(track.encode())
+    with sender([bytes(written)]) as address, LiveSource(address) as source:
+        _, _, clip = next(source.clips(2, 1, 0))
+    assert np.abs(clip[0].astype(int) - (50, 80, 200)).max() < 6

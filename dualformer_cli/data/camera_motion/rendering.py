@@ -5,22 +5,25 @@ A clip follows from the run's seed, the epoch and its place in it alone, as the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 import numpy.typing as npt
 
-from dualformer_cli.data.camera_motion.files import find_sources, share_out
-from dualformer_cli.data.camera_motion.paths import STATIC
+from dualformer_cli.config.schema import RENDERED, DataConfig, TrainConfig
+from dualformer_cli.data.camera_motion.files import Settings, find_sources, share_out
+from dualformer_cli.data.camera_motion.paths import FLIP_PAIRS, STATIC
 from dualformer_cli.data.camera_motion.pictures import Pixels
 from dualformer_cli.data.camera_motion.scenes import CLASSES, PictureSource, render_clip
-
-RENDERED = "render:camera-motion"
-"""Name of the list whose clips are rendered."""
+from dualformer_cli.data.clips.source import ClipSource, Seeds, TrainingClips
+from dualformer_cli.data.lists.samples import LabelledList, Sample
+from dualformer_cli.errors import ConfigError
 
 _LEAST_DIFFICULTY = 0.3
 """The easiest clips over the hardest ones."""
@@ -38,44 +41,111 @@ _FLAT = 0.04
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RenderPlan:
-    """How clips are rendered."""
+class RenderedClips(ClipSource):
+    """Clips of camera motion that are rendered in one epoch; no two of a run are equal."""
 
-    num_clips: int
-    """Of an epoch."""
-    num_frames: int
-    size: int
-    """Height and width of a clip."""
-    difficulty: float
-    without_motion: float
-    """Share of clips of noise or with a cut."""
+    data: DataConfig
+    """What a clip is, and how it is rendered."""
     pictures: tuple[str, ...]
-    """Picture files."""
-    stock: int
-    """Number of the stock of drawn pictures; each epoch has its own."""
+    """Picture files, as `picture_files` finds them."""
+    epoch: int
+    """From 0; in the first ones the clips are easier, and each has other drawn pictures."""
+
+    @property
+    def labels(self) -> list[tuple[int, ...]]:
+        """The class of each clip: the classes take turns, and the last clips have none."""
+        return [() if label is None else (label,) for label in map(self.label, range(self.data.render.num_clips))]
 
     def label(self, number: int) -> int | None:
-        """The class of a clip of the epoch, by its number from 0; the classes take turns, and the last have none."""
-        has_motion = number < round(self.num_clips * (1 - self.without_motion))
+        """Return the class of a clip of the epoch, by its number from 0; None for one without a motion."""
+        render = self.data.render
+        has_motion = number < round(render.num_clips * (1 - render.without_motion))
         return number % len(CLASSES) if has_motion else None
 
+    def name(self, number: int) -> str:
+        """Return the name of a clip."""
+        return f"{RENDERED}/{number:07d}"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RenderedClips:
-    """Clips with their motion."""
+    def read(self, number: int, seeds: Seeds) -> Callable[[], TrainingClips]:
+        """Return the call that renders a clip, and its mirror image for every other seed."""
+        return partial(self.render, number, seeds)
 
-    clips: Pixels
-    """uint8, shape (repeats, num_frames, size, size, 3)."""
-    flipped: npt.NDArray[np.bool_]
-    """Which clips are mirrored, shape (repeats,)."""
-    motion: npt.NDArray[np.float32]
-    """As in `RenderedClip`, shape (repeats, num_frames - 1, 2, 3); not numbers where a clip has none."""
-    seconds: float
-    """Time it took."""
+    def keep(self, number: int, clips: TrainingClips) -> None:
+        """Keep nothing: no clip is rendered twice."""
+
+    def render(self, number: int, seeds: Seeds) -> TrainingClips:
+        """Render a clip of the epoch, whose number decides its class; runs in a worker process.
+
+        Raises:
+            DualFormerError: if a picture cannot be read.
+        """
+        started = perf_counter()
+        label = self.label(number)
+        clips: list[Pixels] = []
+        motions: list[npt.NDArray[np.float32]] = []
+        for repeat, seed in enumerate(seeds):
+            if repeat % 2:
+                clips.append(clips[-1][:, :, ::-1])
+                motions.append(_mirror(motions[-1]))
+                continue
+            rng = np.random.default_rng(seed)
+            frames, motion = self._without_motion(rng) if label is None else self._with_motion(rng, label)
+            clips.append(frames)
+            motions.append(motion)
+        return TrainingClips(
+            clips=np.stack(clips),
+            flipped=np.arange(len(clips)) % 2 == 1,
+            indices=np.tile(np.arange(self.data.clip.num_frames), (len(clips), 1)),
+            boxes=np.tile([0.0, 0.0, 1.0, 1.0], (len(clips), 1)),
+            seconds=perf_counter() - started,
+            motion=np.stack(motions),
+        )
+
+    @property
+    def difficulty(self) -> float:
+        """The most that is in the way of seeing the motion in this epoch, 0 to 1."""
+        render = self.data.render
+        return render.difficulty * min(1.0, self.epoch / render.easy_epochs if render.easy_epochs else 1.0)
+
+    def _with_motion(self, rng: np.random.Generator, label: int) -> tuple[Pixels, npt.NDArray[np.float32]]:
+        num_frames, side = self.data.clip.num_frames, self.data.crop_size
+        if label == STATIC and rng.random() < _FLAT:
+            colour = (np.zeros(3) if rng.random() < 0.5 else rng.integers(0, 256, 3)).astype(np.uint8)
+            still = np.tile(np.eye(2, 3, dtype=np.float32), (num_frames - 1, 1, 1))
+            return np.broadcast_to(colour, (num_frames, side, side, 3)), still
+        aspect = _ASPECTS[int(rng.integers(len(_ASPECTS)))]
+        height, width = (round(side * max(1.0, longer)) for longer in (1 / aspect, aspect))
+        clip = render_clip(
+            rng.integers(0, 2**32, 4).tolist(),
+            num_frames=num_frames,
+            size=(height, width),
+            pictures=_stock(self.epoch, self.pictures),
+            label=label,
+            difficulty=self.difficulty * (1 - (1 - _LEAST_DIFFICULTY) * rng.random() ** 2),
+        )
+        top, left = (height - side) // 2, (width - side) // 2
+        return clip.frames[:, top : top + side, left : left + side], clip.motion
+
+    def _without_motion(self, rng: np.random.Generator) -> tuple[Pixels, npt.NDArray[np.float32]]:
+        """Return noise, or two clips with a cut between them: their motion has no name."""
+        num_frames, side = self.data.clip.num_frames, self.data.crop_size
+        motion = np.full((num_frames - 1, 2, 3), np.nan, np.float32)
+        if rng.random() < 0.3:
+            coarse = int(rng.choice((1, 2, 4)))
+            cells = -(-side // coarse)
+            small = rng.normal(rng.uniform(60, 190), rng.uniform(15, 80), (num_frames, cells, cells, 3))
+            if rng.random() < 0.5:
+                small[:] = small[..., :1]
+            noise = small.repeat(coarse, axis=1).repeat(coarse, axis=2)[:, :side, :side]
+            return noise.clip(0, 255).astype(np.uint8), motion
+        labels = (STATIC, STATIC) if rng.random() < _CUT_STILLS else rng.integers(len(CLASSES), size=2).tolist()
+        before, after = (self._with_motion(rng, label)[0] for label in labels)
+        cut = int(rng.integers(num_frames // 4, 3 * num_frames // 4 + 1))
+        return np.concatenate([before[:cut], after[cut:]]), motion
 
 
 def picture_files(names: Sequence[str]) -> tuple[str, ...]:
-    """The picture files of folders, or of the package that stands for one; those that `prepare` trains on are used.
+    """Return the picture files of folders, or of the package that stands for one: those that `prepare` trains on.
 
     Raises:
         DualFormerError: if a folder is missing or has no picture.
@@ -83,84 +153,51 @@ def picture_files(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(str(path) for path in share_out(find_sources(names), 0)["train"])
 
 
-def render_training_clips(plan: RenderPlan, number: int, seeds: Sequence[Sequence[int]]) -> RenderedClips:
-    """Render a clip of an epoch, and its mirror image for every other seed; runs in a worker process.
+def rendered_list(data: DataConfig, pictures: tuple[str, ...]) -> LabelledList:
+    """Return the clips of an epoch as a list; those without a motion have no label."""
+    clips, render = RenderedClips(data=data, pictures=pictures, epoch=0), data.render
+    names = [clips.name(number) for number in range(render.num_clips)]
+    labels = clips.labels
+    facts = [render.num_clips, render.difficulty, render.easy_epochs, render.without_motion]
+    content = json.dumps([*facts, Settings(pictures=pictures).fingerprint()])
+    return LabelledList(
+        source=RENDERED,
+        samples=[Sample(name, labels=of_clip) for name, of_clip in zip(names, labels, strict=True)],
+        files=names,
+        labels=labels,
+        class_names=list(CLASSES),
+        flip_pairs=FLIP_PAIRS,
+        fingerprint=hashlib.sha256(content.encode()).hexdigest(),
+        multi_label=False,
+    )
 
-    Args:
-        plan: how.
-        number: of the clip in the epoch, which decides its class.
-        seeds: one seed per clip.
+
+def check_rendering(data: DataConfig, train: TrainConfig) -> None:
+    """Refuse settings that contradict rendered clips, where the training list is of them.
 
     Raises:
-        DualFormerError: if a picture cannot be read.
+        ConfigError: naming them.
     """
-    started = perf_counter()
-    label = plan.label(number)
-    clips: list[Pixels] = []
-    motions: list[npt.NDArray[np.float32]] = []
-    for repeat, seed in enumerate(seeds):
-        if repeat % 2:
-            clips.append(clips[-1][:, :, ::-1])
-            motions.append(_mirror(motions[-1]))
-            continue
-        rng = np.random.default_rng(seed)
-        frames, motion = _without_motion(rng, plan) if label is None else _with_motion(rng, plan, label)
-        clips.append(frames)
-        motions.append(motion)
-    return RenderedClips(
-        clips=np.stack(clips),
-        flipped=np.arange(len(clips)) % 2 == 1,
-        motion=np.stack(motions),
-        seconds=perf_counter() - started,
-    )
-
-
-def _with_motion(rng: np.random.Generator, plan: RenderPlan, label: int) -> tuple[Pixels, npt.NDArray[np.float32]]:
-    if label == STATIC and rng.random() < _FLAT:
-        colour = (np.zeros(3) if rng.random() < 0.5 else rng.integers(0, 256, 3)).astype(np.uint8)
-        still = np.tile(np.eye(2, 3, dtype=np.float32), (plan.num_frames - 1, 1, 1))
-        return np.broadcast_to(colour, (plan.num_frames, plan.size, plan.size, 3)), still
-    aspect = _ASPECTS[int(rng.integers(len(_ASPECTS)))]
-    height, width = (round(plan.size * max(1.0, side)) for side in (1 / aspect, aspect))
-    clip = render_clip(
-        rng.integers(0, 2**32, 4).tolist(),
-        num_frames=plan.num_frames,
-        size=(height, width),
-        pictures=_stock(plan.stock, plan.pictures),
-        label=label,
-        difficulty=plan.difficulty * (1 - (1 - _LEAST_DIFFICULTY) * rng.random() ** 2),
-    )
-    top, left = (height - plan.size) // 2, (width - plan.size) // 2
-    return clip.frames[:, top : top + plan.size, left : left + plan.size], clip.motion
-
-
-def _without_motion(rng: np.random.Generator, plan: RenderPlan) -> tuple[Pixels, npt.NDArray[np.float32]]:
-    """Noise, or two clips with a cut between them: their motion has no name."""
-    shape = (plan.num_frames, plan.size, plan.size, 3)
-    motion = np.full((plan.num_frames - 1, 2, 3), np.nan, np.float32)
-    if rng.random() < 0.3:
-        coarse = int(rng.choice((1, 2, 4)))
-        small = rng.normal(
-            rng.uniform(60, 190), rng.uniform(15, 80), (shape[0], *(-(-s // coarse) for s in shape[1:3]), 3)
-        )
-        if rng.random() < 0.5:
-            small[:] = small[..., :1]
-        noise = small.repeat(coarse, axis=1).repeat(coarse, axis=2)[:, : plan.size, : plan.size]
-        return noise.clip(0, 255).astype(np.uint8), motion
-    labels = (STATIC, STATIC) if rng.random() < _CUT_STILLS else rng.integers(len(CLASSES), size=2).tolist()
-    before, after = (_with_motion(rng, plan, label)[0] for label in labels)
-    cut = int(rng.integers(plan.num_frames // 4, 3 * plan.num_frames // 4 + 1))
-    return np.concatenate([before[:cut], after[cut:]]), motion
+    if data.train_list != RENDERED:
+        return
+    mixed = [name for name in ("mixup_alpha", "cutmix_alpha", "rand_augment_ops") if getattr(train, name)]
+    if mixed:
+        raise ConfigError(f"train.{mixed[0]} must be 0 where clips are rendered, got {getattr(train, mixed[0])}")
+    taught = [name for name in ("teacher", "token_labels") if getattr(train, name) is not None]
+    if taught:
+        raise ConfigError(f"train.{taught[0]} must be null where clips are rendered, which have their motion to teach")
+    if data.multi_label:
+        raise ConfigError("data.multi_label must be false where clips are rendered: each has one motion")
 
 
 def _mirror(motion: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """The motion of the mirrored clip: x changes its sign before and after."""
+    """Return the motion of the mirrored clip: x changes its sign before and after."""
     return motion * np.array([[1, -1, -1], [-1, 1, 1]], np.float32)
 
 
 @lru_cache(maxsize=1)
 def _stock(number: int, pictures: tuple[str, ...]) -> PictureSource:
-    """Pictures that are drawn once in a worker and used for many clips; those that `prepare` draws are others."""
+    """Return pictures that a worker draws once and uses for many clips; those that `prepare` draws are others."""
     seed = int(np.random.SeedSequence([number, _STOCK_SEED]).generate_state(1)[0])
     files = [Path(path) for path in pictures]
     return PictureSource(

@@ -6,69 +6,34 @@ processes, nor from where a run was interrupted. With another number of ranks th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain, islice, tee
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from dualformer_cli.data.camera_motion.rendering import RenderedClips, render_training_clips
-from dualformer_cli.data.clips.augment import Fractions, TrainingClips, TrainPlan, read_training_clips
 from dualformer_cli.data.clips.sampling import Indices
-from dualformer_cli.data.lists.manifest import Sample
+from dualformer_cli.data.clips.source import ClipSource, Flags, Fractions, TrainingClips
+from dualformer_cli.data.clips.transforms import Frames
 from dualformer_cli.system.workers import Outcome, WorkerPool
-from dualformer_cli.video.reader import FileIndex
 
 Order = npt.NDArray[np.int64]
-
-
-class IndexCache:
-    """Indexes of the files that were read, so that later epochs need not read every file twice.
-
-    It lives beside the workers, so that each of them profits from all. A full one takes no more: every file comes
-    once an epoch, so there is none that will not be needed again.
-
-    Args:
-        max_bytes: bound of the memory; the default holds some 300,000 files.
-    """
-
-    def __init__(self, max_bytes: int = 128 * 2**20) -> None:
-        self._indexes: dict[str, FileIndex] = {}
-        self._bytes_left = max_bytes
-
-    def get(self, path: str) -> FileIndex | None:
-        """Return the index of a file, which may have changed since."""
-        return self._indexes.get(path)
-
-    def put(self, path: str, index: FileIndex) -> None:
-        """Keep an index in place of an older one of this path, if there is room."""
-        old = self._indexes.pop(path, None)
-        if old is not None:
-            self._bytes_left += _memory(old)
-        if self._bytes_left >= _memory(index):
-            self._bytes_left -= _memory(index)
-            self._indexes[path] = index
-
-
-def _memory(index: FileIndex) -> int:
-    return len(index.packed) + 200  # of the objects around it
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The clips of one forward pass on one rank."""
 
-    clips: npt.NDArray[np.uint8]
+    clips: Frames
     """Shape (b, T, S, S, 3)."""
     samples: tuple[int, ...]
-    """Which video of the list each clip is from."""
-    flipped: npt.NDArray[np.bool_]
+    """Which sample each clip is of."""
+    flipped: Flags
     """Which clips are mirrored, shape (b,)."""
     unreadable: tuple[tuple[str, str], ...]
-    """(path, reason) of the videos that are missing from the batch."""
+    """(path, reason) of the samples that are missing from the batch."""
     read_seconds: float
     """Time that the workers spent on it."""
     indices: Indices | None = None
@@ -76,7 +41,7 @@ class Batch:
     boxes: Fractions | None = None
     """Crops of the clips as shares of the frame, (x, y, width, height), shape (b, 4)."""
     motion: npt.NDArray[np.float32] | None = None
-    """How the content of rendered clips moves, as in `RenderedClips`, shape (b, T - 1, 2, 3); None for videos."""
+    """How the content of rendered clips moves, as in `RenderedClip`, shape (b, T - 1, 2, 3); None for videos."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +73,7 @@ class BatchPlan:
         return -(-self.num_samples // self.videos_per_step)
 
     def videos(self, order: Order, step: int) -> list[Order]:
-        """The videos of this rank in one step, one array per forward pass; ranks differ by at most one video."""
+        """Return the videos of this rank in one step, one array per forward pass; ranks differ by at most one video."""
         first = step * self.videos_per_step
         of_step = order[first : first + self.videos_per_step]
         passes = np.array_split(of_step, self.accumulation)
@@ -116,13 +81,13 @@ class BatchPlan:
 
 
 def epoch_order(num_samples: int, *, seed: int, epoch: int, labels: Sequence[int] | None = None) -> Order:
-    """The order in which an epoch sees the videos.
+    """Return the order in which an epoch sees the videos.
 
     Args:
         num_samples: videos of the list.
         seed: of the run.
         epoch: its number, from 0.
-        labels: one class per video, to draw every class equally often (with repetition); None draws every video once.
+        labels: one class per video, to take every class equally often (with repetition); None takes every video once.
     """
     rng = np.random.default_rng([seed, epoch])
     if labels is None:
@@ -133,9 +98,7 @@ def epoch_order(num_samples: int, *, seed: int, epoch: int, labels: Sequence[int
 
 
 def training_steps(
-    samples: Sequence[Sample],
-    paths: Sequence[str],
-    plan: TrainPlan,
+    source: ClipSource,
     batches: BatchPlan,
     pool: WorkerPool,
     *,
@@ -143,94 +106,71 @@ def training_steps(
     seed: int,
     epoch: int,
     first_step: int = 0,
-    indexes: IndexCache | None = None,
     pin_memory: bool = False,
 ) -> Iterator[list[Batch]]:
     """Yield the forward passes of each step, while the workers read the next ones.
 
-    A video that cannot be read makes its batch smaller and is named in it; nothing takes its place. `indexes`, kept
-    from epoch to epoch, saves time and changes nothing else. `pin_memory` puts the
-    clips where a GPU fetches them fastest.
+    A sample that cannot be read makes its batch smaller and is named in it; nothing takes its place. `pin_memory`
+    puts the clips where a GPU fetches them fastest.
     """
-    indexes = IndexCache() if indexes is None else indexes
     positions = np.arange(len(order))
     of_steps = (batches.videos(positions, step) for step in range(first_step, batches.steps_per_epoch))
     wanted, planned = tee(chain.from_iterable(of_steps))
-    jobs = (
-        _Job(
-            paths[order[p]],
-            int(order[p]),
-            samples[order[p]].start,
-            samples[order[p]].num_frames,
-            tuple((seed, epoch, int(p), repeat) for repeat in range(batches.repeats)),
-            indexes.get(paths[order[p]]),
-        )
+    reads = (
+        source.read(int(order[p]), tuple((seed, epoch, int(p), repeat) for repeat in range(batches.repeats)))
         for of_pass in planned
         for p in of_pass
     )
-    outcomes = pool.imap(partial(_read, plan), jobs, ahead=max(2, 2 * batches.batch_size // batches.repeats))
-    collected = (_collect(order[of_pass].tolist(), outcomes, plan, indexes, pin_memory) for of_pass in wanted)
+    outcomes = pool.imap(_run, reads, ahead=max(2, 2 * batches.batch_size // batches.repeats))
+    collected = (_collect(order[of_pass].tolist(), outcomes, source, pin_memory) for of_pass in wanted)
     while step := list(islice(collected, batches.accumulation)):
         yield step
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    path: str
-    number: int
-    start: int
-    num_frames: int | None
-    seeds: tuple[tuple[int, ...], ...]
-    index: FileIndex | None
-
-
-def _read(plan: TrainPlan, job: _Job) -> TrainingClips | RenderedClips:
-    if plan.render is not None:
-        return render_training_clips(plan.render, job.number, job.seeds)
-    return read_training_clips(job.path, plan, job.seeds, start=job.start, num_frames=job.num_frames, index=job.index)
+def _run(read: Callable[[], TrainingClips]) -> TrainingClips:
+    return read()
 
 
 def _collect(
-    videos: list[int],
-    outcomes: Iterator[Outcome[_Job, TrainingClips | RenderedClips]],
-    plan: TrainPlan,
-    indexes: IndexCache,
+    numbers: list[int],
+    outcomes: Iterator[Outcome[Callable[[], TrainingClips], TrainingClips]],
+    source: ClipSource,
     pin_memory: bool,
 ) -> Batch:
     """Take the outcomes of one forward pass together."""
-    read: list[TrainingClips] = []
-    rendered: list[RenderedClips] = []
-    samples, unreadable, seconds = [], [], 0.0
-    for video, outcome in zip(videos, islice(outcomes, len(videos)), strict=True):
+    data = source.data
+    frames, side = data.clip.num_frames, data.crop_size
+    nothing = TrainingClips(
+        clips=np.empty((0, frames, side, side, 3), np.uint8),
+        flipped=np.empty(0, np.bool_),
+        indices=np.empty((0, frames), np.int64),
+        boxes=np.empty((0, 4)),
+        seconds=0.0,
+    )
+    read, samples, unreadable = [nothing], [], []
+    for number, outcome in zip(numbers, islice(outcomes, len(numbers)), strict=True):
         if outcome.error is not None:
-            unreadable.append((outcome.item.path, outcome.reason))
+            unreadable.append((source.name(number), outcome.reason))
             continue
         clips = outcome.value
-        samples += [video] * len(clips.clips)
-        if isinstance(clips, RenderedClips):
-            rendered.append(clips)
-            seconds += clips.seconds
-            continue
+        source.keep(number, clips)
+        samples += [number] * len(clips.clips)
         read.append(clips)
-        if clips.index is not None:
-            indexes.put(outcome.item.path, clips.index)
-        seconds += clips.decode_seconds + clips.preprocess_seconds
-    nothing = np.empty((0, plan.num_frames, plan.crop_size, plan.crop_size, 3), np.uint8)
-    everything: list[TrainingClips | RenderedClips] = [*read, *rendered]
+    motion = [clips.motion for clips in read if clips.motion is not None]
     return Batch(
-        clips=_joined([nothing, *(clips.clips for clips in everything)], pin_memory),
+        clips=_joined([clips.clips for clips in read], pin_memory),
         samples=tuple(samples),
-        flipped=np.concatenate([np.empty(0, np.bool_), *(clips.flipped for clips in everything)]),
+        flipped=np.concatenate([clips.flipped for clips in read]),
         unreadable=tuple(unreadable),
-        read_seconds=seconds,
-        indices=np.concatenate([np.empty((0, plan.num_frames), np.int64), *(clips.indices for clips in read)]),
-        boxes=np.concatenate([np.empty((0, 4)), *(clips.boxes for clips in read)]),
-        motion=np.concatenate([clips.motion for clips in rendered]) if rendered else None,
+        read_seconds=sum(clips.seconds for clips in read),
+        indices=np.concatenate([clips.indices for clips in read]),
+        boxes=np.concatenate([clips.boxes for clips in read]),
+        motion=np.concatenate(motion) if motion else None,
     )
 
 
-def _joined(clips: list[npt.NDArray[np.uint8]], pin_memory: bool) -> npt.NDArray[np.uint8]:
-    """Clips of several videos in one array, written straight into page-locked memory if asked."""
+def _joined(clips: list[Frames], pin_memory: bool) -> Frames:
+    """Return all clips in one array, written straight into page-locked memory if asked."""
     if not pin_memory:
         return np.concatenate(clips)
     shape = (sum(map(len, clips)), *clips[0].shape[1:])

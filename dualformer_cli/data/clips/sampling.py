@@ -43,7 +43,7 @@ def test_clips(video_frames: int, *, num_frames: int, frame_interval: int, num_c
 
 
 def random_clip(video_frames: int, *, num_frames: int, frame_interval: int, rng: np.random.Generator) -> Indices:
-    """Draw one training clip: any start from which num_frames * frame_interval frames follow, else frame 0.
+    """Choose one training clip: any start from which num_frames * frame_interval frames follow, else frame 0.
 
     Returns:
         Frame numbers, shape (num_frames,).
@@ -61,7 +61,7 @@ def segment_clip(video_frames: int, *, num_frames: int, rng: np.random.Generator
     Args:
         video_frames: frames in the video; fewer than num_frames are repeated.
         num_frames: frames in the clip.
-        rng: draws a frame of each part, for training; None takes the middle one, for testing.
+        rng: chooses a frame of each part, for training; None takes the middle one, for testing.
 
     Returns:
         Frame numbers, shape (num_frames,), never decreasing.

@@ -26,6 +26,10 @@ ANTIALIAS_ABOVE = 1.5
 """Antialiasing starts when a side shrinks by more than this: milder shrinking loses nothing without."""
 
 
+CROP_TRIES = 10
+"""Sizes that are tried for a random crop before the largest central one is taken."""
+
+
 class Box(NamedTuple):
     """A rectangle of pixels."""
 
@@ -125,6 +129,23 @@ def _shall_antialias(frame: Frames, size: tuple[int, int], antialias: bool) -> b
     return antialias and max(frame.shape[0] / size[0], frame.shape[1] / size[1]) > ANTIALIAS_ABOVE
 
 
+def resize_clip(frames: Frames, size: int, *, antialias: bool, flip: bool) -> Frames:
+    """Resize frames to squares, as `resize_frame` does each, and mirror them if `flip`.
+
+    Args:
+        frames: shape (T, H, W, 3).
+        size: height and width of the result.
+        antialias: whether to antialias if a side shrinks by more than ANTIALIAS_ABOVE.
+        flip: whether to swap left and right.
+    """
+    antialias = antialias and max(frames.shape[1:3]) / size > ANTIALIAS_ABOVE
+    pixels = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    resized = F.interpolate(pixels, size=(size, size), mode="bilinear", align_corners=False, antialias=antialias)
+    if flip:
+        resized = resized.flip(-1)  # in torch, which knows channels-last: numpy's reversed copy takes 8 times as long
+    return np.asarray(resized.permute(0, 2, 3, 1).numpy())
+
+
 def _interpolate(frame: Frames, size: tuple[int, int], *, antialias: bool) -> Frames:
     if frame.shape[:2] == size:
         return frame
@@ -139,6 +160,27 @@ def _channels_first(frame: Frames) -> Tensor:
     # The batch axis comes first: behind permute() its stride would hide from torch that this is channels-last,
     # and the resize would take three times as long (640x360 to 256: 0.6 instead of 0.2 ms, one thread).
     return torch.from_numpy(np.require(frame, requirements=["C", "W"]))[None].permute(0, 3, 1, 2)
+
+
+def random_resized_crop(
+    height: int, width: int, *, area: tuple[float, float], aspect: tuple[float, float], rng: np.random.Generator
+) -> Box:
+    """Choose a crop by its share of the frame, evenly, and its width over height, evenly in the logarithm.
+
+    Of CROP_TRIES random sizes the first that the frame can hold is taken; without one, the crop is the largest central
+    one whose width over height lies in the range.
+    """
+    areas = rng.uniform(*area, size=CROP_TRIES) * height * width
+    aspects = np.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1]), size=CROP_TRIES))
+    widths, heights = np.rint(np.sqrt(areas * aspects)), np.rint(np.sqrt(areas / aspects))
+    fits = (widths >= 1) & (widths <= width) & (heights >= 1) & (heights <= height)
+    if fits.any():
+        chosen = int(fits.argmax())
+        w, h = int(widths[chosen]), int(heights[chosen])
+        return Box(int(rng.integers(width - w + 1)), int(rng.integers(height - h + 1)), w, h)
+    w = max(1, min(width, round(height * aspect[1])))
+    h = max(1, min(height, round(width / aspect[0])))
+    return Box((width - w) // 2, (height - h) // 2, w, h)
 
 
 def crop_offsets(height: int, width: int, crop_size: int, num_crops: int) -> list[tuple[int, int]]:

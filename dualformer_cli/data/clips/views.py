@@ -1,18 +1,17 @@
 """One video becomes its views.
 
-`read_views` runs in a worker process: plan and result are plain picklable data, and every error is a VideoError.
+`read_views` runs in a worker process: it takes and returns plain picklable data, and every error is a VideoError.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Literal
 
 import numpy as np
 from einops import rearrange
 
-from dualformer_cli.config.schema import Decoder
+from dualformer_cli.config.schema import DataConfig, ViewsConfig
 from dualformer_cli.data.clips import sampling
 from dualformer_cli.data.clips.sampling import Indices, Seconds, TimelineError
 from dualformer_cli.data.clips.transforms import Frames, FrameSizeError, FrameTransform
@@ -20,26 +19,6 @@ from dualformer_cli.errors import TooShortError, VideoError
 from dualformer_cli.system.words import counted
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.reader import FileIndex, VideoInfo, VideoReader
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ViewPlan:
-    """How each video is opened and cut into views; the configuration's `data` section explains the values."""
-
-    num_frames: int
-    frame_interval: int
-    sampling: Literal["interval", "segments"]
-    num_clips: int
-    num_crops: int
-    short_side: int
-    crop_size: int
-    antialias: bool
-    min_frames: int
-    decoder: Decoder
-    frame_rate: float | None
-    frame_name: str | None = None
-    every_seconds: float | None = None
-    """Cut the video into segments of this length with one clip each, in place of num_clips over the whole of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,9 +50,11 @@ class VideoViews:
 
 def read_views(
     path: str,
-    plan: ViewPlan,
+    data: DataConfig,
+    views: ViewsConfig,
     segments: slice | None = None,
     *,
+    every_seconds: float | None = None,
     start: int = 0,
     num_frames: int | None = None,
     index: FileIndex | None = None,
@@ -82,25 +63,27 @@ def read_views(
 
     Args:
         path: a video file or a folder of numbered frames.
-        plan: how the video is cut into views.
+        data: how the video is opened, and what a clip is.
+        views: how the video is cut into views; num_clips counts only without a timeline.
         segments: which segments of the timeline to read. A long video is read a few segments at a time, so that
-            its clips are never all in memory; the first result tells by num_segments how many there are.
+            its clips are never all in memory; num_segments of the first result is how many there are.
+        every_seconds: cut the video into a timeline of segments of this length, with one clip each.
         start: first frame of the part of the video that counts; a timeline always takes the whole.
         num_frames: frames of that part; None is the rest of the video.
         index: of the file, from an earlier result; it may be outdated.
 
     Raises:
-        VideoError: if the video cannot be read, is too short, or does not fit the plan.
+        VideoError: if the video cannot be read, is too short, or cannot be cut so.
         ValueError: if segments are asked for that do not exist.
     """
     started = perf_counter()
-    transform = _TimedTransform(plan)
+    transform = _TimedTransform(data, views)
     with open_video(
-        path, decoder=plan.decoder, frame_rate=plan.frame_rate, frame_name=plan.frame_name, index=index
+        path, decoder=data.decoder, frame_rate=data.frame_rate, frame_name=data.frame_name, index=index
     ) as reader:
         available = part_length(reader.info, start, num_frames)
-        check_video(reader.info, available, min_frames=plan.min_frames)
-        starts, ends, indices = _choose_frames(reader, plan, start, available)
+        check_video(reader.info, available, min_frames=data.min_frames)
+        starts, ends, indices = _choose_frames(reader, data, views, start, available, every_seconds)
         num_segments = None if starts is None else len(starts)
         if segments is not None:
             if starts is None or ends is None or not len(starts[segments]):
@@ -120,7 +103,7 @@ def read_views(
         info=info,
         clips=clips,
         indices=indices,
-        num_views=len(clips) if starts is None else plan.num_crops,
+        num_views=len(clips) if starts is None else views.num_crops,
         starts_seconds=starts,
         ends_seconds=ends,
         num_segments=num_segments,
@@ -132,14 +115,14 @@ def read_views(
 
 
 class _TimedTransform:
-    """A plan's FrameTransform that adds up the time it takes."""
+    """A FrameTransform that adds up the time it takes."""
 
-    def __init__(self, plan: ViewPlan) -> None:
+    def __init__(self, data: DataConfig, views: ViewsConfig) -> None:
         self.frame_transform = FrameTransform(
-            short_side=plan.short_side,
-            crop_size=plan.crop_size,
-            num_crops=plan.num_crops,
-            antialias=plan.antialias,
+            short_side=views.short_side,
+            crop_size=data.crop_size,
+            num_crops=views.num_crops,
+            antialias=data.antialias,
         )
         self.seconds = 0.0
 
@@ -151,7 +134,7 @@ class _TimedTransform:
 
 
 def part_length(info: VideoInfo, start: int, num_frames: int | None) -> int:
-    """How many frames there are from `start` on, at most `num_frames`."""
+    """Return how many frames there are from `start` on, at most `num_frames`."""
     rest = max(0, info.num_frames - start)
     return rest if num_frames is None else min(rest, num_frames)
 
@@ -182,46 +165,53 @@ def check_video(info: VideoInfo, available: int, *, min_frames: int) -> None:
 
 
 def _choose_frames(
-    reader: VideoReader, plan: ViewPlan, start: int, available: int
+    reader: VideoReader,
+    data: DataConfig,
+    views: ViewsConfig,
+    start: int,
+    available: int,
+    every_seconds: float | None,
 ) -> tuple[Seconds | None, Seconds | None, Indices]:
-    """Return the segments' starts and ends, if the plan has a timeline, and the frame numbers of the clips."""
-    if plan.every_seconds is not None:
+    """Return the segments' starts and ends, if there is a timeline, and the frame numbers of the clips."""
+    clip = data.clip
+    if every_seconds is not None:
         try:
-            return _timeline(reader, plan, plan.every_seconds)
+            return _timeline(reader, data, every_seconds)
         except TimelineError as error:
             raise VideoError(reader.info.path, str(error)) from error
-    if plan.sampling == "segments":
-        return None, None, start + sampling.segment_clip(available, num_frames=plan.num_frames)[None]
+    if clip.sampling == "segments":
+        return None, None, start + sampling.segment_clip(available, num_frames=clip.num_frames)[None]
     indices = sampling.test_clips(
-        available, num_frames=plan.num_frames, frame_interval=plan.frame_interval, num_clips=plan.num_clips
+        available, num_frames=clip.num_frames, frame_interval=clip.frame_interval, num_clips=views.num_clips
     )
     return None, None, start + indices
 
 
-def _timeline(reader: VideoReader, plan: ViewPlan, every_seconds: float) -> tuple[Seconds, Seconds, Indices]:
-    times, duration_seconds = _frame_times(reader, plan), reader.info.duration_seconds
-    if plan.sampling == "segments":
+def _timeline(reader: VideoReader, data: DataConfig, every_seconds: float) -> tuple[Seconds, Seconds, Indices]:
+    clip, duration_seconds = data.clip, reader.info.duration_seconds
+    times = _frame_times(reader, data.frame_rate, every_seconds)
+    if clip.sampling == "segments":
         return sampling.timeline_segment_clips(
-            times, num_frames=plan.num_frames, every_seconds=every_seconds, duration_seconds=duration_seconds
+            times, num_frames=clip.num_frames, every_seconds=every_seconds, duration_seconds=duration_seconds
         )
     return sampling.timeline_clips(
         times,
-        num_frames=plan.num_frames,
-        frame_interval=plan.frame_interval,
+        num_frames=clip.num_frames,
+        frame_interval=clip.frame_interval,
         every_seconds=every_seconds,
         duration_seconds=duration_seconds,
     )
 
 
-def _frame_times(reader: VideoReader, plan: ViewPlan) -> Seconds:
+def _frame_times(reader: VideoReader, frame_rate: float | None, every_seconds: float) -> Seconds:
     """Return when each frame is shown: what the file says, else even steps of its or the user's frame rate."""
     if reader.times_seconds is not None:
         return reader.times_seconds
-    fps = reader.info.fps or plan.frame_rate
+    fps = reader.info.fps or frame_rate
     if fps is None:
         raise VideoError(
             reader.info.path,
-            f"has no frame rate, so it cannot be cut every {plan.every_seconds:g} seconds; "
+            f"has no frame rate, so it cannot be cut every {every_seconds:g} seconds; "
             "give the one it was recorded at, for example --set data.frame_rate=25",
         )
     return np.arange(reader.info.num_frames) / fps

@@ -1,4 +1,4 @@
-"""One row of a list of videos, and what all list formats share in reading it."""
+"""Rows of a list of videos, the list that they make for a model, and what all list formats share in reading it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from dualformer_cli.system.words import counted
 
 USABLE = frozenset(("ok", "sequential_only"))
 """What `prepare` says of videos that can be read."""
+
+Pairs = tuple[tuple[int, int], ...]
+"""Classes that a mirror turns into each other."""
 
 _MAX_LABEL = 10**9
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
@@ -42,6 +45,30 @@ class Sample:
     def is_usable(self) -> bool:
         """Whether the file could be read when the list was made."""
         return self.status in USABLE
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledList:
+    """A list of videos with labels in the model's numbering."""
+
+    source: str
+    samples: list[Sample]
+    files: list[str]
+    """Where each video is."""
+    labels: list[tuple[int, ...]]
+    """Classes of each video; () for one without a label."""
+    class_names: list[str]
+    """Of the model."""
+    flip_pairs: Pairs
+    fingerprint: str
+    multi_label: bool
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def first_labels(self) -> list[int]:
+        """Return one class per video, to balance classes by."""
+        return [labels[0] if labels else -1 for labels in self.labels]
 
 
 @dataclass(frozen=True, slots=True)

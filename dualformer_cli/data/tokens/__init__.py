@@ -1,1 +1,4 @@
-"""Stored token labels: written by a teacher, looked up for a training clip."""
+"""Stored token labels: the tiles of a video that a teacher labels, the folder of labels, look-up for a training clip.
+
+`tasks` writes them, `engine/training` reads them.
+"""

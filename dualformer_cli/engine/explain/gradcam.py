@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dualformer_cli.config.schema import RunConfig
+from dualformer_cli.config.schema import RunConfig, ViewsConfig
 from dualformer_cli.data.clips.transforms import normalize
-from dualformer_cli.data.clips.views import VideoViews, ViewPlan, read_views
+from dualformer_cli.data.clips.views import VideoViews, read_views
 from dualformer_cli.data.lists.matching import ClassLookup
 from dualformer_cli.documents.gradcam import LayerRow
-from dualformer_cli.engine.build import build_model, view_plan
+from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.errors import DualFormerError, VideoError, nearest
 from dualformer_cli.model.attention import LocalWindowAttention
@@ -98,7 +98,7 @@ def _blocks_of(stage: int, depth: int) -> str:
 def list_layers(config: RunConfig) -> Iterator[LayerRow]:
     """Yield every layer of a model."""
     with torch.device("meta"):
-        model = build_model(config)
+        model = build_model(config.model, config.data, kernels=config.runtime.kernels)
     sizes, grid = config.model, model.input_size
     for number, (patch, channels) in enumerate(zip(sizes.patch_sizes, sizes.embed_dims, strict=True)):
         grid = (grid[0] // patch[0], grid[1] // patch[1], grid[2] // patch[2])
@@ -158,17 +158,17 @@ class Explanation:
         return np.stack([stretch(self.resized(view)) for view in range(len(self.grid))])
 
 
-def read_video(engine: Engine, path: str, pool: WorkerPool) -> tuple[VideoViews, ViewPlan]:
-    """Read the views of one video as `predict` does, in a process that can be killed.
+def read_video(engine: Engine, path: str, pool: WorkerPool, views: ViewsConfig | None = None) -> VideoViews:
+    """Read the views of one video, those that `predict` takes where none are given, in a process that can be killed.
 
     Raises:
         DualFormerError: if the video cannot be used; the message names it.
     """
-    plan = view_plan(engine.config.data, engine.config.data.test)
-    outcome = pool.call(partial(read_views, plan=plan), path)
+    data = engine.config.data
+    outcome = pool.call(partial(read_views, data=data, views=views or data.test), path)
     if outcome.error is not None:
         raise VideoError(path, outcome.reason) from outcome.error
-    return outcome.value, plan
+    return outcome.value
 
 
 def explain(

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from dualformer_cli.data.clips.sampling import Indices
 from dualformer_cli.data.clips.transforms import crop_offsets, resized_size
-from dualformer_cli.data.clips.views import VideoViews, ViewPlan
+from dualformer_cli.data.clips.views import VideoViews
 from dualformer_cli.engine.explain.gradcam import Explanation, Maps, stretch
 
 
@@ -29,15 +29,21 @@ class Timeline:
     """Where views after the first begin; () on the source timeline."""
 
 
-def merge_views(explanation: Explanation, views: VideoViews, plan: ViewPlan) -> Timeline:
+def merge_views(explanation: Explanation, views: VideoViews, short_side: int) -> Timeline:
     """Lay all views onto the source timeline: at each frame the mean of the views that reach over it.
 
     Frames have the clips' step. A view between whose frames one lies is interpolated there. One scale holds for all
     frames, so that heat can be compared over the whole video.
+
+    Args:
+        explanation: the maps of the views.
+        views: all views of the video.
+        short_side: to which frames were resized before the crop.
     """
-    offsets, size = _geometry(views, plan)
+    offsets, size = _geometry(views, short_side)
     left, top = (min(offset[axis] for offset in offsets) for axis in (0, 1))
-    right, bottom = (max(offset[axis] for offset in offsets) + plan.crop_size for axis in (0, 1))
+    side: int = views.clips.shape[2]
+    right, bottom = (max(offset[axis] for offset in offsets) + side for axis in (0, 1))
     frames = _frames_between(views.indices)
     sums = np.zeros((len(frames), bottom - top, right - left), np.float32)
     counts = np.zeros_like(sums)
@@ -46,7 +52,7 @@ def merge_views(explanation: Explanation, views: VideoViews, plan: ViewPlan) -> 
         x, y = offsets[crop][0] - left, offsets[crop][1] - top
         numbers, maps = _in_order(views.indices[clip], explanation.resized(view))
         for place in np.flatnonzero((frames >= numbers[0]) & (frames <= numbers[-1])):
-            area = (place, slice(y, y + plan.crop_size), slice(x, x + plan.crop_size))
+            area = (place, slice(y, y + side), slice(x, x + side))
             sums[area] += _at(frames[place], numbers, maps)
             counts[area] += 1
     seen = counts > 0
@@ -91,12 +97,12 @@ def _at(frame: int, numbers: Indices, maps: Maps) -> Maps:
     return maps[after - 1] * (1 - share) + maps[after] * share
 
 
-def concatenate_views(explanation: Explanation, views: VideoViews, plan: ViewPlan) -> Timeline:
+def concatenate_views(explanation: Explanation, views: VideoViews, short_side: int) -> Timeline:
     """Show all frames of all views, one view after the other, each in its own scale: as the published code does."""
-    offsets, size = _geometry(views, plan)
+    offsets, size = _geometry(views, short_side)
     num_frames = views.indices.shape[1]
     heatmaps = explanation.heatmaps()
-    side = plan.crop_size
+    side: int = views.clips.shape[2]
     boxes = [_shares((x, y, x + side, y + side), size) for x, y in offsets] * len(views.indices)
     return Timeline(
         frames=np.repeat(views.indices, len(offsets), axis=0).reshape(-1),
@@ -107,10 +113,10 @@ def concatenate_views(explanation: Explanation, views: VideoViews, plan: ViewPla
     )
 
 
-def _geometry(views: VideoViews, plan: ViewPlan) -> tuple[list[tuple[int, int]], tuple[int, int]]:
+def _geometry(views: VideoViews, short_side: int) -> tuple[list[tuple[int, int]], tuple[int, int]]:
     """(x, y) of each crop's corner in the resized frame, and that frame's (height, width)."""
-    size = resized_size(views.info.height, views.info.width, plan.short_side)
-    return crop_offsets(*size, plan.crop_size, plan.num_crops), size
+    size = resized_size(views.info.height, views.info.width, short_side)
+    return crop_offsets(*size, views.clips.shape[2], len(views.clips) // len(views.indices)), size
 
 
 def _shares(box: tuple[int, int, int, int], size: tuple[int, int]) -> npt.NDArray[np.float64]:

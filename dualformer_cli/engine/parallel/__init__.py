@@ -1,1 +1,1 @@
-"""One process among many: ranks, exchanges between them, devices, launching."""
+"""One process among others: placement, joining, reductions, BatchNorm over ranks, device and precision, launch."""

@@ -26,7 +26,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
-from dualformer_cli.engine.parallel.distributed import LAUNCHER_PID, is_one_of_many
+from dualformer_cli.engine.parallel.placement import LAUNCHER_PID, is_one_of_many
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.threads import usable_cores
 from dualformer_cli.system.words import counted
@@ -184,7 +184,7 @@ def _verdict(failures: Mapping[int, ProcessFailure], num_processes: int, forward
     """Turn what the agent reports into rank 0's exit code.
 
     Raises:
-        DualFormerError: naming the rank that failed, unless rank 0 has told the user itself.
+        DualFormerError: naming the rank that failed, unless rank 0 has named it itself.
         KeyboardInterrupt: after a second Ctrl-C, unless rank 0 left with a code of its own.
     """
     code = failures[0].exitcode if 0 in failures else 0
@@ -215,9 +215,9 @@ def _first_to_fail(failures: Mapping[int, ProcessFailure]) -> int:
 def _explain(rank: int, exit_code: int, num_processes: int, logs: Path) -> str:
     """One line about the end of a rank; a traceback of it goes to stderr before."""
     lines = _last_lines(rank, logs)
-    said = ""
+    reason = ""
     if lines and lines[-1].startswith("dualformer: "):
-        said = ": " + lines[-1].removeprefix("dualformer: ")
+        reason = ": " + lines[-1].removeprefix("dualformer: ")
     elif lines:
         print(*lines, sep="\n", file=sys.stderr, flush=True)
     if exit_code < 0:
@@ -226,7 +226,7 @@ def _explain(rank: int, exit_code: int, num_processes: int, logs: Path) -> str:
             end += ", perhaps because memory ran out"
     else:
         end = f"ended with exit code {exit_code}"
-    return f"rank {rank} of {num_processes} {end}{said}; all processes are stopped"
+    return f"rank {rank} of {num_processes} {end}{reason}; all processes are stopped"
 
 
 def _last_lines(rank: int, logs: Path) -> list[str]:

@@ -1,1 +1,5 @@
-"""Training: loop, optimizer, losses, checkpoints, first weights, teachers and token labels."""
+"""Training: what a run is opened from, its loop and steps, what it saves and loads, and labels of tokens.
+
+`loop.py` has the course of a run, `step.py` one step, `state.py` what is saved and loaded, `preflight.py` the dry run.
+Tasks open `loop`, `preflight` and `lists`.
+"""

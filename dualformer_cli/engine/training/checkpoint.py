@@ -28,6 +28,9 @@ from dualformer_cli.model.weights import read_checkpoint
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.versions import versions
 
+Checkpoint = Mapping[str, Any]
+"""Tensors and plain values, by the names of `REQUIRED` and others."""
+
 KIND = "dualformer checkpoint"
 FORMAT = 1
 
@@ -65,17 +68,19 @@ class CheckpointFolder:
         self._keep_epochs = keep_epochs
         self._is_last_whole: bool | None = None
 
-    def save(self, contents: Mapping[str, Any], *, epoch: int | None = None, is_best: bool = False) -> None:
+    def save(self, contents: Checkpoint, *, epoch: int | None = None, is_best: bool = False) -> None:
         """Make a new `last.pt`, and `previous.pt` of what it was; on a failure both stay what they were.
 
         Args:
-            contents: as for `save_checkpoint`.
+            contents: tensors and plain values under the names of `REQUIRED` and others, nested as you like; numpy's
+                scalars and arrays become plain values and tensors. Kind, format and versions are added.
             epoch: also keep it as `epoch-N.pt`, and delete the oldest ones that are too many.
             is_best: also keep it as `best.pt`.
 
         Raises:
             OSError: if the disk is full or cannot be written.
-            ValueError: as `save_checkpoint`.
+            ValueError: if something required is missing, or a value is neither a tensor nor plain; the message names
+                it.
         """
         if self._is_last_whole is None:
             self._tidy_up()
@@ -92,8 +97,8 @@ class CheckpointFolder:
             _duplicate(self.last, self.best)
         _synchronize_folder(self.path)
 
-    def load_latest(self) -> dict[str, Any] | None:
-        """What was saved last; None where nothing was. Says so when that is the one before the last.
+    def load_latest(self) -> Checkpoint | None:
+        """Return what was saved last; None where nothing was. If that is the one before the last, a warning says so.
 
         Raises:
             WeightsError: if neither of the two can be read, or they are of another kind or a newer version.
@@ -118,39 +123,8 @@ class CheckpointFolder:
             (self.path / f"epoch-{epoch}.pt").unlink(missing_ok=True)
 
 
-def save_checkpoint(path: str | os.PathLike[str], contents: Mapping[str, Any]) -> None:
-    """Write a checkpoint; the file appears when it is complete.
-
-    Args:
-        path: the file to make or replace.
-        contents: tensors and plain values under the names of `REQUIRED` and others, nested as you like; numpy's
-            scalars and arrays become plain values and tensors. Kind, format and versions are added.
-
-    Raises:
-        OSError: if the disk is full or cannot be written.
-        ValueError: if something required is missing, or a value is neither a tensor nor plain; the message names it.
-    """
-    path = Path(path)
-    payload = _payload(contents)
-    with atomic_path(path) as temporary:
-        _write(payload, temporary, path)
-    _synchronize_folder(path.parent)
-
-
-def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read a checkpoint and see that it is whole, ours and complete; its tensors come on the CPU.
-
-    Raises:
-        WeightsError: if it is not; the message says why and what to do.
-    """
-    path = Path(path)
-    if reason := _damage(path):
-        raise WeightsError(f"checkpoint {str(path)!r} {reason}; take another one")
-    return _load(path)
-
-
 def latest_checkpoint(root: str | os.PathLike[str]) -> Path | None:
-    """The run folder's last checkpoint, or the one before if that is broken, which is said; None where none is.
+    """Return the run folder's last checkpoint; if that is broken, the one before, with a warning; None without any.
 
     Raises:
         WeightsError: if both are broken.
@@ -172,8 +146,8 @@ def latest_checkpoint(root: str | os.PathLike[str]) -> Path | None:
     )
 
 
-def _load(path: Path) -> dict[str, Any]:
-    checkpoint = dict(read_checkpoint(path))
+def _load(path: Path) -> Checkpoint:
+    checkpoint = read_checkpoint(path)
     name = f"checkpoint {str(path)!r}"
     if checkpoint.get("kind") != KIND:
         raise WeightsError(
@@ -189,13 +163,12 @@ def _load(path: Path) -> dict[str, Any]:
     return checkpoint
 
 
-def _payload(contents: Mapping[str, Any]) -> dict[str, Any]:
+def _payload(contents: Checkpoint) -> Checkpoint:
     for key, kind in REQUIRED.items():
         if not isinstance(contents.get(key), kind):
             raise ValueError(f"a checkpoint needs {key!r}, got {type(contents.get(key)).__name__}")
-    plain: dict[str, Any] = _plain(contents, "")
     made_with = {**versions("dualformer", "python", "torch"), "cuda": torch.version.cuda or "none", **versions("numpy")}
-    return {"versions": made_with, **plain, "kind": KIND, "format": FORMAT}
+    return {"versions": made_with, **_plain(contents, ""), "kind": KIND, "format": FORMAT}
 
 
 def _plain(value: Any, name: str) -> Any:
@@ -227,7 +200,7 @@ def _compact(tensor: Tensor) -> Tensor:
     return tensor if tensor.untyped_storage().nbytes() == tensor.nbytes else tensor.clone()
 
 
-def _write(payload: Mapping[str, Any], temporary: Path, target: Path) -> None:
+def _write(payload: Checkpoint, temporary: Path, target: Path) -> None:
     """Write and wait for the disk.
 
     Raises:
@@ -268,7 +241,7 @@ def _synchronize_folder(folder: Path) -> None:
 
 
 def _damage(path: Path) -> str | None:
-    """Why a file of PyTorch's cannot be trusted, or None. torch.load itself does not look at the checksums."""
+    """Return why a file of PyTorch's cannot be trusted, or None. torch.load itself does not check the checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dualformer_cli.config.load import load_config
+from dualformer_cli.config.schema import TrainConfig
 from dualformer_cli.data.datasets.catalogue import load_catalogue
 from dualformer_cli.data.fetch.weights import SHIPPED_WEIGHTS, published_weights
 from dualformer_cli.data.lists.manifest import load_class_names
@@ -25,6 +27,22 @@ from dualformer_cli.model.weights import (
 
 TIMM_MODELS = {64: "twins_svt_small", 96: "twins_svt_base", 128: "twins_svt_large"}
 """timm's image models with the shapes of DualFormer tiny, small and base, by the first stage's embed_dim."""
+
+
+def start(model: DualFormer, train: TrainConfig, *, class_names: Sequence[str], offline: bool = False) -> list[str]:
+    """Fill a new model as `train.init_from` or `train.pretrained_2d` say; without them its random weights stay.
+
+    Returns:
+        Sentences for the log.
+
+    Raises:
+        DualFormerError: if the weights cannot be had or are of another size.
+    """
+    if train.init_from is not None:
+        return start_from_video(model, train.init_from, class_names=class_names, offline=offline)
+    if train.pretrained_2d is not None:
+        return start_from_images(model, train.pretrained_2d)
+    return ["started from random weights"]
 
 
 def start_from_video(
@@ -58,13 +76,13 @@ def start_from_video(
     checkpoint = read_checkpoint(path)
     tensors = {own_key(key): value for key, value in state_dict_of(checkpoint, repr(str(path))).items()}
     own = model.state_dict()
-    said: list[str] = []
+    notes: list[str] = []
     for key, value in tensors.items():
         if key in own and value.dim() == own[key].dim() == 5 and value.shape != own[key].shape:
             tensors[key] = _fit_frames(value, own[key])
-            said.append(f"{key}: kernel of {value.shape[2]} frames added up to {own[key].shape[2]}")
+            notes.append(f"{key}: kernel of {value.shape[2]} frames added up to {own[key].shape[2]}")
     names = source_class_names or _class_names(checkpoint, source if source in entries else None)
-    said += _fit_classifier(tensors, own, class_names, names)
+    notes += _fit_classifier(tensors, own, class_names, names)
     report = load_weights(model, tensors, strict=False)
     fresh = [key for key in report.fresh if not key.startswith(("classifier.", "token_head."))]
     if fresh:
@@ -72,11 +90,11 @@ def start_from_video(
             f"weights {source!r} do not fit the model: {fresh[0]!r} and {len(fresh) - 1} more are missing or of "
             "another shape; start from weights of the same size"
         )
-    said.insert(0, f"started from {source}: {len(report.loaded)} tensors loaded")
+    notes.insert(0, f"started from {source}: {len(report.loaded)} tensors loaded")
     heads = [key for key in report.fresh if key.startswith("token_head.")]
     if heads:
-        said.append(f"the token head is fresh ({len(heads)} tensors)")
-    return said
+        notes.append(f"the token head is fresh ({len(heads)} tensors)")
+    return notes
 
 
 def start_from_images(model: DualFormer, source: str) -> list[str]:
@@ -120,8 +138,6 @@ def _fit_frames(value: Tensor, own: Tensor) -> Tensor:
 def _class_names(checkpoint: Mapping[str, Any], preset: str | None) -> list[str] | None:
     if (names := class_names_of(checkpoint)) is not None or preset is None:
         return names
-    from dualformer_cli.config.load import load_config
-
     classes = load_config(preset, environ={}).config.data.classes
     return None if classes is None else load_class_names(classes)
 

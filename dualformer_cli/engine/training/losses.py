@@ -103,11 +103,11 @@ def _widen(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def motion_loss_sum(said: Sequence[Tensor], motion: Tensor, size: tuple[int, int]) -> Tensor:
+def motion_loss_sum(found: Sequence[Tensor], motion: Tensor, size: tuple[int, int]) -> Tensor:
     """How wrong the motion heads are: a smooth L1 distance, averaged over tokens, summed over stages and clips.
 
     Args:
-        said: compressed motion of each stage's tokens, shape (b, t, h, w, 2), as the motion heads give it.
+        found: compressed motion of each stage's tokens, shape (b, t, h, w, 2), as the motion heads give it.
         motion: true affine maps from frame to frame, shape (b, T - 1, 2, 3); clips without numbers do not count.
         size: (height, width) of the clips in pixels.
 
@@ -116,7 +116,7 @@ def motion_loss_sum(said: Sequence[Tensor], motion: Tensor, size: tuple[int, int
     """
     is_known = motion.isfinite().flatten(1).all(dim=1)
     total = motion.new_zeros(())
-    for of_stage in said:
+    for of_stage in found:
         t, h, w = of_stage.shape[1:4]
         wanted = compress_motion(motion_at_tokens(motion[is_known], (t, h, w), size))
         losses = F.smooth_l1_loss(_widen(of_stage)[is_known], wanted, reduction="none", beta=0.5)

@@ -12,6 +12,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import StateDict
 
 from dualformer_cli.model.blocks import PositionConv
 from dualformer_cli.model.dualformer import DualFormer, Stage
@@ -196,7 +197,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
             optimizer.param_groups = [group for group in self.param_groups if group["is_matrix"] is is_matrix]
             optimizer.state = self.state
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: StateDict) -> None:
         """Go on from a saved state.
 
         Raises:
@@ -274,17 +275,12 @@ class WeightAverage:
         finally:
             model.load_state_dict(own)
 
-    def state_dict(self) -> dict[str, Any]:
-        """What `load_state_dict` needs to go on; the tensors are the average's own."""
-        return {"decay": self.decay, "num_updates": self.num_updates, "weights": self.weights}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a saved average, with this object's decay.
+    def restore(self, saved: Mapping[str, Tensor], num_updates: int) -> None:
+        """Go on from the weights of a saved average and the number of its updates, with this object's decay.
 
         Raises:
             ValueError: if it is the average of another model.
         """
-        saved: Mapping[str, Tensor] = state["weights"]
         if differing := sorted(set(self.weights) ^ set(saved)):
             raise ValueError(f"the saved average is of another model: {differing[0]!r} is in only one of them")
         for name, tensor in self.weights.items():
@@ -292,4 +288,4 @@ class WeightAverage:
                 shapes = f"{tuple(saved[name].shape)}, not {tuple(tensor.shape)}"
                 raise ValueError(f"the saved average is of another model: {name!r} has shape {shapes}")
             tensor.copy_(saved[name])
-        self.num_updates = int(state["num_updates"])
+        self.num_updates = num_updates

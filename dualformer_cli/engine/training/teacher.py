@@ -140,7 +140,7 @@ class Teacher:
                 f"{w}; the model's are {size[0]} frames of {size[1]}x{size[2]}: change data.clip.num_frames and "
                 "data.crop_size, or take another teacher"
             )
-        grid = token_grid(self.engine.config, size)
+        grid = token_grid(self.engine.config.model, self.engine.config.data, size)
         if grid[1:] != wanted[1:] or grid[0] % wanted[0]:
             raise ConfigError(
                 f"teacher {self.source!r} has a token grid of {_times(grid)}, the model of {_times(wanted)} (time x "
@@ -189,7 +189,8 @@ def _preset_of(checkpoint: Mapping[str, Any], source: str) -> str:
         if name not in known_presets():
             continue
         with torch.device("meta"):
-            model = build_model(load_config(name, environ={}).config)
+            config = load_config(name, environ={}).config
+            model = build_model(config.model, config.data)
         if {key: tuple(value.shape) for key, value in model.state_dict().items()} == shapes:
             _LOGGER.warning("teacher %r has the tensors of %s; its normalisation and classes are taken", source, name)
             return name

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.data.clips.loader import Batch
-from dualformer_cli.data.tokens.store import Header, LabelFolder, StoredVideo, find_corners
+from dualformer_cli.data.lists.samples import LabelledList
+from dualformer_cli.data.tokens.lookup import find_corners
+from dualformer_cli.data.tokens.store import Header, LabelFolder, StoredVideo
 from dualformer_cli.engine.build import token_grid
 from dualformer_cli.engine.parallel.upload import upload
-from dualformer_cli.engine.scoring.evaluate import LabelledList
 from dualformer_cli.engine.training.losses import soft_token_labels
 from dualformer_cli.engine.training.teacher import Student, Teacher
 from dualformer_cli.errors import ConfigError, DualFormerError
@@ -72,7 +73,7 @@ def open_teacher(
     size = config.data.crop_size
     student = Student(
         input_size=(config.data.clip.num_frames, size, size),
-        grid=token_grid(config),
+        grid=token_grid(config.model, config.data),
         class_names=listed.class_names,
     )
     preset = config.train.teacher_preset
@@ -193,7 +194,7 @@ def _check_fit(root: str, header: Header, config: RunConfig, listed: LabelledLis
         ("list", header.list_fingerprint[:12], listed.fingerprint[:12]),
         ("videos", header.num_videos, len(listed)),
         ("classes", header.class_names, tuple(listed.class_names)),
-        ("token grid (time, height, width)", header.grid, token_grid(config)),
+        ("token grid (time, height, width)", header.grid, token_grid(config.model, config.data)),
         *((f"clip's {key}", header.clip.get(key), value) for key, value in clip.items()),
     ]
     for what, stored, wanted in checks:

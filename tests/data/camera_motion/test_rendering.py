@@ -11,49 +11,38 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dualformer_cli.config.load import load_config
+from dualformer_cli.config.schema import ClipConfig, DataConfig, RenderConfig
 from dualformer_cli.data.camera_motion.paths import PAN_RIGHT, STATIC
-from dualformer_cli.data.camera_motion.rendering import RenderPlan, render_training_clips
+from dualformer_cli.data.camera_motion.rendering import RenderedClips, check_rendering, rendered_list
 from dualformer_cli.data.camera_motion.scenes import CLASSES
-from dualformer_cli.data.clips.augment import TrainPlan
 from dualformer_cli.data.clips.loader import Batch, BatchPlan, epoch_order, training_steps
-from dualformer_cli.data.lists.samples import Sample
+from dualformer_cli.errors import ConfigError
 from dualformer_cli.system.workers import Outcome, WorkerPool
 
-PLAN = RenderPlan(num_clips=50, num_frames=6, size=32, difficulty=0.0, without_motion=0.2, pictures=(), stock=0)
-TRAIN = TrainPlan(
-    num_frames=6,
-    frame_interval=1,
-    sampling="interval",
-    short_side=32,
+DATA = DataConfig(
+    clip=ClipConfig(num_frames=6),
     crop_size=32,
-    area=(1.0, 1.0),
-    aspect=(1.0, 1.0),
-    flip=0.0,
-    antialias=True,
-    min_frames=2,
-    decoder="pyav",
-    frame_rate=None,
-    rand_augment_ops=0,
-    rand_augment_magnitude=0,
-    repeats=2,
-    flip_labels=(),
-    render=PLAN,
+    render=RenderConfig(num_clips=50, difficulty=0.0, without_motion=0.2),
 )
+CLIPS = RenderedClips(data=DATA, pictures=(), epoch=0)
 
 
 @given(st.integers(1, 500), st.sampled_from((0.0, 0.04, 0.5)))
 def test_classes_take_turns_and_the_last_clips_have_none(num_clips: int, without_motion: float) -> None:
-    plan = replace(PLAN, num_clips=num_clips, without_motion=without_motion)
-    labels = [plan.label(number) for number in range(num_clips)]
+    render = RenderConfig(num_clips=num_clips, without_motion=without_motion)
+    clips = replace(CLIPS, data=replace(DATA, render=render))
+    labels = [clips.label(number) for number in range(num_clips)]
     count = num_clips - labels.count(None)
     assert count == round(num_clips * (1 - without_motion))
     assert labels[:count] == [number % len(CLASSES) for number in range(count)]
+    assert clips.labels == [() if label is None else (label,) for label in labels]
 
 
 def test_a_clip_follows_from_its_seed_and_every_other_one_is_the_mirror_image() -> None:
-    first = render_training_clips(PLAN, PAN_RIGHT, [(1, 2), (1, 3)])
-    again = render_training_clips(PLAN, PAN_RIGHT, [(1, 2), (9, 9)])
-    other = render_training_clips(PLAN, PAN_RIGHT, [(2, 2)])
+    first = CLIPS.render(PAN_RIGHT, [(1, 2), (1, 3)])
+    again = CLIPS.render(PAN_RIGHT, [(1, 2), (9, 9)])
+    other = CLIPS.render(PAN_RIGHT, [(2, 2)])
     assert first.clips.shape == (2, 6, 32, 32, 3)
     assert np.array_equal(first.clips, again.clips)
     assert not np.array_equal(first.clips[:1], other.clips)
@@ -67,13 +56,13 @@ def test_a_clip_follows_from_its_seed_and_every_other_one_is_the_mirror_image() 
 
 def test_clips_without_a_motion_say_so() -> None:
     for seed in range(6):
-        rendered = render_training_clips(PLAN, 49, [(seed,)])
+        rendered = CLIPS.render(49, [(seed,)])
         assert np.isnan(rendered.motion).all()
         assert rendered.clips[0].std() > 5
 
 
 def test_some_static_clips_show_one_colour() -> None:
-    rendered = [render_training_clips(PLAN, STATIC, [(seed,)]) for seed in range(80)]
+    rendered = [CLIPS.render(STATIC, [(seed,)]) for seed in range(80)]
     flat = [clips for clips in rendered if clips.clips.std(axis=(0, 1, 2, 3)).max() == 0]
     assert 0 < len(flat) < 20
     assert all((clips.motion == np.eye(2, 3)).all() for clips in flat)
@@ -87,15 +76,13 @@ class HerePool:
 
 
 def read_epoch(pool: Any, *, epoch: int = 0, first_step: int = 0) -> list[Batch]:
-    names = [str(number) for number in range(PLAN.num_clips)]
-    batches = BatchPlan(num_samples=len(names), batch_size=20, accumulation=1, rank=0, world_size=1, repeats=2)
+    num_clips = DATA.render.num_clips
+    batches = BatchPlan(num_samples=num_clips, batch_size=20, accumulation=1, rank=0, world_size=1, repeats=2)
     steps = training_steps(
-        [Sample(name) for name in names],
-        names,
-        TRAIN,
+        CLIPS,
         batches,
         pool,
-        order=epoch_order(len(names), seed=5, epoch=epoch),
+        order=epoch_order(num_clips, seed=5, epoch=epoch),
         seed=5,
         epoch=epoch,
         first_step=first_step,
@@ -117,6 +104,42 @@ def test_batches_are_the_same_in_other_processes_and_from_the_middle() -> None:
     assert not np.array_equal(one[0].clips, read_epoch(HerePool(), epoch=1)[0].clips)
 
 
-def test_a_motion_that_does_not_fit_the_plan_is_no_clip() -> None:
+def test_a_motion_that_does_not_fit_the_frame_is_no_clip() -> None:
     with pytest.raises(ValueError, match="16 pixels"):
-        render_training_clips(replace(PLAN, size=8), 0, [(1,)])
+        replace(CLIPS, data=replace(DATA, crop_size=8)).render(0, [(1,)])
+
+
+def test_difficulty_rises_over_the_easy_epochs() -> None:
+    data = load_config("camera-motion", overrides=["data.render.easy_epochs=4"], environ={}).config.data
+    found = [RenderedClips(data=data, pictures=(), epoch=epoch).difficulty for epoch in range(6)]
+    assert found == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+
+
+def test_every_epoch_has_other_pictures() -> None:
+    first, second = (replace(CLIPS, epoch=epoch).render(PAN_RIGHT, [(1, 2)]) for epoch in (0, 1))
+    assert np.array_equal(first.motion, second.motion)  # type: ignore[arg-type]
+    assert not np.array_equal(first.clips, second.clips)
+
+
+def test_the_list_of_rendered_clips_has_as_many_of_each_class_and_changes_its_fingerprint_with_the_recipe() -> None:
+    data = load_config("camera-motion", environ={}).config.data
+    listed = rendered_list(data, ())
+    counts = np.bincount([labels[0] for labels in listed.labels if labels])
+    assert len(listed) == data.render.num_clips
+    assert counts.tolist() == 10 * [round(0.96 * len(listed)) // 10]
+    other = replace(data, render=replace(data.render, difficulty=0.5))
+    assert rendered_list(other, ()).fingerprint != listed.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.mixup_alpha=0.2", r"train.mixup_alpha must be 0 where clips are rendered, got 0.2"),
+        ("train.rand_augment_ops=2", r"train.rand_augment_ops must be 0 where clips are rendered, got 2"),
+        ("data.multi_label=true", r"data.multi_label must be false where clips are rendered"),
+    ],
+)
+def test_what_rendered_clips_cannot_be_used_with_is_refused(override: str, message: str) -> None:
+    config = load_config("camera-motion", overrides=[override], environ={}).config
+    with pytest.raises(ConfigError, match=message):
+        check_rendering(config.data, config.train)

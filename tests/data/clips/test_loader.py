@@ -12,32 +12,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dualformer_cli.config.schema import ClipConfig, DataConfig, TrainClipsConfig, TrainConfig
 from dualformer_cli.data.clips import loader
-from dualformer_cli.data.clips.augment import TrainPlan
-from dualformer_cli.data.clips.loader import Batch, BatchPlan, IndexCache, epoch_order, training_steps
-from dualformer_cli.data.lists.samples import Sample
+from dualformer_cli.data.clips.index_cache import IndexCache
+from dualformer_cli.data.clips.loader import Batch, BatchPlan, epoch_order, training_steps
+from dualformer_cli.data.clips.training_clips import VideoClips
+from dualformer_cli.data.lists.samples import LabelledList, Sample
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video import pyav_reader
 from dualformer_cli.video.reader import FileIndex
 
-PLAN = TrainPlan(
-    num_frames=4,
-    frame_interval=1,
-    sampling="interval",
-    short_side=32,
+DATA = DataConfig(
+    clip=ClipConfig(num_frames=4, frame_interval=1),
     crop_size=32,
-    area=(0.3, 1.0),
-    aspect=(0.75, 4 / 3),
-    flip=0.5,
-    antialias=True,
-    min_frames=2,
     decoder="pyav",
-    frame_rate=None,
-    rand_augment_ops=1,
-    rand_augment_magnitude=9,
-    repeats=1,
-    flip_labels=(),
+    train=TrainClipsConfig(short_side=32, area=(0.3, 1.0)),
 )
+RECIPE = TrainConfig(rand_augment_ops=1)
 BROKEN = (2, 5)
 
 
@@ -71,10 +62,11 @@ def steps(
         world_size=world_size,
         repeats=repeats,
     )
-    samples = [Sample(path) for path in paths]
+    listed = LabelledList("list.csv", [Sample(path) for path in paths], paths, [()] * len(paths), [], (), "0", False)
+    source = VideoClips(listed, DATA, RECIPE, options.pop("indexes", None))
     seed, epoch = options.pop("seed", 1), options.pop("epoch", 0)
     order = epoch_order(len(paths), seed=seed, epoch=epoch)
-    return list(training_steps(samples, paths, PLAN, plan, pool, order=order, seed=seed, epoch=epoch, **options))
+    return list(training_steps(source, plan, pool, order=order, seed=seed, epoch=epoch, **options))
 
 
 def clips_of(batches: list[list[Batch]]) -> dict[tuple[int, int], bytes]:
@@ -193,7 +185,7 @@ def test_clips_are_the_same_in_page_locked_memory(
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_clips_do_not_depend_on_the_number_of_workers(videos: list[str], here_pool: Any, num_workers: int) -> None:
-    with WorkerPool(num_workers, 20.0, preload=["dualformer_cli.data.clips.loader"]) as pool:
+    with WorkerPool(num_workers, 20.0, preload=["dualformer_cli.data.clips.training_clips"]) as pool:
         assert clips_of(steps(videos, pool)) == clips_of(steps(videos, here_pool()))
 
 
@@ -249,14 +241,14 @@ def test_repeats_are_different_clips_of_one_video(videos: list[str], here_pool: 
 def test_a_bug_in_a_worker_costs_its_video_and_logs_its_traceback(
     videos: list[str], here_pool: Any, monkeypatch: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    true_read = loader._read
+    true_run = loader._run
 
-    def read(plan: TrainPlan, job: Any) -> Any:
-        if job.path == videos[1]:
+    def run(read: Any) -> Any:
+        if read.args[0] == videos[1]:
             raise ZeroDivisionError("no such number")
-        return true_read(plan, job)
+        return true_run(read)
 
-    monkeypatch.setattr("dualformer_cli.data.clips.loader._read", read)
+    monkeypatch.setattr(loader, "_run", run)
     with caplog.at_level("DEBUG", logger="dualformer_cli"):
         [[batch]] = steps(videos[:2], here_pool())
     assert batch.unreadable == ((videos[1], "unexpected ZeroDivisionError: no such number; -v shows where"),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import pickle
 
 import numpy as np
@@ -12,7 +13,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dualformer_cli.data.clips import transforms
-from dualformer_cli.data.clips.transforms import FrameSizeError, FrameTransform
+from dualformer_cli.data.clips.transforms import (
+    CROP_TRIES,
+    Box,
+    FrameSizeError,
+    FrameTransform,
+    random_resized_crop,
+    resize_clip,
+    resize_frame,
+)
 
 RECIPES = {  # name in the golden file: (short side, crops)
     "k400_test_center": (224, 1),
@@ -20,6 +29,12 @@ RECIPES = {  # name in the golden file: (short side, crops)
     "three_crop": (224, 3),
     "diving48_three_crop": (224, 3),
 }
+
+SIDES = st.integers(1, 400)
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -262,3 +277,70 @@ def assert_same_part(height, width, size, box, *, antialias):
 def test_normalise_refuses_what_is_not_a_stack_of_uint8_views():
     with pytest.raises(ValueError, match=r"uint8 of shape \(b, T, H, W, 3\), got torch.float32 \(1, 2, 4, 4, 3\)"):
         transforms.normalize(torch.zeros(1, 2, 4, 4, 3), [0.0] * 3, [1.0] * 3, torch.float32)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    height=SIDES,
+    width=SIDES,
+    area=st.tuples(st.floats(0.01, 1), st.floats(0.01, 1)).map(sorted),
+    aspect=st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)).map(sorted),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_crop_lies_in_the_frame_and_keeps_its_area_and_aspect(height, width, area, aspect, seed):
+    box = random_resized_crop(height, width, area=tuple(area), aspect=tuple(aspect), rng=np.random.default_rng(seed))
+    x, y, w, h = box
+    assert 0 <= x < x + w <= width
+    assert 0 <= y < y + h <= height
+    # Before its sides were rounded the crop had this aspect, if it could have it at all.
+    assert (w - 0.5) / (h + 0.5) <= aspect[1] * (1 + 1e-9) or w == 1
+    assert (w + 0.5) / max(h - 0.5, 1e-9) >= aspect[0] * (1 - 1e-9) or h == 1
+    is_largest_central = (x, y) == ((width - w) // 2, (height - h) // 2) and (w == width or h == height)
+    if not is_largest_central:
+        assert (w - 0.5) * (h - 0.5) <= area[1] * height * width * (1 + 1e-9)
+        assert (w + 0.5) * (h + 0.5) >= area[0] * height * width * (1 - 1e-9)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "box"),
+    [(10, 1000, Box(493, 0, 13, 10)), (1000, 10, Box(0, 493, 10, 13)), (300, 300, Box(0, 0, 300, 300))],
+)
+def test_a_frame_that_holds_no_size_drawn_gives_its_largest_central_crop(height, width, box):
+    class Largest:
+        def uniform(self, low, high, size):
+            assert size == CROP_TRIES
+            return np.full(size, high)
+
+    assert random_resized_crop(height, width, area=(1.0, 1.1), aspect=(0.75, 4 / 3), rng=Largest()) == box
+
+
+def test_crops_spread_evenly_over_area_log_aspect_and_place():
+    rng = np.random.default_rng(0)
+    boxes = np.array([random_resized_crop(2000, 2000, area=(0.1, 0.3), aspect=(0.5, 2), rng=rng) for _ in range(4000)])
+    x, y, w, h = boxes.T
+    for values, low, high in [
+        (w * h / 2000**2, 0.1, 0.3),
+        (np.log(w / h), -math.log(2), math.log(2)),
+        (x / (2000 - w), 0, 1),
+        (y / (2000 - h), 0, 1),
+    ]:
+        counts, _ = np.histogram(values, bins=8, range=(low, high))
+        assert counts.sum() >= 3990  # rounding may leave a few just outside
+        assert abs(counts - 500).max() < 100  # 4.8 standard deviations
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    size=st.integers(1, 40),
+    antialias=st.booleans(),
+    flip=st.booleans(),
+)
+def test_a_clip_is_resized_as_its_frames_are(height, width, size, antialias, flip):
+    frames = noise(3, height + 2, width + 5, 3)[:, 1:-1, 3:-2]
+    got = resize_clip(frames, size, antialias=antialias, flip=flip)
+    expected = np.stack(
+        [resize_frame(np.ascontiguousarray(frame), (size, size), antialias=antialias) for frame in frames]
+    )
+    np.testing.assert_array_equal(got, expected[:, :, ::-1] if flip else expected)

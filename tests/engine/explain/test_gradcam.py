@@ -31,7 +31,7 @@ SMALL = (2, 2, 18, 2)
 def test_a_worker_that_dies_is_the_videos_fault_and_one_that_does_not_start_is_not(
     here_pool: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def die(path: str, plan: Any) -> None:
+    def die(path: str, **sections: Any) -> None:
         raise WorkerDied(path, 3)
 
     engine: Any = SimpleNamespace(config=load_config("tiny", environ={}).config)
@@ -40,6 +40,15 @@ def test_a_worker_that_dies_is_the_videos_fault_and_one_that_does_not_start_is_n
     monkeypatch.setattr(gradcam, "read_views", die)
     with pytest.raises(VideoError, match=r"^'a\.mp4': decoder ended without a result \(exit code 3\)$"):
         read_video(engine, "a.mp4", here_pool())
+
+
+def test_heat_is_of_the_views_that_predict_takes(here_pool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = load_config("tiny", environ={}).config
+    assert config.data.test != config.data.validation
+    monkeypatch.setattr(gradcam, "read_views", lambda path, **sections: (path, sections))
+    engine: Any = SimpleNamespace(config=config)
+    asked: Any = read_video(engine, "a.mp4", here_pool())
+    assert asked == ("a.mp4", {"data": config.data, "views": config.data.test})
 
 
 @pytest.mark.parametrize(
@@ -186,7 +195,7 @@ def test_maps_in_low_precision_are_float32_and_near(dtype: torch.dtype, name: st
 def test_a_token_head_changes_nothing(mini: Engine, mini_preset: Any, clips: Any) -> None:
     before = explain(mini, clips, Layer(2, 1))
     config = load_config(str(mini_preset), overrides=["model.token_head=true"], environ={}).config
-    model = build_model(config).eval()
+    model = build_model(config.model, config.data).eval()
     model.load_state_dict(mini.model.state_dict(), strict=False)
     mini.model = model
     np.testing.assert_array_equal(explain(mini, clips, Layer(2, 1)).grid, before.grid)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualformer_cli.data.clips.sampling import test_clips as clips_of
-from dualformer_cli.data.clips.views import VideoViews, ViewPlan
+from dualformer_cli.data.clips.views import VideoViews
 from dualformer_cli.engine.explain.gradcam import Explanation
 from dualformer_cli.engine.explain.timeline import concatenate_views, merge_views
 from dualformer_cli.video.reader import VideoInfo
@@ -31,19 +31,6 @@ def parts(grid: Any, indices: Any, *, crops: int = 1, size: tuple[int, int] = (9
         grid=maps,
         clip_size=(indices.shape[1], SIDE, SIDE),
         warnings=(),
-    )
-    plan: Any = ViewPlan(
-        num_frames=indices.shape[1],
-        frame_interval=2,
-        sampling="interval",
-        num_clips=len(indices),
-        num_crops=crops,
-        short_side=SIDE,
-        crop_size=SIDE,
-        antialias=True,
-        min_frames=1,
-        decoder="auto",
-        frame_rate=None,
     )
     info: Any = VideoInfo(
         path="a.mp4",
@@ -69,7 +56,7 @@ def parts(grid: Any, indices: Any, *, crops: int = 1, size: tuple[int, int] = (9
         preprocess_seconds=0.0,
         warnings=(),
     )
-    return found, views, plan
+    return found, views, SIDE
 
 
 def in_time(values: list[list[float]]) -> Any:
@@ -78,8 +65,8 @@ def in_time(values: list[list[float]]) -> Any:
 
 
 def test_a_single_view_is_its_heatmap_at_its_frames() -> None:
-    found, views, plan = parts(np.random.default_rng(0).random((1, 4, 2, 2)), [[10, 12, 14, 16]])
-    merged = merge_views(found, views, plan)
+    found, views, short_side = parts(np.random.default_rng(0).random((1, 4, 2, 2)), [[10, 12, 14, 16]])
+    merged = merge_views(found, views, short_side)
     assert merged.frames.tolist() == [10, 12, 14, 16]
     np.testing.assert_allclose(merged.heatmaps, found.heatmaps()[0], atol=1e-6)
     np.testing.assert_allclose(merged.boxes[0], [1 / 6, 0, 5 / 6, 1])  # 24x16, cropped to 16x16
@@ -87,8 +74,8 @@ def test_a_single_view_is_its_heatmap_at_its_frames() -> None:
 
 
 def test_where_views_overlap_the_mean_is_shown_and_between_frames_an_interpolation() -> None:
-    found, views, plan = parts(in_time([[0, 2, 4, 6], [4, 4, 4, 8]]), [[0, 2, 4, 6], [3, 5, 7, 9]])
-    merged = merge_views(found, views, plan)
+    found, views, short_side = parts(in_time([[0, 2, 4, 6], [4, 4, 4, 8]]), [[0, 2, 4, 6], [3, 5, 7, 9]])
+    merged = merge_views(found, views, short_side)
     assert merged.frames.tolist() == [0, 2, 4, 6, 8]
     heat = merged.heatmaps[:, 0, 0]
     expected = np.array([0, 2, (4 + 4) / 2, (6 + 4) / 2, 6])
@@ -96,13 +83,13 @@ def test_where_views_overlap_the_mean_is_shown_and_between_frames_an_interpolati
 
 
 def test_frames_that_no_view_reaches_are_left_out() -> None:
-    found, views, plan = parts(in_time([[1, 2], [3, 4]]), [[0, 2], [20, 22]])
-    assert merge_views(found, views, plan).frames.tolist() == [0, 2, 20, 22]
+    found, views, short_side = parts(in_time([[1, 2], [3, 4]]), [[0, 2], [20, 22]])
+    assert merge_views(found, views, short_side).frames.tolist() == [0, 2, 20, 22]
 
 
 def test_frames_that_a_short_video_repeats_are_shown_once_with_their_mean() -> None:
-    found, views, plan = parts(in_time([[1, 3, 5, 2]]), [[0, 2, 0, 2]])
-    merged = merge_views(found, views, plan)
+    found, views, short_side = parts(in_time([[1, 3, 5, 2]]), [[0, 2, 0, 2]])
+    merged = merge_views(found, views, short_side)
     assert merged.frames.tolist() == [0, 2]
     assert merged.heatmaps[:, 0, 0].tolist() == [1, 0]  # means 3 and 2.5
 
@@ -119,8 +106,8 @@ def test_three_crops_cover_the_frame_together() -> None:
 
 
 def test_views_one_after_the_other_keep_their_own_scale_and_place() -> None:
-    found, views, plan = parts(in_time([[0, 1], [0, 9], [5, 0]]), [[5, 7]], crops=3)
-    joined = concatenate_views(found, views, plan)
+    found, views, short_side = parts(in_time([[0, 1], [0, 9], [5, 0]]), [[5, 7]], crops=3)
+    joined = concatenate_views(found, views, short_side)
     assert joined.frames.tolist() == [5, 7] * 3
     assert joined.heatmaps[:, 0, 0].tolist() == [0, 1, 0, 1, 1, 0]
     np.testing.assert_allclose(joined.boxes[::2, 0], [0, 8 / 24, 4 / 24])
@@ -147,22 +134,22 @@ def test_merged_frames_are_frames_of_the_video_in_order_and_heat_is_0_to_1(
 
 def test_between_two_frames_the_nearer_one_counts_more() -> None:
     """The second view has a frame every 4; frame 13 is a quarter of the way from 12 (0) to 16 (8)."""
-    found, views, plan = parts(in_time([[1, 1, 1], [0, 0, 8]]), [[10, 11, 13], [8, 12, 16]])
-    merged = merge_views(found, views, plan)
+    found, views, short_side = parts(in_time([[1, 1, 1], [0, 0, 8]]), [[10, 11, 13], [8, 12, 16]])
+    merged = merge_views(found, views, short_side)
     assert merged.frames.tolist() == list(range(8, 17))
     expected = [0, 0, 1 / 2, 1 / 2, 1 / 2, (1 + 2) / 2, 4, 6, 8]
     assert merged.heatmaps[:, 0, 0].tolist() == pytest.approx([value / 8 for value in expected], abs=1e-6)
 
 
 def test_a_frame_that_is_repeated_has_the_mean_and_not_the_sum() -> None:
-    found, views, plan = parts(in_time([[1, 4, 5]]), [[0, 2, 0]])
-    merged = merge_views(found, views, plan)
+    found, views, short_side = parts(in_time([[1, 4, 5]]), [[0, 2, 0]])
+    merged = merge_views(found, views, short_side)
     assert merged.heatmaps[:, 0, 0].tolist() == [0, 1]  # 3 and 4; their sums are 6 and 4
 
 
 def test_the_curve_is_the_mean_over_what_was_seen_of_the_frame() -> None:
     """Three crops of 16 pixels leave a quarter of 64 unseen."""
-    found, views, plan = parts(in_time([[1, 0], [1, 0], [1, 0]]), [[0, 2]], crops=3, size=(256, 64))
-    merged = merge_views(found, views, plan)
+    found, views, short_side = parts(in_time([[1, 0], [1, 0], [1, 0]]), [[0, 2]], crops=3, size=(256, 64))
+    merged = merge_views(found, views, short_side)
     assert merged.heatmaps[0].mean() == 0.75
     assert merged.curve.tolist() == [1, 0]

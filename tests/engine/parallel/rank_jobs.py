@@ -1,4 +1,4 @@
-"""Run by test_distributed.py in a process of its own: worlds of forked ranks, each of which stores what it saw.
+"""Run by test_ranks.py in a process of its own: worlds of forked ranks, each of which stores what it saw.
 
 Usage: rank_jobs.py FOLDER. Writes FOLDER/WORLD-RANK.pt. One interpreter imports torch for all of them.
 """
@@ -18,15 +18,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dualformer_cli.engine.parallel import distributed
-from dualformer_cli.engine.parallel.distributed import (
+from dualformer_cli.engine.parallel import placement, reductions
+from dualformer_cli.engine.parallel.batch_norm import convert_batch_norm
+from dualformer_cli.engine.parallel.ranks import init_ranks
+from dualformer_cli.engine.parallel.reductions import (
     any_rank,
     average_buffers,
     barrier,
     broadcast_object,
-    convert_batch_norm,
     gather_objects,
-    init_ranks,
     sum_gradients,
     sum_over_ranks,
 )
@@ -120,7 +120,7 @@ def exchange(rank: int, world_size: int) -> dict[str, Any]:
 
 def gradients_of_some(rank: int, world_size: int) -> list[list[float] | None]:
     """Gradients that all, some and no ranks have, and one whose layout is not contiguous."""
-    distributed._BUCKET_BYTES = 40
+    reductions._BUCKET_BYTES = 40
     parameters = [nn.Parameter(torch.zeros(2, 3)) for _ in range(4)]
     parameters.append(nn.Parameter(torch.zeros(2, dtype=torch.float64)))
     parameters.append(nn.Parameter(torch.zeros(2), requires_grad=False))
@@ -166,7 +166,7 @@ def all_jobs(rank: int, world_size: int) -> dict[str, Any]:
 
 def lose_a_rank(rank: int, world_size: int) -> str:
     """Rank 1 dies without a word; what rank 0 says."""
-    distributed._SECONDS_FOR_THE_WATCHER = 0.0
+    reductions._SECONDS_FOR_THE_WATCHER = 0.0
     try:
         with init_ranks("cpu"):
             if rank == 1:
@@ -191,7 +191,7 @@ def wait_alone(rank: int, world_size: int) -> str:
 
 def start_without_launcher(rank: int, world_size: int) -> str:
     """The process that started this rank died before the rank could tie itself to it."""
-    os.environ[distributed.LAUNCHER_PID] = "999999999"
+    os.environ[placement.LAUNCHER_PID] = "999999999"
     try:
         with init_ranks("cpu"):
             return "started"

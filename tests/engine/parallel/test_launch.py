@@ -218,7 +218,7 @@ relaunch(1, device="cpu", argv=[], command=(sys.executable, "rank.py"))
 ENDLESS = """
 import os, time
 from pathlib import Path
-from dualformer_cli.engine.parallel.distributed import init_ranks
+from dualformer_cli.engine.parallel.ranks import init_ranks
 with init_ranks("cpu"):
     Path("0.pid").write_text(str(os.getpid()))
     time.sleep(100)

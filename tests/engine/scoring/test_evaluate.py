@@ -18,15 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualformer_cli.config.load import load_config
-from dualformer_cli.config.schema import DataConfig
-from dualformer_cli.data.clips.loader import IndexCache
-from dualformer_cli.data.datasets.catalogue import flip_labels
-from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.data.clips.index_cache import IndexCache
+from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.documents.base import to_json
-from dualformer_cli.engine.build import build_model, view_plan
-from dualformer_cli.engine.parallel.distributed import Ranks
+from dualformer_cli.engine.build import build_model
+from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.dump import Dump, read_dump
-from dualformer_cli.engine.scoring.evaluate import evaluate, open_list
+from dualformer_cli.engine.scoring.evaluate import evaluate
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.summary import summarise
@@ -42,14 +40,13 @@ def evaluate_list(toy_preset: Path, one_thread: None, here_pool: Any) -> Callabl
     """The function evaluate_list(list, class_names=NAMES) -> (labelled list, records) with fixed random weights."""
     config = load_config(str(toy_preset), environ={}).config
     torch.manual_seed(0)
-    model = build_model(config).eval()
+    model = build_model(config.model, config.data).eval()
     scorer = Scorer(model, mean=config.data.mean, std=config.data.std)
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
 
     def run(source: Path, class_names: list[str] | None = None, **options: Any) -> Any:
         listed = open_list(config.data, str(source), class_names=NAMES if class_names is None else class_names)
-        plan = view_plan(config.data, config.data.test)
-        return listed, evaluate(scorer, listed, plan, here_pool(), alone, **options)
+        return listed, evaluate(scorer, listed, config.data, config.data.test, here_pool(), alone, **options)
 
     return run
 
@@ -137,7 +134,7 @@ def test_a_list_without_labels_has_predictions_only(evaluate_list: Any, toy_vali
     names = [line.split(",")[0] for line in toy_validation.read_text().splitlines()[1:5]]
     target.write_text("path\n" + "".join(f"{name}\n" for name in names))
     listed, records = evaluate_list(target)
-    assert not listed.is_labelled
+    assert not any(listed.labels)
     document = to_json(summarise(records, listed.class_names, multi_label=False))
     assert set(document) == {"videos", "digest"}
     assert document["videos"]["scored"] == 4
@@ -158,54 +155,6 @@ def test_classes_in_another_order_are_matched_by_name_and_said(
     _, records = evaluate_list(tmp_path / "list.csv")
     assert "data and model have the same 4 classes in another order" in caplog.text
     assert [record.labels for record in records] == [record.labels for record in expected]
-
-
-def test_labels_that_the_model_does_not_know_are_refused(tmp_path: Path) -> None:
-    source = tmp_path / "list.csv"
-    source.write_text("path,label\na.mp4,7\n")
-    with pytest.raises(DualFormerError, match=r"has label 7, but the model has 4 classes, numbered from 0"):
-        open_list(DataConfig(), str(source), class_names=NAMES)
-    (tmp_path / "classes.txt").write_text("dark\nviolet\n")
-    source.write_text("path,label\na.mp4,1\n")
-    with pytest.raises(
-        DualFormerError, match=r"has videos of 1 classes that the model does not know, such as 'violet'"
-    ):
-        open_list(DataConfig(), str(source), class_names=NAMES)
-
-
-def test_pairs_that_a_mirror_exchanges_follow_the_names_of_the_list(
-    tmp_path: Path,
-) -> None:
-    names = load_class_names("jester")
-    folder = tmp_path / "data"
-    folder.mkdir()
-    source = folder / "list.csv"
-    source.write_text("path,label\na.mp4,0\n")
-    assert open_list(DataConfig(classes="jester"), str(source), class_names=None).flip_pairs == flip_labels()["jester"]
-    some = [names[index] for index in (7, 20, 1, 6, 15)]
-    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in some))
-    assert open_list(DataConfig(classes="jester"), str(source), class_names=None).flip_pairs == ((3, 0),)
-
-
-def test_rows_that_a_list_calls_broken_are_left_out_of_training_only(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    source = tmp_path / "list.csv"
-    source.write_text("path,label,status\na.mp4,0,ok\nb.mp4,1,no video stream\nc.mp4,1,ok\n")
-    assert len(open_list(DataConfig(), str(source), class_names=None)) == 3
-    usable = open_list(DataConfig(), str(source), class_names=None, usable_only=True)
-    assert [sample.path for sample in usable.samples] == ["a.mp4", "c.mp4"]
-    assert [Path(file).name for file in usable.files] == ["a.mp4", "c.mp4"]
-    assert usable.labels == [(0,), (1,)]
-    assert "1 videos are left out, which the list calls broken" in caplog.text
-
-
-def test_a_list_without_class_names_numbers_them(tmp_path: Path) -> None:
-    source = tmp_path / "list.csv"
-    source.write_text("path,label\na.mp4,2\nb.mp4,0\n")
-    listed = open_list(DataConfig(), str(source), class_names=None)
-    assert listed.class_names == ["class 0", "class 1", "class 2"]
-    assert (listed.first_labels(), len(listed), listed.is_labelled) == ([2, 0], 2, True)
 
 
 @pytest.fixture
@@ -282,7 +231,7 @@ def test_scores_that_are_not_numbers_stop_the_evaluation(
     scorer: Any = SimpleNamespace(score=lambda clips: (np.full((len(clips), 4), math.nan), None))
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
     with pytest.raises(DualFormerError, match=r"dark 000.mp4': the scores are not numbers; try --precision fp32"):
-        evaluate(scorer, listed, view_plan(config.data, config.data.test), here_pool(), alone)
+        evaluate(scorer, listed, config.data, config.data.test, here_pool(), alone)
 
 
 def test_several_labels_give_mean_average_precision(tmp_path: Path) -> None:
@@ -297,16 +246,3 @@ def test_several_labels_give_mean_average_precision(tmp_path: Path) -> None:
     whole = Dump(records=records, class_names=["a", "b", "c"], multi_label=True, num_clips=1, num_crops=1, facts={})
     write_json_lines(whole.rows(), tmp_path / "dump.jsonl")
     assert read_dump(tmp_path / "dump.jsonl").document() == whole.document()
-
-
-def test_weights_without_class_names_take_those_of_the_list_by_number(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    (tmp_path / "list.csv").write_text("path,label\na.mp4,blue\nb.mp4,red\n")
-    (tmp_path / "classes.txt").write_text("red\ngreen\nblue\n")
-    numbered = [f"class {index}" for index in range(3)]
-    listed = open_list(DataConfig(), str(tmp_path / "list.csv"), class_names=numbered, is_nameless=True)
-    assert (listed.class_names, listed.labels) == (["red", "green", "blue"], [(2,), (0,)])
-    assert "the weights do not name their classes" in caplog.text
-    with pytest.raises(DualFormerError, match=r"has 3 classes, but the weights have 4, without names; give the list"):
-        open_list(DataConfig(), str(tmp_path / "list.csv"), class_names=[*numbered, "class 3"], is_nameless=True)

@@ -12,13 +12,12 @@ import pytest
 import torch
 
 from dualformer_cli.config.load import load_config
-from dualformer_cli.config.schema import DataConfig
+from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.documents.base import to_json
-from dualformer_cli.engine.build import view_plan
-from dualformer_cli.engine.parallel.distributed import Ranks
+from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring import evaluate as module
 from dualformer_cli.engine.scoring.dump import Dump
-from dualformer_cli.engine.scoring.evaluate import evaluate, open_list
+from dualformer_cli.engine.scoring.evaluate import evaluate
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.summary import summarise
 
@@ -109,7 +108,7 @@ def score_list(toy_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: py
         (tmp_path / "list.csv").write_text(text)
         reads: list[Any] = []
 
-        def read_views(path: str, plan: Any, *, start: int, num_frames: int | None, index: Any) -> Any:
+        def read_views(path: str, data: Any, views: Any, *, start: int, num_frames: int | None, index: Any) -> Any:
             reads.append((Path(path).name, start, num_frames))
             return SimpleNamespace(clips=int(Path(path).stem), index=None)
 
@@ -119,8 +118,7 @@ def score_list(toy_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: py
         scorer: Any = SimpleNamespace(score=lambda number: (np.full((1, 2), number / 8), None))
         listed = open_list(config.data, str(tmp_path / "list.csv"), class_names=NAMES)
         place = Ranks(rank=rank, local_rank=rank, world_size=world_size, device=torch.device("cpu"))
-        plan = view_plan(config.data, config.data.test)
-        return evaluate(scorer, listed, plan, here_pool(), place), reads
+        return evaluate(scorer, listed, config.data, config.data.test, here_pool(), place), reads
 
     return run
 
@@ -148,16 +146,3 @@ def test_labels_are_in_the_models_numbers_in_every_record(score_list: Any, tmp_p
     (tmp_path / "classes.txt").write_text("b\na\n")
     records, _ = score_list("path,label\n0.mp4,0\n1.mp4,1\n")
     assert [r.labels for r in records] == [(1,), (0,)]
-
-
-def test_rows_that_are_left_out_take_their_files_and_labels_along(tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_text("path,label,status\na.mp4,0,broken\nb.mp4,1,ok\n")
-    listed = open_list(DataConfig(), str(tmp_path / "list.csv"), class_names=None, usable_only=True)
-    assert [(Path(file).name, labels) for file, labels in zip(listed.files, listed.labels, strict=True)] == [
-        ("b.mp4", (1,))
-    ]
-
-
-def test_videos_without_a_label_are_balanced_as_a_class_of_their_own(tmp_path: Path) -> None:
-    (tmp_path / "list.csv").write_text("path,label\na.mp4,1\nb.mp4,\n")
-    assert open_list(DataConfig(), str(tmp_path / "list.csv"), class_names=["a", "b"]).first_labels() == [1, -1]

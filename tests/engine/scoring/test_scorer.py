@@ -18,7 +18,7 @@ from dualformer_cli.engine.scoring.scorer import Scorer
 def scorer(toy_preset: Path, one_thread: None) -> Scorer:
     config = load_config(str(toy_preset), environ={}).config
     torch.manual_seed(0)
-    return Scorer(build_model(config).eval(), mean=config.data.mean, std=config.data.std)
+    return Scorer(build_model(config.model, config.data).eval(), mean=config.data.mean, std=config.data.std)
 
 
 def views_of(scorer: Scorer, toy_preset: Path, *numbers: int) -> np.ndarray:
@@ -59,7 +59,7 @@ def test_scores_are_a_softmax_or_a_sigmoid_for_each_class_and_features_the_mean_
 ) -> None:
     config = load_config(str(toy_preset), environ={}).config
     torch.manual_seed(0)
-    model = build_model(config).eval()
+    model = build_model(config.model, config.data).eval()
     with torch.no_grad():
         model.classifier.weight.mul_(30)
     scorer = Scorer(model, mean=(100, 110, 120), std=(50, 60, 70), multi_label=multi_label)
@@ -80,7 +80,9 @@ def test_scores_are_a_softmax_or_a_sigmoid_for_each_class_and_features_the_mean_
 def test_scores_in_low_precision_sum_to_1_to_the_last_digit(toy_preset: Path, one_thread: None) -> None:
     config = load_config(str(toy_preset), environ={}).config
     torch.manual_seed(0)
-    scorer = Scorer(build_model(config).eval().bfloat16(), mean=config.data.mean, std=config.data.std)
+    scorer = Scorer(
+        build_model(config.model, config.data).eval().bfloat16(), mean=config.data.mean, std=config.data.std
+    )
     scores, features = scorer.score(views_of(scorer, toy_preset, 1))
     assert (scores.dtype, features.dtype) == (np.float64, np.float32)
     assert scores.sum() == pytest.approx(1, abs=1e-12)

@@ -15,18 +15,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import load_checkpoint, save_checkpoint
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from dualformer_cli.engine.build import create_model
-from dualformer_cli.engine.training.checkpoint import (
-    FORMAT,
-    CheckpointFolder,
-    latest_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
+from dualformer_cli.engine.training.checkpoint import FORMAT, CheckpointFolder, latest_checkpoint
 from dualformer_cli.errors import WeightsError
 from dualformer_cli.model.weights import load_weights
 
@@ -122,19 +117,28 @@ def test_a_part_of_a_large_tensor_takes_its_own_space_only(tmp_path: Path) -> No
 )
 def test_what_could_not_be_loaded_is_not_saved(change: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        save_checkpoint(tmp_path / "a.pt", contents(**change))
-    assert names(tmp_path) == []
+        CheckpointFolder(tmp_path).save(contents(**change))
+    assert names(tmp_path / "checkpoints") == []
 
 
 def test_files_that_are_no_checkpoint_are_told_apart(tmp_path: Path) -> None:
-    path = tmp_path / "a.pt"
+    folder = CheckpointFolder(tmp_path)
+    path = folder.last
+    folder.path.mkdir()
 
     def message() -> str:
+        """What is said of `last.pt`, where `previous.pt` is missing."""
         with pytest.raises(WeightsError) as caught:
-            load_checkpoint(path)
-        return str(caught.value).removeprefix(f"checkpoint {str(path)!r} ")
+            folder.load_latest()
+        end = f" and checkpoint {str(folder.previous)!r} is missing; start the run again"
+        return str(caught.value).removeprefix(f"checkpoint {str(path)!r} ").replace(end, "; take another one")
 
-    assert message() == "is missing; take another one"
+    folder.previous.touch()
+    with pytest.raises(
+        WeightsError, match=r"^checkpoint '.*last\.pt' is missing and checkpoint '.*previous\.pt' is empty"
+    ):
+        folder.load_latest()
+    folder.previous.unlink()
     path.touch()
     assert message() == "is empty; take another one"
     path.write_text("<html>")
@@ -275,7 +279,8 @@ KILLING = """
 import json, os, random, signal, sys, time
 from pathlib import Path
 import torch
-from dualformer_cli.engine.training.checkpoint import CheckpointFolder, load_checkpoint
+from checkpoints import load_checkpoint
+from dualformer_cli.engine.training.checkpoint import CheckpointFolder
 torch.set_num_threads(1)
 root = Path(sys.argv[1])
 
@@ -318,7 +323,7 @@ print(json.dumps({"steps": seen, "leftovers": leftovers}))
 
 
 def test_twenty_kills_at_random_moments_lose_no_checkpoint(tmp_path: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment = {**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests' / 'support'}"}
     command = [sys.executable, "-c", KILLING, str(tmp_path)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr

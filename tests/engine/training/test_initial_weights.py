@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from published_layout import to_published
 from torch import Tensor
 
 from dualformer_cli import create_model
@@ -16,7 +17,6 @@ from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.training.initial_weights import start_from_images, start_from_video
 from dualformer_cli.errors import DualFormerError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
-from dualformer_cli.model.weights import to_published
 
 NAMES = ["dark", "red", "green", "blue"]
 
@@ -28,7 +28,8 @@ def make_model(toy_preset: Path) -> Callable[..., DualFormer]:
     def make(*overrides: str, seed: int = 0) -> DualFormer:
         torch.manual_seed(seed)
         grids = ["model.window_size=[4,2,2]", "model.fine_grid=[4,2,2]"]
-        return build_model(load_config(str(toy_preset), overrides=[*grids, *overrides], environ={}).config).eval()
+        config = load_config(str(toy_preset), overrides=[*grids, *overrides], environ={}).config
+        return build_model(config.model, config.data).eval()
 
     return make
 

@@ -12,17 +12,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import load_checkpoint
 from torch import Tensor, nn
 
 from dualformer_cli.config.load import load_config
-from dualformer_cli.data.camera_motion.rendering import RENDERED
+from dualformer_cli.config.schema import RENDERED
 from dualformer_cli.data.clips.loader import Batch
-from dualformer_cli.engine.parallel.distributed import FrozenBatchNorm, Ranks
+from dualformer_cli.documents.base import to_json
+from dualformer_cli.documents.evaluate import Summary, VideoCounts
+from dualformer_cli.documents.train import ValidationRow
+from dualformer_cli.engine.parallel.batch_norm import FrozenBatchNorm
+from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.records import VideoRecord
-from dualformer_cli.engine.training import trainer as trainer_module
-from dualformer_cli.engine.training.checkpoint import load_checkpoint
+from dualformer_cli.engine.training import loop
+from dualformer_cli.engine.training.loop import Trainer
 from dualformer_cli.engine.training.optim import MuonWithAdamW
-from dualformer_cli.engine.training.trainer import Trainer
+from dualformer_cli.engine.training.preflight import preflight
 from dualformer_cli.errors import DualFormerError
 
 Make = Callable[..., Any]
@@ -36,7 +41,7 @@ def make_trainer(toy_preset: Path, tmp_path: Path, one_thread: None, here_pool: 
 
     A validation list comes with it if `validation` is true.
     """
-    monkeypatch.setattr(trainer_module, "WorkerPool", here_pool)
+    monkeypatch.setattr(loop, "WorkerPool", here_pool)
 
     def make(
         *overrides: str,
@@ -44,6 +49,7 @@ def make_trainer(toy_preset: Path, tmp_path: Path, one_thread: None, here_pool: 
         ranks: tuple[int, int] = (0, 1),
         validation: bool = False,
         listed: Path | None = None,
+        on_event: Callable[[Any], None] = lambda event: None,
         **more: Any,
     ) -> Any:
         rows = "".join(f"{number}.mp4,{label}\n" for number, label in enumerate(labels))
@@ -56,7 +62,9 @@ def make_trainer(toy_preset: Path, tmp_path: Path, one_thread: None, here_pool: 
         resolved = load_config(str(toy_preset), overrides=overrides, flags=flags, environ={})
         rank, world_size = ranks
         place = Ranks(rank=rank, local_rank=rank, world_size=world_size, device=torch.device("cpu"))
-        return Trainer(resolved, place, output=tmp_path / "run", **more)
+        return Trainer(
+            resolved, place, output=tmp_path / "run", on_event=lambda event: on_event(to_json(event)), **more
+        )
 
     return make
 
@@ -75,17 +83,17 @@ class Data:
         self.unreadable = 0
         self.is_empty = False
 
-    def __call__(self, samples: Any, files: Any, plan: Any, batches: Any, pool: Any, **named: Any) -> Iterator[Any]:
-        self.asked.append(SimpleNamespace(plan=plan, batches=batches, **named))
+    def __call__(self, source: Any, batches: Any, pool: Any, **named: Any) -> Iterator[Any]:
+        self.asked.append(SimpleNamespace(source=source, batches=batches, **named))
         for step in range(named["first_step"], batches.steps_per_epoch):
-            videos = () if self.is_empty else (step % len(samples),)
+            videos = () if self.is_empty else (step % len(source.labels),)
             yield [clips_of(*videos, unreadable=self.unreadable if step == 0 else 0)]
 
 
 @pytest.fixture
 def data(monkeypatch: pytest.MonkeyPatch) -> Data:
     data = Data()
-    monkeypatch.setattr(trainer_module, "training_steps", data)
+    monkeypatch.setattr(loop, "training_steps", data)
     return data
 
 
@@ -94,26 +102,26 @@ def validations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What every validation is given; the model's state as it is then."""
     seen: list[Any] = []
 
-    def evaluate(scorer: Any, listed: Any, plan: Any, pool: Any, ranks: Any, **_: Any) -> list[VideoRecord]:
+    def evaluate(scorer: Any, listed: Any, data: Any, views: Any, pool: Any, ranks: Any, **_: Any) -> list[VideoRecord]:
         state = {name: value.detach().clone() for name, value in scorer.model.state_dict().items()}
-        seen.append(SimpleNamespace(scorer=scorer, plan=plan, state=state, was_training=scorer.model.training))
+        seen.append(SimpleNamespace(scorer=scorer, views=views, state=state, was_training=scorer.model.training))
         scores = np.array([[0.7, 0.1, 0.1, 0.1]], np.float32)
         return [VideoRecord(i, f"{i}.mp4", listed.labels[i], "scored", None, scores) for i in range(len(listed))]
 
-    monkeypatch.setattr(trainer_module, "evaluate", evaluate)
+    monkeypatch.setattr(loop, "evaluate", evaluate)
     return seen
 
 
 def watch_modes(trainer: Any) -> list[bool]:
     """Whether the model and its BatchNorms are training, in every pass."""
     modes: list[bool] = []
-    forward = trainer.forward
+    forward = trainer.stepper.forward
 
     def note(clips: Tensor) -> Any:
-        modes.append(all(module.training for module in trainer.model.modules()))
+        modes.append(all(module.training for module in trainer.state.model.modules()))
         return forward(clips)
 
-    trainer.forward = note
+    trainer.stepper.forward = note
     return modes
 
 
@@ -163,11 +171,11 @@ def test_validation_is_of_the_average_and_in_the_ways_that_the_configuration_say
     trainer = make_trainer(*SMALL, *overrides, validation=True)
     trainer.run()
     (found,) = validations
-    for name, value in trainer.average.weights.items():
+    for name, value in trainer.state.average.weights.items():
         assert torch.equal(found.state[name], value), name
-    raw = trainer.model.state_dict()
+    raw = trainer.state.model.state_dict()
     assert not torch.equal(raw["classifier.weight"], found.state["classifier.weight"])
-    assert (found.plan.num_clips, found.plan.num_crops, found.plan.short_side) == (3, 1, 64)
+    assert (found.views.num_clips, found.views.num_crops, found.views.short_side) == (3, 1, 64)
     assert tuple(found.scorer.mean) == (123.675, 116.28, 103.53)
     assert tuple(found.scorer.std) == (58.395, 57.12, 57.375)
     assert (found.scorer.autocast, found.scorer.multi_label) == (torch.bfloat16, False)
@@ -180,7 +188,9 @@ def test_validation_of_several_labels_scores_each_by_itself(
     result = make_trainer(*SMALL, *overrides, validation=True).run()
     assert validations[0].scorer.multi_label
     assert validations[0].scorer.autocast is None
-    assert result["validation"]["mean_average_precision"] == 50  # one of two videos with equal scores, for either class
+    assert (
+        result.validation.summary.metrics["mean_average_precision"] == 50
+    )  # one of two videos with equal scores, for either class
 
 
 @pytest.mark.parametrize(("every", "epochs"), [(2, [2, 3]), (1, [1, 2, 3]), (5, [3])])
@@ -192,6 +202,11 @@ def test_validation_comes_every_so_many_epochs_and_at_the_end(
     overrides = ["train.epochs=3", f"train.validate_every={every}"]
     make_trainer(*SMALL, *overrides, labels=[0, 1], validation=True, on_event=events.append).run()
     assert [event["epoch"] for event in events if event["event"] == "validation"] == epochs
+
+
+def validation_row(epoch: int, metrics: dict[str, float]) -> ValidationRow:
+    videos = VideoCounts(listed=2, scored=2, missing=0, unreadable=0, too_short=0)
+    return ValidationRow(epoch=epoch, step=epoch, summary=Summary(videos=videos, digest="", metrics=metrics))
 
 
 @pytest.mark.parametrize(
@@ -208,17 +223,17 @@ def test_the_best_epoch_is_that_of_the_metric(
     trainer = make_trainer(f"train.best_metric={metric}", validation=True)
     saved: list[bool] = []
     monkeypatch.setattr(trainer.folder, "save", lambda contents, epoch, is_best: saved.append(is_best))
-    for trainer.epoch, value in enumerate(values, start=1):
+    for trainer.state.epoch, value in enumerate(values, start=1):
         metrics = {
-            "top1": 50.0 - trainer.epoch,
-            "mean_class_accuracy": 50.0 - trainer.epoch,
-            "loss": 9.0 + trainer.epoch,
+            "top1": 50.0 - trainer.state.epoch,
+            "mean_class_accuracy": 50.0 - trainer.state.epoch,
+            "loss": 9.0 + trainer.state.epoch,
         }
-        trainer._save(epoch_done=True, metrics={**metrics, metric: value, "epoch": trainer.epoch})
+        trainer._save(epoch_done=True, validation=validation_row(trainer.state.epoch, {**metrics, metric: value}))
     assert saved == best
-    trainer.epoch += 1  # an epoch without a validation of its own
-    better = {"top1": 99.0, "mean_class_accuracy": 99.0, "loss": 0.0, "epoch": trainer.epoch - 1}
-    trainer._save(epoch_done=True, metrics=better)
+    trainer.state.epoch += 1  # an epoch without a validation of its own
+    better = {"top1": 99.0, "mean_class_accuracy": 99.0, "loss": 0.0}
+    trainer._save(epoch_done=True, validation=validation_row(trainer.state.epoch - 1, better))
     assert saved[-1] is False
 
 
@@ -238,7 +253,7 @@ def test_what_is_validated_and_saved_has_the_statistics_of_all_ranks(
             if buffer.is_floating_point():
                 buffer.fill_(0.25)
 
-    monkeypatch.setattr(trainer_module, "average_buffers", agree)
+    monkeypatch.setattr("dualformer_cli.engine.training.state.average_buffers", agree)
     trainer = make_trainer(*SMALL, f"train.ema_decay={decay}", validation=True)
     trainer.run()
     saved = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
@@ -252,7 +267,9 @@ def test_what_is_validated_and_saved_has_the_statistics_of_all_ranks(
 def test_a_save_between_validations_agrees_on_statistics_too(
     make_trainer: Make, data: Data, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(trainer_module, "average_buffers", lambda model: [b.zero_() for b in model.buffers()])
+    monkeypatch.setattr(
+        "dualformer_cli.engine.training.state.average_buffers", lambda model: [b.zero_() for b in model.buffers()]
+    )
     make_trainer(*SMALL).run()
     saved = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["model"]
     assert all((value == 0).all() for name, value in saved.items() if "running_" in name)
@@ -276,19 +293,25 @@ def test_a_resumed_run_has_everything_that_was_saved(make_trainer: Make, data: D
         stop_at(4)(event)
 
     first = make_trainer(*overrides, labels=[0, 1, 2, 3, 0, 1], on_event=on_event)
-    first.best = 71.0
-    first.scaler.scale(torch.ones(1))
-    first.scaler.update(1024.0)
+    first.state.best = 71.0
+    first.state.scaler.scale(torch.ones(1))
+    first.state.scaler.update(1024.0)
     with pytest.raises(InterruptedError):
         first.run()
     assert [event["step"] for event in events if event["event"] == "saved"] == [3]
     data.asked.clear()
     events.clear()
     again = make_trainer(*overrides, labels=[0, 1, 2, 3, 0, 1], resume=True, on_event=events.append)
-    assert (again.epoch, again.step_in_epoch, again.step, again.best, again.unreadable) == (0, 3, 3, 71.0, 1)
-    assert again.scaler.get_scale() == 1024.0
+    assert (
+        again.state.epoch,
+        again.state.step_in_epoch,
+        again.state.step,
+        again.state.best,
+        again.state.unreadable,
+    ) == (0, 3, 3, 71.0, 1)
+    assert again.state.scaler.get_scale() == 1024.0
     saved = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["optimizer"]["state"]
-    of_first = again.optimizer.state_dict()["state"][0]
+    of_first = again.state.optimizer.state_dict()["state"][0]
     assert torch.equal(of_first["exp_avg"], saved[0]["exp_avg"])
     assert of_first["exp_avg"].abs().max() > 0
     again.run()
@@ -305,11 +328,11 @@ def test_a_resumed_run_goes_on_from_its_own_weights_and_with_its_average(
     first = make_trainer(*overrides)
     first.run()
     again = make_trainer(*overrides, resume=True)
-    for name, value in first.model.state_dict().items():
-        assert torch.equal(again.model.state_dict()[name], value), name
-    assert again.average.num_updates == 4
-    for name, value in first.average.weights.items():
-        assert torch.equal(again.average.weights[name], value), name
+    for name, value in first.state.model.state_dict().items():
+        assert torch.equal(again.state.model.state_dict()[name], value), name
+    assert again.state.average.num_updates == 4
+    for name, value in first.state.average.weights.items():
+        assert torch.equal(again.state.average.weights[name], value), name
 
 
 def test_videos_that_cannot_be_read_are_counted_by_the_epoch_and_by_their_share(make_trainer: Make, data: Data) -> None:
@@ -325,9 +348,9 @@ def test_videos_that_cannot_be_read_are_counted_by_the_epoch_and_by_their_share(
 def test_the_log_says_what_the_clock_says(make_trainer: Make) -> None:
     events: list[Any] = []
     trainer = make_trainer(*SMALL, "train.epochs=5", "train.log_every_steps=4", on_event=events.append)
-    trainer.output.mkdir()
-    for trainer.step, trainer.step_in_epoch in ((5, 1), (6, 2), (8, 4)):
-        trainer._report({"loss": 1.5}, 0.1, 6, waited=0.5, took=2.0)
+    trainer.log.output.mkdir()
+    for trainer.state.step, trainer.state.step_in_epoch in ((5, 1), (6, 2), (8, 4)):
+        trainer._log_step({"loss": 1.5}, 0.1, 6, waited=0.5, took=2.0)
     assert [event["step"] for event in events] == [5, 8]
     found = events[1]
     assert (found["loss"], found["lr"]) == (1.5, 0.1)
@@ -343,21 +366,21 @@ def test_a_dry_run_counts_all_epochs_and_everything_that_is_saved(
         f"train.ema_decay={decay}", "train.epochs=10", "runtime.num_workers=4", "train.keep_epochs=2"
     )
     steps = iter([[clips_of(0)], [replace(clips_of(0), read_seconds=8000.0)]])
-    monkeypatch.setattr(trainer, "_steps", lambda pool, order: steps)
-    monkeypatch.setattr(trainer, "_update", lambda batches, lr: ({}, 1))
-    found = trainer.preflight()
+    monkeypatch.setattr(trainer, "steps", lambda pool, order: steps)
+    monkeypatch.setattr(trainer.stepper, "step", lambda batches, lr: ({}, 1))
+    found = to_json(preflight(trainer))
     assert found["steps"] == 10  # 4 videos in batches of 8
     assert found["hours"] == pytest.approx(10 * (8000 / 4) / 3600)
     assert found["limited_by"] == "reading"
-    numbers = sum(parameter.numel() for parameter in trainer.model.parameters())
+    numbers = sum(parameter.numel() for parameter in trainer.state.model.parameters())
     assert found["disk_needed_gib"] == pytest.approx(4 * numbers * copies * 5 / 2**30)
 
 
 def test_settings_reach_the_optimizer_the_norms_and_the_plan_of_batches(make_trainer: Make) -> None:
     overrides = ["train.optimizer=muon", "train.batch_norm=frozen", "train.repeats=2", "train.batch_size=2"]
     trainer = make_trainer(*overrides, "train.global_batch_size=24", labels=[0, 1, 2, 3] * 6, ranks=(2, 3))
-    assert isinstance(trainer.optimizer, MuonWithAdamW)
-    norms = [module for module in trainer.model.modules() if isinstance(module, nn.BatchNorm3d)]
+    assert isinstance(trainer.state.optimizer, MuonWithAdamW)
+    norms = [module for module in trainer.state.model.modules() if isinstance(module, nn.BatchNorm3d)]
     assert norms
     assert all(isinstance(norm, FrozenBatchNorm) for norm in norms)
     plan = trainer.batches
@@ -366,7 +389,7 @@ def test_settings_reach_the_optimizer_the_norms_and_the_plan_of_batches(make_tra
 
 
 def groups_by_name(trainer: Any) -> dict[str, Any]:
-    return {name: group for group in trainer.optimizer.param_groups for name in group["names"]}
+    return {name: group for group in trainer.state.optimizer.param_groups for name in group["names"]}
 
 
 def test_settings_reach_the_groups_of_parameters(make_trainer: Make) -> None:
@@ -383,8 +406,10 @@ def test_settings_reach_the_groups_of_parameters(make_trainer: Make) -> None:
 def test_frozen_stages_stay_in_evaluation_mode(make_trainer: Make, data: Data) -> None:
     trainer = make_trainer(*SMALL, "train.frozen_stages=2", labels=[0, 1])
     modes: list[list[bool]] = []
-    forward = trainer.forward
-    trainer.forward = lambda clips: modes.append([stage.training for stage in trainer.model.stages]) or forward(clips)
+    forward = trainer.stepper.forward
+    trainer.stepper.forward = lambda clips: (
+        modes.append([stage.training for stage in trainer.state.model.stages]) or forward(clips)
+    )
     trainer.run()
     assert modes == [[False, False, True, True]] * 2
 
@@ -397,15 +422,15 @@ def test_as_many_epochs_are_kept_as_was_asked_for(make_trainer: Make, data: Data
 
 
 def test_the_seed_decides_the_first_weights(make_trainer: Make) -> None:
-    found = [make_trainer(f"runtime.seed={seed}").model.classifier.weight for seed in (1, 1, 2)]
+    found = [make_trainer(f"runtime.seed={seed}").state.model.classifier.weight for seed in (1, 1, 2)]
     assert torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
 
 
 def test_a_run_begins_with_the_weights_that_it_is_given(make_trainer: Make, tmp_path: Path) -> None:
-    given = make_trainer("runtime.seed=5").model.state_dict()
+    given = make_trainer("runtime.seed=5").state.model.state_dict()
     torch.save({"model": given, "class_names": CLASSES.split()}, tmp_path / "given.pt")
-    found = make_trainer(f"train.init_from={tmp_path / 'given.pt'}").model.state_dict()
+    found = make_trainer(f"train.init_from={tmp_path / 'given.pt'}").state.model.state_dict()
     assert all(torch.equal(value, given[name]) for name, value in found.items())
 
 
@@ -413,17 +438,40 @@ def test_videos_that_the_list_calls_broken_are_not_trained_on(make_trainer: Make
     listed = tmp_path / "with status.csv"
     listed.write_text("path,label,status\na.mp4,0,ok\nb.mp4,1,no video stream\nc.mp4,1,ok\n")
     trainer = make_trainer(listed=listed)
-    assert [Path(file).name for file in trainer.train_list.files] == ["a.mp4", "c.mp4"]
+    assert [Path(file).name for file in trainer.lists.training.files] == ["a.mp4", "c.mp4"]
 
 
 def test_every_epoch_renders_harder_and_other_clips(make_trainer: Make) -> None:
     trainer = make_trainer("data.render.difficulty=0.8", "data.render.easy_epochs=4")
-    trainer.train_list = replace(trainer.train_list, source=RENDERED)
-    plans = []
-    for trainer.epoch in range(3):
-        plans.append(trainer._train_plan().render)
-    assert [plan.difficulty for plan in plans] == pytest.approx([0, 0.2, 0.4])
-    assert len({plan.stock for plan in plans}) == 3
+    trainer.lists = replace(trainer.lists, training=replace(trainer.lists.training, source=RENDERED))
+    sources = []
+    for trainer.state.epoch in range(3):
+        sources.append(trainer._clips())
+    assert [source.difficulty for source in sources] == pytest.approx([0, 0.2, 0.4])
+    assert [source.epoch for source in sources] == [0, 1, 2]
+
+
+def test_the_choice_of_kernels_reaches_the_network(make_trainer: Make) -> None:
+    model = make_trainer("runtime.kernels=torch").state.model
+    assert {module.kernels for module in model.modules() if hasattr(module, "kernels")} == {"torch"}
+
+
+def test_clips_are_cut_as_the_configuration_says(make_trainer: Make, data: Data) -> None:
+    trainer = make_trainer(*SMALL)
+    trainer.run()
+    source = data.asked[0].source
+    assert (source.data, source.train) == (trainer.config.data, trainer.config.train)
+    assert (source.listed, source.indexes) == (trainer.lists.training, trainer.indexes)
+
+
+def test_workers_load_the_renderer_only_where_clips_are_rendered(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop, "WorkerPool", lambda *_, preload: preload)
+    trainer = make_trainer()
+    assert set(trainer.pool()) == {"dualformer_cli.data.clips.training_clips"}
+    trainer.lists = replace(trainer.lists, training=replace(trainer.lists.training, source=RENDERED))
+    assert "dualformer_cli.data.camera_motion.rendering" in trainer.pool()
 
 
 def test_ranks_but_the_first_write_nothing(make_trainer: Make, data: Data, tmp_path: Path) -> None:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from checkpoints import load_checkpoint
 
-from dualformer_cli.config.load import load_config
-from dualformer_cli.data.camera_motion.rendering import RENDERED, render_training_clips
+from dualformer_cli.config.schema import RENDERED
+from dualformer_cli.data.camera_motion.rendering import RenderedClips
 from dualformer_cli.data.clips.transforms import normalize
-from dualformer_cli.engine.training.checkpoint import load_checkpoint
-from dualformer_cli.engine.training.rendered import check_rendering, render_plan, rendered_list
-from dualformer_cli.errors import ConfigError
 
 Make = Callable[..., Any]
 
@@ -65,12 +62,12 @@ def preset(tmp_path: Path) -> Path:
 
 def held_out_top1(trainer: Any, number: int) -> float:
     """Percent of rendered clips over pictures that training did not see."""
-    plan = replace(render_plan(trainer.config.data, files=(), epoch=0), stock=999)
-    clips = np.concatenate([render_training_clips(plan, n, [(77, n)]).clips for n in range(number)])
     data = trainer.config.data
+    source = RenderedClips(data=data, pictures=(), epoch=999)
+    clips = np.concatenate([source.render(n, [(77, n)]).clips for n in range(number)])
     with torch.no_grad():
-        logits = trainer.model.eval()(normalize(torch.from_numpy(clips), data.mean, data.std, torch.float32))
-    return float(100 * np.mean([plan.label(n) == int(logits[n].argmax()) for n in range(number)]))
+        logits = trainer.state.model.eval()(normalize(torch.from_numpy(clips), data.mean, data.std, torch.float32))
+    return float(100 * np.mean([source.label(n) == int(logits[n].argmax()) for n in range(number)]))
 
 
 def test_a_small_model_learns_large_motion_from_nothing(make_trainer: Make, preset: Path, tmp_path: Path) -> None:
@@ -99,37 +96,7 @@ def test_a_stopped_run_goes_on_exactly(make_trainer: Make, preset: Path, tmp_pat
     assert any(key.startswith("motion_heads.") for key in whole["model"])
 
 
-def test_difficulty_rises_over_the_easy_epochs() -> None:
-    data = load_config("camera-motion", overrides=["data.render.easy_epochs=4"], environ={}).config.data
-    found = [render_plan(data, files=(), epoch=epoch).difficulty for epoch in range(6)]
-    assert found == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
-    assert len({render_plan(data, files=(), epoch=epoch).stock for epoch in range(6)}) == 6
-
-
-def test_the_list_of_rendered_clips_has_as_many_of_each_class_and_changes_its_fingerprint_with_the_recipe() -> None:
-    data = load_config("camera-motion", environ={}).config.data
-    listed = rendered_list(data, ())
-    counts = np.bincount([labels[0] for labels in listed.labels if labels])
-    assert len(listed) == data.render.num_clips
-    assert counts.tolist() == 10 * [round(0.96 * len(listed)) // 10]
-    other = replace(data, render=replace(data.render, difficulty=0.5))
-    assert rendered_list(other, ()).fingerprint != listed.fingerprint
-
-
-@pytest.mark.parametrize(
-    ("override", "message"),
-    [
-        ("train.mixup_alpha=0.2", r"train.mixup_alpha must be 0 where clips are rendered, got 0.2"),
-        ("train.rand_augment_ops=2", r"train.rand_augment_ops must be 0 where clips are rendered, got 2"),
-        ("data.multi_label=true", r"data.multi_label must be false where clips are rendered"),
-    ],
-)
-def test_what_rendered_clips_cannot_be_used_with_is_refused(override: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        check_rendering(load_config("camera-motion", overrides=[override], environ={}).config)
-
-
 def test_videos_teach_no_motion_which_is_said(make_trainer: Make, tmp_path: Path) -> None:
     trainer = make_trainer(tmp_path / "run", "train.motion_weight=0.5")
-    assert trainer.model.motion_heads is None
+    assert trainer.state.model.motion_heads is None
     assert any("only rendered clips know theirs" in note for note in trainer.notes)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.data.clips.loader import Batch
-from dualformer_cli.engine.parallel.distributed import Ranks
-from dualformer_cli.engine.training import trainer as trainer_module
-from dualformer_cli.engine.training.trainer import Trainer
+from dualformer_cli.engine.parallel.ranks import Ranks
+from dualformer_cli.engine.training import step as step_module
+from dualformer_cli.engine.training.loop import Trainer
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.model.dualformer import DualFormer
 
@@ -46,7 +46,7 @@ def make_trainer(toy_preset: Path, tmp_path: Path, one_thread: None) -> Make:
         place = Ranks(rank=rank, local_rank=rank, world_size=world_size, device=torch.device("cpu"))
         trainer = Trainer(resolved, place, output=tmp_path / "run", **more)
         with torch.no_grad():
-            trainer.model.classifier.weight.mul_(30)
+            trainer.state.model.classifier.weight.mul_(30)
         return trainer
 
     return make
@@ -74,14 +74,14 @@ def logits_of(model: DualFormer, batch: Batch) -> Tensor:
 def watch(trainer: Any, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Collect what every pass gives the model, what comes out, and its targets."""
     seen: list[Any] = []
-    forward, loss = trainer.forward, trainer_module.classification_loss_sum
-    monkeypatch.setattr(trainer, "forward", lambda clips: seen.append(clips.clone()) or forward(clips))
+    forward, loss = trainer.stepper.forward, step_module.classification_loss_sum
+    monkeypatch.setattr(trainer.stepper, "forward", lambda clips: seen.append(clips.clone()) or forward(clips))
 
     def keep(logits: Tensor, targets: Tensor, **options: Any) -> Tensor:
         seen[-1] = (seen[-1], logits.detach(), targets.clone())
         return loss(logits, targets, **options)
 
-    monkeypatch.setattr(trainer_module, "classification_loss_sum", keep)
+    monkeypatch.setattr(step_module, "classification_loss_sum", keep)
     return seen
 
 
@@ -90,12 +90,12 @@ def test_what_is_random_differs_between_steps_passes_ranks_and_seeds_and_comes_a
     make_trainer: Make, override: str
 ) -> None:
     trainer, batch = make_trainer(override), batch_of(0, 1)
-    trainer.model.train()
+    trainer.state.model.train()
 
     def loss(*, step: int = 0, number: int = 0, rank: int = 0, seed: int = 42) -> float:
-        trainer.step, trainer.ranks = step, replace(trainer.ranks, rank=rank)
-        trainer.config = replace(trainer.config, runtime=replace(trainer.config.runtime, seed=seed))
-        return float(trainer._forward_backward(batch, number, 2)[0])
+        trainer.state.step, trainer.stepper.ranks = step, replace(trainer.ranks, rank=rank)
+        trainer.stepper.seed = seed
+        return float(trainer.stepper._forward_backward(batch, number, 2)[0])
 
     found = [loss(), loss(step=1), loss(number=1), loss(rank=1), loss(seed=7), loss(step=1, number=1)]
     assert len(set(found)) == len(found)
@@ -107,20 +107,20 @@ def test_a_gradient_is_that_of_the_mean_loss_over_the_clips_of_all_passes(make_t
     batches = [batch_of(0, 1, 2, seed=1), batch_of(3, 3, seed=2)]
     slopes = []
     for batch, labels in zip(batches, ([0, 1, 2], [3, 3]), strict=True):
-        slopes.append(logits_of(trainer.model, batch).softmax(-1) - torch.eye(4, dtype=torch.float64)[labels])
-    _, count = trainer._update(batches, 0.0)
+        slopes.append(logits_of(trainer.state.model, batch).softmax(-1) - torch.eye(4, dtype=torch.float64)[labels])
+    _, count = trainer.stepper.step(batches, 0.0)
     assert count == 5
     expected = torch.cat(slopes).sum(dim=0) / 5
-    torch.testing.assert_close(trainer.model.classifier.bias.grad.double(), expected, rtol=1e-4, atol=1e-5)
-    trainer._update(batches, 0.0)
-    torch.testing.assert_close(trainer.model.classifier.bias.grad.double(), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(trainer.state.model.classifier.bias.grad.double(), expected, rtol=1e-4, atol=1e-5)
+    trainer.stepper.step(batches, 0.0)
+    torch.testing.assert_close(trainer.state.model.classifier.bias.grad.double(), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_loss_that_is_reported_is_the_mean_over_clips(make_trainer: Make) -> None:
     trainer, batch = make_trainer(), batch_of(0, 1, 2)
-    logits = logits_of(trainer.model, batch)
+    logits = logits_of(trainer.state.model, batch)
     expected = -logits.log_softmax(-1)[[0, 1, 2], [0, 1, 2]].mean()
-    losses, _ = trainer._update([batch], 0.0)
+    losses, _ = trainer.stepper.step([batch], 0.0)
     assert losses == {"loss": pytest.approx(float(expected), rel=1e-4)}
 
 
@@ -133,59 +133,59 @@ def test_gradients_clips_and_losses_of_other_ranks_count(make_trainer: Make, mon
                 parameter.grad *= 2
 
     trainer, batch = make_trainer(), batch_of(0, 1, 2)
-    logits = logits_of(trainer.model, batch)
-    monkeypatch.setattr(trainer_module, "sum_over_ranks", lambda values: values * 2)
-    monkeypatch.setattr(trainer_module, "sum_gradients", twice)
-    losses, count = trainer._update([batch], 0.0)
+    logits = logits_of(trainer.state.model, batch)
+    monkeypatch.setattr(step_module, "sum_over_ranks", lambda values: values * 2)
+    monkeypatch.setattr(step_module, "sum_gradients", twice)
+    losses, count = trainer.stepper.step([batch], 0.0)
     assert count == 6
     assert losses["loss"] == pytest.approx(float(-logits.log_softmax(-1).diagonal().mean()), rel=1e-4)
     slope = (logits.softmax(-1) - torch.eye(4, dtype=torch.float64)[[0, 1, 2]]).mean(dim=0)
-    torch.testing.assert_close(trainer.model.classifier.bias.grad.double(), slope, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(trainer.state.model.classifier.bias.grad.double(), slope, rtol=1e-4, atol=1e-5)
 
 
 def test_several_labels_have_the_loss_of_a_yes_or_no_for_each_class(make_trainer: Make) -> None:
     trainer, batch = make_trainer("data.multi_label=true", labels=["0;2", "1", "1;2;3"]), batch_of(0, 1, 2)
     truth = torch.tensor([[1, 0, 1, 0], [0, 1, 0, 0], [0, 1, 1, 1]], dtype=torch.float64)
-    probs = logits_of(trainer.model, batch).sigmoid()
-    losses, _ = trainer._update([batch], 0.0)
+    probs = logits_of(trainer.state.model, batch).sigmoid()
+    losses, _ = trainer.stepper.step([batch], 0.0)
     expected = -(truth * probs.log() + (1 - truth) * (1 - probs).log()).mean()
     assert losses["loss"] == pytest.approx(float(expected), rel=1e-4)
     slope = (probs - truth).sum(dim=0) / (3 * 4)
-    torch.testing.assert_close(trainer.model.classifier.bias.grad.double(), slope, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(trainer.state.model.classifier.bias.grad.double(), slope, rtol=1e-4, atol=1e-5)
 
 
 def test_targets_are_smoothed_and_exchanged_with_the_mirror(make_trainer: Make) -> None:
     trainer = make_trainer("train.label_smoothing=0.2")
-    trainer.train_list = replace(trainer.train_list, flip_pairs=((1, 2),))
+    trainer.stepper.listed = replace(trainer.lists.training, flip_pairs=((1, 2),))
     low, high = 0.05, 0.85
     expected = [[high, low, low, low], [low, high, low, low], [low, low, high, low], [low, low, low, high]]
-    torch.testing.assert_close(trainer._targets(batch_of(0, 1, 2, 3)), torch.tensor(expected))
+    torch.testing.assert_close(trainer.stepper._targets(batch_of(0, 1, 2, 3)), torch.tensor(expected))
     mirrored = [expected[0], expected[2], expected[1], expected[3]]
-    torch.testing.assert_close(trainer._targets(batch_of(0, 1, 2, 3, flipped=True)), torch.tensor(mirrored))
+    torch.testing.assert_close(trainer.stepper._targets(batch_of(0, 1, 2, 3, flipped=True)), torch.tensor(mirrored))
 
 
 def test_rendered_clips_without_motion_are_equally_likely_of_every_class(make_trainer: Make) -> None:
     trainer = make_trainer()
-    trainer.train_list = replace(trainer.train_list, labels=[(2,), ()])
-    targets = trainer._targets(batch_of(0, 1, motion=np.zeros((2, 7, 2, 3), np.float32)))
+    trainer.stepper.listed = replace(trainer.lists.training, labels=[(2,), ()])
+    targets = trainer.stepper._targets(batch_of(0, 1, motion=np.zeros((2, 7, 2, 3), np.float32)))
     assert targets.tolist() == [[0, 0, 1, 0], [0.25, 0.25, 0.25, 0.25]]
 
 
 def test_the_motion_loss_counts_by_its_weight(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer("train.motion_weight=3")
-    monkeypatch.setattr(trainer_module, "classification_loss_sum", lambda *_, **__: torch.tensor(5.0))
+    monkeypatch.setattr(step_module, "classification_loss_sum", lambda *_, **__: torch.tensor(5.0))
     monkeypatch.setattr(
-        trainer_module, "motion_loss_sum", lambda said, motion, size: torch.tensor(float(size == (64, 64)))
+        step_module, "motion_loss_sum", lambda said, motion, size: torch.tensor(float(size == (64, 64)))
     )
     batch, outputs = batch_of(0, motion=np.zeros((1, 7, 2, 3), np.float32)), (torch.zeros(1, 4), [])
-    found = trainer._losses(batch, outputs, torch.zeros(1, 4), None, has_motion=True)
+    found = trainer.stepper._losses(batch, outputs, torch.zeros(1, 4), None, has_motion=True)
     assert found.tolist() == [5 + 3 * 1]
 
 
 def test_mixup_blends_clips_and_targets_by_one_share(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer, batch = make_trainer("train.mixup_alpha=1"), batch_of(0, 1)
     seen = watch(trainer, monkeypatch)
-    trainer._forward_backward(batch, 0, 2)
+    trainer.stepper._forward_backward(batch, 0, 2)
     ((mixed, _, targets),) = seen
     one, other = normalised(batch)
     share = (mixed[0] - one) / (other - one)
@@ -202,8 +202,8 @@ def test_cutmix_gives_a_box_of_the_other_clip_and_its_share_of_the_target(
 ) -> None:
     trainer, batch = make_trainer("train.cutmix_alpha=1"), batch_of(0, 1)
     seen = watch(trainer, monkeypatch)
-    for trainer.step in range(4):
-        trainer._forward_backward(batch, 0, 2)
+    for trainer.state.step in range(4):
+        trainer.stepper._forward_backward(batch, 0, 2)
     one, other = normalised(batch)
     shares = []
     for mixed, _, targets in seen:
@@ -218,7 +218,7 @@ def test_cutmix_gives_a_box_of_the_other_clip_and_its_share_of_the_target(
 def test_erased_boxes_are_0_in_all_frames(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     trainer = make_trainer("train.random_erasing=1")
     seen = watch(trainer, monkeypatch)
-    trainer._forward_backward(batch_of(0, 1, 2), 0, 3)
+    trainer.stepper._forward_backward(batch_of(0, 1, 2), 0, 3)
     for clip in seen[0][0]:
         erased = (clip == 0).all(dim=0)
         assert 0.01 < erased.double().mean() < 0.4
@@ -232,24 +232,24 @@ def test_the_forward_pass_is_in_the_precision_that_was_asked_for(
     make_trainer: Make, monkeypatch: pytest.MonkeyPatch, precision: str, dtype: torch.dtype
 ) -> None:
     trainer = make_trainer(f"runtime.precision={precision}")
-    assert trainer.scaler.is_enabled() is (precision == "fp16")
+    assert trainer.state.scaler.is_enabled() is (precision == "fp16")
     seen = watch(trainer, monkeypatch)
-    trainer._forward_backward(batch_of(0, 1), 0, 2)
+    trainer.stepper._forward_backward(batch_of(0, 1), 0, 2)
     assert seen[0][1].dtype == dtype
 
 
 def test_an_update_moves_weights_by_the_rate_of_the_step(make_trainer: Make) -> None:
     trainer = make_trainer()
-    before = {name: value.detach().clone() for name, value in trainer.model.named_parameters()}
-    trainer._update([batch_of(0, 1, 2, 3)], 0.01)
-    after = dict(trainer.model.named_parameters())
+    before = {name: value.detach().clone() for name, value in trainer.state.model.named_parameters()}
+    trainer.stepper.step([batch_of(0, 1, 2, 3)], 0.01)
+    after = dict(trainer.state.model.named_parameters())
     moved = {name: (after[name] - before[name]).abs().median().item() for name in before}
     assert moved["classifier.weight"] == pytest.approx(0.01, rel=0.01)  # AdamW's first update is lr * sign(gradient)
     assert moved["stages.3.blocks.1.mlp.fc2.weight"] == pytest.approx(0.001, rel=0.05)
 
 
 def norm_of(trainer: Any) -> float:
-    return float(torch.stack([p.grad.norm() for p in trainer.model.parameters() if p.grad is not None]).norm())
+    return float(torch.stack([p.grad.norm() for p in trainer.state.model.parameters() if p.grad is not None]).norm())
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -257,9 +257,9 @@ def test_gradients_are_clipped_at_their_own_norm(make_trainer: Make, precision: 
     def norm(*overrides: str) -> float:
         trainer = make_trainer(f"runtime.precision={precision}", *overrides)
         if precision == "fp16":
-            trainer.scaler.scale(torch.ones(1))
-            trainer.scaler.update(16.0)  # the first scale of a run is too large for these gradients
-        trainer._update([batch_of(0, 1)], 0.0)
+            trainer.state.scaler.scale(torch.ones(1))
+            trainer.state.scaler.update(16.0)  # the first scale of a run is too large for these gradients
+        trainer.stepper.step([batch_of(0, 1)], 0.0)
         return norm_of(trainer)
 
     whole = norm()
@@ -273,7 +273,7 @@ def test_the_rate_warms_up_and_falls_by_the_epoch(make_trainer: Make) -> None:
     trainer = make_trainer("train.epochs=4", "train.warmup_epochs=1", "train.batch_size=4", "train.global_batch_size=4")
     assert (trainer.batches.steps_per_epoch, trainer.recipe.lr) == (2, 0.003)
     rates = []
-    for trainer.step in range(8):
+    for trainer.state.step in range(8):
         rates.append(trainer._learning_rate())
     cosine = [(1 + math.cos(math.pi * epoch / 4)) / 2 for epoch in range(4)]
     expected = [0.1, 0.55, *(value for value in cosine[1:] for _ in range(2))]  # warm-up from a tenth, 2 steps
@@ -283,20 +283,20 @@ def test_the_rate_warms_up_and_falls_by_the_epoch(make_trainer: Make) -> None:
 def test_a_batch_that_cannot_be_kept_has_its_share_of_the_rate(make_trainer: Make) -> None:
     trainer = make_trainer("train.warmup_epochs=0", ranks=(1, 3))  # 8 clips on 3 ranks become 9
     assert trainer._learning_rate() == pytest.approx(0.003 * 9 / 8)
-    assert trainer.optimizer.param_groups[-1]["lr"] == pytest.approx(0.003 * 9 / 8)
+    assert trainer.state.optimizer.param_groups[-1]["lr"] == pytest.approx(0.003 * 9 / 8)
 
 
 def give_token_labels(trainer: Any, labels: Tensor) -> None:
     """Have a labeller give these to every batch."""
-    trainer.labeller = SimpleNamespace(labels=lambda batch: labels, sentence="", fingerprint="")
-    trainer.forward = trainer.model.forward_both_heads
+    trainer.stepper.labeller = SimpleNamespace(labels=lambda batch: labels, sentence="", fingerprint="")
+    trainer.stepper.forward = trainer.state.model.forward_both_heads
 
 
 def test_the_token_loss_reaches_the_backbone(make_trainer: Make) -> None:
     trainer = make_trainer("model.token_head=true", "train.token_gamma=0")
     give_token_labels(trainer, torch.from_numpy(np.random.default_rng(3).random((2, 4, 2, 2, 4), np.float32)))
-    trainer._update([batch_of(0, 1)], 0.0)
-    grads = {name: p.grad for name, p in trainer.model.named_parameters() if p.grad is not None}
+    trainer.stepper.step([batch_of(0, 1)], 0.0)
+    grads = {name: p.grad for name, p in trainer.state.model.named_parameters() if p.grad is not None}
     assert grads["token_head.6.weight"].norm() > 0
     assert grads["stages.0.patch_embed.proj.weight"].norm() > 0
     assert grads["classifier.weight"].norm() == 0
@@ -310,14 +310,14 @@ def test_the_loss_with_token_labels_is_what_its_formula_says(make_trainer: Make,
     trainer, batch = make_trainer("model.token_head=true", *overrides, labels=rows), batch_of(0, 1)
     give_token_labels(trainer, labels)
     with torch.no_grad():
-        logits, of_tokens = trainer.model.train().forward_both_heads(normalised(batch))
+        logits, of_tokens = trainer.state.model.train().forward_both_heads(normalised(batch))
     if is_multi:
         truth = torch.tensor([[1.0, 1, 0, 0], [0, 1, 1, 0]])
         classification = F.binary_cross_entropy(logits.sigmoid(), truth).item()
     else:
         classification = -logits.log_softmax(-1).diagonal().mean().item()
     tokens = -(labels * of_tokens.log_softmax(-1)).sum(-1).mean().item()
-    losses, _ = trainer._update([batch], 0.0)
+    losses, _ = trainer.stepper.step([batch], 0.0)
     assert losses["classification_loss"] == pytest.approx(classification, rel=1e-4)
     assert losses["token_loss"] == pytest.approx(tokens, rel=1e-4)
     assert losses["loss"] == pytest.approx(0.25 * classification + 0.75 * tokens, rel=1e-4)
@@ -330,8 +330,8 @@ def test_a_pass_without_clips_is_computed_only_where_the_others_need_its_statist
     trainer = make_trainer(f"train.batch_norm={mode}")
     seen: list[int] = []
     empty = torch.zeros(0, 4, requires_grad=True)
-    monkeypatch.setattr(trainer, "forward", lambda clips: seen.append(len(clips)) or empty)
-    losses = trainer._forward_backward(batch_of(), 0, 5)
+    monkeypatch.setattr(trainer.stepper, "forward", lambda clips: seen.append(len(clips)) or empty)
+    losses = trainer.stepper._forward_backward(batch_of(), 0, 5)
     assert losses.sum() == 0
     assert seen == ([0] if is_computed else [])
 
@@ -340,9 +340,9 @@ def test_a_loss_that_is_not_a_number_on_another_rank_stops_this_one_too(
     make_trainer: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer = make_trainer()
-    before = trainer.model.classifier.weight.clone()
-    monkeypatch.setattr(trainer_module, "any_rank", lambda flag: True)
-    monkeypatch.setattr(trainer_module, "gather_objects", lambda own: [own, (True, ["theirs.mp4"])])
+    before = trainer.state.model.classifier.weight.clone()
+    monkeypatch.setattr(step_module, "any_rank", lambda flag: True)
+    monkeypatch.setattr(step_module, "gather_objects", lambda own: [own, (True, ["theirs.mp4"])])
     with pytest.raises(DualFormerError, match=r"the loss is not a number at step 0 on rank 1, with 'theirs.mp4'"):
-        trainer._update([batch_of(0, 1)], 0.01)
-    assert torch.equal(trainer.model.classifier.weight, before)
+        trainer.stepper.step([batch_of(0, 1)], 0.01)
+    assert torch.equal(trainer.state.model.classifier.weight, before)

@@ -15,8 +15,8 @@ import torch
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.data.clips.loader import Batch
+from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.data.tokens.store import Header, LabelFolder, StoredVideo
-from dualformer_cli.engine.scoring.evaluate import open_list
 from dualformer_cli.engine.training.token_labels import StoredLabels, label_clip
 
 GRID, TOP_K, CLASSES = (4, 2, 2), 3, ("dark", "red", "green", "blue")

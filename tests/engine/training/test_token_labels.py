@@ -10,17 +10,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoints import load_checkpoint
 from einops import rearrange
+from published_layout import to_published
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.data.clips.transforms import normalize
+from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.training import teacher as teachers
-from dualformer_cli.engine.training.checkpoint import load_checkpoint
 from dualformer_cli.engine.training.losses import soft_token_labels
 from dualformer_cli.engine.training.teacher import Student, Teacher
 from dualformer_cli.errors import ConfigError, DualFormerError, WeightsError
-from dualformer_cli.model.weights import to_published
 
 Make = Callable[..., Any]
 CPU = torch.device("cpu")
@@ -38,7 +39,9 @@ def student_of(preset: Path, *overrides: str, class_names: list[str] = NAMES) ->
     config = load_config(str(preset), overrides=overrides, environ={}).config
     data = config.data
     size = (data.clip.num_frames, data.crop_size, data.crop_size)
-    return config, Student(input_size=size, grid=teachers.token_grid(config), class_names=class_names)
+    return config, Student(
+        input_size=size, grid=teachers.token_grid(config.model, config.data), class_names=class_names
+    )
 
 
 def open_teacher(
@@ -51,7 +54,7 @@ def open_teacher(
 
 def step_event(trainer: Any) -> dict[str, Any]:
     events: list[dict[str, Any]] = []
-    trainer.on_event = events.append
+    trainer.log.on_event = lambda event: events.append(to_json(event))
     trainer.run()
     return next(event for event in events if event["event"] == "step")
 
@@ -73,16 +76,16 @@ def test_a_teacher_stays_as_it_is_and_out_of_the_student(
     make_trainer: Make, teacher_file: Path, tmp_path: Path, one_clip_list: Path
 ) -> None:
     trainer = make_trainer(tmp_path / "run", TOKENS, f"train.teacher={teacher_file}", data=one_clip_list)
-    model = trainer.labeller.teacher.engine.model
+    model = trainer.stepper.labeller.teacher.engine.model
     before = {name: value.clone() for name, value in model.state_dict().items()}
     assert any("running_mean" in name for name in before)
-    weights = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    weights = {name: value.clone() for name, value in trainer.state.model.state_dict().items()}
     trainer.run()
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module.training for module in model.modules())
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.parameters())
     checkpoint = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
-    assert list(checkpoint["model"]) == list(build_model(trainer.config).state_dict())
+    assert list(checkpoint["model"]) == list(build_model(trainer.config.model, trainer.config.data).state_dict())
     moved = [name for name in weights if not torch.equal(weights[name], checkpoint["model"][name])]
     assert any(name.startswith("token_head.") for name in moved)
     sizes = {value.shape for value in before.values()} - {value.shape for value in weights.values()}
@@ -115,9 +118,11 @@ def test_a_step_on_the_fly_is_a_step_from_stored_labels_when_the_crop_is_the_who
     one, other = step_event(fly), step_event(stored)
     for name in ("loss", "classification_loss", "token_loss"):
         assert one[name] == pytest.approx(other[name], rel=1e-4), name
-    for (name, a), (_, b) in zip(fly.model.named_parameters(), stored.model.named_parameters(), strict=True):
+    for (name, a), (_, b) in zip(
+        fly.state.model.named_parameters(), stored.state.model.named_parameters(), strict=True
+    ):
         assert (a.grad - b.grad).norm() <= 2e-3 * a.grad.norm() + 1e-7, name
-    token_heads = [model.token_head[-1].weight.grad.norm() for model in (fly.model, stored.model)]
+    token_heads = [model.token_head[-1].weight.grad.norm() for model in (fly.state.model, stored.state.model)]
     assert min(token_heads) > 1e-3
 
 
@@ -126,10 +131,10 @@ def test_stored_labels_follow_random_crops_flips_and_starts(
 ) -> None:
     write_labels(tmp_path / "labels", data=toy_list, per_shard=5)
     trainer = make_trainer(tmp_path / "run", TOKENS, f"train.token_labels={tmp_path / 'labels'}", data=toy_list)
-    order = np.arange(len(trainer.train_list))
-    with trainer._pool() as pool:
-        batch = next(trainer._steps(pool, order))[0]
-    labels = trainer.labeller.labels(batch)
+    order = np.arange(len(trainer.lists.training))
+    with trainer.pool() as pool:
+        batch = next(trainer.steps(pool, order))[0]
+    labels = trainer.stepper.labeller.labels(batch)
     assert labels.shape == (8, 4, 2, 2, 4)
     torch.testing.assert_close(labels.sum(dim=-1), torch.ones(8, 4, 2, 2))
     assert len({tuple(box) for box in batch.boxes.tolist()}) == 8
@@ -320,10 +325,10 @@ def test_soft_labels_of_a_batch_are_those_of_the_published_rule(
 ) -> None:
     options = (TOKENS, *WHOLE, f"train.teacher={teacher_file}", "train.token_top_k=2")
     trainer = make_trainer(tmp_path / "run", *options, data=one_clip_list)
-    with trainer._pool() as pool:
-        batch = next(trainer._steps(pool, np.arange(8)))[0]
-    logits = trainer.labeller.teacher.token_logits(torch.from_numpy(batch.clips))
+    with trainer.pool() as pool:
+        batch = next(trainer.steps(pool, np.arange(8)))[0]
+    logits = trainer.stepper.labeller.teacher.token_logits(torch.from_numpy(batch.clips))
     values, indices = logits.topk(2)
     kept = torch.zeros_like(logits).scatter(-1, indices, values)
-    torch.testing.assert_close(trainer.labeller.labels(batch), kept.softmax(-1))
+    torch.testing.assert_close(trainer.stepper.labeller.labels(batch), kept.softmax(-1))
     torch.testing.assert_close(soft_token_labels(values, indices, num_classes=4), kept.softmax(-1))

@@ -1,4 +1,4 @@
-"""Run under torchrun by test_train.py: trains and evaluates on this rank, and writes what rank 0 saw.
+"""Run under torchrun by test_many_ranks.py: trains and evaluates on this rank, and writes what rank 0 saw.
 
 Usage: train_ranks.py JOBS.json; a list of {"preset", "overrides", "train", "validation", "output", "result"}.
 """
@@ -14,13 +14,15 @@ from typing import Any
 import torch
 
 from dualformer_cli.config.load import load_config
+from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.documents.base import to_json
-from dualformer_cli.engine.build import build_model, view_plan
-from dualformer_cli.engine.parallel.distributed import Ranks, init_ranks
-from dualformer_cli.engine.scoring.evaluate import evaluate, open_list
+from dualformer_cli.documents.train import StepRow
+from dualformer_cli.engine.build import build_model
+from dualformer_cli.engine.parallel.ranks import Ranks, init_ranks
+from dualformer_cli.engine.scoring.evaluate import evaluate
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.summary import summarise
-from dualformer_cli.engine.training import trainer as trainer_module
+from dualformer_cli.engine.training import loop
 from dualformer_cli.system.workers import Outcome
 
 
@@ -47,19 +49,24 @@ def losses_and_digest(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     """The loss of every step, the weights after them, and what fresh weights score."""
     flags = {"data.train_list": job["train"], "data.validation_list": job["validation"]}
     resolved = load_config(job["preset"], overrides=job["overrides"], flags=flags, environ={})
-    events: list[dict[str, Any]] = []
-    trainer = trainer_module.Trainer(resolved, ranks, output=Path(job["output"]), on_event=events.append)
+    steps: list[StepRow] = []
+    trainer = loop.Trainer(
+        resolved,
+        ranks,
+        output=Path(job["output"]),
+        on_event=lambda event: steps.append(event) if isinstance(event, StepRow) else None,
+    )
     trainer.run()
     torch.manual_seed(1)
-    model = build_model(resolved.config).eval()
+    model = build_model(resolved.config.model, resolved.config.data).eval()
     listed = open_list(resolved.config.data, job["validation"], class_names=None)
     scorer = Scorer(model, mean=resolved.config.data.mean, std=resolved.config.data.std)
-    plan = view_plan(resolved.config.data, resolved.config.data.test)
-    records = evaluate(scorer, listed, plan, HerePool(), ranks)  # type: ignore[arg-type]
+    data = resolved.config.data
+    records = evaluate(scorer, listed, data, data.test, HerePool(), ranks)  # type: ignore[arg-type]
     document = summarise(records, listed.class_names, multi_label=False)
     return {
-        "losses": [event["loss"] for event in events if event["event"] == "step"],
-        "trained": [float(value.double().abs().sum()) for value in trainer.model.state_dict().values()],
+        "losses": [row.losses["loss"] for row in steps],
+        "trained": [float(value.double().abs().sum()) for value in trainer.state.model.state_dict().values()],
         "digest": document.digest,
         "top1": document.metrics["top1"],
         "videos": to_json(document.videos),
@@ -69,7 +76,7 @@ def losses_and_digest(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
 def main() -> None:
     """Do all jobs in one start of the processes."""
     torch.set_num_threads(1)
-    trainer_module.WorkerPool = HerePool  # type: ignore[assignment, misc]
+    loop.WorkerPool = HerePool  # type: ignore[assignment, misc]
     jobs = json.loads(Path(sys.argv[1]).read_text())
     with init_ranks("cpu") as ranks:
         for job in jobs:

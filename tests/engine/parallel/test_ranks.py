@@ -18,20 +18,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dualformer_cli.engine.parallel.distributed import (
-    FrozenBatchNorm,
-    SynchronizedBatchNorm,
+from dualformer_cli.engine.parallel.batch_norm import FrozenBatchNorm, SynchronizedBatchNorm, convert_batch_norm
+from dualformer_cli.engine.parallel.devices import multiplies_bf16, pick_device, pick_precision
+from dualformer_cli.engine.parallel.placement import is_one_of_many
+from dualformer_cli.engine.parallel.ranks import init_ranks
+from dualformer_cli.engine.parallel.reductions import (
     any_rank,
     average_buffers,
     barrier,
     broadcast_object,
-    convert_batch_norm,
     gather_objects,
-    init_ranks,
-    is_one_of_many,
-    multiplies_bf16,
-    pick_device,
-    pick_precision,
     sum_gradients,
     sum_over_ranks,
 )
@@ -321,7 +317,8 @@ def test_modes_and_layers_that_do_not_fit_are_refused() -> None:
 RANKS_SCRIPT = """
 import json, sys
 from pathlib import Path
-from dualformer_cli.engine.parallel.distributed import gather_objects, init_ranks
+from dualformer_cli.engine.parallel.ranks import init_ranks
+from dualformer_cli.engine.parallel.reductions import gather_objects
 with init_ranks("cpu") as ranks:
     places = gather_objects([ranks.rank, ranks.local_rank, ranks.world_size])
     if ranks.is_main:

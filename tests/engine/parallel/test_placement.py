@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from dualformer_cli.engine.parallel import distributed
-from dualformer_cli.engine.parallel.distributed import Ranks, init_ranks, pick_device
+from dualformer_cli.engine.parallel import ranks as ranks_module
+from dualformer_cli.engine.parallel.devices import pick_device
+from dualformer_cli.engine.parallel.ranks import Ranks, init_ranks
 from dualformer_cli.errors import DualFormerError
 
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR")
@@ -28,8 +29,8 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         taken: list[torch.device] = []
         monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-        monkeypatch.setattr(distributed, "_join", lambda *_: None)
-        monkeypatch.setattr(distributed.dist, "destroy_process_group", lambda: None)
+        monkeypatch.setattr(ranks_module, "_join", lambda *_: None)
+        monkeypatch.setattr(ranks_module.dist, "destroy_process_group", lambda: None)
         with init_ranks(device) as ranks:
             assert taken == ([ranks.device] if ranks.device.type == "cuda" else [])
             return ranks

@@ -1,0 +1,192 @@
+"""What ranks share: sums, objects, gradients and running statistics.
+
+One process is a world of size 1, in which every sum is the number itself: callers have no branch for it.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from dualformer_cli.errors import DualFormerError
+
+_BUCKET_BYTES = 64 * 2**20
+_SECONDS_FOR_THE_WATCHER = 3.0
+
+_T = TypeVar("_T")
+
+
+class RanksLost(DualFormerError):  # noqa: N818
+    """Another process of the run is gone or does not answer."""
+
+
+def sum_over_ranks(values: _T) -> _T:
+    """Add up a tensor or numpy array over all ranks.
+
+    Args:
+        values: a Tensor or an ndarray, of one shape and type on every rank; it stays as it is.
+
+    Returns:
+        The sum, of the same kind, type and device, bitwise the same on every rank.
+    """
+    if isinstance(values, np.ndarray):
+        total: Any = torch.from_numpy(np.array(values, order="C"))
+    elif isinstance(values, Tensor):
+        total = values.detach().clone(memory_format=torch.contiguous_format)
+    else:
+        raise ValueError(f"sum_over_ranks takes a Tensor or an ndarray, got {type(values).__name__}")
+    all_reduce(total, "adding up numbers")
+    return total.numpy() if isinstance(values, np.ndarray) else total
+
+
+def gather_objects(value: _T) -> list[_T]:
+    """Return the values of all ranks in rank order, on every rank; anything that can be pickled."""
+    if world_size() == 1:
+        return [value]
+    gathered: list[Any] = [None] * world_size()
+    with in_touch("gathering results"):
+        dist.all_gather_object(gathered, value)
+    return gathered
+
+
+def broadcast_object(value: _T) -> _T:
+    """Return rank 0's value, on every rank; anything that can be pickled."""
+    if world_size() == 1:
+        return value
+    carrier = [value]
+    with in_touch("hearing from rank 0"):
+        dist.broadcast_object_list(carrier, src=0)
+    return carrier[0]
+
+
+def any_rank(flag: bool) -> bool:
+    """Return whether the flag is set on any rank; the same answer on every rank."""
+    flags = torch.tensor([int(flag)])
+    all_reduce(flags, "agreeing on what to do next", dist.ReduceOp.MAX)
+    return bool(flags.item())
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    any_rank(False)
+
+
+def sum_gradients(parameters: Iterable[Tensor]) -> None:
+    """Add up the gradients of all ranks, in place.
+
+    Args:
+        parameters: the same ones in the same order on every rank. A gradient that only some ranks have counts as
+            zero on the others; one that none has stays None.
+    """
+    if world_size() == 1:
+        return
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    has_gradient = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.uint8)
+    all_reduce(has_gradient, "comparing gradients", dist.ReduceOp.MAX)
+    gradients = []
+    for parameter, is_needed in zip(trained, has_gradient.tolist(), strict=True):
+        if is_needed and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        if parameter.grad is not None:
+            gradients.append(parameter.grad)
+    for bucket in _buckets(gradients):
+        _sum_bucket(bucket)
+
+
+def average_buffers(model: nn.Module) -> None:
+    """Give every rank the same buffers: means of floating-point ones (running statistics), maxima of counters."""
+    if world_size() == 1:
+        return
+    buffers = list(model.buffers())
+    floats = [buffer for buffer in buffers if buffer.is_floating_point()]
+    counters = [buffer for buffer in buffers if not buffer.is_floating_point()]
+    if floats:  # in float64, so that the mean of equal values is that value
+        total = torch.cat([buffer.reshape(-1).double() for buffer in floats])
+        all_reduce(total, "averaging running statistics")
+        _scatter(total / world_size(), floats)
+    if counters:
+        most = torch.cat([buffer.reshape(-1).long() for buffer in counters])
+        all_reduce(most, "averaging running statistics", dist.ReduceOp.MAX)
+        _scatter(most, counters)
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def all_reduce(values: Tensor, doing: str, operation: Any = dist.ReduceOp.SUM) -> None:
+    if world_size() > 1:
+        with in_touch(doing):
+            dist.all_reduce(values, op=operation)
+
+
+@contextmanager
+def in_touch(doing: str) -> Iterator[None]:
+    """Turn the many ways in which an exchange ends when another process is gone into one error."""
+    try:
+        yield
+    except RuntimeError as error:
+        rank, world_size = dist.get_rank(), dist.get_world_size()
+        _let_the_watcher_act()
+        raise RanksLost(
+            f"rank {rank} of {world_size} lost the other ranks while {doing}: {first_sentence(error)}; "
+            "the message of the rank that failed first says why"
+        ) from error
+
+
+def _let_the_watcher_act() -> None:
+    """Give torchrun's agent the time to notice who died first, before this process looks dead as well.
+
+    Without the others no state can be agreed and saved: SIGTERM, which the agent sends, ends this process at once.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    with suppress(ValueError):  # only the main thread can, and a backward pass on a GPU has its own
+        signal.signal(signal.SIGTERM, leave)
+    time.sleep(_SECONDS_FOR_THE_WATCHER)
+
+
+def first_sentence(error: Exception) -> str:
+    """Return the library's message without the place in its source."""
+    text = re.sub(r"^\[[^\]]*:\d+\]\s*", "", str(error).strip())
+    return re.split(r"\.?\s*\n|\. ", text)[0].rstrip(".") or type(error).__name__
+
+
+def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
+    """Cut a list into runs of one type and device and of a bounded size, in order."""
+    bucket: list[Tensor] = []
+    size = 0
+    for tensor in tensors:
+        is_other = bucket and (tensor.dtype, tensor.device) != (bucket[0].dtype, bucket[0].device)
+        if bucket and (is_other or size + tensor.nbytes > _BUCKET_BYTES):
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(tensor)
+        size += tensor.nbytes
+    if bucket:
+        yield bucket
+
+
+def _sum_bucket(gradients: list[Tensor]) -> None:
+    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+    all_reduce(flat, "adding up gradients")
+    _scatter(flat, gradients)
+
+
+@torch.no_grad()
+def _scatter(flat: Tensor, tensors: list[Tensor]) -> None:
+    """Copy a flat tensor back into the tensors that it was made of."""
+    for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
+        tensor.copy_(part.view(tensor.shape))

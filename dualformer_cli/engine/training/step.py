@@ -1,0 +1,197 @@
+"""One step of training: forward, loss, backward for each of its batches, then clip and update.
+
+Data parallelism is written out: every rank adds up the gradients of its clips, the sums are added over the ranks once
+a step, and the loss is divided by the number of clips that all ranks really had. So an unreadable video, a short last
+batch and another number of ranks change nothing but rounding.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dualformer_cli.config.schema import DataConfig, RuntimeConfig, TrainConfig
+from dualformer_cli.data.clips.augment_batch import augment_batch, one_hot, swap_flipped_labels
+from dualformer_cli.data.clips.loader import Batch
+from dualformer_cli.data.clips.transforms import normalize
+from dualformer_cli.data.lists.samples import LabelledList
+from dualformer_cli.engine.parallel.devices import dtype_of
+from dualformer_cli.engine.parallel.ranks import Ranks
+from dualformer_cli.engine.parallel.reductions import any_rank, gather_objects, sum_gradients, sum_over_ranks
+from dualformer_cli.engine.parallel.upload import upload
+from dualformer_cli.engine.training.losses import classification_loss_sum, motion_loss_sum, token_label_loss_sum
+from dualformer_cli.engine.training.optim import set_learning_rate
+from dualformer_cli.engine.training.state import TrainingState
+from dualformer_cli.engine.training.token_labels import TokenLabeller
+from dualformer_cli.errors import DualFormerError
+
+_LOGGER = logging.getLogger(__name__)
+
+Losses = dict[str, float | None]
+"""Means over the clips of a step, by their names; None without any clip."""
+
+
+class Stepper:
+    """Takes the steps of a run on this rank.
+
+    Args:
+        state: what a step changes.
+        ranks: this process among the others.
+        listed: the training list.
+        labeller: gives tokens their labels, or None.
+        precision: fp32, bf16 or fp16.
+        data, train, runtime: sections of the configuration.
+    """
+
+    def __init__(
+        self,
+        state: TrainingState,
+        ranks: Ranks,
+        listed: LabelledList,
+        labeller: TokenLabeller | None,
+        *,
+        precision: str,
+        data: DataConfig,
+        train: TrainConfig,
+        runtime: RuntimeConfig,
+    ) -> None:
+        self.state, self.ranks, self.listed, self.labeller = state, ranks, listed, labeller
+        self.precision, self.data, self.train, self.seed = precision, data, train, runtime.seed
+        model = state.model
+        self.forward: Callable[[Tensor], Any] = model if labeller is None else model.forward_both_heads
+        self.forward_motion: Callable[[Tensor], Any] = model.forward_motion
+        if runtime.compile:
+            self.forward, self.forward_motion = torch.compile(self.forward), torch.compile(self.forward_motion)
+        self._spent_clips: Tensor | None = None
+
+    def step(
+        self, batches: Sequence[Batch], lr: float, *, meanwhile: Callable[[], None] = lambda: None
+    ) -> tuple[Losses, int]:
+        """Take one optimizer step.
+
+        Args:
+            batches: one per forward pass.
+            lr: of the parameter groups whose lr_scale is 1.
+            meanwhile: called once all passes are under way, which a GPU computes by itself.
+
+        Returns:
+            The mean losses over all ranks, and the number of clips.
+
+        Raises:
+            DualFormerError: if the loss is not a number, or too many videos cannot be read.
+        """
+        state, optimizer = self.state, self.state.optimizer
+        names = ("loss", "classification_loss", "token_loss") if self.labeller is not None else ("loss",)
+        count, unreadable = map(
+            int, sum_over_ranks(np.array([sum(len(b.clips) for b in batches), sum(len(b.unreadable) for b in batches)]))
+        )
+        self._count_unreadable(unreadable, batches)
+        set_learning_rate(optimizer, lr)
+        if count == 0:
+            meanwhile()
+            return dict.fromkeys(names), 0
+        optimizer.zero_grad(set_to_none=True)
+        losses = torch.zeros(len(names), dtype=torch.float64, device=self.ranks.device)
+        for number, batch in enumerate(batches):
+            losses += self._forward_backward(batch, number, count)
+        meanwhile()
+        total = losses.cpu()
+        self._refuse_non_finite(total, batches)
+        sum_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
+        if self.train.clip_grad_norm is not None:
+            state.scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.train.clip_grad_norm)
+        state.scaler.step(optimizer)
+        state.scaler.update()
+        if state.average is not None:
+            state.average.update(state.model)
+        return dict(zip(names, (sum_over_ranks(total) / count).tolist(), strict=True)), count
+
+    def _forward_backward(self, batch: Batch, number: int, count: int) -> Tensor:
+        """Add the gradients of one forward pass, as its share of `count` clips; return the sums of its losses.
+
+        Nothing here waits for a GPU, so that it never waits for the next pass.
+        """
+        if not len(batch.clips) and self.train.batch_norm != "synchronized":
+            return torch.zeros((), dtype=torch.float64)
+        token_labels = None if self.labeller is None else self.labeller.labels(batch)
+        data, device = self.data, self.ranks.device
+        key = [self.seed, self.state.step, number, self.ranks.rank]
+        rng = np.random.default_rng(key)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        clips = normalize(upload(batch.clips, device), data.mean, data.std, torch.float32, spent=self._spent_clips)
+        if device.type == "cpu":
+            self._spent_clips = clips  # by the next pass this one has gone backward
+        targets = upload(self._targets(batch), device)
+        clips, targets = augment_batch(clips, targets, self.train, rng)
+        with torch.autocast(device.type, dtype_of(self.precision), enabled=self.precision != "fp32"):
+            has_motion = batch.motion is not None and self.state.model.motion_heads is not None
+            outputs = self.forward_motion(clips) if has_motion else self.forward(clips)
+        losses = self._losses(batch, outputs, targets, token_labels, has_motion=has_motion)
+        self.state.scaler.scale(losses[0] / count).backward()
+        return losses.detach().double()
+
+    def _losses(
+        self, batch: Batch, outputs: Any, targets: Tensor, token_labels: Tensor | None, *, has_motion: bool
+    ) -> Tensor:
+        """Sums over clips: the loss, and where there are token labels its two parts."""
+        data, train = self.data, self.train
+        if token_labels is not None:
+            logits, token_logits = outputs
+            of_kinds = token_label_loss_sum(
+                logits, targets, token_logits, token_labels, gamma=train.token_gamma, multi_label=data.multi_label
+            )
+            return torch.stack(of_kinds)
+        if not has_motion:
+            return classification_loss_sum(outputs, targets, multi_label=data.multi_label).unsqueeze(0)
+        assert batch.motion is not None, "rendered clips know their motion"
+        logits, motions = outputs
+        motion = upload(batch.motion, logits.device)
+        of_motion = motion_loss_sum(motions, motion, (data.crop_size, data.crop_size))
+        loss = classification_loss_sum(logits, targets, multi_label=data.multi_label)
+        return (loss + train.motion_weight * of_motion).unsqueeze(0)
+
+    def _targets(self, batch: Batch) -> Tensor:
+        """Probabilities that the classifier is to give, shape (b, classes)."""
+        labels = [self.listed.labels[sample] for sample in batch.samples]
+        labels = swap_flipped_labels(labels, batch.flipped, self.listed.flip_pairs)
+        num_classes = len(self.listed.class_names)
+        targets = one_hot(labels, num_classes, self.train.label_smoothing)
+        if batch.motion is not None:  # rendered clips without a motion are to be equally likely of every class
+            targets[[not of_clip for of_clip in labels]] = 1 / num_classes
+        return targets
+
+    def _count_unreadable(self, unreadable: int, batches: Sequence[Batch]) -> None:
+        """Say which videos are missing, and stop when they are too many."""
+        if not unreadable:
+            return
+        own = [missing for batch in batches for missing in batch.unreadable]
+        for path, reason in (missing for of_rank in gather_objects(own) for missing in of_rank):
+            if self.ranks.is_main:
+                _LOGGER.warning("left out: %r: %s", path, reason)
+        self.state.unreadable += unreadable
+        allowed = self.train.max_unreadable * len(self.listed)
+        if self.state.unreadable > max(allowed, 1 if self.train.max_unreadable else 0):
+            raise DualFormerError(
+                f"{self.state.unreadable} of the {len(self.listed)} training videos could not be read in epoch "
+                f"{self.state.epoch}, more than train.max_unreadable={self.train.max_unreadable:g} allows; "
+                "see the warnings above, mend the list, or raise it"
+            )
+
+    def _refuse_non_finite(self, total: Tensor, batches: Sequence[Batch]) -> None:
+        """Stop every rank where one has a loss that is not a number."""
+        is_bad = not torch.isfinite(total).all().item()
+        if not any_rank(is_bad):
+            return
+        files = sorted({self.listed.files[sample] for batch in batches for sample in batch.samples})
+        found = [(rank, names) for rank, (bad, names) in enumerate(gather_objects((is_bad, files))) if bad]
+        rank, names = found[0]
+        raise DualFormerError(
+            f"the loss is not a number at step {self.state.step} on rank {rank}, with {', '.join(map(repr, names))}; "
+            "the weights are those before this step; lower train.lr, set train.clip_grad_norm, or use --precision fp32"
+        )

@@ -1,0 +1,135 @@
+"""A list of videos is scored, or scores of an earlier run are read, and summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dualformer_cli.documents.evaluate import Evaluation
+from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.files import check_outputs
+from dualformer_cli.system.workers import WorkerPool
+from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, open_session
+
+if TYPE_CHECKING:
+    from dualformer_cli.engine.scoring.dump import Dump
+    from dualformer_cli.engine.scoring.records import VideoRecord
+
+THUMBNAIL_SECONDS = 20.0
+"""A worker that makes no progress for so long on a picture for the page is given up."""
+
+Watching = Callable[[int], AbstractContextManager[Callable[["VideoRecord"], None]]]
+"""Opens a display of so many videos; what it gives is called with each that this process is done with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluateRequest:
+    """What is scored or read, and what is written of it."""
+
+    model: ModelRequest = field(default_factory=ModelRequest)
+    data: str | None = None
+    """List of videos; None for the one that the configuration names."""
+    from_dump: Path | None = None
+    """Take the scores of this file in place of a model's."""
+    compare: Path | None = None
+    """Compare with the run that wrote this dump."""
+    dump: Path | None = None
+    """File for labels and scores of all views, as JSON lines."""
+    report: Path | None = None
+    """File for a page to look at, HTML."""
+    overwrite: bool = False
+    """Whether files that exist may be replaced."""
+
+    def settings(self) -> dict[str, object]:
+        """Return the configuration keys that are given beside the model's."""
+        return {"data.validation_list": self.data}
+
+
+def check(request: EvaluateRequest) -> None:
+    """Refuse what cannot be done, before any work.
+
+    Raises:
+        DualFormerError: if a file could not be written in the end, or should not be replaced.
+    """
+    outputs = [path for path in (request.dump, request.report) if path is not None]
+    inputs = (request.data, request.from_dump, request.compare, request.model.weights)
+    check_outputs(outputs, [str(path) for path in inputs if path is not None], overwrite=request.overwrite)
+
+
+def evaluate(
+    request: EvaluateRequest,
+    *,
+    fetching: Fetching = lambda: nullcontext(lambda name, done, total: None),
+    watching: Watching = lambda total: nullcontext(lambda record: None),
+    on_document: Callable[[Evaluation, Dump], None] = lambda document, scores: None,
+) -> Evaluation | None:
+    """Score a list on all ranks, or read a dump; sum it up and write what was asked for.
+
+    Args:
+        request: what to do.
+        fetching: shows how far a file of weights is.
+        watching: shows how far the list is.
+        on_document: called on rank 0 with the result before any file is written, so that it is known even if a disk is
+            full; and with the scores that it sums up.
+
+    Returns:
+        The document; None on other ranks than 0.
+
+    Raises:
+        DualFormerError: if a list, weights or a dump cannot be read, or a file not be written; that after all else.
+    """
+    check(request)
+    from dualformer_cli.engine.scoring.dump import read_dump
+
+    other = None if request.compare is None else read_dump(request.compare)
+    scores = read_dump(request.from_dump) if request.from_dump is not None else _score(request, fetching, watching)
+    if scores is None:
+        return None
+    document = scores.document(other)
+    on_document(document, scores)
+    _write(request, document, scores)
+    return document
+
+
+def _score(request: EvaluateRequest, fetching: Fetching, watching: Watching) -> Dump | None:
+    """Return the scores of the list on rank 0, None on others."""
+    with open_session(request.model, request.settings(), default=DEFAULT_PRESET) as session:
+        ranks = session.ranks
+        engine = session.load_engine(fetching)
+        listed = engine.open_list()
+        with watching(-(-len(listed) // ranks.world_size) if ranks.is_main else 0) as on_video:
+            scores = engine.evaluate(listed, session.pool, ranks, on_video=on_video)
+        return scores if ranks.is_main else None
+
+
+def _write(request: EvaluateRequest, document: Evaluation, scores: Dump) -> None:
+    """Write every file that was asked for; one that fails does not keep the others from being written."""
+    from dualformer_cli.outputs.runs import write_json_lines
+
+    failures: list[Exception] = []
+    for path, write in (
+        (request.dump, lambda path: write_json_lines(scores.rows(), path)),
+        (request.report, lambda path: _write_page(scores, document, path)),
+    ):
+        try:
+            if path is not None:
+                write(path)
+        except (DualFormerError, OSError) as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def _write_page(scores: Dump, document: Evaluation, target: Path) -> None:
+    from dualformer_cli.outputs.html import write_eval_report
+    from dualformer_cli.video.thumbnails import read_thumbnails
+
+    page = scores.page(document)
+    if page.worst:
+        with WorkerPool(1, THUMBNAIL_SECONDS) as pool:
+            pictures = read_thumbnails({row.path: scores.file_of(row.path) for row in page.worst}, pool)
+        page = replace(page, worst=tuple(replace(row, thumbnail=pictures.get(row.path)) for row in page.worst))
+    write_eval_report(page, target)

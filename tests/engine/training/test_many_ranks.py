@@ -1,0 +1,82 @@
+"""Several processes under torchrun train and score as one does."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dualformer_cli.engine.parallel.ranks import Ranks
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def make_jobs(toy_preset: Path, toy_list: Path, part_of: Callable[..., Path]) -> Callable[[Path], list[dict[str, Any]]]:
+    """Jobs for train_ranks.py: lists that leave 1 and 7 videos over after steps of 12."""
+
+    def make(folder: Path) -> list[dict[str, Any]]:
+        folder.mkdir(exist_ok=True)
+        jobs = []
+        for number, mode in ((13, "synchronized"), (19, "synchronized"), (19, "frozen")):
+            overrides = [f"train.batch_norm={mode}", "train.lr=1e-3"]
+            overrides += ["train.batch_size=12", "train.global_batch_size=12"]
+            listed, name = str(part_of(toy_list, number)), f"{mode} {number}"
+            job = {"preset": str(toy_preset), "overrides": overrides, "train": listed, "validation": listed}
+            jobs.append({**job, "output": str(folder / name), "result": str(folder / f"{name}.json")})
+        return jobs
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def alone(
+    make_jobs: Callable[[Path], list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory, here_pool: Any
+) -> list[dict[str, Any]]:
+    """What those jobs give in one process."""
+    spec = importlib.util.spec_from_file_location("train_ranks", HERE / "train_ranks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    ranks = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("dualformer_cli.engine.training.loop.WorkerPool", here_pool)
+            return [module.losses_and_digest(job, ranks) for job in make_jobs(tmp_path_factory.mktemp("alone"))]
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_several_processes_give_the_losses_and_the_digest_of_one(
+    make_jobs: Callable[[Path], list[dict[str, Any]]], alone: list[dict[str, Any]], tmp_path: Path, world_size: int
+) -> None:
+    jobs = make_jobs(tmp_path)
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world_size}"]
+    environ = {**os.environ, "PYTHONPATH": str(HERE.parents[2]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*launch, str(HERE / "train_ranks.py"), str(tmp_path / "jobs.json")],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    for job, one in zip(jobs, alone, strict=True):
+        many = json.loads(Path(job["result"]).read_text())
+        assert many["losses"] == pytest.approx(one["losses"], abs=1e-5), job["output"]
+        assert many["trained"] == pytest.approx(one["trained"], abs=1e-2)
+        for key in ("digest", "top1", "videos"):
+            assert many[key] == one[key], (job["output"], key)

@@ -1,0 +1,145 @@
+"""Training from Python: a request goes in, a document comes out, nothing is printed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dualformer_cli.documents.train import Note, Saved, Started, StepRow, TrainEvent, ValidationRow
+from dualformer_cli.engine.parallel.ranks import Ranks
+from dualformer_cli.errors import ConfigError, DualFormerError, Stopped
+from dualformer_cli.tasks.session import ModelRequest
+from dualformer_cli.tasks.train import TrainRequest, check_request, preflight, train
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def request_of(
+    toy_preset: Path,
+    toy_list: Path,
+    part_of: Callable[..., Path],
+    one_thread: None,
+    here_pool: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[..., TrainRequest]:
+    """The function request_of(*overrides, **fields) -> a request of two steps of four clips, which decodes here."""
+    monkeypatch.setattr("dualformer_cli.engine.training.loop.WorkerPool", here_pool)
+    listed = str(part_of(toy_list, 8))
+
+    def make(*overrides: str, **fields: Any) -> TrainRequest:
+        sizes = ("train.batch_size=4", "train.global_batch_size=4")
+        model = ModelRequest(preset=str(toy_preset), overrides=(*sizes, *overrides), device="cpu")
+        return TrainRequest(model=model, training_list=listed, output=tmp_path / "run", **fields)
+
+    return make
+
+
+def test_a_run_is_a_request_and_a_document(
+    request_of: Callable[..., TrainRequest], capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = request_of()
+    request = replace(request, validation_list=request.training_list)
+    events: list[TrainEvent] = []
+    result = train(request, on_event=events.append)
+    assert result is not None
+    assert (result.epochs, result.steps, result.output) == (1, 2, str(request.output))
+    assert result.validation is not None
+    assert result.best == result.validation.summary.metrics["top1"]
+    kinds = [type(event) for event in events if not isinstance(event, Note)]
+    assert kinds == [Started, StepRow, StepRow, ValidationRow, Saved]
+    assert (request.output / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_stopped_run_says_which_signal_it_was(request_of: Callable[..., TrainRequest]) -> None:
+    def stop(event: TrainEvent) -> None:
+        if isinstance(event, StepRow):
+            os.kill(os.getpid(), signal.SIGUSR1)
+
+    with pytest.raises(Stopped, match="SIGUSR1") as stopped:
+        train(request_of(), on_event=stop)
+    assert stopped.value.signum == signal.SIGUSR1
+    result = train(request_of(resume=True))
+    assert result is not None
+    assert result.steps == 2
+
+
+def test_a_dry_run_is_a_document_and_leaves_nothing(request_of: Callable[..., TrainRequest]) -> None:
+    request = request_of()
+    document = preflight(request)
+    assert document is not None
+    assert (document.classes, document.steps, document.lr) == (4, 2, 0.003)
+    assert not request.output.exists()
+
+
+def test_only_rank_0_has_a_document(request_of: Callable[..., TrainRequest], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which the rank alone decides: nobody else takes part here."""
+    monkeypatch.setattr(Ranks, "is_main", property(lambda ranks: False))
+    assert preflight(request_of()) is None
+    assert train(request_of()) is None
+    events: list[TrainEvent] = []
+
+    def stop(self: Any) -> int:
+        return signal.SIGTERM
+
+    monkeypatch.setattr("dualformer_cli.engine.training.stop_signals.StopSignals.of_any_rank", stop)
+    assert train(request_of(), on_event=events.append) is None
+    assert events == []
+
+
+def test_what_needs_no_data_is_checked_first(
+    request_of: Callable[..., TrainRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="epohcs"):
+        check_request(request_of("train.epohcs=2"))
+    request = request_of()
+    request.output.touch()
+    with pytest.raises(DualFormerError, match=r"cannot write into '.*run': '.*run' is not a folder"):
+        check_request(request, dry_run=True)
+    request.output.unlink()
+    (request.output / "checkpoints").mkdir(parents=True)
+    with pytest.raises(DualFormerError, match="holds a run already; go on with --resume, or name another --output"):
+        check_request(request)
+    check_request(request, dry_run=True)
+    check_request(replace(request, resume=True))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DualFormerError, match="--tensorboard needs TensorBoard"):
+        check_request(replace(request, resume=True, tensorboard=True))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "other"),
+    [
+        ("init_from", "pretrained_2d"),
+        ("pretrained_2d", "init_from"),
+        ("teacher", "token_labels"),
+        ("token_labels", "teacher"),
+    ],
+)
+def test_a_choice_ends_the_other_one_of_the_preset(
+    request_of: Callable[..., TrainRequest], tmp_path: Path, chosen: str, other: str
+) -> None:
+    request = request_of(**{chosen: "a.pt"})
+    text = Path(str(request.model.preset)).read_text()
+    preset = tmp_path / "with a choice.yaml"
+    preset.write_text(text.replace("\ntrain:\n", f"\ntrain:\n  {other}: b.pt\n", 1))
+    config = replace(request, model=replace(request.model, preset=str(preset))).resolve().config
+    assert (getattr(config.train, chosen), getattr(config.train, other)) == ("a.pt", None)
+    assert config.model.token_head is (chosen in ("teacher", "token_labels"))
+
+
+def test_neither_typer_nor_torch_is_loaded_with_the_task() -> None:
+    code = "import sys, dualformer_cli.tasks.train; print(sorted({'typer', 'torch'} & set(sys.modules)))"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
