@@ -270,8 +270,9 @@ def _formats(text: str | None) -> tuple[ListFormat, ...]:
 def _prepare(request: PrepareRequest, *, dry_run: bool, as_json: bool) -> None:
     """Do what is asked for and print it; exit code 3 where a video cannot be used."""
     from dualformer_cli.documents.base import to_json
+    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.preparation import print_plan, print_preparation, start_lines
-    from dualformer_cli.outputs.report import log, print_json
+    from dualformer_cli.outputs.screen import log
     from dualformer_cli.tasks import prepare as task
 
     def start(found: FoundVideos) -> None:
@@ -298,8 +299,8 @@ def _prepare(request: PrepareRequest, *, dry_run: bool, as_json: bool) -> None:
 def _render(request: RenderRequest, *, dry_run: bool, as_json: bool) -> None:
     """Render camera-motion, or estimate it, and print what is there then."""
     from dualformer_cli.documents.base import to_json
+    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.preparation import print_render_estimate, print_rendered
-    from dualformer_cli.outputs.report import print_json
     from dualformer_cli.tasks.render import estimate_rendering, render
 
     if dry_run:
@@ -312,7 +313,7 @@ def _render(request: RenderRequest, *, dry_run: bool, as_json: bool) -> None:
 @contextmanager
 def _watch(title: str, total: int) -> Iterator[Callable[[str], None]]:
     """Show progress on stderr; give a function that is called with the name of each finished piece."""
-    from dualformer_cli.outputs.report import Progress
+    from dualformer_cli.outputs.progress import Progress
 
     with Progress(title, total=total) as progress:
         yield lambda name: progress.advance(note=name)

@@ -18,7 +18,7 @@ from dualformer_cli.documents.prepare import (
     Statistics,
 )
 from dualformer_cli.documents.render import RenderEstimate, RenderSummary
-from dualformer_cli.outputs.report import cells, clock, pad
+from dualformer_cli.outputs.screen import cells, clock, pad
 from dualformer_cli.system.words import printable, size_in_words, some_of
 
 _MOST_CLASSES = 40
