@@ -49,6 +49,7 @@ def flops(
     """
     if (size is None) == (preset is None):
         raise typer.BadParameter("name one model: a size, or a preset", param_hint="SIZE|PRESET")
+    from dualformer_cli.tasks import flops as task
     from dualformer_cli.tasks.session import ModelRequest, resolve
 
     model = ModelRequest(
@@ -58,13 +59,12 @@ def flops(
         precision=precision,
         views=parse_views(views),
     )
-    resolved = resolve(model)
     if print_config:
-        show_config(resolved)
+        show_config(resolve(model))
         return
-    from dualformer_cli.engine.complexity import describe  # here, so that --help does not load torch
+    from dualformer_cli.documents.base import to_json
     from dualformer_cli.outputs.flops import print_flops
     from dualformer_cli.outputs.json_text import print_json
 
-    document = describe(resolved.config, name=resolved.preset, with_modules=by_module, with_latency=latency)
+    document = to_json(task.flops(task.FlopsRequest(model=model, by_module=by_module, latency=latency)))
     (print_json if as_json else print_flops)(document)

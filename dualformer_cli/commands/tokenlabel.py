@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -22,7 +22,8 @@ from dualformer_cli.commands.options import (
     relaunched,
     show_config,
 )
-from dualformer_cli.errors import DualFormerError
+from dualformer_cli.outputs.progress import fetch_progress
+from dualformer_cli.system.files import check_folder
 
 if TYPE_CHECKING:
     from dualformer_cli.system.workers import WorkerPool
@@ -37,7 +38,7 @@ def show(
     preset: PresetOption = None,
     weights: WeightsOption = None,
     head: Annotated[
-        str,
+        Literal["auto", "classifier", "token"],
         typer.Option(
             "--head",
             metavar="auto|classifier|token",
@@ -58,7 +59,8 @@ def show(
 
     Any model will do: where it has no token head, its classifier is applied to every token, as in a teacher.
     """
-    from dualformer_cli.tasks.session import DEFAULT_PRESET, ModelRequest, open_session, resolve
+    from dualformer_cli.tasks.session import DEFAULT_PRESET, ModelRequest, resolve
+    from dualformer_cli.tasks.show_tokens import ShowTokensRequest, show_tokens
 
     model = ModelRequest(
         preset=preset,
@@ -71,23 +73,15 @@ def show(
     if print_config:
         show_config(resolve(model, default=DEFAULT_PRESET))
         return
-    if head not in ("auto", "classifier", "token"):
-        raise typer.BadParameter(f"{head!r} is not one of auto, classifier, token", param_hint="--head")
-    if out.suffix.lower() != ".png":
-        raise DualFormerError(f"--out {str(out)!r} must end in .png")
-    if out.exists() and not overwrite:
-        raise DualFormerError(f"{str(out)!r} exists; name another file or replace it with --overwrite")
-    with open_session(model, default=DEFAULT_PRESET, num_workers=1) as session:
-        from dualformer_cli.outputs.json_text import print_json
-        from dualformer_cli.outputs.progress import fetch_progress
-        from dualformer_cli.outputs.tokens import Panel, print_tokens, write_sheet
-        from dualformer_cli.tasks.show_tokens import token_map
+    from dualformer_cli.documents.base import to_json
+    from dualformer_cli.outputs.json_text import print_json
+    from dualformer_cli.outputs.tokens import print_tokens
 
-        found = token_map(session.load_engine(fetch_progress), source, session.pool, head=head)
-    panels = [Panel(*panel) for panel in found.panels(frames)]
-    write_sheet(panels, found.class_names, out, title=found.title)
-    document = {**found.document, "output": str(out)}
-    (print_json if as_json else print_tokens)(document)
+    show_tokens(
+        ShowTokensRequest(model=model, video=source, out=out, head=head, num_frames=frames, overwrite=overwrite),
+        fetching=fetch_progress,
+        on_document=lambda document: print_json(to_json(document)) if as_json else print_tokens(document),
+    )
 
 
 def write(
@@ -140,6 +134,7 @@ def write(
     source = teacher or resolved.config.train.teacher
     if source is None:
         raise typer.BadParameter("name the model that labels: a file of weights or a preset", param_hint="--teacher")
+    check_folder(output)
     if relaunched(gpus, cpu_processes):
         return
     with open_session(model, settings, preload="dualformer_cli.data.tokens.tiles") as session:
@@ -157,8 +152,10 @@ def write(
         if not ranks.is_main:
             return
         document = {**before, **writer.summary(), "output": str(output)}
-        _draw_sheet(writer, pool, output / SHEET)
-        _finish(document, as_json=as_json, is_main=True)
+        try:
+            _draw_sheet(writer, pool, output / SHEET)
+        finally:  # the labels are there, with or without a picture of them
+            _finish(document, as_json=as_json, is_main=True)
         if document["unreadable"]:
             raise typer.Exit(3)
 

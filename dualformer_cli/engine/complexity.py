@@ -6,7 +6,7 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dualformer_cli.config.schema import DataConfig, RunConfig, RuntimeConfig
+from dualformer_cli.documents.flops import Flops, Latency, ModuleCost
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.devices import dtype_of, pick_device, pick_precision
 
@@ -81,17 +82,6 @@ KERNEL_HANDLES: dict[str, Handle] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModuleComplexity:
-    """The cost of one module with everything inside it."""
-
-    module: str
-    """Its name in `model.named_modules()`."""
-    multiply_adds: int
-    """Per view."""
-    parameters: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Complexity:
     """The cost of one view."""
 
@@ -101,32 +91,12 @@ class Complexity:
     multiply_adds_with_classifier: int
     parameters_backbone: int
     parameters: int
-    by_module: tuple[ModuleComplexity, ...]
+    by_module: tuple[ModuleCost, ...]
     """Stages, their parts, and attention and MLP of every block, in the model's order."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Latency:
-    """Times of repeated forward passes over a batch of random clips."""
-
-    device: str
-    precision: str
-    compiled: bool
-    num_threads: int
-    """CPU threads that torch uses."""
-    batch_size: int
-    num_runs: int
-    median_ms: float
-    p20_ms: float
-    p80_ms: float
-    clips_per_second: float
-    """At the median."""
-
-
-def describe(
-    config: RunConfig, *, name: str, with_modules: bool = False, with_latency: bool = False
-) -> dict[str, object]:
-    """Return the JSON document of `dualformer flops`.
+def describe(config: RunConfig, *, name: str, with_modules: bool = False, with_latency: bool = False) -> Flops:
+    """Return what a model costs.
 
     Args:
         config: the model, its clips and test views, and for the latency the runtime.
@@ -142,21 +112,18 @@ def describe(
     model = build_model(config.model, config.data, kernels=config.runtime.kernels)
     cost = count(model, (3, config.data.clip.num_frames, config.data.crop_size, config.data.crop_size))
     views = _num_views(config.data)
-    document: dict[str, object] = {
-        "model": name,
-        "num_classes": config.model.num_classes,
-        "input": list(cost.input_size),
-        "views": views,
-        "multiply_adds_per_view": cost.multiply_adds_per_view,
-        "multiply_adds_per_video": cost.multiply_adds_per_view * views,
-        "parameters_backbone": cost.parameters_backbone,
-        "parameters": cost.parameters,
-    }
-    if with_modules:
-        document["by_module"] = [asdict(row) for row in cost.by_module]
-    if with_latency:
-        document["latency"] = asdict(measure_latency(model, cost.input_size, config.runtime))
-    return document
+    return Flops(
+        model=name,
+        num_classes=config.model.num_classes,
+        input=cost.input_size,
+        views=views,
+        multiply_adds_per_view=cost.multiply_adds_per_view,
+        multiply_adds_per_video=cost.multiply_adds_per_view * views,
+        parameters_backbone=cost.parameters_backbone,
+        parameters=cost.parameters,
+        by_module=cost.by_module if with_modules else None,
+        latency=measure_latency(model, cost.input_size, config.runtime) if with_latency else None,
+    )
 
 
 def _num_views(data: DataConfig) -> int:
@@ -187,7 +154,7 @@ def count(model: nn.Module, input_size: InputSize) -> Complexity:
         parameters_backbone=_without_heads(parameters),
         parameters=parameters[""],
         by_module=tuple(
-            ModuleComplexity(module=name, multiply_adds=multiply_adds[name], parameters=parameters[name])
+            ModuleCost(module=name, multiply_adds=multiply_adds[name], parameters=parameters[name])
             for name in parameters
             if ROWS.fullmatch(name)
         ),

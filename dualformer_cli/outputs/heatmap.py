@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from dualformer_cli.config.schema import Decoder
 from dualformer_cli.outputs.screen import clock
 from dualformer_cli.outputs.video import VideoWriter, font_of, shorten
 from dualformer_cli.system.files import atomic_path
-from dualformer_cli.video.reader import Frame
+from dualformer_cli.system.workers import heartbeat
+from dualformer_cli.video.open import open_video
+from dualformer_cli.video.reader import Frame, VideoReader
 
 Colormap = Literal["magma", "viridis", "turbo", "gray"]
 Heat = np.ndarray[Any, np.dtype[np.uint8]]
@@ -30,7 +33,6 @@ _ANCHORS: dict[str, str] = {  # 17 colours at even steps; between them the maps 
     " cbed34 ecd13a fdae35 fb8122 ec530f d23105 ac1701 7a0403",
     "gray": "000000 ffffff",
 }
-COLORMAPS = tuple(_ANCHORS)
 
 _BACKGROUND, _INK, _FAINT = (22, 24, 29), (240, 240, 240), (150, 156, 165)
 _CURVE, _BELOW_CURVE, _PLAYHEAD = (255, 159, 90), (92, 62, 44), (255, 255, 255)
@@ -41,6 +43,7 @@ _MIN_WIDTH = 360
 _SHEET_COLUMNS, _SHEET_CELLS = 4, 16
 _CELL_WIDTH, _CELL_HEIGHT = 320, 320
 _GAP = 6
+_FRAMES_PER_READ = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +213,46 @@ def write_sheet(
     sheet[-panel.height - _GAP : -_GAP, _GAP:-_GAP] = panel.with_marks(chosen, style.colormap)
     with atomic_path(path) as temporary:
         Image.fromarray(sheet).save(temporary, format="PNG")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """The heat of a video, and how and where to draw it."""
+
+    video: str
+    decoder: Decoder
+    frame_rate: float | None
+    frame_name: str | None
+    heatmaps: Heatmaps
+    style: Style
+    fps: float
+    """Of the GIF or video that is written."""
+    target: str
+
+
+def draw(drawing: Drawing) -> None:
+    """Decode the frames that are shown, draw the heat onto them and write the file, in a worker process."""
+    heatmaps, style, target = drawing.heatmaps, drawing.style, drawing.target
+    with open_video(
+        drawing.video, decoder=drawing.decoder, frame_rate=drawing.frame_rate, frame_name=drawing.frame_name
+    ) as reader:
+        size = picture_size(reader.info.width, reader.info.height, target, style)
+        if target.lower().endswith(".png"):
+            chosen = sheet_frames(len(heatmaps), style)
+            frames = _frames(reader, heatmaps.numbers[chosen].tolist(), size)
+            write_sheet(frames, heatmaps, target, chosen=chosen, style=style)
+        else:
+            frames = _frames(reader, heatmaps.numbers.tolist(), size)
+            write_overlay(frames, heatmaps, target, fps=drawing.fps, style=style)
+
+
+def _frames(reader: VideoReader, numbers: list[int], size: tuple[int, int]) -> Iterator[Frame]:
+    """Yield the frames with these numbers in another (width, height), a few of them in memory at a time."""
+    for start in range(0, len(numbers), _FRAMES_PER_READ):
+        for frame in reader.read(numbers[start : start + _FRAMES_PER_READ], partial(fit, size=size)):
+            heartbeat()  # drawing takes its time too
+            yield frame
+    heartbeat()
 
 
 def _beside(frame: Frame, heatmaps: Heatmaps, index: int, style: Style) -> Frame:

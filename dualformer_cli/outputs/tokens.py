@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 from PIL import Image, ImageDraw
 
+from dualformer_cli.documents.tokenlabel import Tokens
 from dualformer_cli.outputs.runs import print_rows
 from dualformer_cli.outputs.video import font_of, shorten
 from dualformer_cli.system.files import atomic_path
@@ -190,12 +191,14 @@ def _draw_legend(
         draw.text((left + _LEGEND_WIDTH - _GAP, middle), share, fill=_FAINT, font=font_of(_TEXT), anchor="rm")
 
 
-def print_tokens(document: Mapping[str, Any], *, stream: TextIO | None = None) -> None:
+def print_tokens(document: Tokens, *, stream: TextIO | None = None) -> None:
     """Print what `tokenlabel show` found: the classes of most tokens, and where the picture is."""
-    t, h, w = document["grid"]
-    rows = [("video", str(document["path"])), ("tokens", f"{t} x {h} x {w} (time, height, width)")]
-    rows += [(f"{entry['percent']:5.1f} %", entry["label"]) for entry in document["classes"][:10]]
-    print_rows([*rows, ("picture", document["output"])], stream)
+    t, h, w = document.grid
+    rows = [("video", document.path), ("tokens", f"{t} x {h} x {w} (time, height, width)")]
+    rows += [(f"{entry.percent:5.1f} %", entry.label) for entry in document.classes[:10]]
+    if document.output is not None:
+        rows.append(("picture", document.output))
+    print_rows(rows, stream)
 
 
 def print_labels(document: Mapping[str, Any], *, stream: TextIO | None = None) -> None:

@@ -34,7 +34,7 @@ def scores_of(engine: Engine, videos: list[str], layers: list[str]) -> dict[str,
                     return engine.scorer.score(clips)[0][:, index]
 
                 deleted = delete(score, views.clips, explained.grid, colour=config.data.mean, seed=config.runtime.seed)
-                found[name].append(deleted.describe()["score"])
+                found[name].append(deleted.score)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from typer.testing import CliRunner
 import dualformer_cli
 from dualformer_cli.app import app
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.outputs import heatmap
 from dualformer_cli.tasks import session
 
 pytestmark = pytest.mark.usefixtures("_own_environment")
@@ -186,6 +188,20 @@ def test_an_existing_output_stays_unless_overwrite_says_so(run: Any, document: A
     assert Path("heat.png").read_text() == "mine"
     document(scenes / "a.mp4", "--out", "heat.png", "--overwrite")
     assert Path("heat.png").stat().st_size > 1000
+
+
+def test_what_was_computed_is_printed_even_if_a_file_cannot_be_written(
+    run: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(heatmap, "write_sheet", full)
+    undrawn = run(scenes / "a.mp4", "--out", "a.png", "--npz", "a.npz", "--json")
+    found = json.loads(undrawn.stdout)
+    assert (found["output"], found["npz"], found["layer"]) == (None, "a.npz", "3/1")
+    assert isinstance(undrawn.exception, (DualFormerError, OSError))
+    assert os.listdir() == ["a.npz"]
 
 
 def test_the_input_is_never_the_output(run: Any, scenes: Path, tmp_path: Path) -> None:

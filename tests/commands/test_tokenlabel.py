@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from dualformer_cli.app import app
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.workers import WorkerTimeout
 
 RUNNER = CliRunner(env={"COLUMNS": "100"})
 
@@ -78,12 +79,50 @@ def test_show_takes_the_token_head_where_there_is_one(command: Any, scenes: Path
     [
         (["missing.mp4"], r"'missing.mp4': no such file or folder"),
         (["a.mp4", "--out", "tokens.jpg"], r"--out 'tokens.jpg' must end in .png"),
+        (
+            ["missing.mp4", "--out", "nodir/x.png"],
+            "cannot write 'nodir/x.png': folder 'nodir' does not exist; create it",
+        ),
     ],
 )
 def test_show_says_what_is_wrong(command: Any, mini_weights: Path, options: list[str], message: str) -> None:
     result = command("show", *options, "--weights", mini_weights)
     assert isinstance(result.exception, DualFormerError)
     assert message in str(result.exception)
+
+
+def test_show_prints_what_it_found_even_if_the_picture_cannot_be_written(
+    command: Any, mini_weights: Path, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise DualFormerError("no space left")
+
+    monkeypatch.setattr("dualformer_cli.outputs.tokens.write_sheet", full)
+    result = command("show", scenes / "a.mp4", "--weights", mini_weights, "--json")
+    found = json.loads(result.stdout)
+    assert (found["grid"], found["output"]) == ([4, 2, 2], None)
+    assert isinstance(result.exception, DualFormerError)
+
+
+def test_show_names_the_video_on_which_a_decoder_makes_no_progress(
+    command: Any, mini_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(path: str, **sections: Any) -> None:
+        raise WorkerTimeout(path, 20.0)
+
+    monkeypatch.setattr("dualformer_cli.engine.explain.gradcam.read_views", hang)
+    result = command("show", "slow.mp4", "--weights", mini_weights)
+    assert isinstance(result.exception, DualFormerError)
+    assert str(result.exception).startswith("'slow.mp4': decoder made no progress for 20 s")
+
+
+def test_write_refuses_a_folder_that_cannot_be_made_before_it_reads_list_or_teacher(
+    command: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("x")
+    output = tmp_path / "file" / "labels"
+    result = command("write", "--data", "none.csv", "--teacher", "none.pt", "--output", output)
+    assert str(result.exception) == f"folder {str(output)!r} cannot be made: Not a directory; name another --output"
 
 
 def write_options(listed: Path, weights: Path, preset: Path, output: Path) -> list[object]:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import RunConfig, RuntimeConfig
+from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.complexity import KERNEL_HANDLES, Complexity, count, describe, measure_latency
 from dualformer_cli.errors import DualFormerError
@@ -163,8 +164,7 @@ def test_an_operation_of_ours_without_a_count_is_named() -> None:
 
 
 def test_the_document_multiplies_by_the_views_of_the_test(config: RunConfig, cost: Complexity) -> None:
-    document = describe(config, name="mine")
-    assert document == {
+    assert to_json(describe(config, name="mine")) == {
         "model": "mine",
         "num_classes": 10,
         "input": [3, 16, 56, 56],
@@ -179,7 +179,7 @@ def test_the_document_multiplies_by_the_views_of_the_test(config: RunConfig, cos
 def test_uniform_segments_make_one_clip_per_crop(config: RunConfig) -> None:
     clip = replace(config.data.clip, sampling="segments")
     data = replace(config.data, clip=clip, test=replace(config.data.test, num_crops=3))
-    assert describe(replace(config, data=data), name="mine")["views"] == 3
+    assert describe(replace(config, data=data), name="mine").views == 3
 
 
 def test_latency_states_its_conditions(config: RunConfig) -> None:

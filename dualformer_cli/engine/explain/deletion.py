@@ -3,40 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dualformer_cli.documents.gradcam import DeletionCurves
+
 Clips = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deletion:
-    """Scores of a class while more and more of the clips is deleted."""
-
-    shares: Values
-    """Deleted shares of the clip, 0 to 1, shape (s,)."""
-    hottest_first: Values
-    """Mean score over the views at each share, shape (s,)."""
-    random_order: Values
-    """The same in random order, the mean of several, shape (s,)."""
-
-    @property
-    def score(self) -> float:
-        """Area between the curves: above 0 if the hottest places matter more to the class than random ones."""
-        return _area(self.shares, self.random_order) - _area(self.shares, self.hottest_first)
-
-    def describe(self) -> dict[str, Any]:
-        """The curves and the score, as plain values."""
-        return {
-            "score": self.score,
-            "shares": self.shares.tolist(),
-            "hottest_first": self.hottest_first.tolist(),
-            "random_order": self.random_order.tolist(),
-        }
 
 
 def count_scorings(num_views: int, *, num_steps: int = 8, num_random: int = 3) -> int:
@@ -54,7 +28,7 @@ def delete(
     num_random: int = 3,
     seed: int = 0,
     on_scored: Callable[[], object] = lambda: None,
-) -> Deletion:
+) -> DeletionCurves:
     """Delete places from clips, the hottest first and in random orders, and score the class at each step.
 
     A place is one token of the heatmap's grid. What is deleted takes one colour for all clips: a clip's own mean would
@@ -92,7 +66,13 @@ def delete(
         hottest.append([ends[0], *course(_ranks(-values, chance)), ends[1]])
         courses = [course(_ranks(np.zeros(values.shape), rng.random(values.size))) for _ in range(num_random)]
         random.append([ends[0], *np.mean(courses, axis=0), ends[1]])
-    return Deletion(shares=shares, hottest_first=np.mean(hottest, axis=0), random_order=np.mean(random, axis=0))
+    hot, by_chance = np.mean(hottest, axis=0), np.mean(random, axis=0)
+    return DeletionCurves(
+        score=float(np.trapezoid(by_chance, shares)) - float(np.trapezoid(hot, shares)),
+        shares=shares.tolist(),
+        hottest_first=hot.tolist(),
+        random_order=by_chance.tolist(),
+    )
 
 
 def _ranks(values: npt.NDArray[np.floating], ties: Values) -> npt.NDArray[np.int64]:
@@ -107,7 +87,3 @@ def _without(clip: Clips, deleted: npt.NDArray[np.bool_], colour: Clips) -> Clip
     for axis, (pixels, tokens) in enumerate(zip(clip.shape, deleted.shape, strict=False)):
         deleted = deleted.repeat(pixels // tokens, axis=axis)
     return np.where(deleted[..., None], colour, clip)
-
-
-def _area(shares: Sequence[float] | Values, scores: Values) -> float:
-    return float(np.trapezoid(scores, shares))

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dualformer_cli.config.schema import RunConfig
+from dualformer_cli.config.schema import RunConfig, ViewsConfig
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.clips.views import VideoViews, read_views
 from dualformer_cli.data.lists.matching import ClassLookup
+from dualformer_cli.documents.gradcam import LayerRow
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.errors import DualFormerError, VideoError, nearest
@@ -94,19 +95,21 @@ def _blocks_of(stage: int, depth: int) -> str:
     return ", ".join(f"{stage}/{block}" for block in range(depth))
 
 
-def list_layers(config: RunConfig) -> list[dict[str, Any]]:
-    """Every layer of a model: {"layer", "attention": "local" or "global", "grid": [t, h, w], "channels"}."""
+def list_layers(config: RunConfig) -> Iterator[LayerRow]:
+    """Yield every layer of a model."""
     with torch.device("meta"):
         model = build_model(config.model, config.data, kernels=config.runtime.kernels)
-    sizes, grid, layers = config.model, list(model.input_size), []
+    sizes, grid = config.model, model.input_size
     for number, (patch, channels) in enumerate(zip(sizes.patch_sizes, sizes.embed_dims, strict=True)):
-        grid = [tokens // pixels for tokens, pixels in zip(grid, patch, strict=True)]
+        grid = (grid[0] // patch[0], grid[1] // patch[1], grid[2] // patch[2])
         for index, block in enumerate(cast(Stage, model.stages[number]).blocks):
-            attention = "local" if isinstance(block.attention, LocalWindowAttention) else "global"
-            layers.append(
-                {"layer": str(Layer(number, index)), "attention": attention, "grid": grid, "channels": channels}
+            is_local = isinstance(block.attention, LocalWindowAttention)
+            yield LayerRow(
+                layer=str(Layer(number, index)),
+                attention="local" if is_local else "global",
+                grid=grid,
+                channels=channels,
             )
-    return layers
 
 
 def find_class(name: str, class_names: Sequence[str]) -> int:
@@ -155,14 +158,14 @@ class Explanation:
         return np.stack([stretch(self.resized(view)) for view in range(len(self.grid))])
 
 
-def read_video(engine: Engine, path: str, pool: WorkerPool) -> VideoViews:
-    """Read the views of one video as `predict` does, in a process that can be killed.
+def read_video(engine: Engine, path: str, pool: WorkerPool, views: ViewsConfig | None = None) -> VideoViews:
+    """Read the views of one video, those that `predict` takes where none are given, in a process that can be killed.
 
     Raises:
         DualFormerError: if the video cannot be used; the message names it.
     """
     data = engine.config.data
-    outcome = pool.call(partial(read_views, data=data, views=data.test), path)
+    outcome = pool.call(partial(read_views, data=data, views=views or data.test), path)
     if outcome.error is not None:
         raise VideoError(path, outcome.reason) from outcome.error
     return outcome.value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -98,10 +99,10 @@ def test_a_wrong_layer_names_those_that_there_are(name: str, message: str) -> No
 
 
 def test_layers_are_listed_with_attention_grid_and_channels() -> None:
-    layers = gradcam.list_layers(load_config("k400-small", environ={}).config)
+    layers = [asdict(row) for row in gradcam.list_layers(load_config("k400-small", environ={}).config)]
     assert len(layers) == sum(SMALL)
-    assert layers[0] == {"layer": "0/0", "attention": "local", "grid": [16, 56, 56], "channels": 96}
-    assert layers[-1] == {"layer": "3/1", "attention": "global", "grid": [16, 7, 7], "channels": 768}
+    assert layers[0] == {"layer": "0/0", "attention": "local", "grid": (16, 56, 56), "channels": 96}
+    assert layers[-1] == {"layer": "3/1", "attention": "global", "grid": (16, 7, 7), "channels": 768}
 
 
 NAMES = ["riding a bike", "playing harp", "7", "juggling (balls)"]
