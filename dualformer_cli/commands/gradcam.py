@@ -28,7 +28,6 @@ from dualformer_cli.commands.options import (
     show_config,
 )
 from dualformer_cli.commands.predict import announce
-from dualformer_cli.outputs.progress import fetch_progress
 
 if TYPE_CHECKING:
     from dualformer_cli.engine.engine import Engine
@@ -117,6 +116,7 @@ def gradcam(
     from dualformer_cli.documents.base import to_json
     from dualformer_cli.outputs.gradcam import print_gradcam, print_layers
     from dualformer_cli.outputs.json_text import print_json
+    from dualformer_cli.outputs.progress import fetch_progress
     from dualformer_cli.outputs.screen import log
 
     if list_layers:

@@ -22,7 +22,6 @@ from dualformer_cli.commands.options import (
     relaunched,
     show_config,
 )
-from dualformer_cli.outputs.progress import fetch_progress
 from dualformer_cli.system.files import check_folder
 
 if TYPE_CHECKING:
@@ -75,6 +74,7 @@ def show(
         return
     from dualformer_cli.documents.base import to_json
     from dualformer_cli.outputs.json_text import print_json
+    from dualformer_cli.outputs.progress import fetch_progress
     from dualformer_cli.outputs.tokens import print_tokens
 
     show_tokens(
