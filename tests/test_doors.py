@@ -106,11 +106,11 @@ def test_every_room_is_in_the_plan() -> None:
         ("model.blocks", "import triton.language as tl", "line 1: model imports triton"),
         ("outputs.video", "from dualformer_cli import data", "line 1: outputs opens data"),
         ("outputs.video", "from ..data import clips", "line 1: outputs opens data"),
-        ("outputs.report", "import torch", "line 1: outputs imports torch"),
+        ("outputs.screen", "import torch", "line 1: outputs imports torch"),
         ("kernels.op", "from dualformer_cli.model import windows", "line 1: kernels opens model"),
         ("commands.train", "from dualformer_cli.model.weights import load_weights", "line 1: commands opens model"),
         ("commands.train", "import click", "line 1: commands imports click"),
-        ("engine.engine", "from dualformer_cli.outputs import report", "line 1: engine opens outputs"),
+        ("engine.engine", "from dualformer_cli.outputs import screen", "line 1: engine opens outputs"),
         ("engine.engine", "import dualformer_cli", "line 1: engine opens __init__"),
         ("model.attention", "from kernels.op import op", "line 1: model imports kernels"),
         (

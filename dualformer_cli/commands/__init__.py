@@ -1,1 +1,1 @@
-"""The hall: each command reads its options, makes one call and prints one result."""
+"""The command line: each command reads its options into a request, makes one call of tasks and prints the result."""

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,10 +12,7 @@ from dualformer_cli.commands.options import JsonOption, OfflineOption, VerboseOp
 from dualformer_cli.errors import DownloadError
 
 if TYPE_CHECKING:
-    from dualformer_cli.data.fetch.fetch import OnFileBytes
-
-LINE_SECONDS = 5.0
-"""Time between two plain progress lines of one file."""
+    pass
 
 
 class Kind(str, Enum):
@@ -100,7 +92,9 @@ def download(
         raise typer.BadParameter("name a dataset or a preset with weights, or see all with --list", param_hint="NAME")
     from dualformer_cli.documents.base import to_json
     from dualformer_cli.outputs.download import failures, print_download, print_list, print_plan, problems
-    from dualformer_cli.outputs.report import log, print_json
+    from dualformer_cli.outputs.json_text import print_json
+    from dualformer_cli.outputs.progress import fetch_progress
+    from dualformer_cli.outputs.screen import log
     from dualformer_cli.tasks import download as task
 
     request = task.DownloadRequest(
@@ -131,46 +125,3 @@ def download(
         log(problem)
     if failed:
         raise typer.Exit(1 if len(failed) == num_wanted else 3)
-
-
-@contextmanager
-def fetch_progress() -> Iterator[OnFileBytes]:
-    """Show how far each file is: a bar for each on a terminal, else a plain line every few seconds; on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    if not (console.is_interactive and sys.stderr.isatty()):
-        yield _PlainLines()
-        return
-    name = TextColumn("{task.description}", markup=False)
-    columns = (name, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(compact=True))
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bars:
-        lock = threading.Lock()
-
-        def show(name: str, done: int, length: int | None) -> None:
-            with lock:  # two files can begin at once
-                task = next((task for task in bars.tasks if task.description == name), None)
-                task_id = bars.add_task(name, total=length) if task is None else task.id
-            bars.update(task_id, completed=done, total=length)
-            if length is not None and done >= length:
-                bars.remove_task(task_id)  # a list has hundreds of archives
-
-        yield show
-
-
-class _PlainLines:
-    """Prints how far a file is, every few seconds."""
-
-    def __init__(self) -> None:
-        self._last: dict[str, float] = {}
-
-    def __call__(self, name: str, done: int, length: int | None) -> None:
-        now = time.monotonic()
-        if now - self._last.setdefault(name, now) < LINE_SECONDS:
-            return
-        from dualformer_cli.system.words import size_in_words
-
-        self._last[name] = now
-        of = "" if length is None else f" of {size_in_words(length)}"
-        typer.echo(f"{name}: {size_in_words(done)}{of}", err=True)

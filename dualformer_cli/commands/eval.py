@@ -108,10 +108,11 @@ def evaluate(
 
 def _run(request: EvaluateRequest, *, as_json: bool) -> None:
     """Do what the request says, print the result, and leave with 3 if a video was not scored."""
-    from dualformer_cli.commands.download import fetch_progress
     from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.report import Progress, log, print_json
+    from dualformer_cli.outputs.json_text import print_json
+    from dualformer_cli.outputs.progress import Progress, fetch_progress
     from dualformer_cli.outputs.runs import print_evaluation
+    from dualformer_cli.outputs.screen import log
     from dualformer_cli.tasks.evaluate import evaluate as run_task
 
     @contextmanager

@@ -26,7 +26,7 @@ def export(
     that fits the scores of the dump best.
     """
     from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.report import print_json
+    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.tasks.export import ExportRequest
     from dualformer_cli.tasks.export import export as run_task
 

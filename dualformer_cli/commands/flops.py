@@ -63,7 +63,8 @@ def flops(
         show_config(resolve(model))
         return
     from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.report import print_flops, print_json
+    from dualformer_cli.outputs.flops import print_flops
+    from dualformer_cli.outputs.json_text import print_json
 
     document = to_json(task.flops(task.FlopsRequest(model=model, by_module=by_module, latency=latency)))
     (print_json if as_json else print_flops)(document)

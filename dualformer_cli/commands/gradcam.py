@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dualformer_cli.commands.download import fetch_progress
 from dualformer_cli.commands.options import (
     DeviceOption,
     JsonOption,
@@ -29,6 +28,7 @@ from dualformer_cli.commands.options import (
     show_config,
 )
 from dualformer_cli.commands.predict import announce
+from dualformer_cli.outputs.progress import fetch_progress
 
 if TYPE_CHECKING:
     from dualformer_cli.engine.engine import Engine
@@ -115,7 +115,9 @@ def gradcam(
         show_config(resolve(model, default=DEFAULT_PRESET))
         return
     from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.report import log, print_gradcam, print_json, print_layers
+    from dualformer_cli.outputs.gradcam import print_gradcam, print_layers
+    from dualformer_cli.outputs.json_text import print_json
+    from dualformer_cli.outputs.screen import log
 
     if list_layers:
         (print_json if as_json else print_layers)(to_json(task.list_layers(model)))
@@ -158,7 +160,7 @@ def _announce(engine: Engine, *, is_sample: bool) -> None:
 
 @contextmanager
 def _watching(total: int) -> Iterator[Callable[[], object]]:
-    from dualformer_cli.outputs.report import Progress
+    from dualformer_cli.outputs.progress import Progress
 
     with Progress("gradcam", total=total) as bar:
         yield bar.advance

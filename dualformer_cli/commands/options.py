@@ -22,7 +22,7 @@ def sample_input() -> str:
 
 def announce_sample() -> None:
     """Say that the sample clip is looked at, and what it is."""
-    from dualformer_cli.outputs.report import log
+    from dualformer_cli.outputs.screen import log
     from dualformer_cli.video.sample import SAMPLE_CREDIT
 
     log(f"no input was named, so this is about the sample clip of the package ({SAMPLE_CREDIT}): {sample_input()}")

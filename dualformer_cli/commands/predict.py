@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dualformer_cli.commands.download import fetch_progress
 from dualformer_cli.commands.options import (
     CompileOption,
     CpuProcessesOption,
@@ -119,7 +118,8 @@ def predict(
         if seconds is not None and not 0 < seconds < float("inf"):
             raise typer.BadParameter(f"{seconds:g} is not a positive number of seconds", param_hint=name)
 
-    from dualformer_cli.outputs.report import log
+    from dualformer_cli.outputs.progress import fetch_progress
+    from dualformer_cli.outputs.screen import log
     from dualformer_cli.video.inputs import expand_inputs
     from dualformer_cli.video.live_inputs import is_live, mask_credentials
 
@@ -157,6 +157,7 @@ def predict(
 def fetch_addresses(found: InputList, *, offline: bool) -> dict[str, str]:
     """Put files in the place of the addresses that lead to one, and return the address of each as it may be shown."""
     from dualformer_cli.data.fetch.web_videos import fetch_video, is_web_address
+    from dualformer_cli.outputs.progress import fetch_progress
     from dualformer_cli.video.live_inputs import mask_credentials
 
     paths: list[str] = []
@@ -181,7 +182,7 @@ def fetch_addresses(found: InputList, *, offline: bool) -> dict[str, str]:
 
 def announce(engine: Engine) -> None:
     """Say on stderr which model looks at the videos, and how."""
-    from dualformer_cli.outputs.report import log
+    from dualformer_cli.outputs.screen import log
 
     facts = engine.describe()
     log(
@@ -266,7 +267,7 @@ class _Results:
             self._take(failure(name, reason))
 
     def files(self, files: Sequence[str], *, top_k: int, every_seconds: float | None) -> None:
-        from dualformer_cli.outputs.report import Progress
+        from dualformer_cli.outputs.progress import Progress
 
         mine = files[self.ranks.rank :: self.ranks.world_size]
         is_alone = self.ranks.world_size == 1
@@ -295,7 +296,7 @@ class _Results:
                         self._take(of_rank[row])
 
     def live(self, names: Sequence[str], *, top_k: int, every_seconds: float, duration_seconds: float | None) -> None:
-        from dualformer_cli.outputs.report import print_clip
+        from dualformer_cli.outputs.predictions import print_clip
 
         for name in names:
             prediction = self.engine.predict_live(
@@ -311,7 +312,8 @@ class _Results:
 
     def finish(self) -> None:
         """Write the tables, print the document, and leave with the exit code that sums it up."""
-        from dualformer_cli.outputs.report import print_json, write_csv, write_features
+        from dualformer_cli.outputs.json_text import print_json
+        from dualformer_cli.outputs.prediction_files import write_csv, write_features
 
         try:
             if self.outputs.csv is not None:
@@ -327,7 +329,8 @@ class _Results:
             raise typer.Exit(3)
 
     def _take(self, prediction: Prediction) -> None:
-        from dualformer_cli.outputs.report import log, print_predictions
+        from dualformer_cli.outputs.predictions import print_predictions
+        from dualformer_cli.outputs.screen import log
 
         result = prediction.result
         result["path"] = self.addresses.get(result["path"], result["path"])
@@ -342,7 +345,7 @@ class _Results:
 
     def _write_beside(self, result: dict[str, Any]) -> None:
         """Write the subtitles and the annotated video of one input; what fails becomes the input's error."""
-        from dualformer_cli.outputs.report import write_srt
+        from dualformer_cli.outputs.prediction_files import write_srt
 
         if result["status"] != "ok":
             return

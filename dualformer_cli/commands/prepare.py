@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import os
-import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from dualformer_cli.commands.options import JsonOption, OverridesOption, PresetOption, VerboseOption
-from dualformer_cli.commands.render import render_camera_motion
-from dualformer_cli.errors import DualFormerError, nearest
 
 if TYPE_CHECKING:
-    from dualformer_cli.data.lists.folders import VideoFolder
-    from dualformer_cli.data.lists.older_formats import ListFormat
-    from dualformer_cli.data.prepare.preparation import Plan
-    from dualformer_cli.engine.parallel.ranks import Ranks
+    from dualformer_cli.config.schema import ListFormat
+    from dualformer_cli.data.lists.folders import Layout
+    from dualformer_cli.documents.prepare import FoundVideos
+    from dualformer_cli.tasks.prepare import PrepareRequest
+    from dualformer_cli.tasks.render import RenderRequest
 
 CAMERA_MOTION = "camera-motion"
 RENDER_OPTIONS = frozenset({"count", "pictures", "num_frames", "difficulty"})
@@ -31,11 +27,10 @@ FOLDER_OPTIONS = frozenset(
     {"split", "group_pattern", "group_column", "group_look_alikes", "labels", "layout", "class_depth", "multi_label"}
 )
 """Options that say what a folder of one's own holds."""
+DEFAULT_COUNT = 10_000
 DEFAULT_SPLIT = "0.8/0.2"
 DEFAULT_CRF = 23
 DEFAULT_JPEG_QUALITY = 95
-SHOWN_VIDEOS = 12
-"""Videos on the sheet of --show."""
 
 
 def prepare(
@@ -147,7 +142,9 @@ def prepare(
     timeout: Annotated[
         float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Give up a video without progress.")
     ] = 20.0,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace lists and videos that are there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace lists, videos and a sheet that are there.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and write nothing.")] = False,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
@@ -159,93 +156,60 @@ def prepare(
     or number in each line; train.csv and val.csv are splits, and so is a column split. Stopped runs are gone on with.
     Exit code 3 means that some videos cannot be used.
     """
-    name, is_list = names[0], os.path.isfile(names[0])
+    name = names[0]
     if len(names) > 1 and not all(map(os.path.isfile, names)):
         other = next(other for other in names if not os.path.isfile(other))
         raise typer.BadParameter(f"several are lists, and {other!r} is not a file", param_hint="NAME|FOLDER|LIST")
-    is_rendered = name == CAMERA_MOTION
-    dataset = None if is_rendered or is_list else _dataset_name(name)
-    _refuse_options(context, CAMERA_MOTION if is_rendered else dataset)
-    if is_rendered:
-        with _ranks() as ranks:
-            if ranks is None or ranks.is_main:
-                render_camera_motion(
-                    root,
-                    count=count,
-                    pictures=pictures or (),
-                    num_frames=num_frames,
-                    difficulty=difficulty,
-                    seed=seed,
-                    num_workers=workers,
-                    dry_run=dry_run,
-                    overwrite=overwrite,
-                    as_json=as_json,
-                )
-        return
-    if take not in ("files", "frames"):
-        raise typer.BadParameter(f"{take!r} is neither files nor frames", param_hint="--take")
-    if take == "frames" and dataset is None:
-        raise typer.BadParameter("this is an option of datasets; your own folder is listed whole", param_hint="--take")
+    if name == CAMERA_MOTION:
+        _refuse_options(context, CAMERA_MOTION)
+        from dualformer_cli.system.threads import usable_cores
+        from dualformer_cli.tasks.render import RenderRequest
+
+        rendering = RenderRequest(
+            root=root or Path(CAMERA_MOTION),
+            count=count or DEFAULT_COUNT,
+            pictures=tuple(pictures or ()),
+            num_frames=num_frames,
+            difficulty=difficulty,
+            seed=seed,
+            num_workers=workers or usable_cores(),
+            overwrite=overwrite,
+        )
+        return _render(rendering, dry_run=dry_run, as_json=as_json)
+    from dualformer_cli.tasks.prepare import PrepareRequest, dataset_of
+
+    dataset = None if os.path.isfile(name) else dataset_of(name)
+    _refuse_options(context, dataset)
     if transcode and frames:
         raise typer.BadParameter("choose one of --transcode and --frames", param_hint="--transcode")
     if overrides and show is None:
         raise typer.BadParameter("--preset and --set say how clips are drawn: give --show too", param_hint="--set")
-    from dualformer_cli.data.datasets.files_on_disk import DATA
-    from dualformer_cli.data.lists.folders import LAYOUTS, read_folder
-    from dualformer_cli.data.lists.labelled_lists import read_lists
-    from dualformer_cli.data.lists.splits import parse_shares
-    from dualformer_cli.data.prepare.preparation import Plan
-    from dualformer_cli.system.threads import usable_cores
-
-    if layout not in LAYOUTS:
-        raise typer.BadParameter(f"{layout!r} is none of {', '.join(LAYOUTS)}", param_hint="--layout")
-    if is_list:
-        target = Path(name).parent / "prepared" if root is None else root
-        content = read_lists(names, group_pattern=group_pattern)
-    elif dataset is not None:
-        content, target = _read_dataset(dataset, name, root or DATA, takes_frames=take == "frames")
-    else:
-        target = Path(name) / "prepared" if root is None else root
-        content = read_folder(
-            name,
-            layout=layout,
-            table=labels,
-            class_depth=class_depth,
-            multi_label=multi_label,
-            group_pattern=group_pattern,
-            group_column=group_column,
-            leave_out=[str(target)],
-        )
-    plan = Plan(
-        content=content,
-        root=str(target),
-        shares=parse_shares(split or DEFAULT_SPLIT),
-        seed=seed,
-        group_look_alikes=group_look_alikes,
+    request = PrepareRequest(
+        names=tuple(names),
+        root=root,
         check=check,
         convert="transcode" if transcode else "frames" if frames else None,
         short_side=short_side,
         quality=crf if transcode else jpeg_quality,
+        split=split,
+        seed=seed,
+        group_pattern=group_pattern,
+        group_column=group_column,
+        group_look_alikes=group_look_alikes,
+        labels=labels,
+        layout=_layout(layout),
+        class_depth=class_depth,
+        multi_label=multi_label,
+        take_frames=_takes_frames(take, dataset),
         formats=_formats(formats),
-        overwrite=overwrite,
-        num_workers=workers or usable_cores(),
+        show=show,
+        preset=preset,
+        overrides=tuple(overrides or ()),
+        num_workers=workers,
         timeout_seconds=timeout,
+        overwrite=overwrite,
     )
-    for given, hint in ((split is not None, "--split"), (group_look_alikes, "--group-look-alikes")):
-        if given and content.videos[0].split is not None:
-            raise typer.BadParameter(f"{content.layout} decide already", param_hint=hint)
-    if dry_run:
-        with _ranks() as ranks:
-            if ranks is None or ranks.is_main:
-                _show_plan(plan, as_json=as_json)
-        return
-    sheet = None if show is None else _Sheet(show, preset, overrides, plan)
-    document = _prepare(plan, num_workers=workers)
-    if document is None:
-        return
-    if sheet is not None:
-        sheet.write()
-    _report(document, as_json=as_json)
+    _prepare(request, dry_run=dry_run, as_json=as_json)
 
 
 def _refuse_options(context: typer.Context, name: str | None) -> None:
@@ -272,40 +236,28 @@ def _refuse_options(context: typer.Context, name: str | None) -> None:
             raise typer.BadParameter(problem, param_hint=parameter.opts[-1])
 
 
-def _dataset_name(name: str) -> str | None:
-    """Return the dataset that a name means; None for that of a folder, which has a separator in it if need be.
-
-    Raises:
-        DualFormerError: if it is no folder, and nearly the name of a dataset.
-    """
-    from dualformer_cli.data.datasets.catalogue import load_catalogue
-
-    if os.sep in name:
-        return None
-    catalogue = load_catalogue()
-    found = catalogue.dataset_name(name)
-    if found is None and not os.path.exists(name) and (hint := nearest(name.lower(), catalogue.datasets)):
-        raise DualFormerError(
-            f"{name!r} is neither a folder nor a dataset{hint} Datasets: {', '.join(catalogue.datasets)}"
-        )
-    return found
+def _takes_frames(take: str, dataset: str | None) -> bool:
+    """Read the value of --take."""
+    if take not in ("files", "frames"):
+        raise typer.BadParameter(f"{take!r} is neither files nor frames", param_hint="--take")
+    if take == "frames" and dataset is None:
+        raise typer.BadParameter("this is an option of datasets; your own folder is listed whole", param_hint="--take")
+    return take == "frames"
 
 
-def _read_dataset(dataset: str, name: str, root: Path, *, takes_frames: bool) -> tuple[VideoFolder, Path]:
-    """Return what there is of a dataset, and the folder for its lists."""
-    from dualformer_cli.data.datasets.catalogue import load_catalogue
-    from dualformer_cli.data.datasets.official_lists import prepared_folder, read_dataset
-    from dualformer_cli.outputs.report import log
+def _layout(text: str) -> Layout:
+    """Read the value of --layout."""
+    from dualformer_cli.data.lists.folders import LAYOUTS
 
-    if os.path.isdir(name) and os.path.realpath(name) != os.path.realpath(root / dataset):
-        log(f"{name} is the dataset {dataset}; for the folder of that name write {os.path.join(os.curdir, name)!r}")
-    content = read_dataset(load_catalogue(), dataset, root, takes_frames=takes_frames)
-    return content, prepared_folder(root, dataset)
+    for layout in LAYOUTS:
+        if text == layout:
+            return layout
+    raise typer.BadParameter(f"{text!r} is none of {', '.join(LAYOUTS)}", param_hint="--layout")
 
 
 def _formats(text: str | None) -> tuple[ListFormat, ...]:
     """Read the value of --formats."""
-    from dualformer_cli.data.prepare.preparation import LIST_NAMES
+    from dualformer_cli.data.prepare.written_lists import LIST_NAMES
 
     names = [name.strip() for name in (text or "").split(",") if name.strip()]
     for name in names:
@@ -315,90 +267,53 @@ def _formats(text: str | None) -> tuple[ListFormat, ...]:
     return tuple(dict.fromkeys(cast("list[ListFormat]", names)))
 
 
-def _show_plan(plan: Plan, *, as_json: bool) -> None:
-    """Print what would be done."""
-    from dualformer_cli.data.prepare.preparation import preview
-    from dualformer_cli.outputs.preparation import print_plan
-    from dualformer_cli.outputs.report import print_json
+def _prepare(request: PrepareRequest, *, dry_run: bool, as_json: bool) -> None:
+    """Do what is asked for and print it; exit code 3 where a video cannot be used."""
+    from dualformer_cli.documents.base import to_json
+    from dualformer_cli.outputs.json_text import print_json
+    from dualformer_cli.outputs.preparation import print_plan, print_preparation, start_lines
+    from dualformer_cli.outputs.screen import log
+    from dualformer_cli.tasks import prepare as task
 
-    document = preview(plan)
-    (print_json if as_json else print_plan)(document)
-
-
-@contextmanager
-def _ranks() -> Iterator[Ranks | None]:
-    """Join the processes that torchrun or srun started; None without them, which is told without loading torch."""
-    if not {"RANK", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"} & os.environ.keys():
-        yield None
-        return
-    from dualformer_cli.engine.parallel.ranks import init_ranks
-
-    with init_ranks("cpu", timeout=timedelta(days=7)) as ranks:  # one may have much longer videos than the others
-        yield ranks
-
-
-def _prepare(plan: Plan, *, num_workers: int | None) -> dict[str, Any] | None:
-    """Do the work, with progress on stderr; under torchrun, this rank's share, of which only rank 0 has the result.
-
-    Args:
-        plan: what to do.
-        num_workers: as the user says; None lets the ranks of a machine share its cores.
-    """
-    from dualformer_cli.data.prepare.preparation import Team, help_prepare, prepare
-    from dualformer_cli.outputs.preparation import start_lines
-    from dualformer_cli.outputs.report import Progress, log
-
-    def start(document: dict[str, Any]) -> None:
-        for line in start_lines(document):
+    def start(found: FoundVideos) -> None:
+        for line in start_lines(found):
             log(line)
 
-    with _ranks() as ranks:
-        team = Team()
-        if ranks is not None and ranks.world_size > 1:
-            from dualformer_cli.engine.parallel.reductions import barrier, gather_objects
-
-            team = Team(rank=ranks.rank, size=ranks.world_size, wait=barrier)
-            machines = gather_objects(platform.node())
-            shared = max(1, plan.num_workers // machines.count(platform.node()))
-            plan = replace(plan, num_workers=num_workers or shared)
-        if team.rank:
-            help_prepare(plan, team=team)
-            return None
-        return prepare(plan, watch=lambda title, total: Progress(title, total=total), say=log, start=start, team=team)
-
-
-def _report(document: dict[str, Any], *, as_json: bool) -> None:
-    """Print the result and leave with the exit code that sums it up."""
-    from dualformer_cli.outputs.preparation import print_preparation
-    from dualformer_cli.outputs.report import print_json
-
-    (print_json if as_json else print_preparation)(document)
-    if document["broken"]:
+    try:
+        if dry_run:
+            if (planned := task.plan_preparation(request, say=log)) is not None:
+                print_json(to_json(planned)) if as_json else print_plan(planned)
+            return
+        done = task.prepare(request, watch=_watch, say=log, start=start)
+    except task.UselessOptionError as error:
+        raise typer.BadParameter(str(error), param_hint=error.option) from None
+    if done is None:
+        return
+    print_json(to_json(done)) if as_json else print_preparation(done)
+    if request.show is not None:
+        log(f"{request.show}: {task.draw_sheet(request, done)} training clips")
+    if done.summary.broken:
         raise typer.Exit(3)
 
 
-class _Sheet:
-    """A picture of what training sees; what cannot work is refused before the videos are prepared."""
+def _render(request: RenderRequest, *, dry_run: bool, as_json: bool) -> None:
+    """Render camera-motion, or estimate it, and print what is there then."""
+    from dualformer_cli.documents.base import to_json
+    from dualformer_cli.outputs.json_text import print_json
+    from dualformer_cli.outputs.preparation import print_render_estimate, print_rendered
+    from dualformer_cli.tasks.render import estimate_rendering, render
 
-    def __init__(self, path: Path, preset: str | None, overrides: list[str] | None, plan: Plan) -> None:
-        from dualformer_cli.outputs.sheet import check_sheet_path
-        from dualformer_cli.tasks.session import ModelRequest, resolve
+    if dry_run:
+        if (needed := estimate_rendering(request)) is not None:
+            print_json(to_json(needed)) if as_json else print_render_estimate(needed, request.num_workers)
+    elif (done := render(request, watch=_watch)) is not None:
+        print_json(to_json(done)) if as_json else print_rendered(done)
 
-        check_sheet_path(path)
-        self.path, self.preset = path, preset or "k400-small"
-        training = [own.name for own in plan.lists if own.rows and "train" in own.name] or ["train"]
-        train_list = os.path.join(plan.root, f"{training[0]}.csv")
-        model = ModelRequest(preset=self.preset, overrides=tuple(overrides or ()), seed=plan.seed)
-        settings = {"data.train_list": train_list, "runtime.num_workers": plan.num_workers}
-        self.config = resolve(model, settings).config
 
-    def write(self) -> None:
-        """Draw the first clips of training."""
-        from dualformer_cli.outputs.report import log
-        from dualformer_cli.outputs.sheet import write_sheet
-        from dualformer_cli.tasks.preview import preview_clips
+@contextmanager
+def _watch(title: str, total: int) -> Iterator[Callable[[str], None]]:
+    """Show progress on stderr; give a function that is called with the name of each finished piece."""
+    from dualformer_cli.outputs.progress import Progress
 
-        clips = preview_clips(self.config, num_videos=SHOWN_VIDEOS)
-        title = f"What {self.preset} sees in training: random clips, {len(clips)} of {self.config.data.train_list}"
-        write_sheet([(clip.label, clip.path, clip.frames) for clip in clips], self.path, title=title)
-        log(f"{self.path}: {len(clips)} training clips")
+    with Progress(title, total=total) as progress:
+        yield lambda name: progress.advance(note=name)

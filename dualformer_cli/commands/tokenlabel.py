@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from dualformer_cli.commands.download import fetch_progress
 from dualformer_cli.commands.options import (
     CpuProcessesOption,
     DeviceOption,
@@ -23,6 +22,7 @@ from dualformer_cli.commands.options import (
     relaunched,
     show_config,
 )
+from dualformer_cli.outputs.progress import fetch_progress
 from dualformer_cli.system.files import check_folder
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def show(
         show_config(resolve(model, default=DEFAULT_PRESET))
         return
     from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.report import print_json
+    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.tokens import print_tokens
 
     show_tokens(
@@ -162,7 +162,7 @@ def write(
 
 def _check(writer: LabelWriter, pool: WorkerPool) -> dict[str, Any]:
     """Try the teacher and look at the disk, on rank 0, before anything is written."""
-    from dualformer_cli.outputs.report import log
+    from dualformer_cli.outputs.screen import log
     from dualformer_cli.system.words import size_in_words
     from dualformer_cli.tasks.write_token_labels import CHANCE
 
@@ -183,7 +183,7 @@ def _check(writer: LabelWriter, pool: WorkerPool) -> dict[str, Any]:
 
 
 def _write(writer: LabelWriter, pool: WorkerPool) -> None:
-    from dualformer_cli.outputs.report import Progress
+    from dualformer_cli.outputs.progress import Progress
 
     videos = sum(len(writer.header.videos_of(shard)) for shard in writer.own_shards())
     with Progress("tokenlabel", total=videos, silent=not writer.ranks.is_main) as bar:
@@ -201,7 +201,8 @@ def _draw_sheet(writer: LabelWriter, pool: WorkerPool, path: Path) -> None:
 
 
 def _finish(document: dict[str, Any], *, as_json: bool, is_main: bool) -> None:
-    from dualformer_cli.outputs.report import log, print_json
+    from dualformer_cli.outputs.json_text import print_json
+    from dualformer_cli.outputs.screen import log
     from dualformer_cli.outputs.tokens import print_labels
 
     if not is_main:

@@ -134,7 +134,7 @@ class _Show:
         self.num_steps = 0
 
     def line(self, text: str) -> None:
-        from dualformer_cli.outputs.report import log
+        from dualformer_cli.outputs.screen import log
 
         log(text)
 
@@ -155,7 +155,7 @@ class _Show:
             self.line("this is the best so far")
 
     def _step(self, row: StepRow) -> str:
-        from dualformer_cli.outputs.report import clock
+        from dualformer_cli.outputs.screen import clock
 
         loss = "no video could be read" if row.losses["loss"] is None else f"loss {row.losses['loss']:.4f}"
         return (
@@ -168,7 +168,7 @@ class _Show:
 
 def _print_preflight(document: Preflight | None, *, as_json: bool) -> None:
     from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.report import print_json
+    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.runs import print_preflight
 
     if document is None:
@@ -181,7 +181,7 @@ def _print_preflight(document: Preflight | None, *, as_json: bool) -> None:
 
 def _print_result(result: TrainResult | None, *, as_json: bool) -> None:
     from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.report import print_json
+    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.runs import metric_line
 
     if result is None:

@@ -21,6 +21,11 @@ Kernels = Literal["auto", "triton", "torch"]
 RENDERED = "render:camera-motion"
 """Name of the training list whose clips are rendered while a network trains on them."""
 
+ListFormat = Literal["video", "rawframe", "rawframe_offset", "multilabel_video", "multilabel_rawframe", "json"]
+"""The formats of lists that other projects write."""
+ReadFormat = Literal["auto", "manifest", ListFormat]
+"""Those, the format that `prepare` writes, and any."""
+
 Size3 = tuple[int, int, int]
 """Tokens or pixels along (time, height, width)."""
 Decoder = Literal["auto", "pyav", "decord", "torchcodec"]
@@ -212,9 +217,7 @@ class DataConfig:
     """List that is validated during training, and that eval scores."""
     root: str | None = None
     """Folder that relative paths of the lists start from; by default the list's own."""
-    list_format: Literal[
-        "auto", "manifest", "video", "rawframe", "rawframe_offset", "multilabel_video", "multilabel_rawframe", "json"
-    ] = "auto"
+    list_format: ReadFormat = "auto"
     """Format of the lists; auto looks at them."""
     label_group: str | None = None
     """Group of labels to take, where those of a JSON list come in groups, as HVU's do: action, scene, ..."""

@@ -1,1 +1,1 @@
-"""The living room: a batch of clips becomes logits."""
+"""The network: a batch of clips becomes logits. Weights from files become its tensors. Opened by engine and tasks."""

@@ -1,1 +1,1 @@
-"""The front door: results leave."""
+"""Documents and pictures become text, HTML, JSON, CSV, subtitles, images and videos. Opened by tasks and commands."""

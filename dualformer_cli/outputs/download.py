@@ -13,7 +13,7 @@ from dualformer_cli.documents.download import (
     WeightsOutcome,
     WeightsState,
 )
-from dualformer_cli.outputs.report import print_table
+from dualformer_cli.outputs.screen import print_table
 from dualformer_cli.system.words import size_in_words
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.video import font_of, shorten
-from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.files import atomic_path, check_outputs
 from dualformer_cli.video.reader import Frame
 
 Clip = tuple[str, str, Sequence[Frame] | np.ndarray]
@@ -28,16 +28,15 @@ _ROW = _LABEL + _PATH + 12
 _PAPER, _INK, _FADED = (255, 255, 255), (20, 20, 20), (110, 110, 110)
 
 
-def check_sheet_path(path: str | os.PathLike[str]) -> None:
-    """Refuse a file name that `write_sheet` cannot write, before any work is done.
+def check_sheet(path: Path, inputs: Sequence[str], *, overwrite: bool) -> None:
+    """Refuse a file that `write_sheet` could not or should not write, before any work is done.
 
     Raises:
-        DualFormerError: if it does not end in .png, or its folder does not exist.
+        DualFormerError: if its name does not end in .png, or as `check_outputs`, which takes the same.
     """
-    if Path(path).suffix.lower() != ".png":
-        raise DualFormerError(f"cannot draw a sheet as {os.fspath(path)!r}: it is a PNG; name a file that ends in .png")
-    if not Path(path).parent.is_dir():
-        raise DualFormerError(f"cannot write {os.fspath(path)!r}: folder {str(Path(path).parent)!r} does not exist")
+    if path.suffix.lower() != ".png":
+        raise DualFormerError(f"cannot draw a sheet as {str(path)!r}: it is a PNG; name a file that ends in .png")
+    check_outputs([path], inputs, overwrite=overwrite)
 
 
 def write_sheet(clips: Sequence[Clip], path: str | os.PathLike[str], *, title: str) -> None:

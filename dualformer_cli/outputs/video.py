@@ -20,7 +20,7 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from PIL import Image, ImageDraw, ImageFont
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.outputs.report import log
+from dualformer_cli.outputs.screen import log
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.words import printable
 from dualformer_cli.video.reader import Frame

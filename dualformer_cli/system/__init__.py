@@ -1,1 +1,1 @@
-"""Files, processes and words: what every room above may use and nothing of videos or models."""
+"""Files, disk, locks, worker processes and words: nothing of videos or models. Opened by all rooms above."""

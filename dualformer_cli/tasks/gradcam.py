@@ -128,7 +128,7 @@ def _explain_and_write(
 ) -> Gradcam:
     from dualformer_cli.engine.explain.gradcam import read_video
     from dualformer_cli.engine.explain.timeline import concatenate_views, merge_views
-    from dualformer_cli.outputs.report import write_arrays
+    from dualformer_cli.outputs.prediction_files import write_arrays
 
     views, short_side = read_video(engine, request.video, session.pool), engine.config.data.test.short_side
     found, deleted = _explain(request, engine, views, layer, class_index, watching)

@@ -1,124 +1,107 @@
-"""A folder of numbered images is a video."""
+"""Which folder is a video in frames, and which of its images are the frames. Decided here, for all who ask.
+
+A folder of frames holds one series of numbered images, names that differ in their number alone; where nothing else says
+that it is one, of two at least. Beside it may lie anything else: files that are no images, images without a number, a
+series of one. Optical flow is never a video: series called flow or tvl1, or pairs of x and y, u and v; nor is anything
+in a folder that is called so.
+"""
 
 from __future__ import annotations
 
 import os
-import struct
-import warnings
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+import re
+from collections.abc import Collection, Iterable
+from typing import Literal, NamedTuple
 
-import numpy as np
-import PIL.Image
+from dualformer_cli.video.suffixes import IMAGE_FORMATS, is_video_name
 
-from dualformer_cli.errors import VideoError
-from dualformer_cli.system.workers import heartbeat
-from dualformer_cli.video.frame_names import find_frames
-from dualformer_cli.video.reader import MAX_FRAMES, MAX_PIXELS, Frame, VideoInfo, VideoReader, check_pixels
-from dualformer_cli.video.refusals import plain_reason
-from dualformer_cli.video.suffixes import IMAGE_FORMATS
+_NUMBERED = re.compile(r"(?P<series>.*?)(?P<number>\d+)$", re.DOTALL)
+_FLOW_SERIES = re.compile(r"(tvl1|optical)?[-_ ]?flow([-_ ]?[xyiuv])?[-_. ]?|tvl1.*", re.IGNORECASE | re.DOTALL)
+_FLOW_FOLDER = re.compile(r"((optical|tvl1|raw|rawframes?|frames?)[-_ ]?)?flows?([-_ ]?[xyiuv])?|tvl1", re.IGNORECASE)
+_PAIRS = ({"x", "y"}, {"u", "v"})
+"""The two directions of flow, which are flow only together."""
+_USUAL = ("img", "image", "frame", "im", "rgb", "")
+"""What frames are usually called, where several series lie in one folder."""
+_TEMPLATE = re.compile(r"(?P<before>[^{}%]*)(?:\{:?0?(?P<width>\d*)d?\}|%0?(?P<c_width>\d*)d)(?P<after>[^{}%]*)")
 
 
-class FrameFolderReader(VideoReader):
-    """A folder of numbered images, such as img_00001.jpg or frame0.png, is a video; PyAV and decord are not needed.
+class Frames(NamedTuple):
+    """The frames of a folder."""
 
-    The numbers give the order, from whatever the first is. A gap in them is a warning: the images that exist are
-    consecutive frames. `frame_names` says which images are the frames; two series that could both be are an error.
-    Images must have one size. An orientation that an image states is ignored, as extracted frames are already upright.
+    names: list[tuple[int, str]]
+    """Number and file name of each, by number."""
+    others: list[str]
+    """The first image of each other series that could be frames too."""
+
+
+def find_frames(names: Iterable[str], template: str | None = None) -> Frames | None:
+    """Return the frames among the files of a folder; None if they are no video in frames.
 
     Args:
-        path: a folder.
-        frame_rate: frames per second; None leaves times unknown.
-        frame_name: template of the frames' names, such as img_{:05}.jpg; None finds them.
-
-    Raises:
-        VideoError: if it holds no numbered images, or more than one series, or the first is unreadable.
+        names: of the files.
+        template: how frames are called, such as img_{:05}.jpg or img_%05d.jpg; None chooses the series.
     """
-
-    def __init__(self, path: str, *, frame_rate: float | None = None, frame_name: str | None = None) -> None:
-        self._path = path
-        self._names, gap = _numbered_images(path, frame_name)
-        self.warnings = [gap] if gap else []
-        height, width = self._load(0).shape[:2]
-        num_frames = len(self._names)
-        self.times_seconds = np.arange(num_frames) / frame_rate if frame_rate else None
-        self.info = VideoInfo(
-            path=path,
-            num_frames=num_frames,
-            fps=frame_rate,
-            width=width,
-            height=height,
-            duration_seconds=num_frames / frame_rate if frame_rate else None,
-            codec=_format_of(self._names[0]).lower(),
-            decoder="frames",
-            rotation=0,
-            is_seekable=True,
-            warnings=tuple(self.warnings),
-        )
-
-    def decode(self, wanted: Sequence[int]) -> Iterator[tuple[int, Frame]]:
-        for index in wanted:
-            heartbeat()
-            frame = self._load(index)
-            height, width = frame.shape[:2]
-            if (width, height) != (self.info.width, self.info.height):
-                raise VideoError(
-                    self._path,
-                    f"{self._names[index]!r} is {width}x{height} pixels, the first image "
-                    f"{self.info.width}x{self.info.height}; make them one size",
-                )
-            yield index, frame
-
-    def _load(self, index: int) -> Frame:
-        name = self._names[index]
-        path = os.path.join(self._path, name)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about odd tags, and about sizes that are checked here
-                with PIL.Image.open(path, formats=[_format_of(name)]) as image:
-                    check_pixels(path, *image.size)
-                    return np.asarray(image.convert("RGB"))
-        except PermissionError:
-            raise VideoError(self._path, f"no permission to read {name!r}") from None
-        # Pillow's decoders raise these on damage; a decompression bomb is an Exception of its own.
-        except (OSError, SyntaxError, ValueError, IndexError, TypeError, struct.error, MemoryError) as error:
-            raise VideoError(self._path, f"{name!r} is not a readable image") from error
-        except PIL.Image.DecompressionBombError:
-            raise VideoError(path, f"more than the {MAX_PIXELS:,} pixels allowed") from None
+    series = _series_of(names)
+    if template is not None:
+        wanted = _parse_template(template)
+        assert wanted is not None, "the configuration checks it"
+        chosen = [(number, name) for frames in series.values() for number, name in frames if wanted.fullmatch(name)]
+        return Frames(sorted(chosen), []) if chosen else None
+    flow = _flow_among(series)
+    candidates = {name: frames for name, frames in series.items() if name not in flow}
+    several = {name: frames for name, frames in candidates.items() if len(frames) > 1} or candidates
+    if not several:
+        return None
+    usual = [name for name in sorted(several) if _plain(name) in _USUAL]
+    chosen_name = usual[0] if usual else min(several)
+    others = sorted(set(several) - {chosen_name}) if len(usual) != 1 else []
+    return Frames(sorted(several[chosen_name]), [min(several[name])[1] for name in others])
 
 
-def _format_of(name: str) -> str:
-    return IMAGE_FORMATS[os.path.splitext(name)[1].lower()]
+def kind_of_folder(path: str, names: Collection[str]) -> Literal["frames", "flow", "other"]:
+    """Return what a folder that a search met is: a video in frames, optical flow, or anything else.
+
+    A video in frames has several numbered images of one series, and no video beside them.
+
+    Args:
+        path: of the folder, relative to where the search began; a part that is called optical flow makes it flow.
+        names: of the files in it; hidden ones do not count.
+    """
+    shown = [name for name in names if not name.startswith(".")]
+    frames = None if any(map(is_video_name, shown)) else find_frames(shown)
+    if frames is None or len(frames.names) < 2:
+        return "other"
+    return "flow" if any(_FLOW_FOLDER.fullmatch(part) for part in path.split(os.sep)) else "frames"
 
 
-def _numbered_images(path: str, template: str | None) -> tuple[list[str], str | None]:
-    """List the images of a folder in the order of their numbers, and a warning if numbers are missing."""
-    try:
-        with os.scandir(path) as entries:
-            names = [entry.name for entry in entries if entry.is_file()]
-    except OSError as error:
-        raise VideoError(path, plain_reason(error)) from None
-    frames = find_frames(names, template)
-    if frames is None:
-        called = "such as img_00001.jpg" if template is None else f"as data.frame_name {template!r} has them"
-        raise VideoError(path, f"the folder holds no numbered images, {called}")
-    if frames.others:
-        found = ", ".join(repr(name) for name in [frames.names[0][1], *frames.others][:3])
-        raise VideoError(
-            path,
-            f"the folder holds {1 + len(frames.others)} series of images ({found}); keep one, or name it, as "
-            "--set data.frame_name=img_{:05}.jpg does",
-        )
-    return _in_order(path, frames.names)
+def _series_of(names: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
+    series: dict[str, list[tuple[int, str]]] = {}
+    for name in names:
+        stem, suffix = os.path.splitext(name)
+        match = _NUMBERED.match(stem)
+        if match and suffix.lower() in IMAGE_FORMATS and not stem.startswith("."):
+            series.setdefault(match["series"], []).append((int(match["number"]), name))
+    return series
 
 
-def _in_order(path: str, frames: list[tuple[int, str]]) -> tuple[list[str], str | None]:
-    if len(frames) > MAX_FRAMES:
-        raise VideoError(path, f"it has more than {MAX_FRAMES:,} frames")
-    for (number, name), (following, other) in pairwise(frames):
-        if number == following:
-            raise VideoError(path, f"{name!r} and {other!r} have the same number; keep one")
-    first, last = frames[0][0], frames[-1][0]
-    missing = last - first + 1 - len(frames)
-    warning = f"{missing} of the numbers {first} to {last} have no image; the others are taken as consecutive frames"
-    return [name for _, name in frames], warning if missing else None
+def _flow_among(series: Iterable[str]) -> set[str]:
+    """Return the series that are optical flow."""
+    names = set(series)
+    flow = {name for name in names if _FLOW_SERIES.fullmatch(name)}
+    for pair in _PAIRS:
+        both = {name for name in names if _plain(name) in pair}
+        if {_plain(name) for name in both} == pair:
+            flow |= both
+    return flow
+
+
+def _plain(name: str) -> str:
+    return name.lower().rstrip("-_. ")
+
+
+def _parse_template(template: str) -> re.Pattern[str] | None:
+    match = _TEMPLATE.fullmatch(template)
+    if match is None or os.path.splitext(template)[1].lower() not in IMAGE_FORMATS:
+        return None
+    width = int(match["width"] or match["c_width"] or 1)
+    return re.compile(re.escape(match["before"]) + rf"\d{{{width},}}" + re.escape(match["after"]))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TextIO
 
 from dualformer_cli.system.words import natural_key, os_reason
-from dualformer_cli.video.frame_names import kind_of_folder
+from dualformer_cli.video.frame_folders import kind_of_folder
 from dualformer_cli.video.live_inputs import is_live
 from dualformer_cli.video.suffixes import is_video_name
 

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +23,6 @@ from typer.testing import CliRunner
 from web_server import WebServer
 
 from dualformer_cli.app import app
-from dualformer_cli.commands import download as command
 from dualformer_cli.data.datasets.catalogue import load_catalogue
 from dualformer_cli.documents.download import Download
 from dualformer_cli.errors import DownloadError
@@ -250,20 +248,6 @@ def test_a_name_of_nothing_stops_everything(cache: Path, mode: Sequence[str]) ->
     assert str(result.exception).startswith("nothing is known of 'k400-tinny'; did you mean 'k400-tiny'? Datasets: ")
     assert str(result.exception).endswith(", ".join(NAMES))
     assert not cache.exists()
-
-
-def test_without_a_terminal_progress_is_a_line_now_and_then(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    now = iter([0.0, 1.0, 5.0, 6.0, 11.0])
-    monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=lambda: next(now)))
-    lines = command._PlainLines()
-    for done in (1_000_000, 2_000_000, 3_000_000, 4_000_000):
-        lines("k400-tiny", done, 87_900_000)
-    lines("k400-tiny", 5_000_000, None)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err == "k400-tiny: 3.0 MB of 87.9 MB\nk400-tiny: 5.0 MB\n"
 
 
 def test_on_a_terminal_each_file_has_a_bar_and_stdout_stays_clean(cache: Path) -> None:

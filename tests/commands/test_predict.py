@@ -38,7 +38,7 @@ from dualformer_cli.data.clips import sampling
 from dualformer_cli.data.clips.transforms import FrameTransform, normalize
 from dualformer_cli.data.fetch import weights
 from dualformer_cli.errors import ConfigError, DownloadError, DualFormerError, WeightsError
-from dualformer_cli.outputs import report
+from dualformer_cli.outputs import prediction_files, predictions
 from dualformer_cli.tasks import session
 from dualformer_cli.video import decord_reader
 from dualformer_cli.video.sample import SAMPLE_CREDIT, sample_clip
@@ -538,7 +538,7 @@ def test_a_table_that_cannot_be_written_does_not_take_the_document_along(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(report, "write_csv", full)
+    monkeypatch.setattr(prediction_files, "write_csv", full)
     result = predict(scenes / "a.mp4", "--csv", "t.csv", "--json")
     assert result.exit_code != 0
     assert named(json.loads(result.stdout)["results"]) == [("a.mp4", "ok")]
@@ -877,7 +877,7 @@ def test_ctrl_c_ends_the_live_inputs_keeps_what_was_seen_and_exits_130(
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(report, "print_clip", interrupt)
+    monkeypatch.setattr(predictions, "print_clip", interrupt)
     with sender(transport_stream(60)) as address:
         result = predict(scenes / "a.mp4", address, "tcp://127.0.0.1:9", "--csv", "t.csv")
     assert result.exit_code == 130

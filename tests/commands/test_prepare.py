@@ -171,6 +171,53 @@ def test_what_cannot_be_prepared_is_one_clear_line(prepare: Any, options: tuple[
     assert not (Path("videos") / "prepared").exists()
 
 
+SHOW = ("--set", "train.random_erasing=1", "--show")
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (("there.png",), "'there.png' exists; name another file or replace it with --overwrite"),
+        (("folder.png",), "'folder.png': it is a folder"),
+        (("nowhere/a.png",), "'nowhere/a.png': folder 'nowhere' does not exist"),
+        (("input.png", "--overwrite"), "'input.png': it is one of the inputs"),
+        (("a.png", "--set", "train.nothing=1"), "train.nothing"),
+    ],
+)
+def test_a_sheet_that_cannot_be_drawn_is_refused_before_the_work(
+    prepare: Any, mini_preset: Path, options: tuple[str, ...], complaint: str, dry: tuple[str, ...]
+) -> None:
+    Path("there.png").write_text("mine")
+    Path("folder.png").mkdir()
+    Path("input.png").symlink_to(Path("videos") / CLASSES[0] / "clip 0.mp4")
+    result = prepare("videos", "--preset", mini_preset, *SHOW, *options, *dry)
+    assert isinstance(result.exception, DualFormerError)
+    assert complaint in str(result.exception)
+    assert Path("there.png").read_text() == "mine"
+    assert Path("input.png").is_symlink()
+    assert not (Path("videos") / "prepared").exists()
+
+
+def test_a_sheet_that_is_there_is_replaced_when_asked(prepare: Any, mini_preset: Path) -> None:
+    Path("sheet.png").write_text("mine")
+    assert prepare("videos", "--preset", mini_preset, *SHOW, "sheet.png", "--overwrite").exit_code == 0
+    with Image.open("sheet.png") as image:
+        assert image.width > 8 * 112
+
+
+def test_the_summary_is_printed_though_the_sheet_fails(
+    prepare: Any, mini_preset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise DualFormerError("none of 8 videos can be read")
+
+    monkeypatch.setattr("dualformer_cli.tasks.preview.preview_clips", fail)
+    result = prepare("videos", "--preset", mini_preset, *SHOW, "sheet.png")
+    assert result.exit_code == 1
+    assert "written    classes.txt, train.csv, val.csv in videos/prepared" in result.stdout
+
+
 def test_the_same_video_under_two_labels_is_reported_and_under_one_counted(prepare: Any) -> None:
     first, second = (Path("videos") / name for name in CLASSES)
     shutil.copy(first / "clip 0.mp4", second / "again.mp4")

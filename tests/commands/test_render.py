@@ -84,6 +84,25 @@ def test_what_cannot_be_is_one_line_and_nothing_is_made(prepare, arguments, said
     assert os.listdir() == ["file"]
 
 
+@pytest.mark.parametrize("name", ["train.csv", "val.csv", "test.csv", "classes.txt", "camera-motion.json"])
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_lists_of_others_are_replaced_only_when_asked(prepare, name, dry):
+    Path("set").mkdir()
+    Path("set", name).write_text("mine")
+    result = prepare("camera-motion", *QUICK, "--root", "set", *dry)
+    assert "'set' has files that were not rendered by this command" in str(result.exception)
+    assert [path.read_text() for path in Path("set").iterdir()] == ["mine"]
+    assert prepare("camera-motion", *QUICK, "--root", "set", "--overwrite", *dry).exit_code == 0
+    assert (Path("set", name).read_text() == "mine") == bool(dry)
+
+
+def test_a_list_that_is_a_folder_is_refused_before_the_work(prepare):
+    Path("set", "val.csv").mkdir(parents=True)
+    result = prepare("camera-motion", *QUICK, "--root", "set", "--overwrite")
+    assert "'set/val.csv': it is a folder" in str(result.exception)
+    assert os.listdir("set") == ["val.csv"]
+
+
 def settled(look):
     """What `look` finds once it finds the same for a second: a worker may outlive its parent by one clip."""
     found, again = None, look()

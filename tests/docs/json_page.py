@@ -7,11 +7,17 @@ from typing import Any
 
 from dualformer_cli.documents.base import json_schema
 from dualformer_cli.documents.evaluate import Evaluation
+from dualformer_cli.documents.prepare import Preparation, PreparationPlan
+from dualformer_cli.documents.render import RenderEstimate, RenderSummary
 
 PAGE = Path(__file__).parents[2] / "dualformer_cli" / "docs" / "json.md"
 
 DOCUMENTS: dict[str, type] = {
     "eval --json": Evaluation,
+    "prepare --json": Preparation,
+    "prepare --dry-run --json": PreparationPlan,
+    "prepare camera-motion --json": RenderSummary,
+    "prepare camera-motion --dry-run --json": RenderEstimate,
 }
 """What each command prints with --json."""
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.outputs.sheet import FRAMES_PER_CLIP, check_sheet_path, write_sheet
+from dualformer_cli.outputs.sheet import FRAMES_PER_CLIP, check_sheet, write_sheet
 
 
 def test_each_clip_has_a_row_with_its_frames_in_order(tmp_path: Path) -> None:
@@ -33,4 +33,4 @@ def test_each_clip_has_a_row_with_its_frames_in_order(tmp_path: Path) -> None:
 )
 def test_a_name_that_cannot_be_written_is_refused(tmp_path: Path, name: str, complaint: str) -> None:
     with pytest.raises(DualFormerError, match=complaint):
-        check_sheet_path(tmp_path / name)
+        check_sheet(tmp_path / name, [], overwrite=False)

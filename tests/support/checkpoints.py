@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from dualformer_cli.engine.training.checkpoint import CheckpointFolder
+from dualformer_cli.engine.training.checkpoint_files import CheckpointFolder
 
 
 def save_checkpoint(path: Path, contents: Mapping[str, Any]) -> None:

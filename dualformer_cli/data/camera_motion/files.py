@@ -11,13 +11,12 @@ import json
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
-from typing import Any
 
 import av
 import numpy as np
@@ -27,8 +26,10 @@ from dualformer_cli.data.camera_motion.pictures import Pixels, find_pictures, ph
 from dualformer_cli.data.camera_motion.scenes import CLASSES, PictureSource, render_clip
 from dualformer_cli.data.lists.manifest import Manifest, write_manifest
 from dualformer_cli.data.lists.samples import Sample
+from dualformer_cli.documents.base import JsonObject, to_json
+from dualformer_cli.documents.render import RenderEstimate, RenderSettings, RenderSummary
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.files import atomic_path, check_outputs
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.writer import QUICK_TO_READ, open_mp4
 
@@ -46,7 +47,7 @@ _CRF = (16, 36)
 _DRAWN = 100_000  # so many that hardly a picture turns up twice
 _SIDE = 320
 _SAMPLE = 10
-_SUMMARY = "camera-motion.json"
+_SUMMARY, _CLASSES = "camera-motion.json", "classes.txt"
 _TIMEOUT_SECONDS = 120.0
 _CLIP_NAME = re.compile(rf"[0-9]{{6,}}-({'|'.join(name.replace(' ', '-') for name in CLASSES)})\.mp4")
 
@@ -71,19 +72,19 @@ class Settings:
         if not 0 <= self.seed < 2**32:
             raise DualFormerError(f"seed must be at least 0 and below 2**32, got {self.seed}")
 
-    def fingerprint(self) -> dict[str, Any]:
-        """What two runs must have in common to render the same clips."""
+    def fingerprint(self) -> RenderSettings:
+        """Return what two runs must have in common to render the same clips."""
         digest = hashlib.sha256()
         for path in self.pictures:
             digest.update(f"{os.path.basename(path)}\0{os.path.getsize(path)}\n".encode("utf-8", "surrogateescape"))
-        return {
-            "renderer": RENDERER,
-            "seed": self.seed,
-            "num_frames": self.num_frames,
-            "difficulty": self.difficulty,
-            "num_pictures": len(self.pictures),
-            "pictures": digest.hexdigest(),
-        }
+        return RenderSettings(
+            renderer=RENDERER,
+            seed=self.seed,
+            num_frames=self.num_frames,
+            difficulty=self.difficulty,
+            num_pictures=len(self.pictures),
+            pictures=digest.hexdigest(),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,16 +97,16 @@ class Job:
 
     @property
     def label(self) -> int:
-        """The classes take turns."""
+        """Return the class; the classes take turns."""
         return self.number % len(CLASSES)
 
     @property
     def name(self) -> str:
-        """Path of the file below the data set's folder."""
+        """Return the path of the file below the dataset's folder."""
         return f"{self.split}/{self.number:06d}-{CLASSES[self.label].replace(' ', '-')}.mp4"
 
     def seeds(self, settings: Settings) -> list[int]:
-        """Numbers that no other clip has."""
+        """Return numbers that no other clip has."""
         return [settings.seed, list(SPLITS).index(self.split), self.number]
 
     def describe(self, settings: Settings) -> tuple[Sample, int]:
@@ -125,38 +126,6 @@ class Job:
             duration_seconds=round(settings.num_frames / fps, 3),
         )
         return sample, crf
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RenderSummary:
-    """What a run did."""
-
-    root: str
-    lists: dict[str, str]
-    """Split to its manifest."""
-    clips: dict[str, int]
-    """Split to its number of clips."""
-    classes: list[str] = field(default_factory=lambda: list(CLASSES))
-    rendered: int
-    """Clips made by this run; the others were there."""
-    num_bytes: int
-    num_pictures: int
-    """Picture files used besides drawn pictures."""
-    settings: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
-    """What a run would need, from a few clips that were tried."""
-
-    root: str
-    clips: dict[str, int]
-    missing: int
-    """Clips that are not there yet."""
-    num_bytes: int
-    """Disk space of those."""
-    seconds: float
-    """Time for those."""
 
 
 def find_sources(names: Sequence[str]) -> tuple[str, ...]:
@@ -197,15 +166,16 @@ def plan(count: int) -> list[Job]:
     return [Job(split=split, number=number) for split, size in sizes.items() for number in range(size)]
 
 
-def estimate(root: Path, settings: Settings, count: int, *, num_workers: int, overwrite: bool = False) -> Estimate:
-    """Render a few clips into a folder that is deleted, and say what `render_all` would need.
+def estimate(
+    root: Path, settings: Settings, count: int, *, num_workers: int, overwrite: bool = False
+) -> RenderEstimate:
+    """Render a few clips into a folder that is deleted, and return what `render_all` would need.
 
     Raises:
         DualFormerError: as `render_all`.
     """
     jobs = plan(count)
-    if not overwrite:
-        _check(root, settings)
+    _check(root, settings, overwrite=overwrite)
     missing = [job for job in jobs if overwrite or not (root / job.name).exists()]
     num_bytes, started = 0, perf_counter()
     tried = jobs[:_SAMPLE]
@@ -215,7 +185,7 @@ def estimate(root: Path, settings: Settings, count: int, *, num_workers: int, ov
             num_bytes += render_file(job, Path(folder), settings)
     seconds = perf_counter() - started
     share = len(missing) / len(tried)
-    return Estimate(
+    return RenderEstimate(
         root=str(root),
         clips=_count(jobs),
         missing=len(missing),
@@ -249,9 +219,10 @@ def render_all(
         DualFormerError: if the folder has clips of other settings, or a clip cannot be rendered or written.
     """
     jobs = plan(count)
-    if not overwrite:
-        _check(root, settings)
+    _check(root, settings, overwrite=overwrite)
     _claim(root, settings)
+    if overwrite:
+        (root / _CLASSES).unlink(missing_ok=True)  # one with other classes would be refused once all is rendered
     missing = [job for job in jobs if overwrite or not (root / job.name).exists()]
     with WorkerPool(num_workers, _TIMEOUT_SECONDS, preload=[__name__]) as pool:
         render = partial(render_file, root=root, settings=settings)
@@ -266,12 +237,13 @@ def render_all(
         root=str(root),
         lists=lists,
         clips=_count(jobs),
+        classes=CLASSES,
         rendered=len(missing),
         num_bytes=sum((root / job.name).stat().st_size for job in jobs),
         num_pictures=len(settings.pictures),
         settings=settings.fingerprint(),
     )
-    _write_json(root / _SUMMARY, asdict(summary))
+    _write_json(root / _SUMMARY, to_json(summary))
     for split in SPLITS:
         for leftover in (root / split).glob(".*.part.mp4"):  # of a run that was killed
             leftover.unlink(missing_ok=True)
@@ -347,14 +319,19 @@ def share_out(pictures: Sequence[str], seed: int) -> dict[str, list[Path]]:
     return {"train": [Path(pictures[i]) for i in sorted(order[start:])], **shared}
 
 
-def _check(root: Path, settings: Settings) -> None:
-    """Refuse a folder whose clips a run with these settings would mix with others.
+def _check(root: Path, settings: Settings, *, overwrite: bool) -> None:
+    """Refuse a folder whose clips a run with these settings would mix with others, or with files of others.
 
     Raises:
-        DualFormerError: naming what differs.
+        DualFormerError: naming what differs, or a list that could not be written in the end.
     """
-    there, wanted = _read_settings(root / _SUMMARY), settings.fingerprint()
-    if there is None and any(any((root / split).glob("*")) for split in SPLITS):
+    lists = [root / name for name in (_SUMMARY, _CLASSES, *(f"{split}.csv" for split in SPLITS))]
+    if root.exists():
+        check_outputs(lists, [], overwrite=True)
+    if overwrite:
+        return
+    there, wanted = _read_settings(root / _SUMMARY), to_json(settings.fingerprint())
+    if there is None and (any(map(os.path.lexists, lists)) or any(any((root / split).glob("*")) for split in SPLITS)):
         raise DualFormerError(
             f"{str(root)!r} has files that were not rendered by this command; name another folder, "
             "or write among them with --overwrite"
@@ -380,18 +357,19 @@ def _claim(root: Path, settings: Settings) -> None:
             (root / split).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DualFormerError(f"cannot make folder {str(root)!r}: {error.strerror}") from error
-    if _read_settings(root / _SUMMARY) != settings.fingerprint():
+    wanted = to_json(settings.fingerprint())
+    if _read_settings(root / _SUMMARY) != wanted:
         for path in _clips_in(root):
             path.unlink()
-        _write_json(root / _SUMMARY, {"settings": settings.fingerprint()})
+        _write_json(root / _SUMMARY, {"settings": wanted})
 
 
 def _clips_in(root: Path) -> list[Path]:
-    """The clips of this command in a folder, whatever the settings."""
+    """Return the clips of this command in a folder, whatever the settings."""
     return [path for split in SPLITS for path in (root / split).glob("[0-9]*-*.mp4") if _CLIP_NAME.fullmatch(path.name)]
 
 
-def _read_settings(path: Path) -> dict[str, Any] | None:
+def _read_settings(path: Path) -> JsonObject | None:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -400,7 +378,7 @@ def _read_settings(path: Path) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def _write_json(path: Path, document: dict[str, Any]) -> None:
+def _write_json(path: Path, document: JsonObject) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 

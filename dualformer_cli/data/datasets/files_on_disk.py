@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
-from dualformer_cli.video.frame_names import kind_of_folder
+from dualformer_cli.video.frame_folders import kind_of_folder
 from dualformer_cli.video.suffixes import is_video_name
 
 DATA = Path("data")

@@ -10,7 +10,6 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from dualformer_cli.data.datasets.annotations import (
     read_annotations,
@@ -26,6 +25,7 @@ from dualformer_cli.data.datasets.presence import published_beyond
 from dualformer_cli.data.lists.folders import Row, Video, VideoFolder, VideoList
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.data.lists.matching import ClassLookup, match_classes
+from dualformer_cli.documents.prepare import DatasetCounts, DatasetSplit, Examples
 from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.system.words import some_of
 from dualformer_cli.video.suffixes import stem_of
@@ -274,7 +274,7 @@ def _content(
         is_multi_label=entry.labels == "multi",
         notes=[*classes.notes, *_notes(splits, classes, lists, there), *([_GROUPED] if grouped else [])],
         lists=lists,
-        facts={"dataset": _facts(entry, name, splits, there)},
+        dataset=_counts(entry, name, splits, there),
     )
 
 
@@ -368,27 +368,29 @@ def _part_notes(split: str, said: Iterable[Annotation]) -> list[str]:
     return [f"{len(found)} annotated parts of {split} {why}, such as {found[0]}" for why, found in examples.items()]
 
 
-def _facts(entry: DatasetEntry, name: str, splits: Mapping[str, _Split], there: VideosOnDisk) -> dict[str, Any]:
-    """Return the counts for the summary."""
+def _counts(entry: DatasetEntry, name: str, splits: Mapping[str, _Split], there: VideosOnDisk) -> DatasetCounts:
+    """Return the annotations against the files that are there."""
     unused = [path for number, path in enumerate(there.paths) if number not in there.used]
-    return {
-        "name": name,
-        "title": entry.title,
-        "metric": entry.metric,
-        "splits": {
-            split: {
-                "annotated": found.joined.annotated,
-                "published": published_beyond(entry, split, found.joined.annotated),
-                "listed": len(found.rows),
-                "missing": len(found.joined.missing),
-                "unlabelled": found.unlabelled,
-                "repeated": found.joined.repeated,
-                "conflicting": len(found.conflicting),
-                "ambiguous": len(found.joined.ambiguous),
-                "missing_videos": found.joined.missing if len(found.joined.missing) < found.joined.annotated else [],
-            }
-            for split, found in splits.items()
-        },
-        "copies": {"videos": len(there.copies), "examples": there.copies[:_FEW]},
-        "not_annotated": {"videos": len(unused), "examples": unused[:_FEW]},
-    }
+    return DatasetCounts(
+        name=name,
+        title=entry.title,
+        metric=entry.metric,
+        splits={split: _split_counts(entry, split, found) for split, found in splits.items()},
+        copies=Examples(videos=len(there.copies), examples=tuple(there.copies[:_FEW])),
+        not_annotated=Examples(videos=len(unused), examples=tuple(unused[:_FEW])),
+    )
+
+
+def _split_counts(entry: DatasetEntry, split: str, found: _Split) -> DatasetSplit:
+    joined = found.joined
+    return DatasetSplit(
+        annotated=joined.annotated,
+        published=published_beyond(entry, split, joined.annotated),
+        listed=len(found.rows),
+        missing=len(joined.missing),
+        unlabelled=found.unlabelled,
+        repeated=joined.repeated,
+        conflicting=len(found.conflicting),
+        ambiguous=len(joined.ambiguous),
+        missing_videos=tuple(joined.missing) if len(joined.missing) < joined.annotated else (),
+    )

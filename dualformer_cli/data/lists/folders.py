@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from dualformer_cli.data.lists.folder_tables import (
     FileFinder,
@@ -26,8 +26,9 @@ from dualformer_cli.data.lists.folder_tables import (
 )
 from dualformer_cli.data.lists.manifest import check_class_names
 from dualformer_cli.data.lists.tables import LABEL_NAMES, PATH_NAMES, SPLIT_WORDS
+from dualformer_cli.documents.prepare import DatasetCounts
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.video.frame_names import kind_of_folder
+from dualformer_cli.video.frame_folders import kind_of_folder
 from dualformer_cli.video.inputs import walk
 from dualformer_cli.video.suffixes import is_video_name
 
@@ -98,8 +99,8 @@ class VideoFolder:
     """What the user should know."""
     lists: list[VideoList] = field(default_factory=list)
     """What a dataset has in place of one list for each split, in which every video is once."""
-    facts: dict[str, Any] = field(default_factory=dict)
-    """More for the summary."""
+    dataset: DatasetCounts | None = None
+    """Of a published dataset: its annotations against the files that are there."""
 
 
 def read_folder(

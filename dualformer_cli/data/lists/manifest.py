@@ -14,11 +14,11 @@ from functools import cached_property
 from importlib.resources import files
 from itertools import zip_longest
 from pathlib import Path
-from typing import Literal
 
+from dualformer_cli.config.schema import ListFormat, ReadFormat
 from dualformer_cli.data.lists.listed_files import find_files
 from dualformer_cli.data.lists.matching import ClassLookup, ClassMatch, match_classes
-from dualformer_cli.data.lists.older_formats import ListFormat, format_json, format_lines, parse_json, parse_lines
+from dualformer_cli.data.lists.older_formats import format_json, format_lines, parse_json, parse_lines
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable
 from dualformer_cli.data.lists.tables import (
     COLUMNS,
@@ -43,10 +43,6 @@ __all__ = [
     "read_manifest",
     "shipped_class_lists",
     "write_manifest",
-]
-
-ReadFormat = Literal[
-    "auto", "manifest", "video", "rawframe", "rawframe_offset", "multilabel_video", "multilabel_rawframe", "json"
 ]
 
 _MAX_BYTES = 16 * 2**20

@@ -20,7 +20,6 @@ from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.video.suffixes import IMAGE_FORMATS, VIDEO_SUFFIXES, is_video_name
 
 LineFormat = Literal["video", "rawframe", "rawframe_offset", "multilabel_video", "multilabel_rawframe"]
-ListFormat = Literal["video", "rawframe", "rawframe_offset", "multilabel_video", "multilabel_rawframe", "json"]
 
 _FIELDS: dict[LineFormat, tuple[str, ...]] = {
     "video": ("PATH", "LABEL"),

@@ -25,8 +25,8 @@ _CLOCK_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """One video to look at."""
+class CheckJob:
+    """One video to check."""
 
     path: str
     check: bool
@@ -53,7 +53,7 @@ class Finding:
     """Of a few frames, for `find_look_alikes`."""
 
 
-def look(job: Look) -> Finding:
+def check_video(job: CheckJob) -> Finding:
     """Open a video and read a few frames of it; with `check`, decode it from start to end and compare.
 
     A video is `sequential_only` when a frame in its middle can be reached only by decoding all before it: it reads

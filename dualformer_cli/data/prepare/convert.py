@@ -42,7 +42,7 @@ colours of frames whose height is not a multiple of 4, and did not turn mirrored
 FRAME_NAME = "img_{:05d}.jpg"
 """Name of a frame by its number, from 1."""
 SAMPLE_FRAMES = 64
-"""Frames of a video that `estimate` encodes."""
+"""Frames of a video that a trial converts."""
 
 _BT601, _RGB = 6, 0
 _LIMITED_RANGE = 1
@@ -78,7 +78,7 @@ class Converted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Estimate:
+class Trial:
     """What a few frames of one video need once converted."""
 
     num_frames: int
@@ -136,16 +136,16 @@ def extract_frames(job: Conversion) -> Converted:
     return Converted(width=size[0], height=size[1], num_bytes=num_bytes)
 
 
-def estimate_transcode(job: Conversion) -> Estimate:
+def try_transcode(job: Conversion) -> Trial:
     """Encode the first frames of a video into memory."""
     started = perf_counter()
     with open_video(job.source) as reader:
         buffer = BytesIO()
         count = _encode(job, reader, buffer, islice(reader.pictures(), SAMPLE_FRAMES))
-    return Estimate(num_frames=count, num_bytes=buffer.getbuffer().nbytes, seconds=perf_counter() - started)
+    return Trial(num_frames=count, num_bytes=buffer.getbuffer().nbytes, seconds=perf_counter() - started)
 
 
-def estimate_frames(job: Conversion) -> Estimate:
+def try_frames(job: Conversion) -> Trial:
     """Compress the first frames of a video into memory."""
     started = perf_counter()
     with open_video(job.source) as reader:
@@ -154,7 +154,7 @@ def estimate_frames(job: Conversion) -> Estimate:
         for frame in islice(reader.frames(), SAMPLE_FRAMES):
             count += 1
             _write_jpeg(frame, size, buffer, job.quality)
-    return Estimate(num_frames=count, num_bytes=buffer.getbuffer().nbytes, seconds=perf_counter() - started)
+    return Trial(num_frames=count, num_bytes=buffer.getbuffer().nbytes, seconds=perf_counter() - started)
 
 
 def _require(job: Conversion, reader: VideoReader) -> None:

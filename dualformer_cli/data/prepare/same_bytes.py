@@ -7,9 +7,9 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any
 
-from dualformer_cli.video.frame_names import find_frames
+from dualformer_cli.documents.prepare import LabelledVideo, SameBytes
+from dualformer_cli.video.frame_folders import find_frames
 
 _END = 2**16
 """Bytes at the beginning and at the end of a file that are compared before all of it is."""
@@ -29,8 +29,8 @@ def find_same(paths: Sequence[str]) -> list[list[int]]:
     return sorted(groups)
 
 
-def describe_same(paths: Sequence[str], labels: Sequence[Sequence[str]], names: Sequence[str]) -> dict[str, Any]:
-    """Say which videos are the same under two labels, and count those that are the same under one.
+def describe_same(paths: Sequence[str], labels: Sequence[Sequence[str]], names: Sequence[str]) -> SameBytes:
+    """Return which videos are the same under two labels, and how many are the same under one.
 
     Args:
         paths: where each video is.
@@ -45,8 +45,10 @@ def describe_same(paths: Sequence[str], labels: Sequence[Sequence[str]], names: 
         within += sum(len(own) - 1 for own in by_label.values())
         firsts = [own[0] for label, own in by_label.items() if label]
         if len(firsts) > 1:
-            conflicts.append([{"path": names[number], "labels": list(labels[number])} for number in firsts])
-    return {"two_labels": len(conflicts), "one_label": within, "examples": conflicts[:_FEW]}
+            conflicts.append(
+                tuple(LabelledVideo(path=names[number], labels=tuple(labels[number])) for number in firsts)
+            )
+    return SameBytes(two_labels=len(conflicts), one_label=within, examples=tuple(conflicts[:_FEW]))
 
 
 def _split(

@@ -1,4 +1,4 @@
-"""BatchNorm over the clips of a rank, of all ranks, or with frozen statistics."""
+"""BatchNorm over the clips of a rank, of all ranks, or with frozen statistics; and what all ranks agree on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dualformer_cli.engine.parallel.reductions import all_reduce, in_touch, world_size
+from dualformer_cli.engine.parallel.reductions import all_reduce, in_touch, scatter_flat, world_size
 
 BatchNormMode = Literal["per_rank", "synchronized", "frozen"]
 
@@ -40,6 +40,23 @@ def convert_batch_norm(model: nn.Module, mode: BatchNormMode) -> nn.Module:
     for name, child in model.named_children():
         setattr(model, name, convert_batch_norm(child, mode))
     return model
+
+
+def average_running_statistics(model: nn.Module) -> None:
+    """Give every rank the same buffers: means of the running statistics, and the maximum of each counter."""
+    if world_size() == 1:
+        return
+    buffers = list(model.buffers())
+    floats = [buffer for buffer in buffers if buffer.is_floating_point()]
+    counters = [buffer for buffer in buffers if not buffer.is_floating_point()]
+    if floats:  # in float64, so that the mean of equal values is that value
+        total = torch.cat([buffer.reshape(-1).double() for buffer in floats])
+        all_reduce(total, "averaging running statistics")
+        scatter_flat(total / world_size(), floats)
+    if counters:
+        most = torch.cat([buffer.reshape(-1).long() for buffer in counters])
+        all_reduce(most, "averaging running statistics", dist.ReduceOp.MAX)
+        scatter_flat(most, counters)
 
 
 class SynchronizedBatchNorm(nn.BatchNorm3d):

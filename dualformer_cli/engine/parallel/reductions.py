@@ -1,4 +1,4 @@
-"""What ranks share: sums, objects, gradients and running statistics.
+"""What ranks share: sums, objects and gradients.
 
 One process is a world of size 1, in which every sum is the number itself: callers have no branch for it.
 """
@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from dualformer_cli.errors import DualFormerError
 
@@ -103,23 +103,6 @@ def sum_gradients(parameters: Iterable[Tensor]) -> None:
         _sum_bucket(bucket)
 
 
-def average_buffers(model: nn.Module) -> None:
-    """Give every rank the same buffers: means of floating-point ones (running statistics), maxima of counters."""
-    if world_size() == 1:
-        return
-    buffers = list(model.buffers())
-    floats = [buffer for buffer in buffers if buffer.is_floating_point()]
-    counters = [buffer for buffer in buffers if not buffer.is_floating_point()]
-    if floats:  # in float64, so that the mean of equal values is that value
-        total = torch.cat([buffer.reshape(-1).double() for buffer in floats])
-        all_reduce(total, "averaging running statistics")
-        _scatter(total / world_size(), floats)
-    if counters:
-        most = torch.cat([buffer.reshape(-1).long() for buffer in counters])
-        all_reduce(most, "averaging running statistics", dist.ReduceOp.MAX)
-        _scatter(most, counters)
-
-
 def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -182,11 +165,11 @@ def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
 def _sum_bucket(gradients: list[Tensor]) -> None:
     flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
     all_reduce(flat, "adding up gradients")
-    _scatter(flat, gradients)
+    scatter_flat(flat, gradients)
 
 
 @torch.no_grad()
-def _scatter(flat: Tensor, tensors: list[Tensor]) -> None:
+def scatter_flat(flat: Tensor, tensors: list[Tensor]) -> None:
     """Copy a flat tensor back into the tensors that it was made of."""
     for tensor, part in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
         tensor.copy_(part.view(tensor.shape))

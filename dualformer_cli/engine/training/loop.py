@@ -30,12 +30,12 @@ from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.evaluate import evaluate
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.summary import summarise
-from dualformer_cli.engine.training.checkpoint import CheckpointFolder
+from dualformer_cli.engine.training.checkpoint_files import CheckpointFolder
+from dualformer_cli.engine.training.global_batch import plan_recipe
 from dualformer_cli.engine.training.initial_weights import start
 from dualformer_cli.engine.training.lists import open_lists, overlap
 from dualformer_cli.engine.training.optim import lr_at, train_mode
 from dualformer_cli.engine.training.prefetch import Prefetch
-from dualformer_cli.engine.training.recipe import plan_recipe
 from dualformer_cli.engine.training.run_log import RunLog
 from dualformer_cli.engine.training.state import Origin, TrainingState
 from dualformer_cli.engine.training.step import Losses, Stepper

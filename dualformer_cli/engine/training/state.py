@@ -12,8 +12,8 @@ from torch import Tensor
 from dualformer_cli.config.schema import TrainConfig
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.train import ValidationRow
-from dualformer_cli.engine.parallel.reductions import average_buffers
-from dualformer_cli.engine.training.checkpoint import Checkpoint
+from dualformer_cli.engine.parallel.batch_norm import average_running_statistics
+from dualformer_cli.engine.training.checkpoint_files import Checkpoint
 from dualformer_cli.engine.training.optim import WeightAverage, build_optimizer, parameter_groups
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.model.dualformer import DualFormer
@@ -76,10 +76,10 @@ class TrainingState:
 
     def agree_on_buffers(self) -> None:
         """Give all ranks the same running statistics, which each has of its own clips; also in the moving average."""
-        average_buffers(self.model)
+        average_running_statistics(self.model)
         if self.average is not None:
             with self.averaged():
-                average_buffers(self.model)
+                average_running_statistics(self.model)
                 for name, buffer in self.model.named_buffers():
                     self.average.weights[name].copy_(buffer)
 

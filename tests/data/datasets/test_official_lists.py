@@ -87,7 +87,7 @@ def test_an_id_that_names_two_videos_counts_only_in_the_folder_of_its_class(root
     )
     content = read(root, "kinetics400")
     assert listed(content, "train") == {"videos_train/bbbbbbbbbbb.mp4": (399,)}
-    assert content.facts["dataset"]["splits"]["train"]["ambiguous"] == 2
+    assert content.dataset.splits["train"].ambiguous == 2
     put(root, "kinetics400", {}, ["videos_train/Zumba/aaaaaaaaaaa.mp4"])
     assert listed(read(root, "kinetics400"), "train")["videos_train/Zumba/aaaaaaaaaaa.mp4"] == (399,)
 
@@ -113,8 +113,8 @@ def test_the_same_video_in_train_and_val_is_told(root: Path) -> None:
 def test_a_second_copy_and_videos_without_annotation_are_counted(root: Path) -> None:
     videos = [f"videos_train/{K400}.mp4", f"videos_train/copy/{K400}.mp4", "videos_train/other.mp4", "prepared/x.mp4"]
     put(root, "kinetics400", {"train.csv": HEADER + "zumba,aaaaaaaaaaa,1,11,train\n"}, videos)
-    facts = read(root, "kinetics400").facts["dataset"]
-    assert (facts["copies"]["videos"], facts["not_annotated"]["examples"]) == (1, ["videos_train/other.mp4"])
+    counts = read(root, "kinetics400").dataset
+    assert (counts.copies.videos, counts.not_annotated.examples) == (1, ("videos_train/other.mp4",))
 
 
 def test_annotations_of_kinetics_in_json_say_the_same(root: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_file_name_in_another_class_folder_is_another_video(root: Path) -> Non
     put(root, "mit", lists, ["videos/training/dancing/a.mp4", "videos/validation/blocking/a.mp4"])
     content = read(root, "mit")
     assert list(listed(content, "train")) == ["videos/training/dancing/a.mp4"]
-    assert content.facts["dataset"]["splits"]["train"]["missing_videos"] == ["blocking/a"]
+    assert content.dataset.splits["train"].missing_videos == ("blocking/a",)
 
 
 def test_the_order_of_the_users_own_index_counts_and_is_told(root: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dualformer_cli.config.schema import ListFormat
 from dualformer_cli.data.lists.manifest import (
     Manifest,
     Sample,
@@ -22,7 +23,6 @@ from dualformer_cli.data.lists.manifest import (
     shipped_class_lists,
     write_manifest,
 )
-from dualformer_cli.data.lists.older_formats import ListFormat
 from dualformer_cli.errors import DualFormerError
 
 LINE_FORMATS = ("video", "rawframe", "rawframe_offset", "multilabel_video", "multilabel_rawframe")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dualformer_cli.data.prepare.check import Look, look
+from dualformer_cli.data.prepare.check import CheckJob, check_video
 from dualformer_cli.video.pyav_reader import PyAVReader
 
 SEQUENTIAL = ["mpeg4.avi", "h264.avi", "h264.ts", "mpeg2.mpg", "h264.h264"]
@@ -16,7 +16,7 @@ RANDOM = [
 
 
 def checked(path):
-    return look(Look(path=str(path), check=True))
+    return check_video(CheckJob(path=str(path), check=True))
 
 
 @pytest.mark.parametrize("name", RANDOM + SEQUENTIAL)
@@ -49,7 +49,7 @@ def test_a_file_cut_short_is_broken_and_says_how_much_is_left(clips, tmp_path, s
     assert found.status.endswith("of its 40 frames are damaged or missing")
     assert found.status.startswith("broken: only partly readable, ")
     assert not found.is_decodable
-    assert look(Look(path=str(tmp_path / "cut.mp4"), check=False)).status == "ok"  # nobody looked
+    assert check_video(CheckJob(path=str(tmp_path / "cut.mp4"), check=False)).status == "ok"  # nobody looked
 
 
 def test_damage_that_decoders_paint_over_is_found(clips, tmp_path) -> None:

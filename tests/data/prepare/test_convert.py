@@ -212,8 +212,8 @@ def test_a_target_that_cannot_be_written_is_named(clips, tmp_path, convert) -> N
 def test_an_estimate_is_near_what_the_whole_needs(clips, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convert_module, "SAMPLE_FRAMES", 20)
     for estimate, convert in (
-        (convert_module.estimate_transcode, transcode),
-        (convert_module.estimate_frames, extract_frames),
+        (convert_module.try_transcode, transcode),
+        (convert_module.try_frames, extract_frames),
     ):
         job = job_for(clips.path("h264.mp4"), tmp_path / f"{convert.__name__}", quality=30)
         guess, result = estimate(job), convert(job)

@@ -13,9 +13,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,9 +23,12 @@ import pytest
 
 from dualformer_cli.data.lists.folders import STATE_FILE, read_folder
 from dualformer_cli.data.lists.manifest import read_manifest
-from dualformer_cli.data.prepare import preparation
+from dualformer_cli.data.prepare import conversions, findings, preparation
 from dualformer_cli.data.prepare.journal import open_journal, remove_left_overs
-from dualformer_cli.data.prepare.preparation import Plan, Team, help_prepare, prepare, preview, target_names
+from dualformer_cli.data.prepare.plan import Plan, target_names
+from dualformer_cli.data.prepare.preparation import Team, help_prepare, prepare, preview
+from dualformer_cli.data.prepare.work import unwatched
+from dualformer_cli.documents.base import to_json
 from dualformer_cli.errors import DualFormerError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -66,9 +68,8 @@ def run(here_pool: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
         team = options.pop("team", None)
         content = options.pop("content", None) or read_folder(str(folder), leave_out=[root])
         plan = Plan(content=content, root=root, **{"shares": (0.6, 0.4), **options})
-        advance = SimpleNamespace(advance=lambda *_, **__: None)
         say = [].append if said is None else said.append
-        return prepare(plan, watch=lambda *_: nullcontext(advance), say=say, start=lambda _: None, team=team)
+        return to_json(prepare(plan, watch=unwatched, say=say, start=lambda _: None, team=team))
 
     return run
 
@@ -113,8 +114,8 @@ def test_a_second_run_changes_nothing_and_looks_at_nothing(
 ) -> None:
     run(own, convert=convert, check=True)
     before = tree(own)
-    for name in ("look", "transcode", "extract_frames"):
-        monkeypatch.setattr(preparation, name, None)
+    for module, name in ((findings, "check_video"), (conversions, "transcode"), (conversions, "extract_frames")):
+        monkeypatch.setattr(module, name, None)
     again = run(own, convert=convert, check=True)
     assert tree(own) == before
     assert again["run"].get("converted", 0) == 0
@@ -200,6 +201,31 @@ def test_files_that_are_not_ours_are_kept(run: Any, own: Path) -> None:
     assert (own / "prepared" / "videos" / "-x" / "a b.mp4").read_bytes() != b"mine"
 
 
+@pytest.mark.parametrize("name", ["train.csv", "classes.txt", "prepare.json"])
+def test_a_folder_of_others_stays_as_it_is(run: Any, own: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_text("mine")
+    with pytest.raises(DualFormerError, match="which prepare did not write"):
+        run(own, root=tmp_path / "out")
+    assert tree(tmp_path / "out", without=()) == {name: b"mine"}  # and no journal
+
+
+@pytest.mark.parametrize("name", ["train.csv", "classes.txt", "prepare.json"])
+def test_a_list_that_is_a_folder_is_refused_before_the_work(run: Any, own: Path, tmp_path: Path, name: str) -> None:
+    (tmp_path / "out" / name).mkdir(parents=True)
+    with pytest.raises(DualFormerError, match=f"{name}': it is a folder"):
+        run(own, root=tmp_path / "out", overwrite=True)
+    assert os.listdir(tmp_path / "out") == [name]
+
+
+def test_converted_videos_never_replace_their_sources(run: Any, tmp_path: Path, own: Path) -> None:
+    shutil.move(own, tmp_path / "out" / "videos")
+    before = tree(tmp_path / "out" / "videos")
+    with pytest.raises(DualFormerError, match=r"the videos are in '.*videos': name another folder to write into"):
+        run(tmp_path / "out" / "videos", root=tmp_path / "out", convert="transcode", overwrite=True)
+    assert tree(tmp_path / "out" / "videos") == before
+
+
 def test_a_list_that_someone_edited_is_kept(run: Any, own: Path) -> None:
     run(own)
     with open(own / "prepared" / "train.csv", "a", encoding="utf-8") as file:
@@ -224,23 +250,23 @@ def test_a_source_that_changed_is_converted_again(run: Any, own: Path, clip_draw
     assert run(own, convert="transcode", overwrite=True)["run"] == {"converted": 1, "kept": 14, "failed": 0}
 
 
-@pytest.mark.parametrize("step", ["look", "transcode"])
+@pytest.mark.parametrize(("module", "step"), [(findings, "check_video"), (conversions, "transcode")])
 def test_whatever_a_worker_raises_costs_that_video_alone(
-    run: Any, own: Path, step: str, monkeypatch: pytest.MonkeyPatch
+    run: Any, own: Path, module: ModuleType, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = getattr(preparation, step)
+    done = getattr(module, step)
 
     def odd(job: Any) -> Any:
         if "-dash" in str(job):
             raise IndexError("tuple index out of range")
         return done(job)
 
-    monkeypatch.setattr(preparation, step, odd)
+    monkeypatch.setattr(module, step, odd)
     summary = run(own, convert="transcode")
     assert summary["status"] == {"ok": 12, "sequential_only": 0, "broken": 5}
     rows = [row for split in ("train", "val") for row in read_manifest(str(own / "prepared" / f"{split}.csv")).samples]
     reasons = {row.status for row in rows if "-dash" in row.path}
-    begin = "broken: " if step == "look" else "broken: cannot be converted: "
+    begin = "broken: " if step == "check_video" else "broken: cannot be converted: "
     assert reasons == {f"{begin}unexpected IndexError: tuple index out of range; -v shows where"}
 
 
@@ -419,7 +445,7 @@ def test_look_alikes_stay_in_one_split_when_asked(run: Any, tmp_path: Path) -> N
 def test_a_preview_writes_nothing_and_tries_a_few(run: Any, own: Path) -> None:
     before = tree(own)
     plan = Plan(content=read_folder(str(own)), root=str(own / "prepared"), shares=(0.6, 0.4), convert="transcode")
-    document = preview(plan)
+    document = to_json(preview(plan))
     assert document["estimate"]["videos"] == 17
     assert document["estimate"]["bytes"] > 0
     assert sum(split["videos"] for split in document["splits"].values()) == 17

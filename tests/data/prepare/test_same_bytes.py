@@ -10,6 +10,7 @@ import pytest
 
 from dualformer_cli.data.prepare import same_bytes
 from dualformer_cli.data.prepare.same_bytes import describe_same, find_same
+from dualformer_cli.documents.base import to_json
 
 
 def write(folder: Path, **files: bytes) -> list[str]:
@@ -63,7 +64,7 @@ def test_what_is_no_regular_file_is_not_opened(tmp_path: Path) -> None:
 def test_two_labels_are_a_conflict_one_label_is_a_copy_and_none_is_neither(tmp_path: Path) -> None:
     paths = write(tmp_path, a=b"run", b=b"run", c=b"jump", d=b"jump", e=b"jump", f=b"sit", g=b"sit")
     labels = [("run",), ("walk",), ("jump",), ("jump",), ("jump",), ("sit",), ()]
-    assert describe_same(paths, labels, list("abcdefg")) == {
+    assert to_json(describe_same(paths, labels, list("abcdefg"))) == {
         "two_labels": 1,
         "one_label": 2,
         "examples": [[{"path": "a", "labels": ["run"]}, {"path": "b", "labels": ["walk"]}]],
@@ -73,4 +74,4 @@ def test_two_labels_are_a_conflict_one_label_is_a_copy_and_none_is_neither(tmp_p
 def test_labels_of_one_video_have_no_order(tmp_path: Path) -> None:
     paths = write(tmp_path, a=b"1", b=b"1")
     found = describe_same(paths, [("run", "sing"), ("sing", "run")], ["a", "b"])
-    assert (found["two_labels"], found["one_label"]) == (0, 1)
+    assert (found.two_labels, found.one_label) == (0, 1)

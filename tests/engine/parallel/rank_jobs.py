@@ -23,7 +23,7 @@ from dualformer_cli.engine.parallel.batch_norm import convert_batch_norm
 from dualformer_cli.engine.parallel.ranks import init_ranks
 from dualformer_cli.engine.parallel.reductions import (
     any_rank,
-    average_buffers,
+    average_running_statistics,
     barrier,
     broadcast_object,
     gather_objects,
@@ -139,7 +139,7 @@ def averaged_buffers(rank: int, world_size: int) -> dict[str, Tensor]:
         layer.running_mean.fill_(rank + 0.5)  # type: ignore[operator]
         layer.running_var.fill_(0.1)  # type: ignore[operator]
         layer.num_batches_tracked.fill_(7 - rank)  # type: ignore[operator]
-    average_buffers(model)
+    average_running_statistics(model)
     return dict(model.named_buffers())
 
 

@@ -24,7 +24,7 @@ from dualformer_cli.engine.parallel.placement import is_one_of_many
 from dualformer_cli.engine.parallel.ranks import init_ranks
 from dualformer_cli.engine.parallel.reductions import (
     any_rank,
-    average_buffers,
+    average_running_statistics,
     barrier,
     broadcast_object,
     gather_objects,
@@ -198,7 +198,7 @@ def test_one_process_needs_no_process_group(monkeypatch: pytest.MonkeyPatch) -> 
         assert (any_rank(True), any_rank(False)) == (True, False)
         barrier()
         sum_gradients([parameter])
-        average_buffers(model)
+        average_running_statistics(model)
     assert parameter.grad is None
     with pytest.raises(ValueError, match="sum_over_ranks takes a Tensor or an ndarray, got float"):
         sum_over_ranks(1.0)

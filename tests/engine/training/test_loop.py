@@ -253,7 +253,7 @@ def test_what_is_validated_and_saved_has_the_statistics_of_all_ranks(
             if buffer.is_floating_point():
                 buffer.fill_(0.25)
 
-    monkeypatch.setattr("dualformer_cli.engine.training.state.average_buffers", agree)
+    monkeypatch.setattr("dualformer_cli.engine.training.state.average_running_statistics", agree)
     trainer = make_trainer(*SMALL, f"train.ema_decay={decay}", validation=True)
     trainer.run()
     saved = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")
@@ -268,7 +268,8 @@ def test_a_save_between_validations_agrees_on_statistics_too(
     make_trainer: Make, data: Data, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
-        "dualformer_cli.engine.training.state.average_buffers", lambda model: [b.zero_() for b in model.buffers()]
+        "dualformer_cli.engine.training.state.average_running_statistics",
+        lambda model: [b.zero_() for b in model.buffers()],
     )
     make_trainer(*SMALL).run()
     saved = load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["model"]

@@ -15,7 +15,7 @@ from dualformer_cli.data.datasets.files_on_disk import find_videos
 from dualformer_cli.data.datasets.join import VideosOnDisk
 from dualformer_cli.data.lists.folders import read_folder
 from dualformer_cli.errors import ConfigError, VideoError
-from dualformer_cli.video.frame_names import find_frames, kind_of_folder
+from dualformer_cli.video.frame_folders import find_frames, kind_of_folder
 from dualformer_cli.video.inputs import expand_inputs
 from dualformer_cli.video.open import open_video
 

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that another process needs to go on, in one file that describes itself.
+"""Files of checkpoints: how one is written, read and described, and which of a run is the latest that is whole.
 
 A file holds tensors and plain Python values only, so that it loads with `weights_only=True`. It appears under its
 name when it is complete and on the disk: a process or a machine that dies at any moment leaves the last one or the

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualformer_cli.config.schema import TrainConfig
-from dualformer_cli.engine.training.recipe import plan_recipe
+from dualformer_cli.engine.training.global_batch import plan_recipe
 from dualformer_cli.errors import ConfigError
 
 

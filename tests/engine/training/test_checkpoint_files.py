@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dualformer_cli.engine.build import create_model
-from dualformer_cli.engine.training.checkpoint import FORMAT, CheckpointFolder, latest_checkpoint
+from dualformer_cli.engine.training.checkpoint_files import FORMAT, CheckpointFolder, latest_checkpoint
 from dualformer_cli.errors import WeightsError
 from dualformer_cli.model.weights import load_weights
 
@@ -280,7 +280,7 @@ import json, os, random, signal, sys, time
 from pathlib import Path
 import torch
 from checkpoints import load_checkpoint
-from dualformer_cli.engine.training.checkpoint import CheckpointFolder
+from dualformer_cli.engine.training.checkpoint_files import CheckpointFolder
 torch.set_num_threads(1)
 root = Path(sys.argv[1])
 
