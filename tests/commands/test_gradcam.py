@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -194,13 +193,13 @@ def test_what_was_computed_is_printed_even_if_a_file_cannot_be_written(
     run: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*arguments: Any, **options: Any) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise DualFormerError("no space left")
 
     monkeypatch.setattr(heatmap, "write_sheet", full)
     undrawn = run(scenes / "a.mp4", "--out", "a.png", "--npz", "a.npz", "--json")
     found = json.loads(undrawn.stdout)
     assert (found["output"], found["npz"], found["layer"]) == (None, "a.npz", "3/1")
-    assert isinstance(undrawn.exception, (DualFormerError, OSError))
+    assert refused(undrawn) == f"{str(scenes / 'a.mp4')!r} was not drawn: no space left"
     assert os.listdir() == ["a.npz"]
 
 

@@ -172,6 +172,18 @@ def test_a_video_that_cannot_be_labelled_makes_exit_3(
     assert "videos     2 labelled of 3" in result.stdout
 
 
+def test_write_prints_what_it_did_even_if_the_picture_of_it_cannot_be_written(
+    command: Any, listed: Path, mini_weights: Path, mini_preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **options: Any) -> None:
+        raise DualFormerError("no space left")
+
+    monkeypatch.setattr("dualformer_cli.outputs.tokens.write_sheet", full)
+    result = command("write", *write_options(listed, mini_weights, mini_preset, tmp_path / "labels"), "--json")
+    assert json.loads(result.stdout)["videos"] == {"listed": 2, "labelled": 2, "unreadable": 0}
+    assert str(result.exception) == "no space left"
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
