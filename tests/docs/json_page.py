@@ -6,14 +6,30 @@ from pathlib import Path
 from typing import Any
 
 from dualformer_cli.documents.base import json_schema
+from dualformer_cli.documents.download import Download, DownloadList, DownloadPlan
 from dualformer_cli.documents.evaluate import Evaluation
+from dualformer_cli.documents.export import Export
+from dualformer_cli.documents.flops import Flops
+from dualformer_cli.documents.gradcam import Gradcam, LayerList
 from dualformer_cli.documents.prepare import Preparation, PreparationPlan
 from dualformer_cli.documents.render import RenderEstimate, RenderSummary
+from dualformer_cli.documents.tokenlabel import Tokens
+from dualformer_cli.documents.train import Preflight, TrainResult
 
 PAGE = Path(__file__).parents[2] / "dualformer_cli" / "docs" / "json.md"
 
 DOCUMENTS: dict[str, type] = {
     "eval --json": Evaluation,
+    "gradcam --json": Gradcam,
+    "gradcam --list-layers --json": LayerList,
+    "flops --json": Flops,
+    "train --json": TrainResult,
+    "train --dry-run --json": Preflight,
+    "tokenlabel show --json": Tokens,
+    "export --json": Export,
+    "download --json": Download,
+    "download --list --json": DownloadList,
+    "download --dry-run --json": DownloadPlan,
     "prepare --json": Preparation,
     "prepare --dry-run --json": PreparationPlan,
     "prepare camera-motion --json": RenderSummary,

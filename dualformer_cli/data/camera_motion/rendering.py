@@ -23,6 +23,7 @@ from dualformer_cli.data.camera_motion.pictures import Pixels
 from dualformer_cli.data.camera_motion.scenes import CLASSES, PictureSource, render_clip
 from dualformer_cli.data.clips.source import ClipSource, Seeds, TrainingClips
 from dualformer_cli.data.lists.samples import LabelledList, Sample
+from dualformer_cli.documents.base import to_json
 from dualformer_cli.errors import ConfigError
 
 _LEAST_DIFFICULTY = 0.3
@@ -159,7 +160,7 @@ def rendered_list(data: DataConfig, pictures: tuple[str, ...]) -> LabelledList:
     names = [clips.name(number) for number in range(render.num_clips)]
     labels = clips.labels
     facts = [render.num_clips, render.difficulty, render.easy_epochs, render.without_motion]
-    content = json.dumps([*facts, Settings(pictures=pictures).fingerprint()])
+    content = json.dumps([*facts, to_json(Settings(pictures=pictures).fingerprint())])
     return LabelledList(
         source=RENDERED,
         samples=[Sample(name, labels=of_clip) for name, of_clip in zip(names, labels, strict=True)],
