@@ -161,10 +161,10 @@ def prepare(
         other = next(other for other in names if not os.path.isfile(other))
         raise typer.BadParameter(f"several are lists, and {other!r} is not a file", param_hint="NAME|FOLDER|LIST")
     if name == CAMERA_MOTION:
-        _refuse_options(context, CAMERA_MOTION)
         from dualformer_cli.system.threads import usable_cores
         from dualformer_cli.tasks.render import RenderRequest
 
+        _refuse_options(context, CAMERA_MOTION)
         rendering = RenderRequest(
             root=root or Path(CAMERA_MOTION),
             count=count or DEFAULT_COUNT,

@@ -65,11 +65,9 @@ def read_views(
         path: a video file or a folder of numbered frames.
         data: how the video is opened, and what a clip is.
         views: how the video is cut into views; num_clips counts only without a timeline.
-        segments: which segments of the timeline to read. A long video is read a few segments at a time, so that
-            its clips are never all in memory; num_segments of the first result is how many there are.
+        segments: which segments of the timeline to read, so that a long video's clips are never all in memory.
         every_seconds: cut the video into a timeline of segments of this length, with one clip each.
-        start: first frame of the part of the video that counts; a timeline always takes the whole.
-        num_frames: frames of that part; None is the rest of the video.
+        start, num_frames: the part of the video that counts, None is to its end; a timeline always takes the whole.
         index: of the file, from an earlier result; it may be outdated.
 
     Raises:
@@ -94,13 +92,11 @@ def read_views(
             frames = reader.read(needed.tolist(), transform)
         except FrameSizeError as error:  # frames may change size in the middle of a video
             raise VideoError(path, str(error)) from error
-        warnings = tuple(dict.fromkeys((*reader.info.warnings, *reader.warnings)))
-        info = reader.info
     arranged = perf_counter()
     clips = rearrange(frames[positions.reshape(indices.shape)], "k t v h w c -> (k v) t h w c")
     finished = perf_counter()
     return VideoViews(
-        info=info,
+        info=reader.info,
         clips=clips,
         indices=indices,
         num_views=len(clips) if starts is None else views.num_crops,
@@ -109,7 +105,7 @@ def read_views(
         num_segments=num_segments,
         decode_seconds=arranged - started - transform.seconds,
         preprocess_seconds=finished - arranged + transform.seconds,
-        warnings=warnings,
+        warnings=tuple(dict.fromkeys((*reader.info.warnings, *reader.warnings))),
         index=None if reader.index is index else reader.index,
     )
 
