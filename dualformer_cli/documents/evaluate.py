@@ -97,7 +97,19 @@ class Comparison:
 class Evaluation:
     """`eval --json`."""
 
-    facts: Mapping[str, str | int | None] = inlined()
+    facts: Mapping[str, str | int | None] = inlined(
+        preset=str,
+        weights=str,
+        weights_sha256=str | None,
+        device=str,
+        precision=str,
+        views=str,
+        list=str,
+        root=str | None,
+        list_fingerprint=str,
+        dualformer=str,
+        torch=str,
+    )
     """What the scores can be traced to: preset, weights and their hash, list and its fingerprint, versions."""
     summary: Summary = inlined()
     views_curve: tuple[ViewsPoint, ...] | None = absent()

@@ -17,6 +17,8 @@ import pytest
 from typer.testing import CliRunner
 
 from dualformer_cli.app import app
+from dualformer_cli.documents.base import json_schema
+from dualformer_cli.documents.evaluate import Evaluation
 from dualformer_cli.errors import DualFormerError
 
 RUNNER = CliRunner(env={"COLUMNS": "100"})
@@ -295,3 +297,15 @@ def test_two_processes_leave_with_3_and_the_digest_of_one(
     )
     assert done.returncode == 3, done.stderr
     assert json.loads(done.stdout) == expected
+
+
+def test_the_document_has_the_fields_of_its_schema_and_no_others(evaluate: Any, folder: Path, tmp_path: Path) -> None:
+    dump = tmp_path / "dump.jsonl"
+    assert evaluate("--data", folder / "good.csv", "--dump", dump).exit_code == 0
+    document = json.loads(
+        RUNNER.invoke(app, ["eval", "--from-dump", str(dump), "--compare", str(dump), "--json"]).stdout
+    )
+    described = json_schema(Evaluation)["$defs"]["Evaluation"]
+    assert set(document) <= set(described["properties"])
+    assert set(described["required"]) <= set(document)
+    assert {"list", "weights_sha256", "dualformer", "comparison", "views_curve", "top1"} <= set(document)
