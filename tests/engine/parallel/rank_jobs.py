@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from dualformer_cli.engine.parallel import placement, reductions
-from dualformer_cli.engine.parallel.batch_norm import convert_batch_norm
+from dualformer_cli.engine.parallel.batch_norm import average_running_statistics, convert_batch_norm
 from dualformer_cli.engine.parallel.ranks import init_ranks
 from dualformer_cli.engine.parallel.reductions import (
     any_rank,
-    average_running_statistics,
     barrier,
     broadcast_object,
     gather_objects,

@@ -18,13 +18,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dualformer_cli.engine.parallel.batch_norm import FrozenBatchNorm, SynchronizedBatchNorm, convert_batch_norm
+from dualformer_cli.engine.parallel.batch_norm import (
+    FrozenBatchNorm,
+    SynchronizedBatchNorm,
+    average_running_statistics,
+    convert_batch_norm,
+)
 from dualformer_cli.engine.parallel.devices import multiplies_bf16, pick_device, pick_precision
 from dualformer_cli.engine.parallel.placement import is_one_of_many
 from dualformer_cli.engine.parallel.ranks import init_ranks
 from dualformer_cli.engine.parallel.reductions import (
     any_rank,
-    average_running_statistics,
     barrier,
     broadcast_object,
     gather_objects,
