@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from dualformer_cli.engine.parallel.devices import widened
 from dualformer_cli.engine.parallel.reductions import all_reduce, in_touch, scatter_flat, world_size
 
 BatchNormMode = Literal["per_rank", "synchronized", "frozen"]
@@ -77,7 +78,7 @@ class SynchronizedBatchNorm(nn.BatchNorm3d):
         mean, variance, count = _moments_over_ranks(x.detach())
         if self.track_running_stats:
             self._follow(mean, variance, count)
-        wide = _wide(x).dtype
+        wide = widened(x).dtype
         mean, scale = mean.to(wide), torch.rsqrt(variance + self.eps).to(wide)
         weight = torch.ones_like(mean) if self.weight is None else self.weight
         bias = torch.zeros_like(mean) if self.bias is None else self.bias
@@ -118,7 +119,7 @@ class _NormalizeOverRanks(torch.autograd.Function):
     ) -> Tensor:
         """Shapes: x (b, c, ...); count (), samples per channel on all ranks; the others (c,)."""
         ctx.save_for_backward(x, weight, mean, scale, count)
-        y = (_wide(x) - _along(mean, x)) * _along(scale * weight, x) + _along(bias, x)
+        y = (widened(x) - _along(mean, x)) * _along(scale * weight, x) + _along(bias, x)
         return y.to(x.dtype)
 
     @staticmethod
@@ -126,8 +127,8 @@ class _NormalizeOverRanks(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of x, weight and bias, with one exchange of 2 c numbers."""
         x, weight, mean, scale, count = ctx.saved_tensors
-        gradient = _wide(gradients[0])
-        normalized = (_wide(x) - _along(mean, x)) * _along(scale, x)
+        gradient = widened(gradients[0])
+        normalized = (widened(x) - _along(mean, x)) * _along(scale, x)
         axes = _axes_but_channels(x)
         sums = torch.stack([gradient.sum(axes), (gradient * normalized).sum(axes)])
         grad_bias, grad_weight = sums.to(weight.dtype).unbind()
@@ -148,8 +149,8 @@ def _moments_over_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """
     axes, channels = _axes_but_channels(x), x.shape[1]
     size = x.numel() // max(1, channels)
-    own_mean = _wide(x).sum(axes) / max(1, size)
-    own_deviation = (_wide(x) - _along(own_mean, x)).square().sum(axes)
+    own_mean = widened(x).sum(axes) / max(1, size)
+    own_deviation = (widened(x) - _along(own_mean, x)).square().sum(axes)
     own = torch.cat([own_mean.double(), own_deviation.double(), own_mean.new_full((1,), size).double()])
     rows = [torch.empty_like(own) for _ in range(world_size())]
     with in_touch("exchanging statistics of BatchNorm"):
@@ -159,11 +160,6 @@ def _moments_over_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     mean = (means * sizes).sum(0) / count.clamp(min=1)
     deviation = deviations.sum(0) + (sizes * (means - mean).square()).sum(0)
     return mean, deviation / count.clamp(min=1), count
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Return x in float32 at least, where sums are taken."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _axes_but_channels(x: Tensor) -> list[int]:

@@ -56,6 +56,11 @@ def dtype_of(precision: str) -> torch.dtype:
     return _DTYPES[precision]
 
 
+def widened(x: torch.Tensor) -> torch.Tensor:
+    """Return x in float32 at least, where sums are taken."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def peak_memory_mib(device: torch.device) -> float:
     """Return the peak memory of a GPU, or of this process."""
     if device.type == "cuda":

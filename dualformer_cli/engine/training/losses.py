@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dualformer_cli.engine.parallel.devices import widened
 from dualformer_cli.model.motion import compress_motion, motion_at_tokens
 
 
@@ -33,7 +33,7 @@ def classification_loss_sum(logits: Tensor, targets: Tensor, *, multi_label: boo
     has_numbers = targets.shape == logits.shape[:1] and not targets.is_floating_point()
     if logits.dim() != 2 or not (targets.shape == logits.shape or (has_numbers and not multi_label)):
         raise ValueError(f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} do not fit")
-    logits = _widen(logits)
+    logits = widened(logits)
     if has_numbers:
         return F.cross_entropy(logits, targets, reduction="sum")
     if multi_label:
@@ -73,7 +73,7 @@ def token_label_loss_sum(
     if token_logits.shape != token_labels.shape or token_logits.shape[0] != logits.shape[0] or token_logits.dim() < 3:
         raise ValueError(f"token logits {tuple(token_logits.shape)} and labels {tuple(token_labels.shape)} do not fit")
     classification = classification_loss_sum(logits, targets, multi_label=multi_label)
-    token_logits = _widen(token_logits)
+    token_logits = widened(token_logits)
     losses = -(token_labels.to(token_logits.dtype) * token_logits.log_softmax(dim=-1)).sum(dim=-1)
     tokens = losses.flatten(1).mean(dim=1).sum()
     return TokenLabelLosses(gamma * classification + (1 - gamma) * tokens, classification, tokens)
@@ -93,14 +93,10 @@ def soft_token_labels(values: Tensor, indices: Tensor, *, num_classes: int, reno
     Returns:
         Shape (..., num_classes), float32 (float64 from float64).
     """
-    values = _widen(values)
+    values = widened(values)
     others = float("-inf") if renormalise else 0.0
     logits = values.new_full((*values.shape[:-1], num_classes), others)
     return logits.scatter(-1, indices, values).softmax(dim=-1)
-
-
-def _widen(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def motion_loss_sum(found: Sequence[Tensor], motion: Tensor, size: tuple[int, int]) -> Tensor:
@@ -119,6 +115,6 @@ def motion_loss_sum(found: Sequence[Tensor], motion: Tensor, size: tuple[int, in
     for of_stage in found:
         t, h, w = of_stage.shape[1:4]
         wanted = compress_motion(motion_at_tokens(motion[is_known], (t, h, w), size))
-        losses = F.smooth_l1_loss(_widen(of_stage)[is_known], wanted, reduction="none", beta=0.5)
+        losses = F.smooth_l1_loss(widened(of_stage)[is_known], wanted, reduction="none", beta=0.5)
         total = total + losses.flatten(1).mean(dim=1).sum()
     return total
