@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -46,6 +48,12 @@ def golden() -> Callable[[str], Any]:
         return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
     return load
+
+
+@pytest.fixture(autouse=True)
+def plenty_of_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk with room, as data sets of the published sizes would not fit on the one of a small machine."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**15))
 
 
 CLASS_NAMES = ["running", "jumping", "sitting down", "waving, both hands", "naïve dancing 💃"]

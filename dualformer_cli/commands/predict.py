@@ -141,10 +141,12 @@ def predict(
         raise DualFormerError(f"--srt and --save need files, but {mask_credentials(live[0])!r} is live; use --csv")
     outputs = _Outputs(files, csv=csv, srt=srt, save=save, features=features, overwrite=overwrite)
     with open_session(model, default=DEFAULT_PRESET) as session:
+        from dualformer_cli.tasks.fall_back import fall_back  # loads torch
+
         ranks = session.ranks  # no rank writes before all have checked the outputs
         if live and ranks.world_size > 1:
             raise DualFormerError(f"{mask_credentials(live[0])!r} is live: one process is enough for it")
-        session.fall_back(fetch_progress, log)
+        fall_back(session, fetch_progress, log)
         engine = session.load_engine(fetch_progress, bf16_on_cpu=True)
         shown = _Results(session, engine, outputs, addresses, as_json=as_json, verbose=verbose)
         if ranks.is_main:
@@ -371,7 +373,7 @@ class _Results:
 
 def _annotate(job: tuple[dict[str, Any], str, Any, float | None, str | None]) -> None:
     """Draw a result onto its video; runs in a worker, since it decodes the whole file."""
-    from dualformer_cli.outputs.video import save_annotated
+    from dualformer_cli.outputs.annotated_video import save_annotated
     from dualformer_cli.video.open import open_video
 
     result, target, decoder, frame_rate, frame_name = job

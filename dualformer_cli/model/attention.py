@@ -12,7 +12,7 @@ from dualformer_cli.kernels.backend import Backend
 from dualformer_cli.kernels.depthwise_conv3d import conv3d_channels_last
 from dualformer_cli.kernels.pyramid_pool import pyramid_pool
 from dualformer_cli.kernels.window_attention import attends_with_triton, window_attention
-from dualformer_cli.model.pieces import can_work_in_pieces
+from dualformer_cli.model.cpu_pieces import can_work_in_pieces
 from dualformer_cli.model.windows import Size3, merge_windows, split_windows
 
 

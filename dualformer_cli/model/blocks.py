@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dualformer_cli.kernels.backend import Backend
 from dualformer_cli.kernels.depthwise_conv3d import depthwise_conv3d
 from dualformer_cli.model.attention import DepthwiseConv3d, GlobalPyramidAttention, LocalWindowAttention
-from dualformer_cli.model.pieces import PIECE_NUMBERS, can_work_in_pieces, for_each_piece
+from dualformer_cli.model.cpu_pieces import PIECE_NUMBERS, can_work_in_pieces, for_each_piece
 from dualformer_cli.model.windows import Size3, merge_windows, split_windows
 
 
@@ -118,7 +118,7 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def _forward_in_pieces(self, x: Tensor) -> Tensor:
-        """The same computation, a few windows or tokens at a time (model/pieces.py)."""
+        """The same computation, a few windows or tokens at a time (model/cpu_pieces.py)."""
         if isinstance(self.attention, LocalWindowAttention):
             return self._local_in_pieces(x, self.attention)
         return self._global_in_pieces(x, self.attention)

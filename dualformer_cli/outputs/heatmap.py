@@ -13,8 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dualformer_cli.config.schema import Decoder
+from dualformer_cli.outputs.annotated_video import VideoWriter, font_of, shorten
 from dualformer_cli.outputs.screen import clock
-from dualformer_cli.outputs.video import VideoWriter, font_of, shorten
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.workers import heartbeat
 from dualformer_cli.video.open import open_video

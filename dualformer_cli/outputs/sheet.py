@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.outputs.video import font_of, shorten
+from dualformer_cli.outputs.annotated_video import font_of, shorten
 from dualformer_cli.system.files import atomic_path, check_outputs
 from dualformer_cli.video.reader import Frame
 

@@ -11,8 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dualformer_cli.documents.tokenlabel import Tokens
+from dualformer_cli.outputs.annotated_video import font_of, shorten
 from dualformer_cli.outputs.runs import print_rows
-from dualformer_cli.outputs.video import font_of, shorten
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.words import size_in_words
 from dualformer_cli.video.reader import Frame

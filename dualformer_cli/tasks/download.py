@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dualformer_cli.data.datasets.catalogue import Catalogue, load_catalogue
-from dualformer_cli.data.datasets.files_on_disk import DATA
-from dualformer_cli.data.datasets.presence import count_present
+from dualformer_cli.data.datasets.find_videos import DATA
+from dualformer_cli.data.datasets.missing import count_present
 from dualformer_cli.data.fetch.acquire import acquire
 from dualformer_cli.data.fetch.fetch import OnFileBytes
+from dualformer_cli.data.fetch.inventory import describe, state_of
 from dualformer_cli.data.fetch.items import Selection, plan, select
-from dualformer_cli.data.fetch.state import describe, state_of
 from dualformer_cli.data.fetch.weights import fetch_weights, list_weights
 from dualformer_cli.documents.download import Download, DownloadList, DownloadPlan
 

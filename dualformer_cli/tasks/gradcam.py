@@ -97,8 +97,9 @@ def gradcam(
     _check(request)
     with open_session(request.model, default=DEFAULT_PRESET, num_workers=1) as session:
         from dualformer_cli.engine.explain.gradcam import find_class, find_layer
+        from dualformer_cli.tasks.fall_back import fall_back  # loads torch, as the line above
 
-        session.fall_back(fetching, on_fallback)
+        fall_back(session, fetching, on_fallback)
         resolved = session.resolved
         layer = find_layer(request.layer, resolved.config.model.depths, resolved.preset)  # before weights are fetched
         engine = session.load_engine(fetching)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import ListFormat
 from dualformer_cli.data.datasets.catalogue import load_catalogue
-from dualformer_cli.data.datasets.files_on_disk import DATA
+from dualformer_cli.data.datasets.find_videos import DATA
 from dualformer_cli.data.datasets.official_lists import prepared_folder, read_dataset
 from dualformer_cli.data.lists.folders import Layout, VideoFolder, read_folder
 from dualformer_cli.data.lists.labelled_lists import read_lists

@@ -1,4 +1,4 @@
-"""The one opening of whatever runs a model: configuration, worker processes, ranks, weights and fall-back, engine.
+"""The one opening of whatever runs a model: configuration, worker processes, ranks, weights, engine.
 
 It loads torch only when the worker processes are on their way.
 """
@@ -9,12 +9,11 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dualformer_cli.config.load import ResolvedConfig, load_config
-from dualformer_cli.errors import DownloadError
 from dualformer_cli.system.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -26,8 +25,6 @@ _LOGGER = logging.getLogger(__name__)
 
 DEFAULT_PRESET = "k400-tiny"
 """Model of a task that needs no preset."""
-BUILT_IN_PRESET = "camera-motion"
-"""Model in its place where its weights cannot be had."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,29 +129,6 @@ class Session:
         """Why the configuration is not that of the default preset."""
         self._checkpoint = checkpoint
 
-    def fall_back(self, fetching: Fetching, note: Callable[[str], None] = _LOGGER.warning) -> None:
-        """Take the built-in model where the user chose none and the weights of the default one cannot be had.
-
-        Args:
-            fetching: shows how far a file is.
-            note: told in one line, on rank 0, that the built-in model is taken and why.
-
-        Raises:
-            DownloadError: if the weights cannot be had and the package has no built-in model.
-        """
-        if self.request.preset is not None or self.resolved.config.weights is not None:
-            return
-        from dualformer_cli.engine.parallel.reductions import broadcast_object
-
-        if self.ranks.is_main and (reason := self._reason_to_fall_back(fetching)) is not None:
-            note(
-                f"using the built-in model {BUILT_IN_PRESET}, which tells how the camera moves, because the Kinetics "
-                f"model is not here and could not be fetched: {reason}; or run dualformer download "
-                f"{self.resolved.preset}"
-            )
-            self.resolved, self.fallback = resolve(replace(self.request, preset=BUILT_IN_PRESET)), reason
-        self.resolved = broadcast_object(self.resolved)
-
     def load_engine(self, fetching: Fetching, *, bf16_on_cpu: bool = False) -> Engine:
         """Load the model with its weights, fetching them if they are not here.
 
@@ -177,19 +151,6 @@ class Session:
                 bf16_on_cpu=bf16_on_cpu,
                 checkpoint=checkpoint,
             )
-
-    def _reason_to_fall_back(self, fetching: Fetching) -> str | None:
-        from dualformer_cli.data.fetch.weights import shipped_weights, weights_within_reach
-
-        preset = self.resolved.preset
-        try:
-            with fetching() as progress:
-                weights_within_reach(preset, offline=self.request.offline, progress=partial(progress, preset))
-        except DownloadError as error:
-            if shipped_weights(BUILT_IN_PRESET) is None:
-                raise
-            return str(error)
-        return None
 
 
 Fetching = Callable[[], AbstractContextManager["OnFileBytes"]]

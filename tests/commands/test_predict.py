@@ -40,7 +40,7 @@ from dualformer_cli.data.fetch import weights
 from dualformer_cli.engine.scoring import video_scores
 from dualformer_cli.errors import ConfigError, DownloadError, DualFormerError, WeightsError
 from dualformer_cli.outputs import prediction_files, predictions
-from dualformer_cli.tasks import session
+from dualformer_cli.tasks import fall_back, session
 from dualformer_cli.video import decord_reader
 from dualformer_cli.video.sample import SAMPLE_CREDIT, sample_clip
 
@@ -383,7 +383,7 @@ def test_captions_of_a_video_with_an_uneven_rate_follow_its_own_times(
     scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dualformer_cli.commands import predict as command
-    from dualformer_cli.outputs import video
+    from dualformer_cli.outputs import annotated_video
 
     with av.open("uneven.mkv", "w") as container:
         stream = container.add_stream("libx264", rate=25)
@@ -400,7 +400,7 @@ def test_captions_of_a_video_with_an_uneven_rate_follow_its_own_times(
     def save(frames: Any, path: Any, *, fps: float, captions: Any) -> None:
         seen.extend(captions(number / fps)[0][0] for number, _ in enumerate(frames))
 
-    monkeypatch.setattr(video, "save_annotated", save)
+    monkeypatch.setattr(annotated_video, "save_annotated", save)
     segments = [
         {"start_seconds": 0.0, "end_seconds": 0.5, "label": "early", "score": 1.0},
         {"start_seconds": 0.5, "end_seconds": 5.0, "label": "late", "score": 1.0},
@@ -518,13 +518,13 @@ def test_an_output_of_one_video_that_fails_costs_only_that_one(results: Any, sce
 def test_a_video_that_cannot_be_saved_names_the_file_and_keeps_its_labels(
     predict: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dualformer_cli.outputs import video
+    from dualformer_cli.outputs import annotated_video
 
     def fail(frames: Any, path: str, **_: Any) -> None:
         Path(path).write_bytes(b"half of it")
         raise DualFormerError(f"cannot write {path!r}: No space left on device")
 
-    monkeypatch.setattr(video, "save_annotated", fail)
+    monkeypatch.setattr(annotated_video, "save_annotated", fail)
     result = predict(scenes / "a.mp4", "--save", "shown.mp4")
     assert result.exit_code == 3
     assert "  1  " in result.stdout
@@ -750,7 +750,7 @@ def two_models(mini_preset: Path, mini_weights: Path, tmp_path: Path, monkeypatc
     shipped = tmp_path / "built-in.pth"
     shutil.copy(mini_weights, shipped)
     monkeypatch.setattr(session, "DEFAULT_PRESET", default)
-    monkeypatch.setattr(session, "BUILT_IN_PRESET", built_in)
+    monkeypatch.setattr(fall_back, "BUILT_IN_PRESET", built_in)
     monkeypatch.setattr(weights, "SHIPPED_WEIGHTS", {built_in: str(shipped)})
     entry = {"url": "http://127.0.0.1:9/mini.pth", "file_name": "mini.pth", "browser_url": "b", "minimum_bytes": 1000}
     Path("mirror.yaml").write_text(json.dumps({"weights": {default: entry}}))

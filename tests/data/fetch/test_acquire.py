@@ -26,11 +26,11 @@ from rar_writer import rar4, rar5
 from web_server import Responder, WebServer, body, page, slowly, status
 
 from dualformer_cli.data.datasets.catalogue import Catalogue, load_catalogue
-from dualformer_cli.data.datasets.presence import count_present
+from dualformer_cli.data.datasets.missing import count_present
 from dualformer_cli.data.fetch.acquire import acquire
 from dualformer_cli.data.fetch.http import Patience
+from dualformer_cli.data.fetch.inventory import describe, state_of
 from dualformer_cli.data.fetch.items import plan, select
-from dualformer_cli.data.fetch.state import describe, state_of
 from dualformer_cli.documents.download import FilesOutcome
 from dualformer_cli.errors import DownloadError
 

@@ -10,9 +10,9 @@ import pytest
 
 from dualformer_cli.data.datasets.annotations import read_annotations
 from dualformer_cli.data.datasets.catalogue import load_catalogue
-from dualformer_cli.data.datasets.files_on_disk import find_videos
+from dualformer_cli.data.datasets.find_videos import find_videos
+from dualformer_cli.data.datasets.missing import present_and_annotated
 from dualformer_cli.data.datasets.official_lists import read_dataset
-from dualformer_cli.data.datasets.presence import present_and_annotated
 
 KINETICS = "label,youtube_id,time_start,time_end,split\n"
 DATASETS = load_catalogue({}).datasets

@@ -24,7 +24,7 @@ from dualformer_cli.outputs.screen import log
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.words import printable
 from dualformer_cli.video.reader import Frame
-from dualformer_cli.video.writer import PictureWriter, has_h264_encoder, open_gif, open_mp4
+from dualformer_cli.video.writer import PictureWriter, encoder_to_watch, open_gif, open_mp4
 
 Captions = Sequence[tuple[str, float]]
 """Labels with their scores, 0 to 1."""
@@ -143,7 +143,9 @@ class VideoWriter:
                 return open_gif(self._temporary, width=width, height=height, interval_seconds=interval_seconds)
             # MPEG-4 holds the numerator of its rate in 16 bits; 1001 is the denominator of NTSC rates
             rate = Fraction(self._fps).limit_denominator(min(1001, int(65535 / self._fps)))
-            codec, options = _mp4_codec()
+            codec, options = encoder_to_watch()
+            if codec == "mpeg4":
+                _say_mpeg4()
             output = open_mp4(
                 self._temporary,
                 width=width,
@@ -170,11 +172,8 @@ class VideoWriter:
 
 
 @cache
-def _mp4_codec() -> tuple[str, dict[str, str]]:
-    if has_h264_encoder():
-        return "libx264", {"crf": "20", "preset": "veryfast"}
+def _say_mpeg4() -> None:
     log("this PyAV has no H.264 encoder (libx264): writing MPEG-4 Part 2, which web browsers do not play")
-    return "mpeg4", {"flags": "+qscale", "global_quality": "472"}  # quantiser 4 of 31, times FF_QP2LAMBDA, 118
 
 
 @contextmanager

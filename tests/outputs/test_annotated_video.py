@@ -15,26 +15,26 @@ from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.outputs import video
-from dualformer_cli.outputs.video import VideoWriter, draw_captions, save_annotated
+from dualformer_cli.outputs import annotated_video
+from dualformer_cli.outputs.annotated_video import VideoWriter, draw_captions, save_annotated
 
 LABELS = [("surfing water", 0.75), ("tai chi", 0.25)]
 
 
-def frame(shade: int, *, height: int = 48, width: int = 64) -> video.Frame:
+def frame(shade: int, *, height: int = 48, width: int = 64) -> annotated_video.Frame:
     """A horizontal ramp in red, a flat shade in green and blue."""
     image = np.full((height, width, 3), shade, dtype=np.uint8)
     image[..., 0] = np.linspace(0, 255, width, dtype=np.uint8)
     return image
 
 
-def write(path: Path, frames: list[video.Frame], **options: Any) -> None:
+def write(path: Path, frames: list[annotated_video.Frame], **options: Any) -> None:
     with VideoWriter(path, **{"fps": 25, **options}) as writer:
         for image in frames:
             writer.write(image)
 
 
-def read_mp4(path: Path) -> tuple[av.VideoStream, list[video.Frame]]:
+def read_mp4(path: Path) -> tuple[av.VideoStream, list[annotated_video.Frame]]:
     with av.open(os.fspath(path)) as container:
         stream = container.streams.video[0]
         images = [
@@ -44,7 +44,7 @@ def read_mp4(path: Path) -> tuple[av.VideoStream, list[video.Frame]]:
         return stream, images
 
 
-def read_gif(path: Path) -> tuple[list[int], list[video.Frame]]:
+def read_gif(path: Path) -> tuple[list[int], list[annotated_video.Frame]]:
     with Image.open(path) as image:
         assert image.info["loop"] == 0
         pages = [(page.info["duration"], np.asarray(page.convert("RGB"))) for page in ImageSequence.Iterator(image)]
@@ -153,7 +153,7 @@ def test_no_frames_is_an_error_and_no_file(suffix: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "suffix"), [("out.avi", ".avi"), ("out", ""), ("mp4", "")])
 def test_another_suffix_is_refused_before_any_frame_is_asked_for(name: str, suffix: str, tmp_path: Path) -> None:
-    def frames() -> Iterator[video.Frame]:
+    def frames() -> Iterator[annotated_video.Frame]:
         raise AssertionError("asked for a frame")
         yield
 
@@ -180,7 +180,7 @@ def test_a_failure_in_the_middle_leaves_the_old_file_and_nothing_else(
     path = tmp_path / f"out{suffix}"
     path.write_text("old")
 
-    def frames() -> Iterator[video.Frame]:
+    def frames() -> Iterator[annotated_video.Frame]:
         yield from [frame(1)] * frames_before
         raise RuntimeError("decoder stopped")
 
@@ -228,12 +228,12 @@ def test_without_an_h264_encoder_the_file_is_mpeg4_and_the_reason_is_said(
         raise av.codec.codec.UnknownCodecError(name)
 
     monkeypatch.setattr(av.codec, "Codec", missing)
-    video._mp4_codec.cache_clear()
+    annotated_video._say_mpeg4.cache_clear()
     try:
         for fps in (25, 120000 / 1001):
             write(tmp_path / "out.mp4", [frame(20 * n) for n in range(5)], fps=fps)
     finally:
-        video._mp4_codec.cache_clear()
+        annotated_video._say_mpeg4.cache_clear()
     stream, images = read_mp4(tmp_path / "out.mp4")
     assert stream.codec_context.name == "mpeg4"
     assert np.abs(images[4].astype(int) - frame(80)).mean() < 6
@@ -243,7 +243,7 @@ def test_without_an_h264_encoder_the_file_is_mpeg4_and_the_reason_is_said(
 def test_captions_are_asked_for_at_each_frames_time_and_drawn_on_it(tmp_path: Path) -> None:
     asked = []
 
-    def captions(seconds: float) -> video.Captions:
+    def captions(seconds: float) -> annotated_video.Captions:
         asked.append(seconds)
         return LABELS if seconds >= 0.2 else []
 
@@ -258,7 +258,7 @@ def test_captions_are_asked_for_at_each_frames_time_and_drawn_on_it(tmp_path: Pa
 def test_captions_of_frames_that_a_gif_leaves_out_are_not_drawn(tmp_path: Path) -> None:
     asked = []
 
-    def captions(seconds: float) -> video.Captions:
+    def captions(seconds: float) -> annotated_video.Captions:
         asked.append(seconds)
         return LABELS
 
@@ -269,7 +269,7 @@ def test_captions_of_frames_that_a_gif_leaves_out_are_not_drawn(tmp_path: Path) 
 def test_text_is_drawn_after_shrinking_so_that_it_stays_sharp(tmp_path: Path) -> None:
     shapes = []
 
-    def draw(image: video.Frame) -> video.Frame:
+    def draw(image: annotated_video.Frame) -> annotated_video.Frame:
         shapes.append(image.shape)
         return image
 
@@ -303,10 +303,10 @@ def test_a_bar_is_as_long_as_its_score() -> None:
 
 
 def test_a_box_is_rendered_once_for_equal_captions() -> None:
-    video._caption_box.cache_clear()
+    annotated_video._caption_box.cache_clear()
     for n in range(10):
         draw_captions(frame(n, height=120, width=160), [("surfing", 0.5 + n / 10000)])
-    assert video._caption_box.cache_info().misses == 1
+    assert annotated_video._caption_box.cache_info().misses == 1
 
 
 @settings(max_examples=40, deadline=None)
@@ -320,7 +320,9 @@ def test_a_box_is_rendered_once_for_equal_captions() -> None:
         max_size=12,
     ),
 )
-def test_any_label_in_any_script_can_be_drawn_on_any_size(height: int, width: int, captions: video.Captions) -> None:
+def test_any_label_in_any_script_can_be_drawn_on_any_size(
+    height: int, width: int, captions: annotated_video.Captions
+) -> None:
     shown = draw_captions(frame(9, height=height, width=width), captions)
     assert shown.shape == (height, width, 3)
     assert shown.dtype == np.uint8
@@ -332,7 +334,7 @@ def test_accents_that_the_font_lacks_fall_back_to_their_letter() -> None:
 
 
 def test_letters_that_the_font_lacks_are_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    video._say_boxes.cache_clear()
+    annotated_video._say_boxes.cache_clear()
     for label in ("跑步", "书法"):
         draw_captions(frame(9, height=240, width=320), [(label, 0.5)])
     assert capsys.readouterr().err.count("\n") == 1
