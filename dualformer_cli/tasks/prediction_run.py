@@ -155,7 +155,6 @@ def _settings(request: PredictRequest, engine: Engine) -> dict[str, object]:
         "preset": engine.preset,
         "weights": engine.weights_sha256 or f"{engine.weights}, seed {engine.config.runtime.seed}",
         "precision": engine.precision,
-        "views": engine.describe().views,
         "--top-k": request.top_k,
         "--every": request.every_seconds,
         "--features": request.features is not None,
