@@ -102,13 +102,14 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     for name, found in (("file", "file"), ("file/below", "file"), ("link", "link")):
         with pytest.raises(DualFormerError) as refused:
             check_output_folder(tmp_path / name)
-        assert str(refused.value) == (
-            f"cannot write into {str(tmp_path / name)!r}: {str(tmp_path / found)!r} is not a folder"
-        )
+        problem = f"{str(tmp_path / found)!r} is not a folder; name another --output"
+        assert str(refused.value) == f"cannot write into {str(tmp_path / name)!r}: {problem}"
 
 
 def test_a_folder_that_is_closed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The administrator may write anywhere, so the answer of the system is put in here."""
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
-    with pytest.raises(DualFormerError, match=r"cannot write into '.*new': no permission to write in '.*'"):
+    with pytest.raises(
+        DualFormerError, match=r"^cannot write into '.*new': no permission to write in '.*'; name another"
+    ):
         check_output_folder(tmp_path / "new")
