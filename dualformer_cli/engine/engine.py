@@ -94,7 +94,7 @@ class Engine:
             compile=self.config.runtime.compile,
         )
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, str | None]:
         """What every result can be traced to: preset, weights and their hash, device, precision, views."""
         views = self.config.data.test
         return {

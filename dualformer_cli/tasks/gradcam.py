@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from dualformer_cli.documents.gradcam import DeletionCurves, ExplainedClass, ExplainedVideo, Gradcam, LayerList
 from dualformer_cli.errors import DualFormerError
@@ -220,7 +220,7 @@ def _arrays(
     found: Explanation,
     timeline: Timeline,
     layer: Layer,
-) -> dict[str, Any]:
+) -> Mapping[str, object]:
     """Return what --npz stores."""
     crops = len(views.clips) // len(views.indices)
     return {

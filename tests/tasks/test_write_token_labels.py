@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -62,6 +64,13 @@ def test_labels_are_a_request_and_a_document(
     assert json.loads((request_.output / "summary.json").read_text()) == to_json(document.summary)
     assert (request_.output / "sheet.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_request_is_checked_without_torch() -> None:
+    """Worker processes start before it is loaded, which takes seconds."""
+    code = "import sys; import dualformer_cli.tasks.write_token_labels; print('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "False\n"
 
 
 def test_a_folder_of_something_else_is_refused_before_list_and_teacher_are_read(request_: WriteLabelsRequest) -> None:

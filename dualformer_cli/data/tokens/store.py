@@ -9,16 +9,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from dualformer_cli.config.schema import DataConfig, Size3
-from dualformer_cli.data.tokens.tiles import LabelJob, Layout
 from dualformer_cli.documents.tokenlabel import TeacherFacts
 from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.system.files import atomic_path, check_output_folder, sha256_of
+
+if TYPE_CHECKING:
+    from dualformer_cli.data.tokens.tiles import LabelJob, Layout
 
 FORMAT = 1
 HEADER = "header.json"
