@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -49,6 +49,30 @@ def path_in_own_folder(target: Path) -> Iterator[Path]:
         except DualFormerError as error:
             raise DualFormerError(str(error).replace(os.path.join(os.path.basename(folder), ""), "")) from error
         os.replace(unfinished, target)
+
+
+def write_all(
+    *writes: Callable[[], object], then: Callable[[Sequence[Exception | None]], object] = lambda failures: None
+) -> None:
+    """Write several outputs; one that cannot be written does not keep the others from being written.
+
+    Args:
+        writes: each writes one output.
+        then: called when all are done, with the failure of each or None, before the first failure is raised.
+
+    Raises:
+        DualFormerError or OSError: the first failure.
+    """
+    failures: list[Exception | None] = []
+    for write in writes:
+        try:
+            write()
+            failures.append(None)
+        except (DualFormerError, OSError) as error:
+            failures.append(error)
+    then(failures)
+    for failure in filter(None, failures):
+        raise failure
 
 
 def sha256_of(path: Path) -> str:
