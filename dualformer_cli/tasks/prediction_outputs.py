@@ -13,7 +13,7 @@ from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.documents.predict import FeatureRow, VideoResult
 from dualformer_cli.errors import DualFormerError, reason_of
 from dualformer_cli.outputs.prediction_files import PredictionTable, write_features, write_srt
-from dualformer_cli.system.files import check_outputs, path_in_own_folder
+from dualformer_cli.system.files import check_output_folder, check_outputs, path_in_own_folder
 from dualformer_cli.system.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ class PredictionOutputs:
         self._features: list[FeatureRow] = []
         files = [path for path in (request.srt, request.save) if path is not None and not path.is_dir()]
         tables = [path for path in (request.csv, request.features) if path is not None]
+        if request.output is not None:
+            _check_run(request)
+            tables = [path for path in tables if path.parent != request.output]  # the run's own, made again each time
         check_outputs([*tables, *files], inputs, overwrite=request.overwrite)
         if request.features is not None and request.features.suffix != ".npz":
             raise DualFormerError(f"--features {str(request.features)!r} must end in .npz")
@@ -50,6 +53,8 @@ class PredictionOutputs:
             DualFormerError: if there is one file for several videos, two outputs have one name, or one exists.
         """
         request = self.request
+        if request.output is not None:
+            return
         self._srt = _one_each(files, request.srt, option="--srt", suffixes=(".srt",))
         self._save = _one_each(files, request.save, option="--save", suffixes=(".mp4", ".gif"))
         chosen = [*self._srt.values(), *self._save.values()]
@@ -95,6 +100,18 @@ class PredictionOutputs:
         finally:
             if self._table is not None:
                 self._table.close()
+
+
+def _check_run(request: PredictRequest) -> None:
+    """Refuse a run folder that cannot be, and outputs that it has no use for."""
+    assert request.output is not None
+    others = {"--csv": request.csv, "--srt": request.srt, "--save": request.save}
+    if named := next((option for option, path in others.items() if path is not None), None):
+        raise DualFormerError(
+            f"{named} goes with a handful of videos; --output {str(request.output)!r} writes predictions.jsonl and "
+            f"predictions.csv; leave {named} out"
+        )
+    check_output_folder(request.output)
 
 
 def _one_each(inputs: Sequence[str], target: Path | None, *, option: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
