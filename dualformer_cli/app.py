@@ -215,8 +215,8 @@ def start(
 
 
 def page_of(name: str) -> str:
-    """Return the sentence at the end of a command's help: where its page is."""
-    return f"Page: {Path(__file__).parent / 'docs' / name}.md"
+    r"""Return the sentence at the end of a command's help: where its page is; `\b` keeps it on one line, to copy."""
+    return f"\b\nPage: {Path(__file__).parent / 'docs' / name}.md"
 
 
 def register(name: str, command: Callable[..., None], *, group: typer.Typer = app, page: str | None = None) -> None:
