@@ -152,7 +152,7 @@ def gradcam(
 
 
 def _announce(engine: Engine, *, is_sample: bool) -> None:
-    announce(engine)
+    announce(engine.describe())
     if is_sample:
         announce_sample()
 

@@ -23,7 +23,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         DualFormerError: if the folder does not exist or cannot be written.
     """
     target = Path(path)
-    _check_place(target)
+    check_place(target)
     temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}.part{target.suffix}")
     try:
         yield temporary
@@ -124,7 +124,7 @@ def check_output_folder(path: Path) -> None:
 def _check_output(path: Path, inputs: set[tuple[int, int]], *, overwrite: bool) -> None:
     """The check of one file; `inputs` are devices and inodes."""
     problem = f"cannot write {str(path)!r}"
-    _check_place(path)
+    check_place(path)
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -139,7 +139,7 @@ def _check_output(path: Path, inputs: set[tuple[int, int]], *, overwrite: bool) 
         raise DualFormerError(f"{str(path)!r} exists; name another file or replace it with --overwrite")
 
 
-def _check_place(path: Path) -> None:
+def check_place(path: Path) -> None:
     """Refuse a file whose folder is missing or closed, or that is a folder."""
     problem, folder = f"cannot write {str(path)!r}", str(path.parent)
     if not os.path.isdir(folder):
