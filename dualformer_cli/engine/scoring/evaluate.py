@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -21,6 +20,7 @@ from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.errors import DualFormerError, TooShortError
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.reader import FileIndex
+from dualformer_cli.video.tar_members import is_there
 
 
 def evaluate(
@@ -92,4 +92,4 @@ def _read(data: DataConfig, views: ViewsConfig, job: tuple[int, str, int, int | 
 def _bucket(file: str, error: Exception) -> Bucket:
     if isinstance(error, TooShortError):
         return "too_short"
-    return "unreadable" if os.path.lexists(file) else "missing"
+    return "unreadable" if is_there(file) else "missing"
