@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.outputs.html import write_eval_report
+from dualformer_cli.outputs.eval_page import write_eval_report
 
 VOID = {"meta", "img"}
 HOSTILE = "</td><script>alert(1)</script>\"' onerror=x \x1b[31m\u202e\udcff\n&amp;<!--"
