@@ -9,11 +9,12 @@ import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
+from pathlib import Path
 from typing import IO, Any
 
 from dualformer_cli.documents.predict import FeatureRow, Segment, VideoResult
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.files import atomic_path, check_place
 from dualformer_cli.system.words import os_reason, printable
 
 CSV_COLUMNS = ("path", "status", "error", "start_seconds", "end_seconds", "rank", "label", "index", "score")
@@ -34,14 +35,14 @@ class PredictionTable:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = path
         self._file: IO[str] | None = None
-        self._failure: OSError | None = None
+        self._failure: Exception | None = None
 
     def add(self, result: VideoResult) -> None:
         """Write the rows of one video. A file that cannot be written is named by `close`, so that no result is lost."""
         if self._failure is None:
             try:
                 self._write(_table_rows(result))
-            except OSError as error:
+            except (OSError, DualFormerError) as error:
                 self._failure = error
 
     def close(self) -> None:
@@ -55,14 +56,17 @@ class PredictionTable:
                 self._write(())
             if self._file is not None:
                 self._file.close()
-        except OSError as error:
+        except (OSError, DualFormerError) as error:
             self._failure = self._failure or error
-        if self._failure is not None:
+        if isinstance(self._failure, OSError):
             raise DualFormerError(f"cannot write {os.fspath(self.path)!r}: {os_reason(self._failure)}")
+        if self._failure is not None:
+            raise self._failure
 
     def _write(self, rows: Iterable[Mapping[str, object]]) -> None:
         is_new = self._file is None
         if self._file is None:
+            check_place(Path(self.path))
             self._file = open(self.path, "w", encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115
         writer = csv.DictWriter(self._file, CSV_COLUMNS, restval="", extrasaction="ignore")
         if is_new:

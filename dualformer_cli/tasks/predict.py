@@ -90,10 +90,7 @@ def predict(
     addresses = _fetch_addresses(found, fetching, offline=request.model.offline)
     live = [path for path in found.paths if is_live(path)]
     files = [path for path in found.paths if not is_live(path)]
-    if live and (request.srt or request.save or request.output):
-        raise DualFormerError(
-            f"--srt, --save and --output need files, but {mask_credentials(live[0])!r} is live; use --csv"
-        )
+    _check_live(request, live)
     outputs.name_files(files)
     with open_session(request.model, default=DEFAULT_PRESET) as session:
         from dualformer_cli.tasks.fall_back import fall_back  # loads torch
@@ -116,6 +113,13 @@ def predict(
         on_document(document)
         outputs.finish(document, session.pool)
         return document
+
+
+def _check_live(request: PredictRequest, live: Sequence[str]) -> None:
+    """Refuse outputs that a camera or stream cannot have."""
+    if live and (request.srt or request.save or request.output):
+        options = "--output needs" if request.output else "--srt and --save need"
+        raise DualFormerError(f"{options} files, but {mask_credentials(live[0])!r} is live; use --csv")
 
 
 @dataclass(frozen=True, slots=True)

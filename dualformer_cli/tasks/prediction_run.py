@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -147,29 +147,8 @@ def _can_be_read(path: str) -> bool:
 
 def _settings(request: PredictRequest, engine: Engine) -> dict[str, object]:
     """Return what a result depends on."""
-    data = asdict(engine.config.data)
-    for name in ("training_list", "validation_list", "root", "train"):  # no matter to a prediction
-        data.pop(name, None)
-    return {
-        "format": FORMAT,
-        "preset": engine.preset,
-        "weights": engine.weights_sha256 or f"{engine.weights}, seed {engine.config.runtime.seed}",
-        "precision": engine.precision,
-        "views": engine.describe().views,
-        "--top-k": request.top_k,
-        "--every": request.every_seconds,
-        "--features": request.features is not None,
-        **_flat("model", asdict(engine.config.model)),
-        **_flat("data", data),
-    }
-
-
-def _flat(prefix: str, section: Mapping[str, Any]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, value in section.items():
-        key = f"{prefix}.{name}"
-        found |= _flat(key, value) if isinstance(value, Mapping) else {key: value}
-    return found
+    options = {"--top-k": request.top_k, "--every": request.every_seconds, "--features": request.features is not None}
+    return {"format": FORMAT, **options, **engine.settings()}
 
 
 class _Index:

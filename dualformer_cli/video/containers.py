@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dualformer_cli.errors import VideoError
 from dualformer_cli.video.mp4_boxes import Outline, read_outline
 from dualformer_cli.video.reader import check_pixels
 from dualformer_cli.video.refusals import ENCRYPTED, explain_unknown, first_bytes, is_motion_jpeg
+from dualformer_cli.video.tar_members import find_member
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -64,7 +65,8 @@ def open_container(path: str, known_stream: int | None) -> tuple[InputContainer,
     if av is None:
         raise VideoError(path, "PyAV is not installed; pip install av")
     # Not `options`, which makes PyAV 17 crash on MPEG program streams.
-    limits, quick = {"format_whitelist": _READABLE, "protocol_whitelist": "file"}, dict[str, Any]()
+    limits: dict[str, str] = {"format_whitelist": _READABLE, "protocol_whitelist": "file,subfile"}
+    quick: Mapping[str, Any] = {}
     if known_stream is not None:
         limits |= {"analyzeduration": "1", "probesize": "32", "fpsprobesize": "0"}
         quick = {"format": "mov", "stream_options": [{"skip_frame": "all"}] * (known_stream + 1)}
@@ -72,7 +74,8 @@ def open_container(path: str, known_stream: int | None) -> tuple[InputContainer,
         quick = {"format": "mjpeg"}
     try:
         # "file:" keeps a name such as "http:x" from being taken for an address; a bad tag is no reason to refuse.
-        container = av.open(f"file:{path}", metadata_errors="ignore", container_options=limits, **quick)
+        address = f"file:{path}" if (member := find_member(path)) is None else member.address
+        container = av.open(address, metadata_errors="ignore", container_options=limits, **quick)
     except MemoryError:
         raise VideoError(path, "not enough memory to open it") from None
     except (av.FFmpegError, OSError, ValueError):

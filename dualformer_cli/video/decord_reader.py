@@ -22,6 +22,7 @@ from dualformer_cli.video.pyav_reader import PyAVReader
 from dualformer_cli.video.reader import MAX_FRAMES, FileIndex, Frame, VideoInfo, VideoReader, check_pixels
 from dualformer_cli.video.refusals import first_bytes
 from dualformer_cli.video.scan import SEEKABLE_CONTAINERS
+from dualformer_cli.video.tar_members import find_member
 
 
 def load_decord() -> Any:
@@ -228,7 +229,7 @@ class DecordReader(VideoReader):
 
     def _open_decord(self) -> Any:
         # An absolute path, because FFmpeg takes "x:y" for an address.
-        name = os.path.abspath(self._path)
+        name = os.path.abspath(self._path) if (member := find_member(self._path)) is None else member.address
         return self._call(self._decord.VideoReader, name, ctx=self._decord.cpu(0), num_threads=1)
 
     def _next(self, video: Any) -> Frame:

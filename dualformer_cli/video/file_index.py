@@ -15,6 +15,7 @@ import numpy.typing as npt
 from dualformer_cli.video import bitstream
 from dualformer_cli.video.orientation import Orientation
 from dualformer_cli.video.reader import FileIndex
+from dualformer_cli.video.tar_members import find_member
 
 if TYPE_CHECKING:
     from av.packet import Packet
@@ -179,8 +180,9 @@ _MAX_PACKED_BYTES = 64 * 1024
 
 def stamp_of(path: str) -> Stamp:
     """Return what changes when a file does: its size, and when its content and its inode were last written."""
-    status = os.stat(path)
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    member = find_member(path)
+    status = os.stat(path if member is None else member.archive)
+    return status.st_size if member is None else member.size, status.st_mtime_ns, status.st_ctime_ns
 
 
 def rises(times: npt.NDArray[np.int64]) -> bool:

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
+from dualformer_cli.errors import VideoError
 from dualformer_cli.system.words import natural_key, os_reason
 from dualformer_cli.video.frame_folders import kind_of_folder
 from dualformer_cli.video.live_inputs import is_live
 from dualformer_cli.video.suffixes import is_video_name
+from dualformer_cli.video.tar_members import expand_ranges, is_shard_name, is_there, members
 
 Complain = Callable[[str, str], None]
 """Takes a name and what is wrong with it."""
@@ -40,6 +42,8 @@ def expand_inputs(names: Sequence[str], *, stdin: TextIO | None) -> InputList:
     * `@list.txt` is a file with one name a line, relative to the list's folder; `-` is such a list on stdin, relative
       to the current folder. Blank lines and lines that start with # are skipped. Names separated by NUL characters,
       as `find -print0` writes them, may contain line breaks. A list does not name other lists.
+    * A tar archive, also one that a pattern matches, stands for the videos in it, named `shard.tar/NAME.mp4`.
+      `shard-{000..099}.tar` names a hundred of them.
     * Camera names and stream addresses are passed through.
 
     The same file named twice, in whichever way, is one input, at its first place.
@@ -90,13 +94,16 @@ class _Expansion:
         path = os.path.join(folder, name)
         if os.path.isdir(path):
             self._add_all(path, _videos_below(path, self.complain), "the folder holds no videos and no numbered frames")
-        elif os.path.lexists(path):
-            self.paths.setdefault(self._identity(path), path)
+        elif is_there(path):
+            self._add_file(path)
         elif is_live(name):
             self.paths.setdefault(name, name)
         elif glob.has_magic(name):
             pattern = os.path.join(glob.escape(folder), name)
             self._add_all(path, _videos_matching(pattern, self.complain), "the pattern matches no videos")
+        elif is_shard_name(name) and (shards := expand_ranges(name)) != [name]:
+            for shard in shards:
+                self.add(shard, folder=folder)
         else:
             self.paths.setdefault(path, path)
 
@@ -104,9 +111,25 @@ class _Expansion:
         known_problems, found = len(self.problems), 0
         for video in videos:
             found += 1
-            self.paths.setdefault(self._identity(video), video)
+            self._add_file(video)
         if not found and len(self.problems) == known_problems:
             self.complain(name, complaint)
+
+    def _add_file(self, path: str) -> None:
+        """Add a file, or the videos of an archive."""
+        if not (is_shard_name(path) and os.path.isfile(path)):
+            self.paths.setdefault(self._identity(path), path)
+            return
+        known_problems, found = len(self.problems), 0
+        try:
+            for member in members(path):
+                if is_video_name(member.name):
+                    found += 1
+                    self.paths.setdefault(self._identity(member.path), member.path)
+        except VideoError as error:
+            self.complain(path, error.reason)
+        if not found and len(self.problems) == known_problems:
+            self.complain(path, "the archive holds no videos")
 
     def _identity(self, path: str) -> str:
         """Return one spelling for all that name a file in its folder; a link to a file stays a file of its own."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import BinaryIO, Literal
+
+from dualformer_cli.video.tar_members import opened
 
 _MAX_BOXES = 100_000
 _TO_ENTRIES = (b"trak", b"mdia", b"minf", b"stbl", b"stsd")
@@ -39,9 +40,8 @@ class Outline:
 def read_outline(path: str) -> Outline:
     """Return the outline of an MP4, be it one that FFmpeg can open or not."""
     kinds, found = set[bytes](), set[str]()
-    with suppress(OSError, struct.error), open(path, "rb") as file:
-        end = os.fstat(file.fileno()).st_size
-        for kind, inside, stop in islice(boxes(file, 0, end), _MAX_BOXES):
+    with suppress(OSError, struct.error), opened(path) as (file, start, end):
+        for kind, inside, stop in islice(boxes(file, start, end), _MAX_BOXES):
             if stop <= end:
                 kinds.add(kind)
             if kind == b"moov":

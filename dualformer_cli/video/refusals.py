@@ -8,6 +8,7 @@ import stat
 
 from dualformer_cli.errors import VideoError
 from dualformer_cli.video.mp4_boxes import Outline, read_outline
+from dualformer_cli.video.tar_members import find_member, opened
 
 
 def is_folder(path: str) -> bool:
@@ -16,6 +17,12 @@ def is_folder(path: str) -> bool:
         status = os.stat(path)
     except FileNotFoundError:
         raise VideoError(path, "no such file or folder") from None
+    except NotADirectoryError as error:
+        if (member := find_member(path)) is None:
+            raise VideoError(path, plain_reason(error)) from None
+        if member.size == 0:
+            raise VideoError(path, _EMPTY) from None
+        return False
     except OSError as error:
         raise VideoError(path, plain_reason(error)) from None
     except ValueError:
@@ -25,7 +32,7 @@ def is_folder(path: str) -> bool:
     if not stat.S_ISREG(status.st_mode):
         raise VideoError(path, f"a {_kind_of(status.st_mode)}, not a file")
     if status.st_size == 0:
-        raise VideoError(path, "the file is empty (0 bytes)")
+        raise VideoError(path, _EMPTY)
     return False
 
 
@@ -43,8 +50,9 @@ def plain_reason(error: OSError) -> str:
 
 def first_bytes(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read(1024)
+        with opened(path) as (file, start, end):
+            file.seek(start)
+            return file.read(min(1024, end - start))
     except OSError as error:
         raise VideoError(path, plain_reason(error)) from None
 
@@ -56,10 +64,12 @@ def is_motion_jpeg(path: str, head: bytes) -> bool:
     """
     if not head.startswith(b"\xff\xd8\xff"):
         return False
-    with open(path, "rb") as file:
-        return file.read(_SEARCHED_BYTES).count(b"\xff\xd9\xff\xd8\xff") > 3
+    with opened(path) as (file, start, end):
+        file.seek(start)
+        return file.read(min(_SEARCHED_BYTES, end - start)).count(b"\xff\xd9\xff\xd8\xff") > 3
 
 
+_EMPTY = "the file is empty (0 bytes)"
 ENCRYPTED = "encrypted; it cannot be read"
 _SEARCHED_BYTES = 16 << 20
 _IMAGE_BRANDS = re.compile(rb"....ftyp(heic|heix|heim|heis|mif1|avif)", re.DOTALL)

@@ -15,6 +15,7 @@ from dualformer_cli.errors import VideoError
 from dualformer_cli.system.workers import heartbeat
 from dualformer_cli.video.pyav_reader import PyAVReader
 from dualformer_cli.video.reader import FileIndex, Frame, VideoReader
+from dualformer_cli.video.tar_members import find_member
 
 _SAME_LEVELS = 1.0
 """Mean difference in grey levels below which two decoders made the same picture. Those of 8 bits that are not
@@ -34,6 +35,8 @@ def load_torchcodec() -> Any:
 
 def _source(path: str) -> str | BinaryIO:
     """Return what torchcodec takes for a file: an absolute path, because FFmpeg takes "x:y" for an address."""
+    if (member := find_member(path)) is not None:
+        return member.address
     try:
         path.encode()
     except UnicodeEncodeError:  # torchcodec takes no other names; through Python reading is slower

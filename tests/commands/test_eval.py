@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tar_shards import write_shard
 from typer.testing import CliRunner
 
 from dualformer_cli.app import app
@@ -92,6 +93,26 @@ def test_videos_that_cannot_be_scored_are_named_and_end_with_3(evaluate: Any, fo
     assert document["digest"] == good["digest"]
     assert "missing: gone.mp4: no such file" in result.stderr
     assert "unreadable: broken.mp4: " in result.stderr
+
+
+def test_tar_shards_are_scored_as_the_files_in_them(evaluate: Any, folder: Path, tmp_path: Path) -> None:
+    members = [(f"v{index}.mp4", folder / f"video {index}.mp4") for index in range(6)]
+    labels = [(f"v{index}.cls", str(index % 5)) for index in range(6)]
+    write_shard(tmp_path / "x-08.tar", [*labels[:4], *members[:4]])
+    write_shard(tmp_path / "x-09.tar", [*members[4:], *labels[4:]])
+    files, shards = (
+        json.loads(evaluate("--data", source, "--json").stdout)
+        for source in (folder / "good.csv", tmp_path / "x-{08..09}.tar")
+    )
+    assert shards["videos"] == files["videos"]
+    for name in ("top1", "top5", "loss", "mean_class_accuracy"):
+        assert shards[name] == files[name]
+    broken = [("broken.mp4", "no video"), ("broken.cls", "2")]
+    write_shard(tmp_path / "x-10.tar", broken)
+    result = evaluate("--data", tmp_path / "x-*.tar", "--json")
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["videos"] == {**files["videos"], "listed": 7, "unreadable": 1}
+    assert "unreadable: x-10.tar/broken.mp4: a text file, not a video" in result.stderr
 
 
 def test_a_dump_gives_the_same_document_without_the_model(evaluate: Any, folder: Path, tmp_path: Path) -> None:

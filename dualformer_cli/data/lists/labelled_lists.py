@@ -11,6 +11,7 @@ from dualformer_cli.data.lists.folders import Video, VideoFolder
 from dualformer_cli.data.lists.manifest import Manifest, check_class_names, read_manifest
 from dualformer_cli.data.lists.tables import SPLIT_WORDS
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.video.tar_members import is_shard_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,8 @@ def read_lists(sources: Sequence[str], *, group_pattern: str | None = None) -> V
 
 
 def _read(source: str, *, is_alone: bool) -> _Listed:
+    if is_shard_name(source):
+        raise DualFormerError(f"{source!r} is a tar archive; train and eval read it as it is")
     manifest = read_manifest(source, with_splits=True)
     if manifest.splits is not None:
         for number, word in enumerate(manifest.splits, start=2):

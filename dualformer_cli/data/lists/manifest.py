@@ -20,6 +20,7 @@ from dualformer_cli.data.lists.listed_files import find_files
 from dualformer_cli.data.lists.matching import ClassLookup, ClassMatch, match_classes
 from dualformer_cli.data.lists.older_formats import format_json, format_lines, parse_json, parse_lines
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable
+from dualformer_cli.data.lists.shards import read_shards, shards_folder
 from dualformer_cli.data.lists.tables import (
     COLUMNS,
     LABEL_NAMES,
@@ -31,6 +32,7 @@ from dualformer_cli.data.lists.tables import (
 )
 from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.video.tar_members import is_shard_name
 
 __all__ = [
     "ClassMatch",
@@ -157,8 +159,9 @@ def read_manifest(
     with their status.
 
     Args:
-        source: a manifest, Kinetics annotations, or one of the older list formats.
-        root: folder that relative paths start from; None is that of the list.
+        source: a manifest, Kinetics annotations, one of the older list formats, or tar archives as `read_shards` takes
+            them.
+        root: folder that relative paths start from; None is that of the list. Archives are where their name says.
         list_format: auto finds out, and complains where several formats fit.
         classes: class names in the order of their numbers.
         label_group: which labels of a JSON list to read whose labels come in groups; rows without any of it are left
@@ -172,19 +175,24 @@ def read_manifest(
         raise DualFormerError(
             f"folder {root!r}, where the paths of list {source!r} start, does not exist; mend the root"
         )
-    folder = os.path.dirname(source)
-    text = _decode(_read_list(source), source)
+    are_shards = is_shard_name(source)
+    folder = shards_folder(source) if are_shards else os.path.dirname(source)
+    text = "" if are_shards else _decode(_read_list(source), source)
     class_names, warnings = _find_class_names(folder, classes)
     may_be_named = label_group is None and not os.path.exists(os.path.join(folder, _CLASSES))
     labels = Labels(source, None if class_names is None else ClassLookup(class_names), may_be_named)
     with _uncollected():
-        parsed = _parse(text, list_format, labels, label_group, with_splits=with_splits)
+        if are_shards:
+            _check_group(label_group, source, is_json=False)
+            parsed = read_shards(source, labels)
+        else:
+            parsed = _parse(text, list_format, labels, label_group, with_splits=with_splits)
     return Manifest(
         samples=parsed.samples,
         class_names=None if labels.classes is None else labels.classes.names,
         is_multi_label=parsed.is_multi_label,
         source=source,
-        root=folder if root is None else root,
+        root=folder if root is None or are_shards else root,
         splits=parsed.splits,
         warnings=(
             *warnings,
@@ -314,11 +322,7 @@ def _parse(
     found: ReadFormat = "json" if is_json else "manifest" if delimiter else "auto"
     if list_format not in ("auto", found) and found != "auto":
         raise DualFormerError(f"list {labels.source!r} is a {found} list; set list_format to {found} or auto")
-    if label_group is not None and "json" not in (list_format, found):
-        raise DualFormerError(
-            f"list {labels.source!r} has no groups of labels, as JSON lists of HVU do; leave label_group "
-            f"({label_group!r}) out"
-        )
+    _check_group(label_group, labels.source, is_json="json" in (list_format, found))
     if list_format == "manifest" or found == "manifest":
         if delimiter is None:
             problem = f"a manifest starts with a header that names its columns, as {','.join(COLUMNS)}"
@@ -332,6 +336,13 @@ def _parse(
     if not parsed.samples:
         raise DualFormerError(f"list {labels.source!r} is empty; it needs one video a line")
     return parsed
+
+
+def _check_group(label_group: str | None, source: str, *, is_json: bool) -> None:
+    if label_group is not None and not is_json:
+        raise DualFormerError(
+            f"list {source!r} has no groups of labels, as JSON lists of HVU do; leave label_group ({label_group!r}) out"
+        )
 
 
 def _refuse_unknown_header(text: str, labels: Labels) -> None:

@@ -254,14 +254,14 @@ def _read_labels(table: _Table, labels: Labels) -> tuple[list[tuple[int, ...]], 
     for row, value in enumerate(values):
         if value not in read:
             try:
-                read[value], several = _read_label(value, labels)
+                read[value], several = read_label(value, labels)
             except ValueError as error:
                 raise _error(table, row, labels, str(error)) from None
             is_multi_label = is_multi_label or several
     return [read[value] for value in values], is_multi_label
 
 
-def _read_label(value: str, labels: Labels) -> tuple[tuple[int, ...], bool]:
+def read_label(value: str, labels: Labels) -> tuple[tuple[int, ...], bool]:
     """Return the classes that a value names, and whether it is written as several."""
     if not value.strip():
         return (), False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualformer_cli.data.clips.views import VideoViews
-from dualformer_cli.documents.base import to_json
-from dualformer_cli.documents.predict import Timing
+from dualformer_cli.documents.base import from_json, to_json
+from dualformer_cli.documents.predict import Timing, VideoResult
 from dualformer_cli.engine.scoring.video_scores import LiveScores, VideoScores, failure, merge_segments, top
 from dualformer_cli.video.reader import VideoInfo
 
@@ -100,7 +101,7 @@ def test_a_video_is_the_mean_of_its_views() -> None:
     features = np.arange(6, dtype=np.float32).reshape(3, 2)
     video.add(views(3, num_views=3, warnings=("odd", "odd")), scores, features, forward_seconds=0.5)
     prediction = video.prediction("clip.mp4", NAMES, 2)
-    assert prediction.result == {
+    assert to_json(prediction.result) == {
         "path": "clip.mp4",
         "status": "ok",
         "num_frames": 250,
@@ -153,8 +154,7 @@ def test_a_timeline_in_parts_is_the_timeline_at_once(data: st.DataObject) -> Non
                 part = views(high - low, num_views=1, times=times[low:high], warnings=("odd",))
                 video.add(part, scores[low:high], features[low:high], forward_seconds=0)
         prediction = video.prediction("clip.mp4", NAMES, 3)
-        prediction.result.pop("timing")
-        return prediction.result, [row.features.tolist() for row in prediction.features]
+        return replace(prediction.result, timing=None), [row.features.tolist() for row in prediction.features]
 
     assert collect(sorted(set(cuts))) == collect([])
 
@@ -171,12 +171,12 @@ def test_a_result_can_be_written_as_json() -> None:
     scores = np.array([[0.5, 0.5, 0]])
     video.add(views(1, num_views=1, times=[(0, 1)]), scores, np.zeros((1, 2), np.float32), forward_seconds=0)
     result = video.prediction("clip.mp4", NAMES, 3).result
-    assert json.loads(json.dumps(result)) == result
+    assert from_json(VideoResult, json.loads(json.dumps(to_json(result)))) == result
 
 
 def test_a_failure_has_every_field_that_scripts_rely_on() -> None:
     prediction = failure("x.mp4", "no such file or folder")
-    assert prediction.result == {
+    assert to_json(prediction.result) == {
         "path": "x.mp4",
         "status": "error",
         "error": "no such file or folder",
@@ -186,7 +186,7 @@ def test_a_failure_has_every_field_that_scripts_rely_on() -> None:
         "views": 0,
         "predictions": [],
     }
-    assert prediction.features == []
+    assert prediction.features == ()
 
 
 def test_overlapping_clips_of_a_live_input_share_its_time_without_gaps() -> None:
@@ -201,7 +201,7 @@ def test_overlapping_clips_of_a_live_input_share_its_time_without_gaps() -> None
     ]
     assert prediction.result.views == 3
     assert [entry.label for entry in prediction.result.predictions] == ["a", "b"]
-    assert "interrupted" not in prediction.result
+    assert prediction.result.interrupted is None
     assert len(prediction.features) == 3
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tar_shards import write_shard
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.engine.parallel.ranks import Ranks
@@ -32,6 +33,34 @@ def test_a_video_without_a_label_is_refused(make_trainer: Make, tmp_path: Path) 
     (tmp_path / "list.csv").write_text("path\na.mp4\nb.mp4\n")
     with pytest.raises(DualFormerError, match=r"2 of the 2 videos of the training list '.*list\.csv' have no label"):
         make_trainer(tmp_path / "run", data=tmp_path / "list.csv")
+
+
+def test_a_run_over_tar_shards_is_that_over_the_files_in_them(
+    make_trainer: Make, tmp_path: Path, toy_list: Path, toy_validation: Path
+) -> None:
+    losses: dict[str, list[Any]] = {"files": [], "shards": []}
+    folder = tmp_path / "packed"
+    folder.mkdir()
+    for lines, first in ((toy_list, "train"), (toy_validation, "val")):
+        rows = [line.rpartition(",")[::2] for line in lines.read_text().splitlines()[1:9]]
+        packed = [[(name, lines.parent / name), (f"{Path(name).stem}.cls", label)] for name, label in rows]
+        for number, part in enumerate((packed[:3], packed[3:])):
+            write_shard(folder / f"{first}-{number}.tar", [member for members in part for member in members])
+        (folder / f"{first}.csv").write_text("path,label\n" + "".join(f"{lines.parent / n},{c}\n" for n, c in rows))
+    for name, train, val in (("files", "train.csv", "val.csv"), ("shards", "train-{0..1}.tar", "val-*.tar")):
+        trainer = make_trainer(
+            tmp_path / name,
+            *("train.epochs=2", f"data.validation_list={folder / val}"),
+            data=folder / train,
+            on_event=losses[name].append,
+        )
+        trainer.run()
+    kept = {
+        name: [(event.get("loss"), event.get("top1")) for event in events if "loss" in event]
+        for name, events in losses.items()
+    }
+    assert len(kept["files"]) == 4
+    assert kept["shards"] == kept["files"]
 
 
 def test_without_a_list_there_is_nothing_to_train_on(toy_preset: Path, tmp_path: Path) -> None:

@@ -1,0 +1,123 @@
+"""Tar shards as lists: videos and labels of the archives, by the rules of all lists, and what is refused of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tar_shards import write_shard
+
+from dualformer_cli.data.lists.manifest import read_manifest
+from dualformer_cli.errors import DualFormerError
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The current folder, with an empty folder `s`."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "s").mkdir()
+    return tmp_path
+
+
+def rows(source: str, **options: Any) -> list[tuple[str, tuple[int, ...]]]:
+    return [(sample.path, sample.labels) for sample in read_manifest(source, **options).samples]
+
+
+def test_labels_are_those_beside_each_video_in_the_order_of_the_archives() -> None:
+    write_shard(Path("s/x-10.tar"), [("b.json", '{"label": 2}'), ("b.mp4", ""), ("a.v2.cls", "0\n"), ("a.v2.mkv", "")])
+    write_shard(
+        Path("s/x-9.tar"),
+        [("d/c.mp4", ""), ("d/c.cls", "1"), ("d/c.json", '{"label": 7}'), ("d/c.txt", "a caption"), ("x.jpg", "")],
+    )
+    expected = [("x-9.tar/d/c.mp4", (1,)), ("x-10.tar/b.mp4", (2,)), ("x-10.tar/a.v2.mkv", (0,))]
+    assert rows("s/x-*.tar") == rows("s/x-{9..10}.tar") == expected
+    manifest = read_manifest("s/x-*.tar")
+    assert manifest.files == [f"s/{path}" for path, _ in expected]
+    assert [sample.label for sample in manifest.samples] == [1, 2, 0]
+    assert manifest.class_names is None
+    assert not manifest.is_multi_label
+    assert manifest.fingerprint == read_manifest(str(Path("s").absolute() / "x-{9..10}.tar")).fingerprint
+    assert rows("s/x-9.tar", root="s") == [("x-9.tar/d/c.mp4", (1,))]
+    Path("elsewhere").mkdir()
+    assert read_manifest("s/x-9.tar", root="elsewhere").files == ["s/x-9.tar/d/c.mp4"]
+
+
+def test_names_of_classes_are_known_from_classes_txt_or_taken_in_order() -> None:
+    write_shard(Path("s/a.tar"), [("1.mp4", ""), ("1.cls", "run"), ("2.mp4", ""), ("2.json", '{"label": "jump"}')])
+    manifest = read_manifest("s/a.tar")
+    assert manifest.class_names == ["jump", "run"]
+    assert [sample.labels for sample in manifest.samples] == [(1,), (0,)]
+    assert manifest.warnings == ("list 's/a.tar' names its labels: 2 classes in the order of their names (jump, run)",)
+    Path("s/classes.txt").write_text("run\nrest\njump\n")
+    assert [labels for _, labels in rows("s/*.tar")] == [(0,), (2,)]
+    Path("s/classes.txt").write_text("run\nrest\n")
+    with pytest.raises(DualFormerError) as caught:
+        read_manifest("s/a.tar")
+    assert str(caught.value) == (
+        "list 's/a.tar', the label of 'a.tar/2.mp4': 'jump': 'jump' is neither a class number nor one of the 2 class "
+        "names"
+    )
+
+
+def test_several_labels_make_a_multi_label_list() -> None:
+    write_shard(
+        Path("s/a.tar"),
+        [("1.mp4", ""), ("1.json", '{"label": [3, 1]}'), ("2.mp4", ""), ("2.cls", "0"), ("3.mp4", "")],
+    )
+    manifest = read_manifest("s/a.tar")
+    assert manifest.is_multi_label
+    assert [(sample.label, sample.labels) for sample in manifest.samples] == [(None, (3, 1)), (None, (0,)), (None, ())]
+    write_shard(Path("s/one.tar"), [("1.mp4", ""), ("1.json", '{"label": [3]}')])
+    assert read_manifest("s/one.tar").is_multi_label
+
+
+def test_videos_without_a_label_are_named_unless_none_has_one() -> None:
+    unlabelled = [("1.mp4", ""), ("2.mp4", ""), ("2.json", '{"caption": "a dog"}')]
+    write_shard(Path("s/a.tar"), unlabelled)
+    assert read_manifest("s/a.tar").warnings == ()
+    write_shard(Path("s/a.tar"), [*unlabelled, ("3.mp4", ""), ("3.cls", "0")])
+    assert rows("s/a.tar") == [("a.tar/1.mp4", ()), ("a.tar/2.mp4", ()), ("a.tar/3.mp4", (0,))]
+    assert read_manifest("s/a.tar").warnings == (
+        "list 's/a.tar': 2 videos without a .cls or a .json with \"label\", such as 'a.tar/1.mp4'",
+    )
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        ([("1.cls", "-1")], "list 's/a.tar', the label of 'a.tar/1.mp4': '-1': label -1 is negative"),
+        ([("1.cls", "1.5")], "list 's/a.tar', the label of 'a.tar/1.mp4': '1.5': '1.5' is not a class number"),
+        ([("1.cls", b"\xff\xfe\0")], "'s/a.tar/1.cls' is not UTF-8 text; it should hold a label"),
+        ([("1.cls", b"7" * 2_000_000)], "'s/a.tar/1.cls' has 2,000,000 bytes, too many for a label"),
+        ([("1.json", "{label: 1}")], "'s/a.tar/1.json' is not JSON; it should hold an object with a label"),
+        ([("1.json", json.dumps({"label": {"id": 1}}))], "'s/a.tar/1.json': \"label\" is neither a number nor a name"),
+        ([("1.cls", "1"), ("1.mp4", "")], "'s/a.tar' has two members called '1.mp4'; rename one"),
+    ],
+)
+def test_labels_that_are_none_and_names_that_come_twice_are_refused(members: Any, message: str) -> None:
+    write_shard(Path("s/a.tar"), [("0.mp4", ""), ("0.cls", "0"), ("1.mp4", ""), *members])
+    with pytest.raises(DualFormerError, match=re.escape(message)):
+        read_manifest("s/a.tar")
+
+
+def test_archives_that_are_not_there_or_cannot_be_read_are_refused() -> None:
+    write_shard(Path("s/a-0.tar"), [("0.mp4", ""), ("0.cls", "0")])
+    write_shard(Path("s/texts.tar"), [("0.txt", "")])
+    whole = Path("s/a-0.tar").read_bytes()
+    Path("s/cut.tar").write_bytes(whole[:700])
+    Path("s/a.tar.gz").write_bytes(b"\x1f\x8b\x08" + bytes(600))
+    for source, message in {
+        "s/b.tar": "list 's/b.tar': there is no archive 's/b.tar'; mend the name or the range",
+        "s/a-{0..1}.tar": "list 's/a-{0..1}.tar': there is no archive 's/a-1.tar'; mend the name or the range",
+        "s/b*.tar": "list 's/b*.tar': the pattern matches no archive",
+        "s/texts.tar": "list 's/texts.tar': the archives hold no videos; name others",
+        "s/cut.tar": "'s/cut.tar': the archive is cut off or damaged after '0.mp4'; fetch or pack it again",
+        "s/a.tar.gz": "'s/a.tar.gz': a compressed archive: no member of it can be read alone",
+    }.items():
+        with pytest.raises(DualFormerError, match="^" + re.escape(message)):
+            read_manifest(source)
+    with pytest.raises(DualFormerError, match=r"list 's/a-0\.tar' has no groups of labels"):
+        read_manifest("s/a-0.tar", label_group="scene")
