@@ -177,7 +177,7 @@ _FILTERS = element(
     _select("Label", "label", _="any"),
     element(
         "label",
-        element("span", "Score at least ", element("output", id="least")),
+        element("span", "Score at least ", element("span", id="least")),
         element("input", type="range", name="score", min=0, max=100, value=0),
     ),
     _select("Videos", "state", _="all", ok="without error", error="with an error"),

@@ -44,7 +44,7 @@ class PredictionOutputs:
         self._tables = [path for path in (request.csv, request.features) if path is not None]
         if request.report is not None:
             self._tables += page_files(request.report, len(found.paths) + len(found.problems))
-        check_outputs([*self._tables, *files], self.inputs, overwrite=request.overwrite)
+        self._check([*self._tables, *files])
         for option, target, suffix in (("--features", request.features, ".npz"), ("--report", request.report, ".html")):
             if target is not None and target.suffix != suffix:
                 raise DualFormerError(f"{option} {str(target)!r} must end in {suffix}")
@@ -61,7 +61,12 @@ class PredictionOutputs:
         chosen = [*self._srt.values(), *self._save.values(), *self._tables]
         if twice := [str(path) for path, count in Counter(chosen).items() if count > 1]:
             raise DualFormerError(f"{twice[0]!r} is named for two outputs; name another file for one of them")
-        check_outputs(chosen, self.inputs, overwrite=request.overwrite)
+        self._check(chosen)
+
+    def _check(self, files: Sequence[Path]) -> None:
+        output = self.request.output
+        files = [path for path in files if path.parent != output or output.exists()]  # which a run makes
+        check_outputs(files, self.inputs, overwrite=self.request.overwrite)
 
     def write_beside(self, result: VideoResult, pool: WorkerPool, data: DataConfig) -> VideoResult:
         """Write the subtitles and the annotated video of one input; what fails becomes the input's error."""
