@@ -166,7 +166,7 @@ def _write(request: EvaluateRequest, document: Evaluation, scores: Dump) -> None
 
 
 def _write_page(scores: Dump, document: Evaluation, target: Path) -> None:
-    from dualformer_cli.outputs.html import write_eval_report
+    from dualformer_cli.outputs.eval_page import write_eval_report
     from dualformer_cli.video.thumbnails import read_thumbnails
 
     page = scores.page(document)
