@@ -23,7 +23,8 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     ViewsOption,
     WeightsOption,
-    parse_views,
+    model_request,
+    print_document,
     relaunched,
     show_config,
 )
@@ -53,6 +54,9 @@ def evaluate(
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page to look at.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from what a run with --dump that was stopped has kept.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")] = False,
     gpus: GpusOption = None,
     cpu_processes: CpuProcessesOption = None,
@@ -71,16 +75,17 @@ def evaluate(
     over all listed ones with those counted as wrong.
     """
     from dualformer_cli.tasks.evaluate import EvaluateRequest, check
-    from dualformer_cli.tasks.session import DEFAULT_PRESET, ModelRequest, resolve
+    from dualformer_cli.tasks.session import DEFAULT_PRESET, resolve
 
-    model = ModelRequest(
-        preset=preset,
+    model = model_request(
+        preset,
         weights=weights,
-        overrides=tuple(overrides or ()),
-        device="cpu" if cpu_processes else device,
+        overrides=overrides,
+        device=device,
+        cpu_processes=cpu_processes,
         precision=precision,
-        compile=compile_,
-        views=parse_views(views),
+        compile_=compile_,
+        views=views,
         offline=offline,
     )
     request = EvaluateRequest(
@@ -90,10 +95,13 @@ def evaluate(
         compare=compare,
         dump=dump,
         report=report,
+        resume=resume,
         overwrite=overwrite,
     )
     if from_dump is not None and dump is not None:
         raise typer.BadParameter("the scores are in --from-dump already", param_hint="--dump")
+    if resume and dump is None:
+        raise typer.BadParameter("name the --dump of the run that was stopped", param_hint="--resume")
     if from_dump is None and (print_config or data is None):
         resolved = resolve(model, request.settings(), default=DEFAULT_PRESET)
         if print_config:
@@ -102,14 +110,12 @@ def evaluate(
         if resolved.config.data.validation_list is None:
             raise typer.BadParameter("name a list of videos", param_hint="--data")
     check(request)
-    if from_dump is not None or not relaunched(gpus, cpu_processes):
+    if from_dump is not None or not relaunched(gpus, cpu_processes, goes_on=resume):
         _run(request, as_json=as_json)
 
 
 def _run(request: EvaluateRequest, *, as_json: bool) -> None:
     """Do what the request says, print the result, and leave with 3 if a video was not scored."""
-    from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.progress import Progress, fetch_progress
     from dualformer_cli.outputs.runs import print_evaluation
     from dualformer_cli.outputs.screen import log
@@ -124,10 +130,7 @@ def _run(request: EvaluateRequest, *, as_json: bool) -> None:
         for record in scores.records if request.from_dump is None else ():
             if record.reason is not None:
                 log(f"{record.bucket}: {record.path}: {record.reason}")
-        if as_json:
-            print_json(to_json(document))
-        else:
-            print_evaluation(document)
+        print_document(document, print_evaluation, as_json=as_json)
 
     document = run_task(request, fetching=fetch_progress, watching=watching, on_document=tell)
     if document is not None and document.summary.videos.scored < document.summary.videos.listed:
