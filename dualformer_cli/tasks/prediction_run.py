@@ -24,6 +24,7 @@ from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.parallel.reductions import barrier
 from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.engine.scoring.video_scores import Prediction, failure
+from dualformer_cli.errors import VideoError
 from dualformer_cli.outputs.prediction_files import write_csv, write_features, write_parquet
 from dualformer_cli.outputs.predictions_page import write_predictions_page
 from dualformer_cli.system.files import atomic_path
@@ -31,6 +32,7 @@ from dualformer_cli.system.parts import Parts, PartWriter
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.tasks.session import Session
 from dualformer_cli.video.inputs import InputList
+from dualformer_cli.video.tar_members import find_member, opened
 
 if TYPE_CHECKING:
     from dualformer_cli.tasks.predict import PredictRequest, Watching
@@ -133,10 +135,11 @@ class _Worker:
 
 
 def stamp_of(path: str) -> Stamp:
-    """Return what shows that a file has changed; None if there is no such file."""
+    """Return what shows that a file, or the archive that it is in, has changed; None if there is no such file."""
     try:
-        status = os.stat(path)
-    except (OSError, ValueError):
+        member = find_member(path)
+        status = os.stat(path if member is None else member.archive)
+    except (OSError, ValueError, VideoError):
         return None
     return [status.st_size, status.st_mtime_ns]
 
@@ -146,9 +149,10 @@ def _can_be_read(path: str) -> bool:
     try:
         if os.path.isdir(path):
             return bool(os.listdir(path))
-        with open(path, "rb") as file:
+        with opened(path) as (file, start, _):
+            file.seek(start)
             return file.read(1) is not None
-    except (OSError, ValueError):
+    except (OSError, ValueError, VideoError):
         return False
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -186,3 +187,23 @@ def test_a_rank_that_is_killed_starts_again_from_what_is_kept(options: list[str]
     )
     assert files("run") == files("one")
     assert len({part.name.split("-")[0] for part in Path("run/parts").glob("*-*.jsonl")}) >= 2, "killed too late"
+
+
+def test_a_disk_that_takes_no_more_ends_the_run_in_one_line_and_nothing_is_lost(options: list[str]) -> None:
+    def take_little() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+
+    command = [sys.executable, "-m", "dualformer_cli", *options]
+    full = subprocess.run(command, env=environment(), capture_output=True, text=True, preexec_fn=take_little)
+    said = (
+        "predictions cannot be kept in 'run/parts': file too large; what is there stays, and the same command goes on"
+    )
+    assert full.returncode == 1
+    assert full.stderr.splitlines()[-1] == f"dualformer: {said} from it"
+    assert "Traceback" not in full.stderr
+    num_lines = num_kept("0")
+    assert 0 < num_lines < NUM_VIDEOS
+    done = subprocess.run([*command, "--json"], env=environment(), capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert json.loads(done.stdout)["videos"]["kept"] == num_lines
+    assert files("run") == files("one")
