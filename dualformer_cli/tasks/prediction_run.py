@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -77,6 +77,8 @@ def run(
                     on_result(result)
         if index is None:
             return None
+        index.update()
+        index.forget_old(set(work.lost_items))
         counts, files = _write_files(request, parts, index)
         document = PredictionRun(
             facts=engine.describe(),
@@ -185,6 +187,12 @@ class _Index:
         with self._lock, self._base:
             self._base.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", rows)
 
+    def forget_old(self, lost: Set[str]) -> None:
+        """Take out what an earlier run said of lost inputs that have changed since."""
+        old = [(_blob(path),) for path in self.left() if path in lost] if lost else []
+        with self._lock, self._base:
+            self._base.executemany("DELETE FROM results WHERE path = ?", old)
+
     def list(self, found: InputList) -> None:
         """Note the inputs, in their order."""
         rows = [(_blob(name), reason) for name, reason in found.problems]
@@ -263,7 +271,6 @@ def _write_files(request: PredictRequest, parts: Parts, index: _Index) -> tuple[
         DualFormerError: if one cannot be written; the results stay in the parts.
     """
     assert request.output is not None
-    index.update()
     counts = dict.fromkeys(("ok", "error", "lost"), 0)
     for result, *_ in index.results():
         counts["lost" if result is None else result.status] += 1
