@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from bisect import bisect_right
 from collections import Counter
@@ -35,14 +34,13 @@ from dualformer_cli.commands.options import (
     sample_input,
     show_config,
 )
-from dualformer_cli.errors import DownloadError, DualFormerError, reason_of
+from dualformer_cli.errors import DualFormerError, reason_of
 from dualformer_cli.system.files import check_outputs, path_in_own_folder
 
 if TYPE_CHECKING:
     from dualformer_cli.engine.engine import Engine
     from dualformer_cli.engine.scoring.video_scores import Prediction
     from dualformer_cli.tasks.session import Session
-    from dualformer_cli.video.inputs import InputList
 
 LIVE_SECONDS = 2.0
 """How often a camera or stream is classified unless --every says."""
@@ -119,6 +117,7 @@ def predict(
         if seconds is not None and not 0 < seconds < float("inf"):
             raise typer.BadParameter(f"{seconds:g} is not a positive number of seconds", param_hint=name)
 
+    from dualformer_cli.data.fetch.web_videos import fetch_addresses
     from dualformer_cli.outputs.progress import fetch_progress
     from dualformer_cli.outputs.screen import log
     from dualformer_cli.video.inputs import expand_inputs
@@ -130,13 +129,13 @@ def predict(
         resolve(model, default=DEFAULT_PRESET)  # what is wrong in it is said once, and not by every process
         if relaunched(gpus, cpu_processes):
             return
-    found = expand_inputs(inputs or [sample_input()], stdin=sys.stdin)
+    found = expand_inputs(inputs or [sample_input()], stdin=sys.stdin, offline=offline)
     files_named = [path for path in (srt, save) if path is not None and not path.is_dir()]
     tables = [path for path in (csv, features) if path is not None]
     check_outputs([*tables, *files_named], found.paths, overwrite=overwrite)  # before anything is fetched
-    addresses = fetch_addresses(found, offline=offline)
-    files = [path for path in found.paths if not is_live(path)]
-    live = [path for path in found.paths if is_live(path)]
+    addresses = fetch_addresses(found, fetch_progress, offline=offline)
+    files = [path for path in found.paths if path in found.remote or not is_live(path)]
+    live = [path for path in found.paths if path not in found.remote and is_live(path)]
     if live and (srt or save):
         raise DualFormerError(f"--srt and --save need files, but {mask_credentials(live[0])!r} is live; use --csv")
     outputs = _Outputs(files, csv=csv, srt=srt, save=save, features=features, overwrite=overwrite)
@@ -158,32 +157,6 @@ def predict(
         shown.live(live, top_k=top_k, every_seconds=every or LIVE_SECONDS, duration_seconds=duration)
         if ranks.is_main:
             shown.finish()
-
-
-def fetch_addresses(found: InputList, *, offline: bool) -> dict[str, str]:
-    """Put files in the place of the addresses that lead to one, and return the address of each as it may be shown."""
-    from dualformer_cli.data.fetch.web_videos import fetch_video, is_web_address
-    from dualformer_cli.outputs.progress import fetch_progress
-    from dualformer_cli.video.live_inputs import mask_credentials
-
-    paths: list[str] = []
-    addresses: dict[str, str] = {}
-    for name in found.paths:
-        if os.path.lexists(name) or not is_web_address(name):
-            paths.append(name)
-            continue
-        shown = mask_credentials(name)
-        try:
-            with fetch_progress() as progress:
-                fetched = fetch_video(name, offline=offline, progress=partial(progress, shown))
-        except DownloadError as error:
-            found.problems.append((shown, error.reason))
-            continue
-        paths.append(name if fetched is None else str(fetched))
-        if fetched is not None:
-            addresses[str(fetched)] = shown
-    found.paths[:] = paths
-    return addresses
 
 
 def announce(engine: Engine) -> None:
@@ -280,13 +253,13 @@ class _Results:
         found = []
         with Progress("predict", total=len(mine), silent=len(files) < 2 or not self.ranks.is_main) as progress:
             for prediction in self.engine.predict(mine, self.pool, top_k=top_k, every_seconds=every_seconds):
-                self._write_beside(prediction.result)
+                self._write_beside(prediction)
                 if is_alone:
                     with progress.paused():
                         self._take(prediction)
                 else:
                     found.append(prediction)
-                progress.advance(note=prediction.result["path"])
+                progress.advance(note=self.addresses.get(prediction.result["path"], prediction.result["path"]))
         if not is_alone:
             self._take_all(found)
 
@@ -349,13 +322,15 @@ class _Results:
             parts = ", ".join(f"{name.removesuffix('_seconds')} {s:.2f} s" for name, s in result["timing"].items())
             log(f"{result['path']}: {parts}")
 
-    def _write_beside(self, result: dict[str, Any]) -> None:
+    def _write_beside(self, prediction: Prediction) -> None:
         """Write the subtitles and the annotated video of one input; what fails becomes the input's error."""
         from dualformer_cli.outputs.prediction_files import write_srt
 
+        result = prediction.result
         if result["status"] != "ok":
             return
-        for targets, write in ((self.outputs.srt, write_srt), (self.outputs.save, self._save_annotated)):
+        save = partial(self._save_annotated, prediction.file)
+        for targets, write in ((self.outputs.srt, write_srt), (self.outputs.save, save)):
             if (target := targets.get(result["path"])) is None:
                 continue
             try:
@@ -363,11 +338,11 @@ class _Results:
             except Exception as error:  # of any kind: it costs this file
                 result.update(status="error", error=f"classified, but not saved: {reason_of(error)}")
 
-    def _save_annotated(self, result: dict[str, Any], target: Path) -> None:
+    def _save_annotated(self, file: str, result: dict[str, Any], target: Path) -> None:
         """Have a worker draw the result onto its video."""
         data = self.engine.config.data
         with path_in_own_folder(target) as unfinished:
-            job = (result, str(unfinished), data.decoder, data.frame_rate, data.frame_name)
+            job = ({**result, "path": file}, str(unfinished), data.decoder, data.frame_rate, data.frame_name)
             self.pool.call(_annotate, job).result()
 
 

@@ -25,6 +25,8 @@ class Prediction:
     features: list[dict[str, Any]] = field(default_factory=list)
     """{"path", "start_seconds", "end_seconds", "features"} of the video, or of each segment of its timeline; the
     features (c,) are means over the tokens after the final norm."""
+    file: str = ""
+    """Where the input was read: its path, or that of a copy, which is there until the next prediction is asked for."""
 
 
 def failure(path: str, reason: str) -> Prediction:
