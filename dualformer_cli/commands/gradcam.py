@@ -153,7 +153,7 @@ def gradcam(
 
 
 def _announce(engine: Engine, *, is_sample: bool) -> None:
-    announce(engine)
+    announce(engine.describe())
     if is_sample:
         announce_sample()
 

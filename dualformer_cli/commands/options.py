@@ -49,8 +49,17 @@ def parse_views(views: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def relaunched(gpus: int | None, cpu_processes: int | None) -> bool:
+RETRIES = 3
+"""How often a command that goes on from where it was is started again after a process of it was killed."""
+
+
+def relaunched(gpus: int | None, cpu_processes: int | None, *, goes_on: bool = False) -> bool:
     """Run this command line again in several processes, if --gpus or --cpu-processes asks for it.
+
+    Args:
+        gpus: number of processes with a GPU each.
+        cpu_processes: number of processes without.
+        goes_on: whether the command goes on from where it was, so that it may start again when a process is killed.
 
     Returns:
         Whether it did, and all is done.
@@ -64,7 +73,12 @@ def relaunched(gpus: int | None, cpu_processes: int | None) -> bool:
         return False
     from dualformer_cli.engine.parallel.launch import relaunch
 
-    code = relaunch(gpus or cpu_processes or 1, device="cuda" if gpus else "cpu", argv=sys.argv[1:])
+    code = relaunch(
+        gpus or cpu_processes or 1,
+        device="cuda" if gpus else "cpu",
+        argv=sys.argv[1:],
+        retries=RETRIES if goes_on else 0,
+    )
     if code:
         raise typer.Exit(code)
     return True

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -22,13 +24,9 @@ from dualformer_cli.commands.options import (
     relaunched,
     show_config,
 )
-from dualformer_cli.system.files import check_folder
 
 if TYPE_CHECKING:
-    from dualformer_cli.system.workers import WorkerPool
-    from dualformer_cli.tasks.write_token_labels import LabelWriter
-
-SHEET = "sheet.png"
+    from dualformer_cli.tasks.write_token_labels import WriteLabelsRequest
 
 
 def show(
@@ -115,98 +113,58 @@ def write(
     The preset is that of the model which shall learn. Labels cover whole frames and whole videos, so that training
     may cut, flip and start as it likes. Run again, the command goes on where it was interrupted.
     """
-    from dualformer_cli.tasks.session import ModelRequest, open_session, resolve
+    from dualformer_cli.tasks import write_token_labels as task
+    from dualformer_cli.tasks.session import ModelRequest
 
-    model = ModelRequest(
-        preset=preset,
-        overrides=tuple(overrides or ()),
-        device="cpu" if cpu_processes else device,
-        precision=precision,
-        offline=offline,
+    request = task.WriteLabelsRequest(
+        model=ModelRequest(
+            preset=preset,
+            overrides=tuple(overrides or ()),
+            device="cpu" if cpu_processes else device,
+            precision=precision,
+            offline=offline,
+        ),
+        training_list=data,
+        teacher=teacher,
+        output=output,
+        videos_per_shard=videos_per_shard,
     )
-    settings = {"data.train_list": data}
-    resolved = resolve(model, settings)
+    resolved = request.resolve()
     if print_config:
         show_config(resolved)
         return
     if preset is None:
         raise typer.BadParameter("name the recipe of the model that shall learn", param_hint="--preset")
-    source = teacher or resolved.config.train.teacher
-    if source is None:
+    if teacher is None and resolved.config.train.teacher is None:
         raise typer.BadParameter("name the model that labels: a file of weights or a preset", param_hint="--teacher")
-    check_folder(output)
-    if relaunched(gpus, cpu_processes):
-        return
-    with open_session(model, settings, preload="dualformer_cli.data.tokens.tiles") as session:
-        from dualformer_cli.tasks.write_token_labels import LabelWriter
-
-        pool, ranks = session.pool, session.ranks
-        writer = LabelWriter(
-            session.resolved, source, ranks, output=output, videos_per_shard=videos_per_shard, offline=offline
-        )
-        before = _check(writer, pool) if ranks.is_main else {}
-        if dry_run:
-            _finish({**before, "output": str(output)}, as_json=as_json, is_main=ranks.is_main)
-            return
-        _write(writer, pool)
-        if not ranks.is_main:
-            return
-        document = {**before, **writer.summary(), "output": str(output)}
-        try:
-            _draw_sheet(writer, pool, output / SHEET)
-        finally:  # the labels are there, with or without a picture of them
-            _finish(document, as_json=as_json, is_main=True)
-        if document["unreadable"]:
-            raise typer.Exit(3)
+    task.check(request)
+    if not relaunched(gpus, cpu_processes):
+        _write(request, dry_run=dry_run, as_json=as_json)
 
 
-def _check(writer: LabelWriter, pool: WorkerPool) -> dict[str, Any]:
-    """Try the teacher and look at the disk, on rank 0, before anything is written."""
-    from dualformer_cli.outputs.screen import log
-    from dualformer_cli.system.words import size_in_words
-    from dualformer_cli.tasks.write_token_labels import CHANCE
-
-    verified = writer.verify(pool)
-    log(f"the teacher is right on {verified['right']} of {verified['videos']} videos of the list")
-    if verified["chance"] > CHANCE:
-        log(
-            f"warning: chance would do as well in {verified['chance']:.0%} of cases; are weights, preset and classes "
-            "of the teacher the right ones?"
-        )
-    estimate = writer.estimate(pool)
-    log(
-        f"the labels will take {size_in_words(estimate.bytes)}"
-        + (f" (give or take {2 * estimate.standard_error / estimate.bytes:.0%})" if estimate.standard_error else "")
-    )
-    writer.check_space(estimate)
-    return {"teacher": {**writer.header.teacher, **verified}, "estimated_bytes": round(estimate.bytes)}
-
-
-def _write(writer: LabelWriter, pool: WorkerPool) -> None:
-    from dualformer_cli.outputs.progress import Progress
-
-    videos = sum(len(writer.header.videos_of(shard)) for shard in writer.own_shards())
-    with Progress("tokenlabel", total=videos, silent=not writer.ranks.is_main) as bar:
-        writer.write(pool, on_video=lambda path: bar.advance(note=path))
-
-
-def _draw_sheet(writer: LabelWriter, pool: WorkerPool, path: Path) -> None:
-    from dualformer_cli.outputs.tokens import Panel, write_sheet
-
-    panels = [Panel(row.frame, row.classes, Path(row.path).name) for row in writer.sheet(pool)]
-    if panels:
-        write_sheet(
-            panels, writer.header.class_names, path, title=f"stored labels of {writer.header.teacher['source']}"
-        )
-
-
-def _finish(document: dict[str, Any], *, as_json: bool, is_main: bool) -> None:
+def _write(request: WriteLabelsRequest, *, dry_run: bool, as_json: bool) -> None:
+    """Do what the request says, print the result, and leave with 3 if a video has no labels."""
+    from dualformer_cli.documents.base import to_json
+    from dualformer_cli.documents.tokenlabel import LabelPlan, WrittenLabels
     from dualformer_cli.outputs.json_text import print_json
+    from dualformer_cli.outputs.progress import Progress
     from dualformer_cli.outputs.screen import log
     from dualformer_cli.outputs.tokens import print_labels
+    from dualformer_cli.tasks.write_token_labels import write_token_labels
 
-    if not is_main:
-        return
-    for video in document.get("unreadable", ()):
-        log(f"not labelled: {video['path']}: {video['error']}")
-    (print_json if as_json else print_labels)(document)
+    @contextmanager
+    def watching(total: int) -> Iterator[Callable[[str], None]]:
+        with Progress("tokenlabel", total=total, silent=not total) as bar:
+            yield lambda path: bar.advance(note=path)
+
+    def tell(document: LabelPlan | WrittenLabels) -> None:
+        for video in document.summary.unreadable if isinstance(document, WrittenLabels) else ():
+            log(f"not labelled: {video.path}: {video.error}")
+        if as_json:
+            print_json(to_json(document))
+        else:
+            print_labels(document)
+
+    document = write_token_labels(request, dry_run=dry_run, watching=watching, note=log, on_document=tell)
+    if isinstance(document, WrittenLabels) and document.summary.unreadable:
+        raise typer.Exit(3)

@@ -14,12 +14,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import Field, field, fields, is_dataclass
 from functools import cache
 from os import PathLike, fspath
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 JsonObject = dict[str, Any]
 """A JSON object as Python has it: what `json.dumps` takes."""
+
+Document = TypeVar("Document")
 
 _ABSENT = "absent_if_none"
 _INLINED = "inlined"
@@ -50,6 +52,28 @@ def to_json(document: Any) -> JsonObject:
     if not isinstance(found, dict):
         raise TypeError(f"a document is a dataclass, not a {type(document).__name__}")
     return found
+
+
+def from_json(document: type[Document], found: Mapping[str, Any]) -> Document:
+    """Return the document that `to_json` has made an object of; it may hold no mapping, and nothing inlined.
+
+    Raises:
+        TypeError: if a name is missing.
+    """
+    hints = get_type_hints(document)
+    own = [each for each in fields(cast(Any, document)) if _key(each) in found]
+    return document(**{each.name: _typed(hints[each.name], found[_key(each)]) for each in own})
+
+
+def _typed(hint: Any, value: Any) -> Any:
+    """Return a value of JSON as the type that a field says."""
+    if get_origin(hint) in (Union, types.UnionType):
+        if value is None:
+            return None
+        (hint,) = (each for each in get_args(hint) if each is not type(None))
+    if get_origin(hint) is tuple:
+        return tuple(_typed(get_args(hint)[0], each) for each in value)
+    return from_json(hint, value) if is_dataclass(hint) and isinstance(hint, type) else value
 
 
 def _plain(value: Any) -> Any:

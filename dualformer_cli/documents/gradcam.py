@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from dualformer_cli.documents.base import inlined
+from dualformer_cli.documents.predict import ModelFacts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,9 +67,7 @@ class DeletionCurves:
 class Gradcam:
     """Where a model sees one class in a video."""
 
-    facts: Mapping[str, str | None] = inlined(
-        preset=str, weights=str, weights_sha256=str | None, device=str, precision=str, views=str
-    )
+    facts: ModelFacts = inlined()
     path: str
     output: str | None
     """The picture or video; null where it could not be written."""

@@ -22,6 +22,8 @@ from dualformer_cli.data.fetch.weights import published_weights
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.data.lists.samples import LabelledList
+from dualformer_cli.documents.base import to_json
+from dualformer_cli.documents.predict import LiveClip, ModelFacts
 from dualformer_cli.engine.build import build_model, first_activation
 from dualformer_cli.engine.parallel.devices import dtype_of, pick_device, pick_precision
 from dualformer_cli.engine.parallel.ranks import Ranks
@@ -96,17 +98,17 @@ class Engine:
             compile=self.config.runtime.compile,
         )
 
-    def describe(self) -> dict[str, Any]:
-        """What every result can be traced to: preset, weights and their hash, device, precision, views."""
+    def describe(self) -> ModelFacts:
+        """Return what every result can be traced to."""
         views = self.config.data.test
-        return {
-            "preset": self.preset,
-            "weights": self.weights,
-            "weights_sha256": self.weights_sha256,
-            "device": str(self.device),
-            "precision": self.precision,
-            "views": f"{1 if self._is_segments else views.num_clips}x{views.num_crops}",
-        }
+        return ModelFacts(
+            preset=self.preset,
+            weights=self.weights,
+            weights_sha256=self.weights_sha256,
+            device=str(self.device),
+            precision=self.precision,
+            views=f"{1 if self._is_segments else views.num_clips}x{views.num_crops}",
+        )
 
     def predict(
         self,
@@ -161,7 +163,7 @@ class Engine:
             num_clips=1 if self._is_segments else views.num_clips,
             num_crops=views.num_crops,
             facts={
-                **self.describe(),
+                **to_json(self.describe()),
                 "list": listed.source,
                 "root": self.config.data.root,
                 "list_fingerprint": listed.fingerprint,
@@ -176,7 +178,7 @@ class Engine:
         every_seconds: float,
         top_k: int = 5,
         duration_seconds: float | None = None,
-        on_clip: Callable[[dict[str, Any]], None],
+        on_clip: Callable[[LiveClip], None],
     ) -> Prediction:
         """Classify a camera or a network stream while it plays, until it ends or Ctrl-C.
 
@@ -185,7 +187,7 @@ class Engine:
             every_seconds: classify the latest clip this often.
             top_k: predictions per clip.
             duration_seconds: stop after this many seconds of the stream.
-            on_clip: told about each clip at once: {"start_seconds", "end_seconds", "predictions"}.
+            on_clip: told about each clip at once.
 
         Returns:
             The result of what was seen; "interrupted" is true in it if Ctrl-C ended it.
@@ -201,7 +203,7 @@ class Engine:
                     scores, features = self.scorer.score(clip.reshape(1, *clip.shape[:1], *clip.shape[-3:]))
                     seen.add(start, end, scores[0], features[0])
                     best = top(scores[0], self.class_names, top_k)
-                    on_clip({"start_seconds": start, "end_seconds": end, "predictions": best})
+                    on_clip(LiveClip(start_seconds=start, end_seconds=end, predictions=best))
                     if duration_seconds is not None and end >= duration_seconds:
                         break
         except KeyboardInterrupt:

@@ -5,43 +5,106 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
 
+from dualformer_cli.documents.predict import FeatureRow, Segment, VideoResult
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.files import atomic_path
-from dualformer_cli.system.words import printable
+from dualformer_cli.system.files import atomic_path, check_place
+from dualformer_cli.system.words import os_reason, printable
 
 CSV_COLUMNS = ("path", "status", "error", "start_seconds", "end_seconds", "rank", "label", "index", "score")
 
 
-def write_csv(results: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
-    """Write one row per prediction, and one per segment of a timeline, as RFC 4180 with a header.
+class PredictionTable:
+    """A table of predictions as RFC 4180 with a header, whose rows are in the file as soon as a result is known.
 
-    Rows over the whole video leave both times empty; a video that failed has one row with its error. The file is
-    UTF-8, except for names that are not: their bytes are kept. Values are exact, so a label or path that starts with
-    `=`, `+`, `-` or `@` is stored as it is: import such a column as text in a spreadsheet, which would compute it.
+    One row per prediction, and one per segment of a timeline. Rows over the whole video leave both times empty; a video
+    that failed has one row with its error. The file is UTF-8, except for names that are not: their bytes are kept.
+    Values are exact, so a label or path that starts with `=`, `+`, `-` or `@` is stored as it is: import such a column
+    as text in a spreadsheet, which would compute it.
 
     Args:
-        results: entries of the `results` of `predict --json`.
-        path: the file to write; it appears only when complete.
+        path: the file, which is made with the first result, or when the table is closed.
     """
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        writer = csv.DictWriter(file, CSV_COLUMNS, restval="", extrasaction="ignore")
-        writer.writeheader()
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path
+        self._file: IO[str] | None = None
+        self._failure: Exception | None = None
+
+    def add(self, result: VideoResult) -> None:
+        """Write the rows of one video. A file that cannot be written is named by `close`, so that no result is lost."""
+        if self._failure is None:
+            try:
+                self._write(_table_rows(result))
+            except (OSError, DualFormerError) as error:
+                self._failure = error
+
+    def close(self) -> None:
+        """Finish the file.
+
+        Raises:
+            DualFormerError: if not all of it could be written.
+        """
+        try:
+            if self._failure is None:
+                self._write(())
+            if self._file is not None:
+                self._file.close()
+        except (OSError, DualFormerError) as error:
+            self._failure = self._failure or error
+        if isinstance(self._failure, OSError):
+            raise DualFormerError(f"cannot write {os.fspath(self.path)!r}: {os_reason(self._failure)}")
+        if self._failure is not None:
+            raise self._failure
+
+    def _write(self, rows: Iterable[Mapping[str, object]]) -> None:
+        is_new = self._file is None
+        if self._file is None:
+            check_place(Path(self.path))
+            self._file = open(self.path, "w", encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115
+        writer = csv.DictWriter(self._file, CSV_COLUMNS, restval="", extrasaction="ignore")
+        if is_new:
+            writer.writeheader()
+        for row in rows:
+            writer.writerow({name: _storable(value) for name, value in row.items()})
+        self._file.flush()
+
+
+def write_csv(results: Iterable[VideoResult], path: str | os.PathLike[str]) -> None:
+    """Write a table of predictions that appears only when complete."""
+    with atomic_path(path) as temporary:
+        table = PredictionTable(temporary)
         for result in results:
-            for row in _csv_rows(result):
-                writer.writerow({name: _storable(value) for name, value in row.items()})
+            table.add(result)
+        table.close()
 
 
-def write_srt(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
+def write_parquet(results: Iterable[VideoResult], path: str | os.PathLike[str]) -> None:
+    """Write the rows of the table as Parquet, with pyarrow (extra `parquet`); it appears only when complete."""
+    import pyarrow
+    from pyarrow import parquet
+
+    kinds = {name: pyarrow.string() for name in CSV_COLUMNS}
+    kinds |= dict.fromkeys(("start_seconds", "end_seconds", "score"), pyarrow.float64())
+    kinds |= dict.fromkeys(("rank", "index"), pyarrow.int32())
+    schema = pyarrow.schema(list(kinds.items()))
+    rows = (row for result in results for row in _table_rows(result))
+    with atomic_path(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+        while block := [{name: _in_unicode(row.get(name)) for name in CSV_COLUMNS} for row in islice(rows, 4096)]:
+            writer.write_table(pyarrow.Table.from_pylist(block, schema))
+
+
+def write_srt(result: VideoResult, path: str | os.PathLike[str]) -> None:
     """Write subtitles: one cue per segment in time order, or one cue with the best label over the whole video.
 
     Args:
-        result: one entry of the `results` of `predict --json`.
+        result: of the video.
         path: the file to write; it appears only when complete.
 
     Raises:
@@ -52,24 +115,35 @@ def write_srt(result: Mapping[str, Any], path: str | os.PathLike[str]) -> None:
         temporary.write_text("\n".join(cues), encoding="utf-8", newline="\n")
 
 
-def write_features(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
+def write_features(rows: Iterable[FeatureRow], path: str | os.PathLike[str]) -> None:
     """Write pooled features as a NumPy archive with the arrays path, start_seconds, end_seconds and features.
 
     Args:
-        rows: {"path", "start_seconds", "end_seconds", "features"} per video or segment; the times are None for a whole
-            video, and stored as NaN.
-        path: the .npz to write; it appears only when complete.
+        rows: of videos or segments; gone through several times, so that not all have to be in memory. The times of a
+            whole video are stored as NaN.
+        path: the .npz to write; it appears only when complete, and equal rows give equal bytes.
     """
     import numpy as np
 
-    listed = list(rows)
-    columns: dict[str, Any] = {
-        "path": np.array([str(row["path"]) for row in listed], dtype=str),
-        "start_seconds": np.array([row["start_seconds"] for row in listed], dtype=np.float64),
-        "end_seconds": np.array([row["end_seconds"] for row in listed], dtype=np.float64),
-        "features": np.stack([row["features"] for row in listed]) if listed else np.empty((0, 0), np.float32),
+    count = longest = width = 0
+    for row in rows:
+        count, longest, width = count + 1, max(longest, len(row.path)), len(row.features)
+    columns: dict[str, tuple[str, tuple[int, ...], Callable[[FeatureRow], object]]] = {
+        "path": (f"<U{max(1, longest)}", (count,), lambda row: row.path),
+        "start_seconds": ("<f8", (count,), lambda row: row.start_seconds),
+        "end_seconds": ("<f8", (count,), lambda row: row.end_seconds),
+        "features": ("<f4", (count, width), lambda row: row.features),
     }
-    write_arrays(path, **columns)
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, (kind, shape, value_of) in columns.items():
+            member = zipfile.ZipInfo(f"{name}.npy")  # without the time of day, which `open` would put there
+            member.compress_type = zipfile.ZIP_DEFLATED
+            with archive.open(member, "w", force_zip64=True) as file:
+                header = {"descr": kind, "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                values = map(value_of, rows)
+                while block := list(islice(values, 1024)):
+                    file.write(np.array(block, dtype=kind).tobytes())
 
 
 def write_arrays(path: str | os.PathLike[str], /, **arrays: Any) -> None:
@@ -88,15 +162,13 @@ def timecode(milliseconds: int) -> str:
     return f"{hours:02d}:{minutes:02d}:{seconds:02d},{milliseconds:03d}"
 
 
-def _csv_rows(result: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    video = {"path": str(result["path"]), "status": result["status"], "error": result.get("error")}
-    predictions = result.get("predictions") or ()
-    segments = result.get("segments") or ()
-    for rank, prediction in enumerate(predictions, start=1):
-        yield {**prediction, **video, "rank": rank}
-    for segment in segments:
-        yield {**segment, **video, "rank": 1}
-    if not predictions and not segments:
+def _table_rows(result: VideoResult) -> Iterator[dict[str, object]]:
+    video: dict[str, object] = {"path": result.path, "status": result.status, "error": result.error}
+    for rank, prediction in enumerate(result.predictions, start=1):
+        yield {**asdict(prediction), **video, "rank": rank}
+    for segment in result.segments or ():
+        yield {**asdict(segment), **video, "rank": 1}
+    if not result.predictions and not result.segments:
         yield video
 
 
@@ -107,21 +179,28 @@ def _storable(value: object) -> object:
     return re.sub(r"[\ud800-\udc7f\udd00-\udfff]", lambda match: printable(match[0]), value)
 
 
-def _segments(result: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+def _in_unicode(value: object) -> object:
+    """Escape every surrogate in a string, as Parquet has no other text than Unicode."""
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"[\ud800-\udfff]", lambda match: printable(match[0]), value)
+
+
+def _segments(result: VideoResult) -> Sequence[Segment]:
     """Return the timeline in time order; without one, the best label over the whole video."""
-    path = str(result["path"])
-    if result["status"] == "error":
-        raise DualFormerError(f"no subtitles for {path!r}: {result['error']}")
-    if result.get("segments"):
-        return sorted(result["segments"], key=lambda segment: float(segment["start_seconds"]))
-    if result["duration_seconds"] is None:
-        raise DualFormerError(f"no subtitles for {path!r}: its duration is unknown; set data.frame_rate")
-    return [{**result["predictions"][0], "start_seconds": 0.0, "end_seconds": result["duration_seconds"]}]
+    if result.status == "error":
+        raise DualFormerError(f"no subtitles for {result.path!r}: {result.error}")
+    if result.segments:
+        return sorted(result.segments, key=lambda segment: segment.start_seconds)
+    if result.duration_seconds is None:
+        raise DualFormerError(f"no subtitles for {result.path!r}: its duration is unknown; set data.frame_rate")
+    best, seconds = result.predictions[0], result.duration_seconds
+    return [Segment(start_seconds=0.0, end_seconds=seconds, label=best.label, index=best.index, score=best.score)]
 
 
-def _cues(result: Mapping[str, Any]) -> Iterator[str]:
+def _cues(result: VideoResult) -> Iterator[str]:
     for number, segment in enumerate(_segments(result), start=1):
-        start = max(0, round(segment["start_seconds"] * 1000))
-        end = max(start + 1, round(segment["end_seconds"] * 1000))
-        label = printable(" ".join(str(segment["label"]).split())).replace("-->", "-- >")
-        yield f"{number}\n{timecode(start)} --> {timecode(end)}\n{label} ({segment['score']:.0%})\n"
+        start = max(0, round(segment.start_seconds * 1000))
+        end = max(start + 1, round(segment.end_seconds * 1000))
+        label = printable(" ".join(segment.label.split())).replace("-->", "-- >")
+        yield f"{number}\n{timecode(start)} --> {timecode(end)}\n{label} ({segment.score:.0%})\n"

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TextIO
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dualformer_cli.documents.tokenlabel import Tokens
+from dualformer_cli.documents.tokenlabel import LabelPlan, Tokens, WrittenLabels
 from dualformer_cli.outputs.annotated_video import font_of, shorten
 from dualformer_cli.outputs.runs import print_rows
 from dualformer_cli.system.files import atomic_path
@@ -201,21 +201,23 @@ def print_tokens(document: Tokens, *, stream: TextIO | None = None) -> None:
     print_rows(rows, stream)
 
 
-def print_labels(document: Mapping[str, Any], *, stream: TextIO | None = None) -> None:
+def print_labels(document: LabelPlan | WrittenLabels, *, stream: TextIO | None = None) -> None:
     """Print what `tokenlabel write` did, or would need."""
-    teacher = document["teacher"]
+    facts, trial = document.teacher.facts, document.teacher.trial
     rows = [
-        ("teacher", f"{teacher['source']}, right on {teacher['right']} of {teacher['videos']} videos"),
-        ("estimated", size_in_words(document["estimated_bytes"])),
+        ("teacher", f"{facts.source}, right on {trial.right} of {trial.videos} videos"),
+        ("estimated", size_in_words(document.estimated_bytes)),
     ]
-    if "bytes" in document:
-        videos, agreement = document["videos"], document["agreement"]
+    if isinstance(document, WrittenLabels):
+        found = document.summary
         rows += [
-            ("written", size_in_words(document["bytes"])),
-            ("videos", f"{videos['labelled']} labelled of {videos['listed']}"),
-            ("clips", f"{document['clips']:,}, {document['tokens']:,} tokens"),
+            ("written", size_in_words(found.bytes)),
+            ("videos", f"{found.videos.labelled} labelled of {found.videos.listed}"),
+            ("clips", f"{found.clips:,}, {found.tokens:,} tokens"),
         ]
-        if agreement is not None:
-            rows.append(("agreement", f"{agreement:.1f} % of the tokens have a label of their video as best class"))
-        rows += [(f"{entry['percent']:5.1f} %", entry["label"]) for entry in document["classes"]]
-    print_rows([*rows, ("folder", document["output"])], stream)
+        if found.agreement is not None:
+            rows.append(
+                ("agreement", f"{found.agreement:.1f} % of the tokens have a label of their video as best class")
+            )
+        rows += [(f"{entry.percent:5.1f} %", entry.label) for entry in found.classes]
+    print_rows([*rows, ("folder", document.output)], stream)

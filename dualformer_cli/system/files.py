@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +23,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         DualFormerError: if the folder does not exist or cannot be written.
     """
     target = Path(path)
-    _check_place(target)
+    check_place(target)
     temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}.part{target.suffix}")
     try:
         yield temporary
@@ -49,6 +49,30 @@ def path_in_own_folder(target: Path) -> Iterator[Path]:
         except DualFormerError as error:
             raise DualFormerError(str(error).replace(os.path.join(os.path.basename(folder), ""), "")) from error
         os.replace(unfinished, target)
+
+
+def write_all(
+    *writes: Callable[[], object], then: Callable[[Sequence[Exception | None]], object] = lambda failures: None
+) -> None:
+    """Write several outputs; one that cannot be written does not keep the others from being written.
+
+    Args:
+        writes: each writes one output.
+        then: called when all are done, with the failure of each or None, before the first failure is raised.
+
+    Raises:
+        DualFormerError or OSError: the first failure.
+    """
+    failures: list[Exception | None] = []
+    for write in writes:
+        try:
+            write()
+            failures.append(None)
+        except (DualFormerError, OSError) as error:
+            failures.append(error)
+    then(failures)
+    for failure in filter(None, failures):
+        raise failure
 
 
 def sha256_of(path: Path) -> str:
@@ -84,31 +108,19 @@ def check_output_folder(path: Path) -> None:
         DualFormerError: naming what is in the way.
     """
     existing = next(place for place in (path.absolute(), *path.absolute().parents) if os.path.lexists(place))
+    problem = None
     if not existing.is_dir():
-        raise DualFormerError(f"cannot write into {str(path)!r}: {str(existing)!r} is not a folder")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise DualFormerError(f"cannot write into {str(path)!r}: no permission to write in {str(existing)!r}")
-
-
-def check_folder(folder: Path) -> None:
-    """Refuse, before any work is done, a folder of outputs that is none, or could not be made or written.
-
-    Raises:
-        DualFormerError: if it is a file, or what is there of the path is a file or closed.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise DualFormerError(f"{str(folder)!r} is not a folder; name another --output")
-    there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    if not there.is_dir():
-        raise DualFormerError(f"folder {str(folder)!r} cannot be made: Not a directory; name another --output")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise DualFormerError(f"folder {str(folder)!r} cannot be written: no permission; name another --output")
+        problem = f"{str(existing)!r} is not a folder"
+    elif not os.access(existing, os.W_OK | os.X_OK):
+        problem = f"no permission to write in {str(existing)!r}"
+    if problem is not None:
+        raise DualFormerError(f"cannot write into {str(path)!r}: {problem}; name another --output")
 
 
 def _check_output(path: Path, inputs: set[tuple[int, int]], *, overwrite: bool) -> None:
     """The check of one file; `inputs` are devices and inodes."""
     problem = f"cannot write {str(path)!r}"
-    _check_place(path)
+    check_place(path)
     try:
         status = os.stat(path)
     except FileNotFoundError:
@@ -123,7 +135,7 @@ def _check_output(path: Path, inputs: set[tuple[int, int]], *, overwrite: bool) 
         raise DualFormerError(f"{str(path)!r} exists; name another file or replace it with --overwrite")
 
 
-def _check_place(path: Path) -> None:
+def check_place(path: Path) -> None:
     """Refuse a file whose folder is missing or closed, or that is a folder."""
     problem, folder = f"cannot write {str(path)!r}", str(path.parent)
     if not os.path.isdir(folder):

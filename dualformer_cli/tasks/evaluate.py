@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualformer_cli.documents.evaluate import Evaluation
-from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.files import check_outputs
+from dualformer_cli.system.files import check_outputs, write_all
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, open_session
 
@@ -106,21 +106,14 @@ def _score(request: EvaluateRequest, fetching: Fetching, watching: Watching) -> 
 
 
 def _write(request: EvaluateRequest, document: Evaluation, scores: Dump) -> None:
-    """Write every file that was asked for; one that fails does not keep the others from being written."""
+    """Write every file that was asked for."""
     from dualformer_cli.outputs.runs import write_json_lines
 
-    failures: list[Exception] = []
-    for path, write in (
+    writes = [
         (request.dump, lambda path: write_json_lines(scores.rows(), path)),
         (request.report, lambda path: _write_page(scores, document, path)),
-    ):
-        try:
-            if path is not None:
-                write(path)
-        except (DualFormerError, OSError) as error:
-            failures.append(error)
-    if failures:
-        raise failures[0]
+    ]
+    write_all(*(partial(write, path) for path, write in writes if path is not None))
 
 
 def _write_page(scores: Dump, document: Evaluation, target: Path) -> None:

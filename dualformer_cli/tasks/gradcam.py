@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from dualformer_cli.documents.gradcam import DeletionCurves, ExplainedClass, ExplainedVideo, Gradcam, LayerList
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.files import check_outputs, path_in_own_folder
+from dualformer_cli.system.files import check_outputs, path_in_own_folder, write_all
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, Session, open_session, resolve
 
 if TYPE_CHECKING:
@@ -135,21 +135,18 @@ def _explain_and_write(
     found, deleted = _explain(request, engine, views, layer, class_index, watching)
     timeline = (concatenate_views if request.concatenate else merge_views)(found, views, short_side)
     document = _document(request, engine, views, found, timeline, deleted, layer, session.fallback)
-    failures: list[Exception] = []
-    try:
+
+    def write_npz() -> None:
         if request.npz is not None:
             write_arrays(request.npz, **_arrays(request, engine, views, found, timeline, layer))
-    except (DualFormerError, OSError) as error:
-        failures.append(error)
-        document = replace(document, npz=None)
-    try:
-        _draw(request, session, engine, views, found, timeline, layer)
-    except (DualFormerError, OSError) as error:
-        failures.append(error)
-        document = replace(document, output=None)
-    on_document(document)
-    if failures:
-        raise failures[0]
+
+    def tell(failures: Sequence[Exception | None]) -> None:
+        npz, output = (
+            None if failure else path for failure, path in zip(failures, (document.npz, document.output), strict=True)
+        )
+        on_document(replace(document, npz=npz, output=output))
+
+    write_all(write_npz, lambda: _draw(request, session, engine, views, found, timeline, layer), then=tell)
     return document
 
 
@@ -220,7 +217,7 @@ def _arrays(
     found: Explanation,
     timeline: Timeline,
     layer: Layer,
-) -> dict[str, Any]:
+) -> Mapping[str, object]:
     """Return what --npz stores."""
     crops = len(views.clips) // len(views.indices)
     return {

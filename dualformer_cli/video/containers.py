@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dualformer_cli.errors import VideoError
@@ -65,7 +65,8 @@ def open_container(path: str, known_stream: int | None) -> tuple[InputContainer,
     if av is None:
         raise VideoError(path, "PyAV is not installed; pip install av")
     # Not `options`, which makes PyAV 17 crash on MPEG program streams.
-    limits, quick = {"format_whitelist": _READABLE, "protocol_whitelist": "file,subfile"}, dict[str, Any]()
+    limits: dict[str, str] = {"format_whitelist": _READABLE, "protocol_whitelist": "file,subfile"}
+    quick: Mapping[str, Any] = {}
     if known_stream is not None:
         limits |= {"analyzeduration": "1", "probesize": "32", "fpsprobesize": "0"}
         quick = {"format": "mov", "stream_options": [{"skip_frame": "all"}] * (known_stream + 1)}

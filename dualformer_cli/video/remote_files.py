@@ -27,6 +27,8 @@ _PACKAGES = {
     **dict.fromkeys(("sftp", "ssh"), "paramiko"),
 }
 """What fsspec needs for a protocol."""
+_VERSIONS = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime", "created")
+"""By what file systems say which version of a file there is."""
 _TRIES = 3
 _WAIT_SECONDS = 1.0
 
@@ -117,6 +119,18 @@ def fetch_file(address: str, target: str) -> None:
                 if not tries_left or (isinstance(error, OSError) and is_full(error)):
                     raise
         time.sleep(_WAIT_SECONDS)
+
+
+def stamp_of(address: str) -> tuple[int, str]:
+    """Return what changes when the file behind an address does: its size, and its time or its hash.
+
+    Raises:
+        VideoError: if it cannot be asked.
+    """
+    with _in_words(address):
+        files, path = _opened(address)
+        facts = files.info(path)
+        return facts.get("size") or 0, next((str(facts[name]) for name in _VERSIONS if facts.get(name)), "")
 
 
 def _protocol(address: str) -> str:

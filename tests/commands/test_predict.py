@@ -29,18 +29,22 @@ import numpy as np
 import PIL.Image
 import pytest
 import torch
+from prediction_documents import segment as a_segment
 from typer.testing import CliRunner
 
 import dualformer_cli
 from dualformer_cli import create_model, load_weights
 from dualformer_cli.app import app
+from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.data.clips import sampling
 from dualformer_cli.data.clips.transforms import FrameTransform, normalize
 from dualformer_cli.data.fetch import weights
+from dualformer_cli.documents.predict import VideoResult
 from dualformer_cli.engine.scoring import video_scores
 from dualformer_cli.errors import ConfigError, DownloadError, DualFormerError, WeightsError
 from dualformer_cli.outputs import prediction_files, predictions
 from dualformer_cli.tasks import fall_back, session
+from dualformer_cli.tasks import predict as predict_task
 from dualformer_cli.video import decord_reader
 from dualformer_cli.video.sample import SAMPLE_CREDIT, sample_clip
 
@@ -382,8 +386,8 @@ def _durations(image: PIL.Image.Image) -> Iterator[float]:
 def test_captions_of_a_video_with_an_uneven_rate_follow_its_own_times(
     scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dualformer_cli.commands import predict as command
     from dualformer_cli.outputs import annotated_video
+    from dualformer_cli.tasks import prediction_outputs
 
     with av.open("uneven.mkv", "w") as container:
         stream = container.add_stream("libx264", rate=25)
@@ -401,11 +405,9 @@ def test_captions_of_a_video_with_an_uneven_rate_follow_its_own_times(
         seen.extend(captions(number / fps)[0][0] for number, _ in enumerate(frames))
 
     monkeypatch.setattr(annotated_video, "save_annotated", save)
-    segments = [
-        {"start_seconds": 0.0, "end_seconds": 0.5, "label": "early", "score": 1.0},
-        {"start_seconds": 0.5, "end_seconds": 5.0, "label": "late", "score": 1.0},
-    ]
-    command._annotate(({"path": "uneven.mkv", "predictions": [], "segments": segments}, "x.mp4", "auto", None, None))
+    segments = (a_segment(0.0, 0.5, "early", 1.0), a_segment(0.5, 5.0, "late", 1.0))
+    video = VideoResult(path="uneven.mkv", status="ok", segments=segments)
+    prediction_outputs._annotate((video, "x.mp4", DataConfig()))
     assert seen == ["early"] * 5 + ["late"] * 5
 
 
@@ -539,7 +541,7 @@ def test_a_table_that_cannot_be_written_does_not_take_the_document_along(
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(prediction_files, "write_csv", full)
+    monkeypatch.setattr(prediction_files.PredictionTable, "_write", full)
     result = predict(scenes / "a.mp4", "--csv", "t.csv", "--json")
     assert result.exit_code != 0
     assert named(json.loads(result.stdout)["results"]) == [("a.mp4", "ok")]
@@ -749,7 +751,8 @@ def two_models(mini_preset: Path, mini_weights: Path, tmp_path: Path, monkeypatc
     Path(built_in).write_text(f"extends: {default}\n")
     shipped = tmp_path / "built-in.pth"
     shutil.copy(mini_weights, shipped)
-    monkeypatch.setattr(session, "DEFAULT_PRESET", default)
+    for module in (session, predict_task):
+        monkeypatch.setattr(module, "DEFAULT_PRESET", default)
     monkeypatch.setattr(fall_back, "BUILT_IN_PRESET", built_in)
     monkeypatch.setattr(weights, "SHIPPED_WEIGHTS", {built_in: str(shipped)})
     entry = {"url": "http://127.0.0.1:9/mini.pth", "file_name": "mini.pth", "browser_url": "b", "minimum_bytes": 1000}

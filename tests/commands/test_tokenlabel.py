@@ -122,7 +122,9 @@ def test_write_refuses_a_folder_that_cannot_be_made_before_it_reads_list_or_teac
     (tmp_path / "file").write_text("x")
     output = tmp_path / "file" / "labels"
     result = command("write", "--data", "none.csv", "--teacher", "none.pt", "--output", output)
-    assert str(result.exception) == f"folder {str(output)!r} cannot be made: Not a directory; name another --output"
+    assert str(result.exception) == (
+        f"cannot write into {str(output)!r}: {str(output.parent)!r} is not a folder; name another --output"
+    )
 
 
 def write_options(listed: Path, weights: Path, preset: Path, output: Path) -> list[object]:

@@ -11,14 +11,17 @@ from dualformer_cli.documents.evaluate import Evaluation
 from dualformer_cli.documents.export import Export
 from dualformer_cli.documents.flops import Flops
 from dualformer_cli.documents.gradcam import Gradcam, LayerList
+from dualformer_cli.documents.predict import PredictionRun, Predictions
 from dualformer_cli.documents.prepare import Preparation, PreparationPlan
 from dualformer_cli.documents.render import RenderEstimate, RenderSummary
-from dualformer_cli.documents.tokenlabel import Tokens
+from dualformer_cli.documents.tokenlabel import LabelPlan, Tokens, WrittenLabels
 from dualformer_cli.documents.train import Preflight, TrainResult
 
 PAGE = Path(__file__).parents[2] / "dualformer_cli" / "docs" / "json.md"
 
 DOCUMENTS: dict[str, type] = {
+    "predict --json": Predictions,
+    "predict --output FOLDER --json": PredictionRun,
     "eval --json": Evaluation,
     "gradcam --json": Gradcam,
     "gradcam --list-layers --json": LayerList,
@@ -26,6 +29,8 @@ DOCUMENTS: dict[str, type] = {
     "train --json": TrainResult,
     "train --dry-run --json": Preflight,
     "tokenlabel show --json": Tokens,
+    "tokenlabel write --json": WrittenLabels,
+    "tokenlabel write --dry-run --json": LabelPlan,
     "export --json": Export,
     "download --json": Download,
     "download --list --json": DownloadList,

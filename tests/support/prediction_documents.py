@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-
-def scored(label: str, score: float, index: int = 0) -> dict[str, Any]:
-    return {"label": label, "index": index, "score": score}
+from dualformer_cli.documents.predict import ScoredLabel, Segment, VideoResult
 
 
-def result(path: str = "clip.mp4", **changes: Any) -> dict[str, Any]:
-    video: dict[str, Any] = {
-        "path": path,
-        "status": "ok",
-        "num_frames": 250,
-        "fps": 25.0,
-        "duration_seconds": 10.0,
-        "views": 4,
-        "predictions": [scored("surfing water", 0.75, 3), scored("tai chi", 0.125, 7)],
-    }
-    return {**video, **changes}
+def scored(label: str, score: float, index: int = 0) -> ScoredLabel:
+    return ScoredLabel(label=label, index=index, score=score)
 
 
-def failed(path: str = "bad.mp4", error: str = "no video stream") -> dict[str, Any]:
-    return {"path": path, "status": "error", "error": error}
+def result(path: str = "clip.mp4", **changes: Any) -> VideoResult:
+    video = VideoResult(
+        path=path,
+        status="ok",
+        num_frames=250,
+        fps=25.0,
+        duration_seconds=10.0,
+        views=4,
+        predictions=(scored("surfing water", 0.75, 3), scored("tai chi", 0.125, 7)),
+    )
+    return replace(video, **{name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()})
 
 
-def segment(start: float, end: float, label: str = "tai chi", score: float = 0.5) -> dict[str, Any]:
-    return {"start_seconds": start, "end_seconds": end, **scored(label, score)}
+def failed(path: str = "bad.mp4", error: str = "no video stream") -> VideoResult:
+    return VideoResult(path=path, status="error", error=error)
+
+
+def segment(start: float, end: float, label: str = "tai chi", score: float = 0.5) -> Segment:
+    return Segment(start_seconds=start, end_seconds=end, label=label, index=0, score=score)

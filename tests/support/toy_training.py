@@ -183,7 +183,7 @@ def label_writer(toy_preset: Path, teacher_file: Path, one_thread: None) -> Call
     """The function label_writer(output, *overrides, data, teacher=..., ranks=(0, 1), per_shard=3) -> LabelWriter."""
     from dualformer_cli.config.load import load_config
     from dualformer_cli.engine.parallel.ranks import Ranks
-    from dualformer_cli.tasks.write_token_labels import LabelWriter
+    from dualformer_cli.engine.training.label_writer import LabelWriter
 
     def make(
         output: Path,

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.files import atomic_path, check_output_folder, check_outputs, path_in_own_folder, sha256_of
+from dualformer_cli.system.files import (
+    atomic_path,
+    check_output_folder,
+    check_outputs,
+    path_in_own_folder,
+    sha256_of,
+    write_all,
+)
 
 
 def write(path, *, then=None):
@@ -102,13 +109,40 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     for name, found in (("file", "file"), ("file/below", "file"), ("link", "link")):
         with pytest.raises(DualFormerError) as refused:
             check_output_folder(tmp_path / name)
-        assert str(refused.value) == (
-            f"cannot write into {str(tmp_path / name)!r}: {str(tmp_path / found)!r} is not a folder"
-        )
+        problem = f"{str(tmp_path / found)!r} is not a folder; name another --output"
+        assert str(refused.value) == f"cannot write into {str(tmp_path / name)!r}: {problem}"
 
 
 def test_a_folder_that_is_closed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The administrator may write anywhere, so the answer of the system is put in here."""
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
-    with pytest.raises(DualFormerError, match=r"cannot write into '.*new': no permission to write in '.*'"):
+    with pytest.raises(
+        DualFormerError, match=r"^cannot write into '.*new': no permission to write in '.*'; name another"
+    ):
         check_output_folder(tmp_path / "new")
+
+
+def test_an_output_that_fails_does_not_keep_the_others_from_being_written() -> None:
+    done: list[object] = []
+
+    def fail(text: str) -> None:
+        raise DualFormerError(text)
+
+    with pytest.raises(DualFormerError, match="first"):
+        write_all(
+            lambda: done.append("a"),
+            lambda: fail("first"),
+            lambda: done.append("b"),
+            lambda: fail("second"),
+            then=lambda failures: done.append([failure and str(failure) for failure in failures]),
+        )
+    assert done == ["a", "b", [None, "first", None, "second"]]
+    write_all(lambda: done.append("c"), then=done.append)
+    assert done[3:] == ["c", [None]]
+
+
+def test_a_bug_in_writing_an_output_is_not_put_off() -> None:
+    done: list[str] = []
+    with pytest.raises(ZeroDivisionError):
+        write_all(lambda: 1 // 0, lambda: done.append("a"))
+    assert done == []

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -91,7 +90,7 @@ class PictureSource:
         if not self.num_drawn and not self.num_taken:
             raise ValueError("a stock needs pictures: draw some, or name files or arrays")
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_kept": {}}
 
     @property

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dualformer_cli.config.schema import Size3
-from dualformer_cli.data.tokens.tiles import LabelJob, Layout
+from dualformer_cli.config.schema import DataConfig, Size3
+from dualformer_cli.documents.tokenlabel import TeacherFacts
 from dualformer_cli.errors import DualFormerError, VideoError
-from dualformer_cli.system.files import atomic_path, sha256_of
+from dualformer_cli.system.files import atomic_path, check_output_folder, sha256_of
+
+if TYPE_CHECKING:
+    from dualformer_cli.data.tokens.tiles import LabelJob, Layout
 
 FORMAT = 1
 HEADER = "header.json"
@@ -26,17 +30,39 @@ _ADVICE = "run tokenlabel write again, which makes what is missing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LabelClip:
+    """What decides which pixels a stored label is of, as the configuration has it."""
+
+    num_frames: int
+    frame_interval: int
+    sampling: str
+    crop_size: int
+    antialias: bool
+    min_frames: int
+
+    @classmethod
+    def of(cls, data: DataConfig) -> LabelClip:
+        """Return the clip of a configuration."""
+        return cls(
+            num_frames=data.clip.num_frames,
+            frame_interval=data.clip.frame_interval,
+            sampling=data.clip.sampling,
+            crop_size=data.crop_size,
+            antialias=data.antialias,
+            min_frames=data.min_frames,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
     """What a folder of labels was made from: enough to see whether it fits a run."""
 
-    teacher: dict[str, Any]
-    """{"source", "weights_sha256", "precision"}."""
+    teacher: TeacherFacts
     source: str
     """The list, as it was named."""
     list_fingerprint: str
     num_videos: int
-    clip: dict[str, Any]
-    """num_frames, frame_interval, sampling, crop_size, antialias and min_frames of the configuration."""
+    clip: LabelClip
     grid: Size3
     """Tokens of one clip and tile along (time, height, width)."""
     top_k: int
@@ -67,15 +93,14 @@ class Header:
 
     def difference(self, other: Header) -> str | None:
         """Return what differs between two folders' labels in one line; names and versions may."""
-        for key in ("teacher", "list_fingerprint", "num_videos", "clip", "grid", "top_k", "class_names"):
-            one, two = (getattr(header, key) for header in (self, other))
-            if key == "teacher":
-                one, two = ({**value, "source": ""} for value in (one, two))
-            if one != two:
-                shown = "" if key == "class_names" else f": {one}, now {two}"
+        one, two = (
+            {**asdict(header), "teacher": asdict(replace(header.teacher, source=""))} for header in (self, other)
+        )
+        keys = ("teacher", "list_fingerprint", "num_videos", "clip", "grid", "top_k", "class_names", "videos_per_shard")
+        for key in keys:
+            if one[key] != two[key]:
+                shown = "" if key == "class_names" else f": {one[key]}, now {two[key]}"
                 return f"{key.replace('_', ' ')} {'is' if shown else 'are'} another{shown}"
-        if self.videos_per_shard != other.videos_per_shard:
-            return f"videos per shard is another: {self.videos_per_shard}, now {other.videos_per_shard}"
         return None
 
 
@@ -116,6 +141,27 @@ class StoredVideo:
         return cls(index, path, reason, first_record, tuple(starts), tuple((x, y, w, h) for x, y, w, h in tiles))
 
 
+@dataclass(frozen=True, slots=True)
+class TokenCounts:
+    """Counts over tokens."""
+
+    best: Mapping[int, int] = field(default_factory=dict)
+    """Tokens by their best class."""
+    tokens: int = 0
+    agreeing: int = 0
+    """Tokens whose best class is a label of their video."""
+
+    @classmethod
+    def of(cls, classes: npt.NDArray[np.uint16], labels: Sequence[int]) -> TokenCounts:
+        """Count tokens of one video by their best class."""
+        found = Counter(classes.ravel().tolist())
+        return cls(found, classes.size, sum(found[label] for label in labels))
+
+    def __add__(self, other: TokenCounts) -> TokenCounts:
+        best = Counter(self.best) + Counter(other.best)
+        return TokenCounts(best, self.tokens + other.tokens, self.agreeing + other.agreeing)
+
+
 class LabelFolder:
     """A folder of token labels: header.json, and per shard its labels (.bin) and what they are of (.json).
 
@@ -137,9 +183,9 @@ class LabelFolder:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document.pop("format") != FORMAT:
                 raise DualFormerError(f"token labels {str(self.root)!r} are of another version; write them again")
-            return Header(
-                **{**document, "grid": tuple(document["grid"]), "class_names": tuple(document["class_names"])}
-            )
+            parts = {"teacher": TeacherFacts(**document["teacher"]), "clip": LabelClip(**document["clip"])}
+            lists = {key: tuple(document[key]) for key in ("grid", "class_names")}
+            return Header(**{**document, **parts, **lists})
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -148,6 +194,20 @@ class LabelFolder:
             raise DualFormerError(
                 f"{str(path)!r} is not the header of token labels, or damaged; write them again"
             ) from None
+
+    def check(self) -> Header | None:
+        """Return the header of labels that are there already; None where the folder is empty or is still to be made.
+
+        Raises:
+            DualFormerError: if it is a file, cannot be made or written, or holds something else than token labels.
+        """
+        check_output_folder(self.root)
+        header = self.read_header()
+        if header is None and self.root.exists() and any(entry.name[0] != "." for entry in self.root.iterdir()):
+            raise DualFormerError(
+                f"{str(self.root)!r} holds something else than token labels; name another --output, or empty it"
+            )
+        return header
 
     def write_header(self, header: Header) -> None:
         """Make the folder and its header; what an interrupted run left half written goes.
@@ -182,12 +242,10 @@ class LabelFolder:
             yield writer
             file.flush()
             os.fsync(file.fileno())
-        rows = [video.row() for video in writer.videos]
-        document = {"sha256": sha256_of(self._bin(shard)), "statistics": writer.statistics, "videos": rows}
-        self.write_json(self._json(shard).name, document)
+        self.write_json(self._json(shard).name, shard_index(sha256_of(self._bin(shard)), writer.counts, writer.videos))
 
-    def read_index(self, shard: int) -> tuple[list[StoredVideo], dict[str, Any]]:
-        """Return a shard's videos, and the statistics that were stored with it.
+    def read_index(self, shard: int) -> tuple[list[StoredVideo], TokenCounts]:
+        """Return a shard's videos, and the counts over their tokens.
 
         Raises:
             DualFormerError: if its index is missing or damaged.
@@ -195,10 +253,13 @@ class LabelFolder:
         path = self._json(shard)
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
-            return [StoredVideo.from_row(row) for row in document["videos"]], dict(document["statistics"])
+            counts = document["statistics"]
+            best = {int(index): count for index, count in counts["best"].items()}
+            videos = [StoredVideo.from_row(row) for row in document["videos"]]
+            return videos, TokenCounts(best, counts["tokens"], counts["agreeing"])
         except OSError as error:
             raise DualFormerError(f"token labels {str(path)!r}: {error.strerror}; {_ADVICE}") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise DualFormerError(f"token labels {str(path)!r} are damaged; delete the file and {_ADVICE}") from None
 
     def read_shard(self, shard: int, header: Header) -> tuple[list[StoredVideo], npt.NDArray[Any]]:
@@ -236,34 +297,41 @@ class LabelFolder:
         return self.root / f"shard-{shard:05d}.json"
 
 
+def shard_index(sha256: str, counts: TokenCounts, videos: Sequence[StoredVideo]) -> Mapping[str, object]:
+    """Return what is stored as a shard's .json."""
+    statistics = {"best": dict(counts.best), "tokens": counts.tokens, "agreeing": counts.agreeing}
+    return {"sha256": sha256, "statistics": statistics, "videos": [video.row() for video in videos]}
+
+
 class ShardWriter:
     """Appends videos to a shard's file."""
 
     def __init__(self, file: Any) -> None:
         self.videos: list[StoredVideo] = []
-        self.statistics: dict[str, Any] = {}
+        self.counts = TokenCounts()
         self._file = file
         self._num_records = 0
 
-    def add(self, job: LabelJob, path: str, layout: Layout, records: Iterator[npt.NDArray[Any]]) -> bool:
-        """Add a video: its labels clip by clip, each of shape (tiles, t, h, w). An error leaves nothing of it.
-
-        Returns:
-            Whether it could be labelled.
+    def add(
+        self, job: LabelJob, path: str, layout: Layout, records: Iterator[npt.NDArray[Any]], labels: Sequence[int]
+    ) -> None:
+        """Add a video: its tokens' labels clip by clip, each of shape (tiles, t, h, w), which are counted by whether
+        they agree with the video's own `labels`. A VideoError leaves nothing of it but the reason.
         """
         start = self._file.tell()
-        video = StoredVideo.of(job.index, path, self._num_records, layout)
+        video, counts = StoredVideo.of(job.index, path, self._num_records, layout), TokenCounts()
         try:
             for of_clip in records:
                 self._file.write(of_clip.tobytes())
+                counts += TokenCounts.of(of_clip["classes"][..., 0], labels)
         except VideoError as error:
             self._file.seek(start)
             self._file.truncate()
             self.refuse(job, path, error.reason)
-            return False
+            return
         self.videos.append(video)
+        self.counts += counts
         self._num_records += video.num_records
-        return True
 
     def refuse(self, job: LabelJob, path: str, reason: str) -> None:
         """Note a video that cannot be labelled."""

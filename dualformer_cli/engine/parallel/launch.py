@@ -46,6 +46,7 @@ def relaunch(
     device: Literal["cuda", "cpu"],
     argv: Sequence[str],
     command: Sequence[str] = (sys.executable, "-m", "dualformer_cli"),
+    retries: int = 0,
 ) -> int:
     """Run a command line in several processes of this machine and wait for them.
 
@@ -57,6 +58,8 @@ def relaunch(
         device: cuda gives each a GPU; cpu hides the GPUs from them.
         argv: arguments of the command; --gpus and --cpu-processes are left out.
         command: what the arguments are for.
+        retries: how often to start all of them again after one was killed, for a command that goes on from where it
+            was.
 
     Returns:
         Rank 0's exit code; 128 and the signal where that ended it.
@@ -72,15 +75,23 @@ def relaunch(
         _environment(_variables(num_processes, device)),
         _quiet("torch.distributed.elastic"),
     ):
-        agent = _agent(num_processes, [*command, *_without_own_options(argv)], logs)
-        with _Forwarder(agent) as forwarder:
-            try:
-                failures = agent.run().failures
-            except _StoppedBeforeStart as stop:
-                return 128 + stop.number
-            finally:
-                forwarder.kill()  # what a dead rank may have left behind
-        return _verdict(failures, num_processes, forwarder, Path(logs))
+        for attempt in range(retries + 1):
+            folder = Path(logs, str(attempt))
+            folder.mkdir()
+            agent = _agent(num_processes, [*command, *_without_own_options(argv)], str(folder))
+            with _Forwarder(agent) as forwarder:
+                try:
+                    failures = agent.run().failures
+                except _StoppedBeforeStart as stop:
+                    return 128 + stop.number
+                finally:
+                    forwarder.kill()  # what a dead rank may have left behind
+            if attempt == retries or forwarder.seen or not _was_killed(failures):
+                break
+            rank = _first_to_fail(failures)
+            reason = _explain(rank, failures[rank].exitcode, num_processes, folder)
+            print(f"dualformer: {reason}; starting again from what is kept", file=sys.stderr, flush=True)
+        return _verdict(failures, num_processes, forwarder, folder)
 
 
 class _StoppedBeforeStart(Exception):  # noqa: N818
@@ -201,6 +212,11 @@ def _verdict(failures: Mapping[int, ProcessFailure], num_processes: int, forward
     if first == 0 and code > 0:
         return code
     raise DualFormerError(_explain(first, failures[first].exitcode, num_processes, logs))
+
+
+def _was_killed(failures: Mapping[int, ProcessFailure]) -> bool:
+    """Return whether the rank that ended the run was killed, rather than having said what is wrong."""
+    return bool(failures) and failures[_first_to_fail(failures)].exitcode < 0
 
 
 def _first_to_fail(failures: Mapping[int, ProcessFailure]) -> int:

@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import torch
@@ -31,6 +31,8 @@ class Ranks:
     world_size: int
     """Number of processes on all machines."""
     device: torch.device
+    lost: list[int] = field(default_factory=list)
+    """Ranks that died, where the work goes on without them: nothing needs all of them any more then."""
 
     @property
     def is_main(self) -> bool:
@@ -75,7 +77,8 @@ def init_ranks(device_name: str, *, timeout: timedelta = timedelta(minutes=30)) 
     is_done = False
     try:
         yield ranks
-        barrier()  # so that no process takes the others' store or connections with it
+        if not ranks.lost:
+            barrier()  # so that no process takes the others' store or connections with it
         is_done = True
     finally:
         if is_done or ranks.device.type == "cpu":  # NCCL would wait here for what the others never send

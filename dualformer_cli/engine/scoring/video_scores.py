@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from dualformer_cli.data.clips.views import VideoViews
+from dualformer_cli.documents.predict import FeatureRow, ScoredLabel, Segment, Timing, VideoResult
 from dualformer_cli.video.reader import VideoInfo
 
 Scores = npt.NDArray[np.float64]
@@ -20,62 +20,46 @@ Features = npt.NDArray[np.float32]
 class Prediction:
     """What the model said about one input, or why it could not."""
 
-    result: dict[str, Any]
-    """The JSON document of the input, with status "ok" or "error"."""
-    features: list[dict[str, Any]] = field(default_factory=list)
-    """{"path", "start_seconds", "end_seconds", "features"} of the video, or of each segment of its timeline; the
-    features (c,) are means over the tokens after the final norm."""
+    result: VideoResult
+    features: tuple[FeatureRow, ...] = ()
+    """Of the video, or of each segment of its timeline."""
     file: str = ""
     """Where the input was read: its path, or that of a copy, which is there until the next prediction is asked for."""
 
 
-def failure(path: str, reason: str) -> Prediction:
-    """The result of an input that cannot be used: every field that scripts rely on is there."""
-    return Prediction(
-        {
-            "path": path,
-            "status": "error",
-            "error": reason,
-            "num_frames": None,
-            "fps": None,
-            "duration_seconds": None,
-            "views": 0,
-            "predictions": [],
-        }
-    )
+def failure(path: str, reason: str, *, interrupted: bool | None = None) -> Prediction:
+    """Return the result of an input that cannot be used."""
+    return Prediction(VideoResult(path=path, status="error", error=reason, interrupted=interrupted))
 
 
-def top(scores: Scores, class_names: Sequence[str], top_k: int) -> list[dict[str, Any]]:
-    """The best classes of a score vector (classes,), best first."""
+def top(scores: Scores, class_names: Sequence[str], top_k: int) -> tuple[ScoredLabel, ...]:
+    """Return the best classes of a score vector (classes,), best first."""
     order = np.argsort(-scores, kind="stable")[:top_k]
-    return [{"label": class_names[i], "index": int(i), "score": float(scores[i])} for i in order]
+    return tuple(ScoredLabel(label=class_names[i], index=int(i), score=float(scores[i])) for i in order)
 
 
 def merge_segments(
     starts_seconds: Sequence[float], ends_seconds: Sequence[float], scores: Scores, class_names: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Join neighbouring segments with the same best class.
+) -> tuple[Segment, ...]:
+    """Join neighbouring segments with the same best class; the score is their mean, weighted by duration.
 
     Args:
         starts_seconds, ends_seconds: of each segment, in order.
         scores: shape (segments, classes).
         class_names: one name per class.
-
-    Returns:
-        {"start_seconds", "end_seconds", "label", "index", "score"} each; the score is the mean over what was joined,
-        weighted by duration.
     """
-    merged: list[dict[str, Any]] = []
+    merged: list[Segment] = []
     for start, end, row in zip(starts_seconds, ends_seconds, scores, strict=True):
-        best = top(row, class_names, 1)[0]
+        (best,) = top(row, class_names, 1)
         last = merged[-1] if merged else None
-        if last is not None and last["index"] == best["index"]:
-            before, now = last["end_seconds"] - last["start_seconds"], end - start
-            last["score"] = (last["score"] * before + best["score"] * now) / (before + now)
-            last["end_seconds"] = float(end)
+        if last is not None and last.index == best.index:
+            before, now = last.end_seconds - last.start_seconds, end - start
+            score = (last.score * before + best.score * now) / (before + now)
+            merged[-1] = replace(last, end_seconds=float(end), score=score)
         else:
-            merged.append({"start_seconds": float(start), "end_seconds": float(end), **best})
-    return merged
+            times = {"start_seconds": float(start), "end_seconds": float(end)}
+            merged.append(Segment(**times, label=best.label, index=best.index, score=best.score))
+    return tuple(merged)
 
 
 class VideoScores:
@@ -115,24 +99,21 @@ class VideoScores:
         durations = np.subtract(self._ends, self._starts) if self._is_timeline else None
         if durations is not None and not durations.any():  # one frame that lasts for nobody knows how long
             durations = None
-        result: dict[str, Any] = {
-            "path": path,
-            "status": "ok",
-            "num_frames": self._info.num_frames,
-            "fps": self._info.fps,
-            "duration_seconds": self._info.duration_seconds,
-            "views": self._num_views,
-            "predictions": top(np.average(scores, axis=0, weights=durations), class_names, top_k),
-        }
-        if self._is_timeline:
-            result["segments"] = merge_segments(self._starts, self._ends, scores, class_names)
-        if self._warnings:
-            result["warnings"] = list(self._warnings)
-        result["timing"] = dict(self._seconds)
-        starts: list[Any] = self._starts if self._is_timeline else [None]
-        ends: list[Any] = self._ends if self._is_timeline else [None]
-        features = list(np.concatenate(self._features))
-        return Prediction(result, _feature_rows(path, starts, ends, features))
+        starts: list[float | None] = [*self._starts] if self._is_timeline else [None]
+        ends: list[float | None] = [*self._ends] if self._is_timeline else [None]
+        result = VideoResult(
+            path=path,
+            status="ok",
+            num_frames=self._info.num_frames,
+            fps=self._info.fps,
+            duration_seconds=self._info.duration_seconds,
+            views=self._num_views,
+            predictions=top(np.average(scores, axis=0, weights=durations), class_names, top_k),
+            segments=merge_segments(self._starts, self._ends, scores, class_names) if self._is_timeline else None,
+            warnings=tuple(self._warnings) or None,
+            timing=Timing(**self._seconds),
+        )
+        return Prediction(result, _feature_rows(path, starts, ends, list(np.concatenate(self._features))))
 
 
 class LiveScores:
@@ -158,31 +139,27 @@ class LiveScores:
         if not self.ends:
             if not self.interrupted:
                 return failure(name, "no frames")
-            nothing = failure(name, "interrupted before the first clip was complete")
-            nothing.result["interrupted"] = True
-            return nothing
+            return failure(name, "interrupted before the first clip was complete", interrupted=True)
         scores = np.stack(self._scores)
         # A clip speaks for the time since the one before it; clips may overlap.
         starts = [self.starts[0], *self.ends[:-1]]
-        result: dict[str, Any] = {
-            "path": name,
-            "status": "ok",
-            "num_frames": None,
-            "fps": None,
-            "duration_seconds": self.ends[-1],
-            "views": len(scores),
-            "predictions": top(scores.mean(axis=0), class_names, top_k),
-            "segments": merge_segments(starts, self.ends, scores, class_names),
-        }
-        if self.interrupted:
-            result["interrupted"] = True
-        if self.warning is not None:
-            result["warnings"] = [self.warning]
+        result = VideoResult(
+            path=name,
+            status="ok",
+            duration_seconds=self.ends[-1],
+            views=len(scores),
+            predictions=top(scores.mean(axis=0), class_names, top_k),
+            segments=merge_segments(starts, self.ends, scores, class_names),
+            interrupted=self.interrupted or None,
+            warnings=None if self.warning is None else (self.warning,),
+        )
         return Prediction(result, _feature_rows(name, starts, self.ends, self._features))
 
 
 def _feature_rows(
     path: str, starts: Sequence[float | None], ends: Sequence[float | None], features: Sequence[Features]
-) -> list[dict[str, Any]]:
-    names = ("path", "start_seconds", "end_seconds", "features")
-    return [dict(zip(names, (path, *row), strict=True)) for row in zip(starts, ends, features, strict=True)]
+) -> tuple[FeatureRow, ...]:
+    return tuple(
+        FeatureRow(path=path, start_seconds=start, end_seconds=end, features=row)
+        for start, end, row in zip(starts, ends, features, strict=True)
+    )

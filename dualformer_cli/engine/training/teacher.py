@@ -17,6 +17,7 @@ from dualformer_cli.config.schema import RuntimeConfig, Size3
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.datasets.catalogue import load_catalogue
 from dualformer_cli.data.lists.matching import match_classes
+from dualformer_cli.documents.tokenlabel import TeacherFacts
 from dualformer_cli.engine.build import build_model, token_grid
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.parallel.upload import upload
@@ -79,10 +80,11 @@ class Teacher:
             self._tokens = torch.compile(self._tokens)
         self._batch_size = 16 if device.type == "cuda" else 1  # as Scorer, whose reasons hold here too
 
-    def describe(self) -> dict[str, Any]:
+    @property
+    def facts(self) -> TeacherFacts:
         """What labels can be traced to."""
-        facts = self.engine
-        return {"source": self.source, "weights_sha256": facts.weights_sha256, "precision": facts.precision}
+        engine = self.engine
+        return TeacherFacts(source=self.source, weights_sha256=engine.weights_sha256, precision=engine.precision)
 
     @torch.no_grad()
     def token_logits(self, clips: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.data.clips.loader import Batch
 from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.data.tokens.lookup import find_corners
-from dualformer_cli.data.tokens.store import Header, LabelFolder, StoredVideo
+from dualformer_cli.data.tokens.store import Header, LabelClip, LabelFolder, StoredVideo
 from dualformer_cli.engine.build import token_grid
 from dualformer_cli.engine.parallel.upload import upload
 from dualformer_cli.engine.training.losses import soft_token_labels
@@ -86,9 +86,9 @@ class TeacherLabels:
     def __init__(self, teacher: Teacher, config: RunConfig) -> None:
         self.teacher = teacher
         self._top_k, self._renormalise = kept_logits(config), config.train.token_renormalise
-        facts = teacher.describe()
-        self.sentence = f"{teacher.source} on the fly, the best {self._top_k} of {facts['precision']} logits"
-        self.fingerprint = f"teacher {facts['weights_sha256']}"
+        facts = teacher.facts
+        self.sentence = f"{facts.source} on the fly, the best {self._top_k} of {facts.precision} logits"
+        self.fingerprint = f"teacher {facts.weights_sha256}"
 
     def labels(self, batch: Batch) -> Tensor:
         """Probabilities, shape (b, t, h, w, classes), float32."""
@@ -121,8 +121,9 @@ class StoredLabels:
         self._interval = clip.frame_interval if clip.sampling == "interval" else None
         self._top_k, self._renormalise = kept_logits(config), config.train.token_renormalise
         self._shard = lru_cache(maxsize=_OPEN_SHARDS)(self._open_shard)
-        self.sentence = f"{header.teacher['source']}, stored in {root}, the best {self._top_k} logits"
-        self.fingerprint = "stored " + hashlib.sha256(json.dumps(_identity(header)).encode()).hexdigest()
+        self.sentence = f"{header.teacher.source}, stored in {root}, the best {self._top_k} logits"
+        identity = json.dumps(_identity(header), sort_keys=True)
+        self.fingerprint = "stored " + hashlib.sha256(identity.encode()).hexdigest()
 
     def labels(self, batch: Batch) -> Tensor:
         """Probabilities, shape (b, t, h, w, classes), float32; all 0 for a video that could not be labelled."""
@@ -167,19 +168,6 @@ def kept_logits(config: RunConfig) -> int:
     return min(config.train.token_top_k, config.model.num_classes)
 
 
-def label_clip(config: RunConfig) -> dict[str, Any]:
-    """What decides which pixels a stored label is of."""
-    data = config.data
-    return {
-        "num_frames": data.clip.num_frames,
-        "frame_interval": data.clip.frame_interval,
-        "sampling": data.clip.sampling,
-        "crop_size": data.crop_size,
-        "antialias": data.antialias,
-        "min_frames": data.min_frames,
-    }
-
-
 def _identity(header: Header) -> list[Any]:
     document = asdict(header)
     return [document["teacher"]["weights_sha256"], document["teacher"]["precision"]] + [
@@ -189,13 +177,13 @@ def _identity(header: Header) -> list[Any]:
 
 def _check_fit(root: str, header: Header, config: RunConfig, listed: LabelledList) -> None:
     """Refuse a folder of another list, of other clips or with fewer logits than the run takes."""
-    clip = label_clip(config)
+    clip, stored_clip = asdict(LabelClip.of(config.data)), asdict(header.clip)
     checks = [
         ("list", header.list_fingerprint[:12], listed.fingerprint[:12]),
         ("videos", header.num_videos, len(listed)),
         ("classes", header.class_names, tuple(listed.class_names)),
         ("token grid (time, height, width)", header.grid, token_grid(config.model, config.data)),
-        *((f"clip's {key}", header.clip.get(key), value) for key, value in clip.items()),
+        *((f"clip's {key}", stored_clip[key], value) for key, value in clip.items()),
     ]
     for what, stored, wanted in checks:
         if stored != wanted:

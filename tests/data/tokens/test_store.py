@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 
 from dualformer_cli.data.clips.transforms import Box
-from dualformer_cli.data.tokens.store import Header, LabelFolder
+from dualformer_cli.data.tokens.store import Header, LabelClip, LabelFolder, TokenCounts
 from dualformer_cli.data.tokens.tiles import LabelJob, Layout
+from dualformer_cli.documents.tokenlabel import TeacherFacts
 from dualformer_cli.errors import DualFormerError, VideoError
 
 HEADER = Header(
-    teacher={"source": "a.pt", "weights_sha256": "0", "precision": "fp32"},
+    teacher=TeacherFacts(source="a.pt", weights_sha256="0", precision="fp32"),
     source="list.csv",
     list_fingerprint="f",
     num_videos=3,
-    clip={"num_frames": 4},
+    clip=LabelClip(num_frames=4, frame_interval=1, sampling="interval", crop_size=64, antialias=True, min_frames=1),
     grid=(2, 3, 3),
     top_k=2,
     class_names=("a", "b", "c"),
@@ -41,7 +42,7 @@ def write_shard(folder: LabelFolder, shard: int, *, fails_at: int | None = None)
 
     with folder.shard_writer(shard) as writer:
         for index in HEADER.videos_of(shard):
-            writer.add(LabelJob(index, "x", 0, None), f"{index}.mp4", layout, records(index))
+            writer.add(LabelJob(index, "x", 0, None), f"{index}.mp4", layout, records(index), (0,))
 
 
 def test_a_video_that_breaks_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_what_is_left_half_written_goes_and_what_is_damaged_is_named(tmp_path: P
         ({"top_k": 3}, "top k is another: 2, now 3"),
         ({"class_names": ("a",)}, "class names are another"),
         ({"videos_per_shard": 9}, "videos per shard is another: 2, now 9"),
-        ({"teacher": {**HEADER.teacher, "weights_sha256": "1"}}, "teacher is another: .*'0'.*, now .*'1'"),
+        ({"teacher": replace(HEADER.teacher, weights_sha256="1")}, "teacher is another: .*'0'.*, now .*'1'"),
     ],
 )
 def test_other_labels_are_told_apart(change: dict[str, Any], said: str) -> None:
@@ -101,5 +102,29 @@ def test_other_labels_are_told_apart(change: dict[str, Any], said: str) -> None:
 
 
 def test_another_name_or_version_makes_no_other_labels() -> None:
-    moved = replace(HEADER, source="x.csv", versions={}, teacher={**HEADER.teacher, "source": "b.pt"})
+    moved = replace(HEADER, source="x.csv", versions={}, teacher=replace(HEADER.teacher, source="b.pt"))
     assert HEADER.difference(moved) is None
+
+
+def test_agreement_counts_every_label_of_a_video() -> None:
+    counts = TokenCounts.of(np.array([[0, 1], [1, 3]], np.uint16), (0, 1))
+    assert (counts.tokens, counts.agreeing, dict(counts.best)) == (4, 3, {0: 1, 1: 2, 3: 1})
+
+
+def test_tokens_of_a_shard_are_counted_but_those_of_a_video_that_breaks(tmp_path: Path) -> None:
+    """Two clips of 18 tokens a video: classes 0 and 1 of the first, 10 and 11 of the second; all are labelled 0."""
+    folder = LabelFolder(tmp_path / "labels")
+    folder.write_header(HEADER)
+    write_shard(folder, 0)
+    assert folder.read_index(0)[1] == TokenCounts({0: 18, 1: 18, 10: 18, 11: 18}, tokens=72, agreeing=18)
+    write_shard(folder, 0, fails_at=0)
+    assert folder.read_index(0)[1] == TokenCounts({10: 18, 11: 18}, tokens=36, agreeing=0)
+    index = (tmp_path / "labels" / "shard-00000.json").read_text()
+    assert index.startswith('{"sha256": "')
+    assert '"statistics": {"agreeing": 0, "best": {"10": 18, "11": 18}, "tokens": 36}' in index
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DualFormerError, match=r"file/labels' cannot be made: Not a directory; name another --output"):
+        LabelFolder(tmp_path / "file" / "labels").write_header(HEADER)

@@ -16,8 +16,9 @@ import torch
 from dualformer_cli.config.load import load_config
 from dualformer_cli.data.clips.loader import Batch
 from dualformer_cli.data.lists.model_labels import open_list
-from dualformer_cli.data.tokens.store import Header, LabelFolder, StoredVideo
-from dualformer_cli.engine.training.token_labels import StoredLabels, label_clip
+from dualformer_cli.data.tokens.store import Header, LabelClip, LabelFolder, StoredVideo
+from dualformer_cli.documents.tokenlabel import TeacherFacts
+from dualformer_cli.engine.training.token_labels import StoredLabels
 
 GRID, TOP_K, CLASSES = (4, 2, 2), 3, ("dark", "red", "green", "blue")
 STARTS = (0, 16)
@@ -51,11 +52,11 @@ def open_labels(tmp_path: Path, toy_preset: Path) -> Callable[..., Any]:
         config = load_config(str(toy_preset), overrides=[*OVERRIDES, *overrides], environ={}).config
         listed = open_list(config.data, str(tmp_path / "list.csv"), class_names=None)
         header = Header(
-            teacher={"source": "teacher", "weights_sha256": sha256, "precision": "fp32"},
+            teacher=TeacherFacts(source="teacher", weights_sha256=sha256, precision="fp32"),
             source="list.csv",
             list_fingerprint=listed.fingerprint,
             num_videos=5,
-            clip=label_clip(config),
+            clip=LabelClip.of(config.data),
             grid=GRID,
             top_k=TOP_K,
             class_names=CLASSES,

@@ -285,7 +285,7 @@ def test_a_file_that_loads_nothing_is_no_teacher(toy_preset: Path, teacher_file:
     (tmp_path / "named.yaml").write_text(
         f"weights: {teacher_file}\n" + load_checkpoint(teacher_file)["config"].replace("weights: null\n", "")
     )
-    assert open_teacher(tmp_path / "named.yaml", toy_preset).describe()["weights_sha256"]
+    assert open_teacher(tmp_path / "named.yaml", toy_preset).facts.weights_sha256
 
 
 @pytest.mark.parametrize(

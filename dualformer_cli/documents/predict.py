@@ -1,0 +1,139 @@
+"""What `predict` says of videos: the document of --json, the lines of a run folder, and the rows of features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from dualformer_cli.documents.base import absent, inlined
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What a result can be traced to."""
+
+    preset: str
+    weights: str
+    """published, random, or a file."""
+    weights_sha256: str | None
+    device: str
+    precision: str
+    views: str
+    """Clips times crops of a video, such as 4x1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredLabel:
+    """One class of a video with its score."""
+
+    label: str
+    index: int
+    score: float
+    """0 to 1."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """A part of a timeline in which one class is the best."""
+
+    start_seconds: float
+    end_seconds: float
+    label: str
+    index: int
+    score: float
+    """Mean over the part, weighted by duration."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveClip:
+    """The latest clip of a camera or stream."""
+
+    start_seconds: float
+    end_seconds: float
+    predictions: tuple[ScoredLabel, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timing:
+    """Where the time of one video went."""
+
+    decode_seconds: float
+    preprocess_seconds: float
+    forward_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoResult:
+    """What the model said about one input, or why it could not."""
+
+    path: str
+    """As it was named or found; an address without its password."""
+    status: Literal["ok", "error"]
+    error: str | None = absent()
+    """Why there is no result, or why it could not be saved."""
+    num_frames: int | None = None
+    fps: float | None = None
+    duration_seconds: float | None = None
+    views: int = 0
+    predictions: tuple[ScoredLabel, ...] = ()
+    """Of the whole video, best first."""
+    segments: tuple[Segment, ...] | None = absent()
+    """The timeline (--every, and live inputs)."""
+    interrupted: bool | None = absent()
+    """True where Ctrl-C ended a live input."""
+    warnings: tuple[str, ...] | None = absent()
+    timing: Timing | None = absent()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Predictions:
+    """What a model said about all inputs."""
+
+    facts: ModelFacts = inlined()
+    fallback: str | None
+    """Why the built-in model was taken in place of the default one; null if it was not."""
+    results: tuple[VideoResult, ...]
+    """In the order of the inputs."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunCounts:
+    """How many videos a run folder was asked for, and what became of them."""
+
+    listed: int
+    ok: int
+    failed: int
+    """Videos with an error, which predictions.jsonl and predictions.csv name."""
+    kept: int
+    """Videos among these that an earlier run had classified, or found to be unusable."""
+    lost: int
+    """Videos that a process had in hand when it died; the same command again classifies them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictionRun:
+    """What `predict --output` has put into its folder."""
+
+    facts: ModelFacts = inlined()
+    fallback: str | None
+    """Why the built-in model was taken in place of the default one; null if it was not."""
+    output: str
+    """The folder."""
+    videos: RunCounts
+    files: tuple[str, ...]
+    """That were written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureRow:
+    """Pooled features of a video or of a segment of its timeline."""
+
+    path: str
+    start_seconds: float | None
+    """None for a whole video, as the end is."""
+    end_seconds: float | None
+    features: npt.NDArray[np.float32]
+    """Mean over the tokens after the final norm, shape (c,)."""

@@ -1,0 +1,207 @@
+"""Results in parts: each process appends lines to a file of its own, and a run that was stopped goes on from them.
+
+A line is in its file, for a reader after a kill, as soon as `append` returns; after a power cut all but the last few
+seconds are. A line that was cut off has no end and is not read.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.locks import try_lock
+from dualformer_cli.system.words import os_reason
+
+SYNC_SECONDS = 5.0
+"""Time between two moments at which all results are on the disk, as far as the system says so."""
+
+_SETTINGS = "settings.json"
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One result in a part."""
+
+    row: Mapping[str, Any]
+    part: str
+    """Name of the file."""
+    offset: int
+    """Where the line begins, in bytes."""
+
+
+class Parts:
+    """A folder of results in parts, with the settings that all of them were made with.
+
+    Args:
+        folder: where they are; it and the folder around it are made.
+        settings: what a result depends on, as JSON holds it.
+        holds: what the results are, for messages, such as "predictions".
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, object], *, holds: str) -> None:
+        self.folder, self.settings, self.holds = folder, settings, holds
+        self._lock: IO[str] | None = None
+
+    def open(self) -> None:
+        """Take the folder for this run, as one process of it does before the others write.
+
+        Raises:
+            DualFormerError: if another run has it, or the results in it are of other settings, or it cannot be written.
+        """
+        with self._naming():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.folder / ".lock").open("w")
+            if not try_lock(self._lock):
+                raise DualFormerError(f"another run writes into {str(self.folder.parent)!r}; name another folder")
+            path = self.folder / _SETTINGS
+            if not path.exists():
+                temporary = path.with_suffix(".part")
+                temporary.write_text(json.dumps(self.settings, indent=1), encoding="utf-8")
+                os.replace(temporary, path)
+                return
+            try:
+                before = dict(json.loads(path.read_text(encoding="utf-8")))
+            except ValueError as error:
+                raise DualFormerError(f"{str(path)!r} is damaged: {error}; delete {str(self.folder)!r}") from None
+        if differences := _differences(before, json.loads(json.dumps(self.settings))):
+            raise DualFormerError(
+                f"{str(self.folder.parent)!r} holds {self.holds} of other settings: {'; '.join(differences)}; name "
+                "another folder, or delete it"
+            )
+
+    def close(self) -> None:
+        """Leave the folder to other runs."""
+        if self._lock is not None:
+            self._lock.close()
+
+    def writer(self, rank: int) -> PartWriter:
+        """Return a new part for this process; its name comes after those of all earlier runs.
+
+        Call it on every rank once `open` has returned on one, and before any rank appends.
+        """
+        numbers = [int(name.split("-")[0]) for name in self._names()]
+        with self._naming():
+            return PartWriter(self.folder / f"{max(numbers, default=0) + 1:06d}-{rank}.jsonl", self._naming)
+
+    def lines(self) -> Iterator[Line]:
+        """Return every whole line, those of earlier runs first."""
+        for name in self._names():
+            with self._naming(), (self.folder / name).open("rb") as file:
+                offset = 0
+                for text in file:
+                    if (row := _row(text)) is not None:
+                        yield Line(row, name, offset)
+                    elif text.endswith(b"\n"):
+                        _LOGGER.warning("%s: a damaged line at byte %d is left out", self.folder / name, offset)
+                    offset += len(text)
+
+    def read(self, part: str, offset: int) -> Mapping[str, Any]:
+        """Return the row of a line that `lines` has found."""
+        with self._naming(), (self.folder / part).open("rb") as file:
+            file.seek(offset)
+            return dict(json.loads(file.readline()))
+
+    def blob(self, part: str, span: tuple[int, int]) -> bytes:
+        """Return bytes that were appended with a row: `span` is what its "blob" says."""
+        with self._naming(), (self.folder / part).with_suffix(".bin").open("rb") as file:
+            file.seek(span[0])
+            return file.read(span[1])
+
+    def _names(self) -> list[str]:
+        return sorted(path.name for path in self.folder.glob("*-*.jsonl"))
+
+    def _naming(self) -> _Naming:
+        return _Naming(self.folder, self.holds)
+
+
+class PartWriter:
+    """Appends results to a part of its own."""
+
+    def __init__(self, path: Path, naming: Any) -> None:
+        self._naming = naming
+        self._blobs_path = path.with_suffix(".bin")
+        self._file = path.open("ab", buffering=0)
+        self._blobs: IO[bytes] | None = None
+        self._synced = time.monotonic()
+
+    def __enter__(self) -> PartWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._naming():
+            self._sync()
+            for file in filter(None, (self._file, self._blobs)):
+                file.close()
+
+    def append(self, row: Mapping[str, Any], blob: bytes = b"") -> None:
+        """Store a row, and bytes that belong to it; the row's "blob" then says where they are.
+
+        Raises:
+            DualFormerError: if there is no room, or the folder is gone; what was stored before is safe.
+        """
+        with self._naming():
+            if blob:
+                self._blobs = self._blobs or self._blobs_path.open("ab", buffering=0)
+                row = {**row, "blob": [self._blobs.tell(), len(blob)]}
+                _write_all(self._blobs, blob)
+            _write_all(self._file, json.dumps(row).encode() + b"\n")
+            if time.monotonic() - self._synced > SYNC_SECONDS:
+                self._sync()
+
+    def _sync(self) -> None:
+        for file in filter(None, (self._blobs, self._file)):
+            os.fsync(file.fileno())
+        self._synced = time.monotonic()
+
+
+class _Naming:
+    """Turns what the system says into one line about the folder."""
+
+    def __init__(self, folder: Path, holds: str) -> None:
+        self._folder, self._holds = folder, holds
+
+    def __enter__(self) -> None:
+        """Nothing to prepare."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError):
+            raise DualFormerError(
+                f"{self._holds} cannot be kept in {str(self._folder)!r}: {os_reason(error)}; what is there stays, and "
+                "the same command goes on from it"
+            ) from error
+
+
+def _write_all(file: IO[bytes], content: bytes) -> None:
+    """Write without a buffer, so that nothing waits in this process; a full disk may take a part only."""
+    view = memoryview(content)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _row(text: bytes) -> dict[str, Any] | None:
+    if not text.endswith(b"\n"):
+        return None
+    try:
+        row = json.loads(text)
+    except ValueError:
+        return None
+    return row if isinstance(row, dict) else None
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return each setting that differs, with both values."""
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    return [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys]

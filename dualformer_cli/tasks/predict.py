@@ -1,0 +1,181 @@
+"""Videos are classified: a handful, with files beside them, or a disk of them, into a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from dualformer_cli.data.fetch.web_videos import fetch_addresses
+from dualformer_cli.documents.predict import LiveClip, ModelFacts, PredictionRun, Predictions, VideoResult
+from dualformer_cli.errors import DualFormerError
+from dualformer_cli.tasks.prediction_outputs import PredictionOutputs
+from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, Session, open_session
+from dualformer_cli.video.inputs import expand_inputs
+from dualformer_cli.video.live_inputs import is_live, mask_credentials
+
+if TYPE_CHECKING:
+    from dualformer_cli.engine.engine import Engine
+    from dualformer_cli.engine.scoring.video_scores import Prediction
+
+LIVE_SECONDS = 2.0
+"""How often a camera or stream is classified unless the request says."""
+
+Watching = Callable[[int], AbstractContextManager[Callable[[VideoResult], None]]]
+"""Opens a display of so many videos; what it gives is called with each result as it comes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictRequest:
+    """Which videos are classified, and what is written of them."""
+
+    model: ModelRequest = field(default_factory=ModelRequest)
+    inputs: tuple[str, ...] = ()
+    """Videos, folders, patterns, @list.txt, - for a list on stdin, cameras and addresses."""
+    top_k: int = 5
+    """Labels per video."""
+    every_seconds: float | None = None
+    """Length of the segments of a timeline; None for none."""
+    duration_seconds: float | None = None
+    """When to stop a camera or stream."""
+    output: Path | None = None
+    """Folder that keeps every result as soon as it is known, and from which the next run goes on."""
+    csv: Path | None = None
+    srt: Path | None = None
+    """File, or folder with a file for each video; `save` too."""
+    save: Path | None = None
+    features: Path | None = None
+    overwrite: bool = False
+    """Whether files that exist may be replaced."""
+
+
+def predict(
+    request: PredictRequest,
+    *,
+    stdin: TextIO | None = None,
+    fetching: Fetching = lambda: nullcontext(lambda name, done, total: None),
+    watching: Watching = lambda total: nullcontext(lambda result: None),
+    on_fallback: Callable[[str], None] = lambda note: None,
+    on_model: Callable[[ModelFacts], None] = lambda facts: None,
+    on_clip: Callable[[LiveClip], None] = lambda clip: None,
+    on_document: Callable[[Predictions | PredictionRun], None] = lambda document: None,
+) -> Predictions | PredictionRun | None:
+    """Classify videos on all ranks.
+
+    Args:
+        request: what to do.
+        stdin: where the input - reads a list.
+        fetching: shows how far a file is.
+        watching: shows each result as it comes, on rank 0.
+        on_fallback: told that the built-in model is taken, and why.
+        on_model: told on rank 0 what classifies, before the first result.
+        on_clip: told about each clip of a live input at once.
+        on_document: called on rank 0 with the document before the last files are written, so that it is known even if
+            a disk is full.
+
+    Returns:
+        The document; None on other ranks than 0.
+
+    Raises:
+        DualFormerError: if weights or outputs do not fit, or a file could not be written; that after all else. A video
+            that cannot be used is a result with its error.
+    """
+    found = expand_inputs(request.inputs, stdin=stdin, offline=request.model.offline)
+    outputs = PredictionOutputs(request, found.paths)
+    shown = fetch_addresses(found, fetching, offline=request.model.offline)
+    live = [path for path in found.paths if path not in found.remote and is_live(path)]
+    files = [path for path in found.paths if path in found.remote or not is_live(path)]
+    _check_live(request, live)
+    outputs.name_files(files)
+    with open_session(request.model, default=DEFAULT_PRESET) as session:
+        from dualformer_cli.tasks.fall_back import fall_back  # loads torch
+
+        if live and session.ranks.world_size > 1:
+            raise DualFormerError(f"{mask_credentials(live[0])!r} is live: one process is enough for it")
+        fall_back(session, fetching, on_fallback)
+        engine = session.load_engine(fetching, bf16_on_cpu=True)
+        if session.ranks.is_main:
+            on_model(engine.describe())
+        if request.output is not None:
+            from dualformer_cli.tasks.prediction_run import run
+
+            return run(request, session, engine, found, shown, watching=watching, on_document=on_document)
+        task = _Task(request, session, engine, outputs, shown)
+        results = task.results(found.problems, files, live, watching, on_clip)
+        if not session.ranks.is_main:
+            return None
+        document = Predictions(facts=engine.describe(), fallback=session.fallback, results=results)
+        on_document(document)
+        outputs.finish()
+        return document
+
+
+def _check_live(request: PredictRequest, live: Sequence[str]) -> None:
+    """Refuse outputs that a camera or stream cannot have."""
+    if live and (request.srt or request.save or request.output):
+        options = "--output needs" if request.output else "--srt and --save need"
+        raise DualFormerError(f"{options} files, but {mask_credentials(live[0])!r} is live; use --csv")
+
+
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A handful of inputs, whose results stay in memory."""
+
+    request: PredictRequest
+    session: Session
+    engine: Engine
+    outputs: PredictionOutputs
+    shown: Mapping[str, str]
+    """What is shown of an address, by the file that was fetched from it or the address itself."""
+
+    def results(
+        self,
+        problems: Sequence[tuple[str, str]],
+        files: Sequence[str],
+        live: Sequence[str],
+        watching: Watching,
+        on_clip: Callable[[LiveClip], None],
+    ) -> tuple[VideoResult, ...]:
+        """Return the results of all inputs on rank 0, none elsewhere."""
+        from dualformer_cli.engine.parallel.shared_work import SharedWork
+        from dualformer_cli.engine.scoring.video_scores import failure
+
+        results: list[VideoResult] = []
+
+        def take(prediction: Prediction, on_result: Callable[[VideoResult], None]) -> None:
+            path = prediction.result.path
+            result = replace(prediction.result, path=self.shown.get(path, path))
+            results.append(result)
+            on_result(result)
+            self.outputs.add(result, prediction.features)
+
+        is_main = self.session.ranks.is_main
+        with watching(0) as on_result:
+            for name, reason in problems if is_main else ():
+                take(failure(name, reason), on_result)
+        with watching(len(files) if is_main else 0) as on_result:
+            for prediction in SharedWork[str](self.session.ranks).in_order(files, self._classify):
+                take(prediction, on_result)
+        with watching(0) as on_result:
+            for name in live:
+                take(self._classify_live(name, on_clip), on_result)
+                if results[-1].interrupted:
+                    break
+        return tuple(results)
+
+    def _classify(self, paths: Iterator[str]) -> Iterator[Prediction]:
+        pool, request = self.session.pool, self.request
+        for prediction in self.engine.predict(paths, pool, top_k=request.top_k, every_seconds=request.every_seconds):
+            result = self.outputs.write_beside(prediction, pool, self.engine.config.data)
+            yield replace(prediction, result=result)
+
+    def _classify_live(self, name: str, on_clip: Callable[[LiveClip], None]) -> Prediction:
+        return self.engine.predict_live(
+            name,
+            top_k=self.request.top_k,
+            every_seconds=self.request.every_seconds or LIVE_SECONDS,
+            duration_seconds=self.request.duration_seconds,
+            on_clip=on_clip,
+        )
