@@ -20,6 +20,7 @@ from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.inputs import InputList
 
 if TYPE_CHECKING:
+    from dualformer_cli.engine.scoring.video_scores import Prediction
     from dualformer_cli.tasks.predict import PredictRequest
 
 
@@ -71,13 +72,14 @@ class PredictionOutputs:
     def _check(self, files: Sequence[Path]) -> None:
         check_outputs(files, self.inputs, overwrite=self.request.overwrite)
 
-    def write_beside(self, result: VideoResult, pool: WorkerPool, data: DataConfig) -> VideoResult:
+    def write_beside(self, prediction: Prediction, pool: WorkerPool, data: DataConfig) -> VideoResult:
         """Write the subtitles and the annotated video of one input; what fails becomes the input's error."""
+        result, file = prediction.result, prediction.file
         if result.status != "ok":
             return result
         writers: tuple[tuple[dict[str, Path], Callable[[VideoResult, Path], None]], ...] = (
             (self._srt, write_srt),
-            (self._save, lambda result, target: _save_annotated(result, target, pool, data)),
+            (self._save, lambda result, target: _save_annotated(replace(result, path=file), target, pool, data)),
         )
         for targets, write in writers:
             if (target := targets.get(result.path)) is None:
