@@ -57,6 +57,20 @@ def check_protocol(address: str) -> None:
         raise VideoError(mask_credentials(address), f"the protocol {protocol}:// is not known to fsspec") from None
 
 
+def require_remote(address: str, *, offline: bool) -> None:
+    """Refuse an address that may not be asked, or needs a package that is not installed.
+
+    Raises:
+        DualFormerError: saying what to do.
+        VideoError: if the protocol is unknown.
+    """
+    if offline:
+        raise DualFormerError(
+            f"{mask_credentials(address)!r} is not on this machine, and --offline is given; leave one of them out"
+        )
+    check_protocol(address)
+
+
 def list_videos(address: str) -> list[str]:
     """Return the addresses of the videos that an address names, in natural order.
 
