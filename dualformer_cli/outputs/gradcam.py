@@ -13,7 +13,7 @@ def print_gradcam(document: Gradcam, *, stream: TextIO | None = None, width: int
     """Print what `gradcam` found: the class with its score, the layer, the deletion score and the files."""
     screen = Screen(stream, width)
     chosen, grid = document.class_, " x ".join(str(side) for side in document.grid)
-    preset = document.facts["preset"]
+    preset = document.facts.preset
     facts = [
         ("class", f"{chosen.label} ({chosen.index}), score {chosen.score:.3f}"),
         ("layer", f"{document.layer} of {preset}, tokens {grid}, gradient of the {document.gradient_of}"),
