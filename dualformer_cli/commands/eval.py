@@ -54,6 +54,9 @@ def evaluate(
     report: Annotated[
         Path | None, typer.Option("--report", metavar="FILE.html", help="Write a page to look at.")
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from what a run with --dump that was stopped has kept.")
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace output files that exist.")] = False,
     gpus: GpusOption = None,
     cpu_processes: CpuProcessesOption = None,
@@ -92,10 +95,13 @@ def evaluate(
         compare=compare,
         dump=dump,
         report=report,
+        resume=resume,
         overwrite=overwrite,
     )
     if from_dump is not None and dump is not None:
         raise typer.BadParameter("the scores are in --from-dump already", param_hint="--dump")
+    if resume and dump is None:
+        raise typer.BadParameter("name the --dump of the run that was stopped", param_hint="--resume")
     if from_dump is None and (print_config or data is None):
         resolved = resolve(model, request.settings(), default=DEFAULT_PRESET)
         if print_config:
@@ -104,7 +110,7 @@ def evaluate(
         if resolved.config.data.validation_list is None:
             raise typer.BadParameter("name a list of videos", param_hint="--data")
     check(request)
-    if from_dump is not None or not relaunched(gpus, cpu_processes):
+    if from_dump is not None or not relaunched(gpus, cpu_processes, goes_on=resume):
         _run(request, as_json=as_json)
 
 

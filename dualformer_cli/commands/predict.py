@@ -78,6 +78,12 @@ def predict(
         Path | None,
         typer.Option("--features", metavar="FILE.npz", help="Write the pooled features of each video or segment."),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", metavar="FILE.html", help="Write a page with pictures, labels and timelines to look through."
+        ),
+    ] = None,
     duration: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="Stop a camera or stream after this time.")
     ] = None,
@@ -137,6 +143,7 @@ def predict(
         srt=srt,
         save=save,
         features=features,
+        report=report,
         overwrite=overwrite,
     )
     _run(request, is_sample=not inputs, as_json=as_json, verbose=verbose)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -26,7 +27,8 @@ from dualformer_cli.engine.build import build_model, first_activation
 from dualformer_cli.engine.parallel.devices import dtype_of, pick_device, pick_precision
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.dump import Dump
-from dualformer_cli.engine.scoring.evaluate import evaluate
+from dualformer_cli.engine.scoring.evaluate import evaluate_once
+from dualformer_cli.engine.scoring.kept_records import KeptRecords
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.video_scores import LiveScores, Prediction, VideoScores, failure, top
@@ -108,6 +110,19 @@ class Engine:
             views=f"{1 if self._is_segments else views.num_clips}x{views.num_crops}",
         )
 
+    def settings(self) -> dict[str, object]:
+        """Return what a score depends on, by the names that users know."""
+        data = asdict(self.config.data)
+        for name in ("training_list", "validation_list", "root", "train", "validation"):  # no matter to a score
+            data.pop(name, None)
+        return {
+            "preset": self.preset,
+            "weights": self.weights_sha256 or f"{self.weights}, seed {self.config.runtime.seed}",
+            "precision": self.precision,
+            **_flat("model", asdict(self.config.model)),
+            **_flat("data", data),
+        }
+
     def predict(
         self,
         paths: Iterable[str],
@@ -145,12 +160,18 @@ class Engine:
         return listed
 
     def evaluate(
-        self, listed: LabelledList, pool: WorkerPool, ranks: Ranks, *, on_video: Callable[[VideoRecord], None]
+        self,
+        listed: LabelledList,
+        pool: WorkerPool,
+        ranks: Ranks,
+        *,
+        on_video: Callable[[VideoRecord], None],
+        kept: KeptRecords | None = None,
     ) -> Dump:
-        """Score a list on all ranks; the same result on each."""
+        """Score a list on all ranks; the records are on rank 0. See `evaluate_once`."""
         data, views = self.config.data, self.config.data.test
         return Dump(
-            records=evaluate(self.scorer, listed, data, views, pool, ranks, on_video=on_video),
+            records=evaluate_once(self.scorer, listed, data, views, pool, ranks, on_video=on_video, kept=kept),
             class_names=self.class_names,
             multi_label=listed.multi_label,
             num_clips=1 if self._is_segments else views.num_clips,
@@ -266,6 +287,14 @@ class Engine:
             self.class_names, self.is_nameless = names, False
         _LOGGER.debug("%s: %s", path, report)
         return model, "published" if is_published else str(path), sha256_of(path)
+
+
+def _flat(prefix: str, section: Mapping[str, Any]) -> dict[str, object]:
+    found: dict[str, object] = {}
+    for name, value in section.items():
+        key = f"{prefix}.{name}"
+        found |= _flat(key, value) if isinstance(value, Mapping) else {key: value}
+    return found
 
 
 def _read_timeline(

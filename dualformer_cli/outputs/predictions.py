@@ -22,7 +22,7 @@ def print_predictions(result: VideoResult, *, stream: TextIO | None = None, widt
     screen = Screen(stream, width)
     screen.line((result.path, "bold"))
     if result.predictions:
-        screen.paragraph(_video_facts(result), style="dim")
+        screen.paragraph(video_facts(result), style="dim")
         _print_top(screen, result.predictions)
         _print_timeline(screen, result.segments or ())
     if result.status == "error":
@@ -106,7 +106,7 @@ def _print_timeline(screen: Screen, segments: Sequence[Segment]) -> None:
     screen.table(rows, right=(True, False, True, False), styles=("dim", "", "", "cyan"))
 
 
-def _video_facts(result: VideoResult) -> str:
+def video_facts(result: VideoResult) -> str:
     facts = [] if result.num_frames is None else [counted(result.num_frames, "frame")]
     if result.fps is not None:
         facts.append(f"{result.fps:.4g} fps")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -78,6 +79,11 @@ class Parts:
                 "another folder, or delete it"
             )
 
+    def remove(self) -> None:
+        """Delete the folder, once its results are elsewhere."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
     def close(self) -> None:
         """Leave the folder to other runs."""
         if self._lock is not None:
@@ -139,6 +145,10 @@ class PartWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Write out what waits, and close the file."""
         with self._naming():
             self._sync()
             for file in filter(None, (self._file, self._blobs)):

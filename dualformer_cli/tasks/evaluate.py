@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualformer_cli.documents.evaluate import Evaluation
+from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import check_outputs, write_all
+from dualformer_cli.system.parts import Parts
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, open_session
 
 if TYPE_CHECKING:
+    from dualformer_cli.data.lists.samples import LabelledList
+    from dualformer_cli.engine.engine import Engine
+    from dualformer_cli.engine.parallel.ranks import Ranks
     from dualformer_cli.engine.scoring.dump import Dump
+    from dualformer_cli.engine.scoring.kept_records import KeptRecords
     from dualformer_cli.engine.scoring.records import VideoRecord
 
 THUMBNAIL_SECONDS = 20.0
 """A worker that makes no progress for so long on a picture for the page is given up."""
 
 Watching = Callable[[int], AbstractContextManager[Callable[["VideoRecord"], None]]]
-"""Opens a display of so many videos; what it gives is called with each that this process is done with."""
+"""Opens a display of so many videos; what it gives is called on rank 0 with each that is done."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +47,15 @@ class EvaluateRequest:
     """File for labels and scores of all views, as JSON lines."""
     report: Path | None = None
     """File for a page to look at, HTML."""
+    resume: bool = False
+    """Go on from what a run that was stopped has kept beside `dump`."""
     overwrite: bool = False
     """Whether files that exist may be replaced."""
+
+    @property
+    def kept(self) -> Path | None:
+        """Folder beside the dump that keeps scores until it is written."""
+        return None if self.dump is None else self.dump.with_name(f"{self.dump.name}.parts")
 
     def settings(self) -> dict[str, object]:
         """Return the configuration keys that are given beside the model's."""
@@ -57,6 +71,11 @@ def check(request: EvaluateRequest) -> None:
     outputs = [path for path in (request.dump, request.report) if path is not None]
     inputs = (request.data, request.from_dump, request.compare, request.model.weights)
     check_outputs(outputs, [str(path) for path in inputs if path is not None], overwrite=request.overwrite)
+    if request.kept is not None and request.kept.exists() and not (request.resume or request.overwrite):
+        raise DualFormerError(
+            f"{str(request.kept)!r} holds the scores of a run that was stopped; go on with --resume, or start again "
+            "with --overwrite"
+        )
 
 
 def evaluate(
@@ -100,9 +119,37 @@ def _score(request: EvaluateRequest, fetching: Fetching, watching: Watching) -> 
         ranks = session.ranks
         engine = session.load_engine(fetching)
         listed = engine.open_list()
-        with watching(-(-len(listed) // ranks.world_size) if ranks.is_main else 0) as on_video:
-            scores = engine.evaluate(listed, session.pool, ranks, on_video=on_video)
+        with (
+            _keeping(request, engine, listed, ranks) as kept,
+            watching(len(listed) if ranks.is_main else 0) as on_video,
+        ):
+            scores = engine.evaluate(listed, session.pool, ranks, on_video=on_video, kept=kept)
         return scores if ranks.is_main else None
+
+
+@contextmanager
+def _keeping(
+    request: EvaluateRequest, engine: Engine, listed: LabelledList, ranks: Ranks
+) -> Iterator[KeptRecords | None]:
+    """Open the folder that keeps scores until the dump is written; None where no dump is asked for."""
+    if request.kept is None:
+        yield None
+        return
+    from dualformer_cli.engine.parallel.reductions import barrier
+    from dualformer_cli.engine.scoring.kept_records import KeptRecords
+
+    parts = Parts(request.kept, {"list": listed.fingerprint, **engine.settings()}, holds="scores")
+    if ranks.is_main:
+        if not request.resume:
+            parts.remove()
+        parts.open()
+    barrier()
+    kept = KeptRecords(parts, ranks.rank)
+    try:
+        yield kept
+    finally:
+        kept.close()
+        parts.close()
 
 
 def _write(request: EvaluateRequest, document: Evaluation, scores: Dump) -> None:
@@ -114,10 +161,12 @@ def _write(request: EvaluateRequest, document: Evaluation, scores: Dump) -> None
         (request.report, lambda path: _write_page(scores, document, path)),
     ]
     write_all(*(partial(write, path) for path, write in writes if path is not None))
+    if request.kept is not None:
+        shutil.rmtree(request.kept, ignore_errors=True)  # all of it is in the dump
 
 
 def _write_page(scores: Dump, document: Evaluation, target: Path) -> None:
-    from dualformer_cli.outputs.html import write_eval_report
+    from dualformer_cli.outputs.eval_page import write_eval_report
     from dualformer_cli.video.thumbnails import read_thumbnails
 
     page = scores.page(document)

@@ -48,6 +48,8 @@ class PredictRequest:
     """File, or folder with a file for each video; `save` too."""
     save: Path | None = None
     features: Path | None = None
+    report: Path | None = None
+    """Page to look through; one of many videos is several files."""
     overwrite: bool = False
     """Whether files that exist may be replaced."""
 
@@ -84,7 +86,7 @@ def predict(
             that cannot be used is a result with its error.
     """
     found = expand_inputs(request.inputs, stdin=stdin)
-    outputs = PredictionOutputs(request, found.paths)
+    outputs = PredictionOutputs(request, found)
     addresses = _fetch_addresses(found, fetching, offline=request.model.offline)
     live = [path for path in found.paths if is_live(path)]
     files = [path for path in found.paths if not is_live(path)]
@@ -109,7 +111,7 @@ def predict(
             return None
         document = Predictions(facts=engine.describe(), fallback=session.fallback, results=results)
         on_document(document)
-        outputs.finish()
+        outputs.finish(document, session.pool)
         return document
 
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualformer_cli.config.schema import DataConfig
-from dualformer_cli.documents.predict import FeatureRow, VideoResult
+from dualformer_cli.documents.predict import FeatureRow, Predictions, VideoResult
 from dualformer_cli.errors import DualFormerError, reason_of
 from dualformer_cli.outputs.prediction_files import PredictionTable, write_features, write_srt
-from dualformer_cli.system.files import check_outputs, path_in_own_folder
+from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
+from dualformer_cli.system.files import check_output_folder, check_outputs, path_in_own_folder
 from dualformer_cli.system.workers import WorkerPool
+from dualformer_cli.video.inputs import InputList
 
 if TYPE_CHECKING:
     from dualformer_cli.tasks.predict import PredictRequest
@@ -25,23 +28,29 @@ class PredictionOutputs:
 
     Args:
         request: with the files.
-        inputs: which no output may be.
+        found: the inputs, which no output may be.
 
     Raises:
         DualFormerError: if a file could not be written in the end, or should not be replaced.
     """
 
-    def __init__(self, request: PredictRequest, inputs: Sequence[str]) -> None:
-        self.request, self.inputs = request, inputs
+    def __init__(self, request: PredictRequest, found: InputList) -> None:
+        self.request, self.inputs = request, found.paths
         self._srt: dict[str, Path] = {}
         self._save: dict[str, Path] = {}
         self._table = None if request.csv is None else PredictionTable(request.csv)
         self._features: list[FeatureRow] = []
         files = [path for path in (request.srt, request.save) if path is not None and not path.is_dir()]
-        tables = [path for path in (request.csv, request.features) if path is not None]
-        check_outputs([*tables, *files], inputs, overwrite=request.overwrite)
-        if request.features is not None and request.features.suffix != ".npz":
-            raise DualFormerError(f"--features {str(request.features)!r} must end in .npz")
+        self._tables = [path for path in (request.csv, request.features) if path is not None]
+        if request.report is not None:
+            self._tables += page_files(request.report, len(found.paths) + len(found.problems))
+        if request.output is not None:
+            _check_run(request)
+            self._tables = [path for path in self._tables if path.parent != request.output]  # the run makes them again
+        self._check([*self._tables, *files])
+        for option, target, suffix in (("--features", request.features, ".npz"), ("--report", request.report, ".html")):
+            if target is not None and target.suffix != suffix:
+                raise DualFormerError(f"{option} {str(target)!r} must end in {suffix}")
 
     def name_files(self, files: Sequence[str]) -> None:
         """Give each video its own files.
@@ -50,13 +59,17 @@ class PredictionOutputs:
             DualFormerError: if there is one file for several videos, two outputs have one name, or one exists.
         """
         request = self.request
+        if request.output is not None:
+            return
         self._srt = _one_each(files, request.srt, option="--srt", suffixes=(".srt",))
         self._save = _one_each(files, request.save, option="--save", suffixes=(".mp4", ".gif"))
-        chosen = [*self._srt.values(), *self._save.values()]
-        chosen += [path for path in (request.csv, request.features) if path is not None]
+        chosen = [*self._srt.values(), *self._save.values(), *self._tables]
         if twice := [str(path) for path, count in Counter(chosen).items() if count > 1]:
             raise DualFormerError(f"{twice[0]!r} is named for two outputs; name another file for one of them")
-        check_outputs(chosen, self.inputs, overwrite=request.overwrite)
+        self._check(chosen)
+
+    def _check(self, files: Sequence[Path]) -> None:
+        check_outputs(files, self.inputs, overwrite=self.request.overwrite)
 
     def write_beside(self, result: VideoResult, pool: WorkerPool, data: DataConfig) -> VideoResult:
         """Write the subtitles and the annotated video of one input; what fails becomes the input's error."""
@@ -83,18 +96,35 @@ class PredictionOutputs:
         if self.request.features is not None:
             self._features.extend(replace(row, path=result.path) for row in features)
 
-    def finish(self) -> None:
+    def finish(self, document: Predictions, pool: WorkerPool) -> None:
         """Write what is written at the end.
 
         Raises:
             DualFormerError: if a file could not be written; that after the others.
         """
-        try:
-            if self.request.features is not None:
-                write_features(self._features, self.request.features)
-        finally:
+        features, report = self.request.features, self.request.report
+        with ExitStack() as stack:  # each is called, whatever another one raises
             if self._table is not None:
-                self._table.close()
+                stack.callback(self._table.close)
+            if report is not None:
+                facts, fallback = document.facts, document.fallback
+                stack.callback(
+                    write_predictions_page, document.results, report, facts=facts, fallback=fallback, pool=pool
+                )
+            if features is not None:
+                stack.callback(write_features, self._features, features)
+
+
+def _check_run(request: PredictRequest) -> None:
+    """Refuse a run folder that cannot be, and outputs that it has no use for."""
+    assert request.output is not None
+    others = {"--csv": request.csv, "--srt": request.srt, "--save": request.save}
+    if named := next((option for option, path in others.items() if path is not None), None):
+        raise DualFormerError(
+            f"{named} goes with a handful of videos; --output {str(request.output)!r} writes predictions.jsonl and "
+            f"predictions.csv; leave {named} out"
+        )
+    check_output_folder(request.output)
 
 
 def _one_each(inputs: Sequence[str], target: Path | None, *, option: str, suffixes: tuple[str, ...]) -> dict[str, Path]:

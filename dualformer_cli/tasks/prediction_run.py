@@ -12,7 +12,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,10 @@ from dualformer_cli.engine.parallel.reductions import barrier
 from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.engine.scoring.video_scores import Prediction, failure
 from dualformer_cli.outputs.prediction_files import write_csv, write_features, write_parquet
+from dualformer_cli.outputs.predictions_page import write_predictions_page
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.parts import Parts, PartWriter
+from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.tasks.session import Session
 from dualformer_cli.video.inputs import InputList
 
@@ -81,7 +83,12 @@ def run(
             videos=counts,
             files=files,
         )
-        on_document(document)
+        try:
+            if request.report is not None:
+                pages = _write_page(request.report, document, index, session.pool)
+                document = replace(document, files=(*files, *map(str, pages)))
+        finally:
+            on_document(document)
         return document
     finally:
         parts.close()
@@ -147,28 +154,8 @@ def _can_be_read(path: str) -> bool:
 
 def _settings(request: PredictRequest, engine: Engine) -> dict[str, object]:
     """Return what a result depends on."""
-    data = asdict(engine.config.data)
-    for name in ("training_list", "validation_list", "root", "train"):  # no matter to a prediction
-        data.pop(name, None)
-    return {
-        "format": FORMAT,
-        "preset": engine.preset,
-        "weights": engine.weights_sha256 or f"{engine.weights}, seed {engine.config.runtime.seed}",
-        "precision": engine.precision,
-        "--top-k": request.top_k,
-        "--every": request.every_seconds,
-        "--features": request.features is not None,
-        **_flat("model", asdict(engine.config.model)),
-        **_flat("data", data),
-    }
-
-
-def _flat(prefix: str, section: Mapping[str, Any]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, value in section.items():
-        key = f"{prefix}.{name}"
-        found |= _flat(key, value) if isinstance(value, Mapping) else {key: value}
-    return found
+    options = {"--top-k": request.top_k, "--every": request.every_seconds, "--features": request.features is not None}
+    return {"format": FORMAT, **options, **engine.settings()}
 
 
 class _Index:
@@ -224,6 +211,10 @@ class _Index:
                 row = self.parts.read(part, offset)
                 yield from_json(VideoResult, row["result"]), row, part
 
+    def known(self) -> Iterator[VideoResult]:
+        """Return the results of all inputs but those that are lost."""
+        return (result for result, *_ in self.results() if result is not None)
+
     def _joined(self) -> Iterator[tuple[str, str | None, str | None, str | None, int]]:
         """Return path, problem, stamp, part and offset of each input, a few at a time."""
         number = 0
@@ -273,15 +264,12 @@ def _write_files(request: PredictRequest, parts: Parts, index: _Index) -> tuple[
     for result, *_ in index.results():
         counts["lost" if result is None else result.status] += 1
 
-    def results() -> Iterator[VideoResult]:
-        return (result for result, *_ in index.results() if result is not None)
-
     files = [request.output / "predictions.jsonl", request.output / "predictions.csv"]
-    write_lines(results(), files[0])
-    write_csv(results(), files[1])
+    write_lines(index.known(), files[0])
+    write_csv(index.known(), files[1])
     if importlib.util.find_spec("pyarrow") is not None:
         files.append(request.output / "predictions.parquet")
-        write_parquet(results(), files[-1])
+        write_parquet(index.known(), files[-1])
     if request.features is not None:
         files.append(request.features)
         write_features(_Features(parts, index), files[-1])
@@ -289,6 +277,11 @@ def _write_files(request: PredictRequest, parts: Parts, index: _Index) -> tuple[
         listed=sum(counts.values()), ok=counts["ok"], failed=counts["error"], kept=index.num_kept, lost=counts["lost"]
     )
     return videos, tuple(map(str, files))
+
+
+def _write_page(path: Path, document: PredictionRun, index: _Index, pool: WorkerPool) -> list[Path]:
+    facts, fallback, lost = document.facts, document.fallback, document.videos.lost
+    return write_predictions_page(index.known(), path, facts=facts, fallback=fallback, pool=pool, lost=lost)
 
 
 def write_lines(results: Iterable[VideoResult], path: Path) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Mapping, Sequence
 
 from PIL import Image
 
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.open import open_video
+from dualformer_cli.video.tar_members import is_there
 
 SIDE = 240
 """Width and height that a thumbnail fits into, in pixels; as JPEG it is about 10 kB."""
@@ -37,6 +37,6 @@ def read_thumbnails(files: Mapping[str, str], pool: WorkerPool) -> dict[str, byt
         files: what to call each file in the result, and where it is.
         pool: worker processes that open them.
     """
-    names: Sequence[str] = [name for name, file in files.items() if os.path.exists(file)]
+    names: Sequence[str] = [name for name, file in files.items() if is_there(file)]
     outcomes = pool.imap(read_thumbnail, (files[name] for name in names))
     return {name: outcome.value for name, outcome in zip(names, outcomes, strict=True) if outcome.error is None}

@@ -29,5 +29,5 @@ def failed(path: str = "bad.mp4", error: str = "no video stream") -> VideoResult
     return VideoResult(path=path, status="error", error=error)
 
 
-def segment(start: float, end: float, label: str = "tai chi", score: float = 0.5) -> Segment:
-    return Segment(start_seconds=start, end_seconds=end, label=label, index=0, score=score)
+def segment(start: float, end: float, label: str = "tai chi", score: float = 0.5, index: int = 0) -> Segment:
+    return Segment(start_seconds=start, end_seconds=end, label=label, index=index, score=score)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 import numpy as np
@@ -14,7 +14,9 @@ from dualformer_cli.data.clips.views import VideoViews, read_views
 from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.documents.evaluate import Bucket
 from dualformer_cli.engine.parallel.ranks import Ranks
-from dualformer_cli.engine.parallel.reductions import gather_objects
+from dualformer_cli.engine.parallel.reductions import RanksLost, gather_objects
+from dualformer_cli.engine.parallel.shared_work import SharedWork
+from dualformer_cli.engine.scoring.kept_records import KeptRecords
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.errors import DualFormerError, TooShortError
@@ -34,7 +36,7 @@ def evaluate(
     on_video: Callable[[VideoRecord], None] = lambda record: None,
     indexes: IndexCache | None = None,
 ) -> list[VideoRecord]:
-    """Score every video of a list once, spread over the ranks.
+    """Score every video of a list once, spread over the ranks: as training does it again and again.
 
     Args:
         scorer: the model.
@@ -42,7 +44,7 @@ def evaluate(
         data: how each is opened, and what a clip is.
         views: how each is cut into views.
         pool: this rank's worker processes.
-        ranks: video i belongs to rank i modulo their number.
+        ranks: video i belongs to rank i modulo their number, which then has its index the next time.
         on_video: told about this rank's videos as they are done.
         indexes: kept from one call to the next, where a list is scored more than once; they save the time to read
             every file as a whole first, and change nothing else.
@@ -59,13 +61,57 @@ def evaluate(
     return sorted((record for part in gather_objects(records) for record in part), key=lambda record: record.index)
 
 
+def evaluate_once(
+    scorer: Scorer,
+    listed: LabelledList,
+    data: DataConfig,
+    views: ViewsConfig,
+    pool: WorkerPool,
+    ranks: Ranks,
+    *,
+    on_video: Callable[[VideoRecord], None] = lambda record: None,
+    kept: KeptRecords | None = None,
+) -> list[VideoRecord]:
+    """Score every video of a list that has no record yet; each rank draws the next one when it is free.
+
+    Args:
+        scorer, listed, data, views, pool, ranks: as those of `evaluate`.
+        on_video: told on rank 0 about every video that is done, in the order of the list.
+        kept: records of an earlier run, and where each new one is kept before the next is made.
+
+    Returns:
+        On rank 0 the records in the order of the list; elsewhere nothing.
+
+    Raises:
+        RanksLost: if a process died; what it had in hand has no record.
+    """
+    records = {} if kept is None else kept.read(listed)
+    for record in records.values():
+        on_video(record)
+
+    def work(indices: Iterator[int]) -> Iterator[VideoRecord]:
+        for record in _score(scorer, listed, data, views, pool, indices, IndexCache()):
+            if kept is not None:
+                kept.append(record)
+            yield record
+
+    shared = SharedWork[int](ranks)
+    for record in shared.in_order([i for i in range(len(listed)) if i not in records], work):
+        records[record.index] = record
+        on_video(record)
+    if ranks.lost:
+        where = "" if kept is None else "; go on with --resume"
+        raise RanksLost(f"{len(shared.lost_items)} videos were in the hands of a process that died{where}")
+    return [records[index] for index in sorted(records)]
+
+
 def _score(
     scorer: Scorer,
     listed: LabelledList,
     data: DataConfig,
     views: ViewsConfig,
     pool: WorkerPool,
-    indices: Sequence[int],
+    indices: Iterable[int],
     indexes: IndexCache,
 ) -> Iterator[VideoRecord]:
     parts = ((i, listed.files[i], listed.samples[i]) for i in indices)

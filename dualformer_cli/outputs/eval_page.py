@@ -1,0 +1,345 @@
+"""The report of an evaluation as one HTML file."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+from dualformer_cli.config.metric_table import METRICS
+from dualformer_cli.documents.base import to_json
+from dualformer_cli.documents.evaluate import (
+    Calibration,
+    CalibrationBin,
+    ClassRow,
+    Comparison,
+    ConfusedPair,
+    Evaluation,
+    EvaluationPage,
+    Summary,
+    UnscoredVideo,
+    ViewsPoint,
+    WorstVideo,
+)
+from dualformer_cli.outputs.curves import round_ticks, tick_labels
+from dualformer_cli.outputs.html import STYLE, Html, element, head, joined, tile
+from dualformer_cli.system.files import atomic_path
+
+_MOST_ROWS = 200
+"""Rows of a list of videos; a page with every video of Kinetics would open in no browser."""
+
+_STYLE = (
+    STYLE
+    + """\
+.charts { display: flex; flex-wrap: wrap; gap: 2rem; } figure { margin: 0; max-width: 440px; }
+svg { max-width: 100%; height: auto; }
+table { border-collapse: collapse; margin: .6rem 0; } summary { cursor: pointer; }
+th, td { text-align: left; padding: .2rem .8rem .2rem 0; vertical-align: top; }
+tbody tr { border-top: 1px solid var(--line); } td { overflow-wrap: anywhere; }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th button { font: inherit; font-weight: 600; border: 0; padding: 0; background: none; color: inherit; cursor: pointer; }
+th button::after { content: "\\2195"; color: var(--faint); padding-left: .3em; }
+th[aria-sort=ascending] button::after { content: "\\2191"; }
+th[aria-sort=descending] button::after { content: "\\2193"; }
+meter { width: 7rem; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
+.card { border: 1px solid var(--line); border-radius: .5rem; padding: .6rem; overflow-wrap: anywhere; }
+.card img { width: 100%; display: block; margin-bottom: .4rem; } .card b { color: var(--red); font-weight: 600; }
+text { font: 12px system-ui, sans-serif; fill: var(--faint); } .axis { stroke: var(--line); fill: none; }
+.curve { stroke: var(--blue); stroke-width: 2.5; fill: none; } .dot, .bar { fill: var(--blue); }
+.bar { fill-opacity: .75; } .ideal { stroke: var(--red); stroke-dasharray: 5 4; }
+"""
+)
+
+_SCRIPT = """
+for (const button of document.querySelectorAll("th button")) button.addEventListener("click", () => {
+  const head = button.parentElement, body = head.closest("table").tBodies[0], column = head.cellIndex;
+  const before = head.getAttribute("aria-sort");
+  const down = before === null ? head.classList.contains("number") : before === "ascending";
+  const key = row => { const cell = row.cells[column]; return cell.dataset.value ?? cell.textContent; };
+  const compare = (a, b) => {
+    if (a === "" || b === "") return (a === "") - (b === "");
+    const order = isNaN(a) || isNaN(b) ? a.localeCompare(b, undefined, {numeric: true}) : a - b;
+    return down ? -order : order;
+  };
+  for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", down ? "descending" : "ascending");
+  body.append(...[...body.rows].sort((a, b) => compare(key(a), key(b))));
+});
+"""
+
+
+def write_eval_report(content: EvaluationPage, path: str | os.PathLike[str]) -> None:
+    """Write the page of one evaluation.
+
+    Args:
+        content: what it shows; a part that is empty has no section.
+        path: the file to write; it appears only when complete.
+    """
+    page = "<!doctype html>\n" + _page(content) + "\n"
+    with atomic_path(path) as temporary:
+        temporary.write_text(page, encoding="utf-8", newline="\n")
+
+
+def _page(content: EvaluationPage) -> Html:
+    evaluation = content.evaluation
+    title = f"Evaluation of {evaluation.facts.get('list', 'a list')}"
+    sections = [
+        _headline(evaluation.summary),
+        _label_order(evaluation.summary.label_order),
+        _unscored(content.unscored),
+        _charts(evaluation.views_curve or (), content.calibration),
+        _comparison(evaluation.comparison, content.classes),
+        _confused(content.confused),
+        _worst(content.worst),
+        _classes(content.classes),
+        _traced(evaluation),
+    ]
+    shown = joined(section for section in sections if section is not None)
+    body = element("body", element("h1", title), shown, element("script", Html(_SCRIPT)))
+    return element("html", head(title, _STYLE, _SCRIPT), body, lang="en")
+
+
+def _headline(summary: Summary) -> Html:
+    tiles = []
+    intervals = {row.interval_of: summary.metrics.get(name) for name, row in METRICS.items() if row.interval_of}
+    for name, row in METRICS.items():
+        value = summary.metrics.get(name)
+        if not row.is_headline or not isinstance(value, float):
+            continue
+        if row.all_listed_of is not None and value == summary.metrics.get(row.all_listed_of):
+            continue
+        interval = intervals.get(name)
+        note = None if not isinstance(interval, tuple) else f"95 % interval {' to '.join(map(_percent, interval))}"
+        tiles.append(tile(_percent(value), row.title, note))
+    videos = to_json(summary.videos)
+    lost = ", ".join(
+        f"{count} {name.replace('_', ' ')}" for name, count in videos.items() if name not in _KEPT and count
+    )
+    tiles.append(tile(f"{summary.videos.scored} of {summary.videos.listed}", "videos scored", lost or None))
+    return element("div", joined(tiles), class_="tiles")
+
+
+_KEPT = ("listed", "scored")
+
+
+def _label_order(message: str | None) -> Html | None:
+    return None if message is None else element("p", "Warning: ", message, class_="warning")
+
+
+def _unscored(videos: Sequence[UnscoredVideo]) -> Html | None:
+    if not videos:
+        return None
+    rows = [(video.path, video.status.replace("_", " "), video.reason) for video in videos]
+    return _section("Videos that were not scored", _table(("video", "what", "why"), rows))
+
+
+def _charts(curve: Sequence[ViewsPoint], calibration: Calibration | None) -> Html | None:
+    figures = []
+    if curve:
+        caption = "Top-1 in percent over the number of views per video: what each further view adds."
+        figures.append(_figure("Accuracy and cost", _view_chart(curve), caption))
+    if calibration is not None and calibration.bins:
+        error = _percent(calibration.expected_calibration_error)
+        caption = (
+            f"Percent of right answers over the score of the best class; the line is ideal. Mean distance {error}."
+        )
+        figures.append(_figure("Calibration", _calibration_chart(calibration.bins), caption))
+    return element("div", joined(figures), class_="charts") if figures else None
+
+
+def _figure(title: str, chart: Html, caption: str) -> Html:
+    return element("figure", element("h2", title), chart, element("figcaption", caption, class_="faint"))
+
+
+_WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 440, 260, 44, 24, 12, 40
+
+
+def _chart(x_title: str, xs: Mapping[float, str], ys: Mapping[float, str], *drawing: Html) -> Html:
+    """Axes around a drawing; `xs` and `ys` are ticks by their share of the axis, 0 to 1."""
+    right, bottom = _WIDTH - _RIGHT, _HEIGHT - _BOTTOM
+    parts = [element("path", class_="axis", d=f"M{_LEFT} {_TOP}V{bottom}H{right}")]
+    for share, label in xs.items():
+        parts.append(element("text", label, x=_x(share), y=bottom + 16, text_anchor="middle"))
+    for share, label in ys.items():
+        parts.append(element("path", class_="axis", d=f"M{_LEFT} {_y(share)}H{right}"))
+        parts.append(element("text", label, x=_LEFT - 6, y=round(_y(share) + 4, 1), text_anchor="end"))
+    middle = (_LEFT + right) / 2
+    parts.append(element("text", x_title, x=middle, y=_HEIGHT - 6, text_anchor="middle"))
+    size = {"viewBox": f"0 0 {_WIDTH} {_HEIGHT}", "width": _WIDTH, "height": _HEIGHT}
+    return element("svg", joined(parts), joined(drawing), role="img", **size)
+
+
+def _x(share: float) -> float:
+    return round(_LEFT + (_WIDTH - _LEFT - _RIGHT) * share, 1)
+
+
+def _y(share: float) -> float:
+    return round(_HEIGHT - _BOTTOM - (_HEIGHT - _TOP - _BOTTOM) * share, 1)
+
+
+def _view_chart(curve: Sequence[ViewsPoint]) -> Html:
+    values = [point.top1 for point in curve]
+    margin = max(0.5, 0.1 * (max(values) - min(values)))
+    low, high = max(0.0, min(values) - margin), min(100.0, max(values) + margin)
+    places = [(place + 0.5) / len(curve) for place in range(len(curve))]
+    points = [(_x(x), _y((value - low) / (high - low))) for x, value in zip(places, values, strict=True)]
+    dots = [
+        element("circle", element("title", f"{point.views}: {_percent(point.top1)}"), class_="dot", cx=x, cy=y, r=4)
+        for point, (x, y) in zip(curve, points, strict=True)
+    ]
+    line = element("polyline", class_="curve", points=" ".join(f"{x},{y}" for x, y in points))
+    every = -(-len(curve) // 12)
+    xs = {x: str(point.views) for x, point in list(zip(places, curve, strict=True))[::every]}
+    ticks = round_ticks(low, high, 5)
+    ys = {(value - low) / (high - low): label for value, label in zip(ticks, tick_labels(ticks), strict=True)}
+    return _chart("views", xs, ys, line, *dots)
+
+
+def _calibration_chart(bins: Sequence[CalibrationBin]) -> Html:
+    bars = [
+        element(
+            "rect",
+            element(
+                "title",
+                f"score {row.low:.2f} to {row.high:.2f}: {row.videos} videos, "
+                f"{_percent(row.accuracy)} right, mean score {_percent(row.confidence)}",
+            ),
+            class_="bar",
+            x=_x(row.low) + 1,
+            y=_y(row.accuracy / 100),
+            width=round(_x(row.high) - _x(row.low) - 2, 1),
+            height=round(_y(0) - _y(row.accuracy / 100), 1),
+        )
+        for row in bins
+    ]
+    ideal = element("path", class_="ideal", d=f"M{_x(0)} {_y(0)}L{_x(1)} {_y(1)}")
+    ticks = {share: f"{100 * share:.0f}" for share in (0, 0.25, 0.5, 0.75, 1)}
+    return _chart("score of the best class, %", ticks, ticks, *bars, ideal)
+
+
+def _comparison(result: Comparison | None, classes: Sequence[ClassRow]) -> Html | None:
+    if result is None:
+        return None
+    rows = [
+        ("videos scored by both", result.videos),
+        ("only by this run, only by the other", f"{result.only_in_first}, {result.only_in_second}"),
+        ("top-1 of this run, of the other", f"{_percent(result.top1_first)}, {_percent(result.top1_second)}"),
+        ("right in both, in neither", f"{result.both_right}, {result.both_wrong}"),
+        ("right in this run only, in the other only", f"{result.first_right}, {result.second_right}"),
+        ("chance of such a difference between equals", f"{result.test.p_value:.3g} (exact McNemar test)"),
+    ]
+    names = {row.index: row.label for row in classes}
+    flipped = [
+        (video.path, *(names.get(number, number) for number in (video.label, video.first, video.second)))
+        for video in result.flipped
+    ]
+    summary = element("summary", f"Videos that only one of the two recognises: {len(flipped)}")
+    listed = element("details", summary, _table(("video", "label", "this run", "the other"), flipped))
+    return _section("Compared with another run", _facts(rows), listed if flipped else None)
+
+
+def _confused(pairs: Sequence[ConfusedPair]) -> Html | None:
+    if not pairs:
+        return None
+    rows = [(pair.label, pair.predicted, pair.videos, _Percent(pair.share)) for pair in pairs]
+    return _section("Most confused", _table(("label", "taken for", "videos", "of the label's"), rows))
+
+
+def _worst(videos: Sequence[WorstVideo]) -> Html | None:
+    if not videos:
+        return None
+    note = "Wrong answers whose label has the lowest score: hard videos, and wrong labels."
+    cards = element("div", joined(map(_card, videos)), class_="cards")
+    return _section("Worst videos", element("p", note, class_="faint"), cards)
+
+
+def _card(video: WorstVideo) -> Html:
+    image = None
+    if video.thumbnail is not None:
+        source = f"data:image/jpeg;base64,{base64.b64encode(video.thumbnail).decode()}"
+        image = element("img", src=source, alt="", loading="lazy")
+    answer = element("div", element("b", video.predicted), f" {video.score:.3f}")
+    label = element("div", f"label: {video.label} {video.label_score:.3f}")
+    return element("div", image, answer, label, element("div", video.path, class_="faint"), class_="card")
+
+
+def _classes(rows: Sequence[ClassRow]) -> Html | None:
+    if not rows:
+        return None
+    heads = ("class", "number", "videos", "right", "accuracy", "most often taken for", "videos of it")
+    cells = [
+        (
+            row.label,
+            row.index,
+            row.videos,
+            row.correct,
+            _Percent(row.accuracy),
+            row.taken_for,
+            row.taken_for_videos or None,
+        )
+        for row in rows
+    ]
+    return _section("Classes", _table(heads, cells, most=len(cells)))
+
+
+def _traced(evaluation: Evaluation) -> Html | None:
+    summary = evaluation.summary
+    others = {name: value for name, value in summary.metrics.items() if name in METRICS and _is_fact(name)}
+    rows = [
+        (name.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else "none" if value is None else value)
+        for name, value in {**evaluation.facts, "digest": summary.digest, **others}.items()
+    ]
+    return _section("What the numbers can be traced to", _facts(rows)) if rows else None
+
+
+def _is_fact(name: str) -> bool:
+    """Tell whether a metric is neither a tile nor the interval of one."""
+    return not METRICS[name].is_headline and METRICS[name].interval_of is None
+
+
+def _section(title: str, *parts: Html | None) -> Html:
+    return element("section", element("h2", title), *parts)
+
+
+def _facts(rows: Iterable[tuple[str, object]]) -> Html:
+    return element(
+        "table",
+        element("tbody", joined(element("tr", element("td", k, class_="faint"), element("td", v)) for k, v in rows)),
+    )
+
+
+class _Percent(float):
+    """A number shown in percent beside a bar."""
+
+    def __new__(cls, value: float | None) -> _Percent:
+        return super().__new__(cls, math.nan if value is None else value)
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, most: int = _MOST_ROWS) -> Html:
+    """A table that a click on a head sorts; rows after `most` are counted only."""
+    is_number = [any(isinstance(row[column], int | float) for row in rows) for column in range(len(heads))]
+    head = [
+        element("th", element("button", name, type="button"), class_="number" if number else None, scope="col")
+        for name, number in zip(heads, is_number, strict=True)
+    ]
+    body = joined(element("tr", *map(_cell, row, is_number)) for row in rows[:most])
+    table = element("table", element("thead", element("tr", *head)), element("tbody", body))
+    if len(rows) <= most:
+        return table
+    return joined([table, element("p", f"and {len(rows) - most} more", class_="faint")])
+
+
+def _cell(value: object, is_number: bool) -> Html:
+    kind = "number" if is_number else None
+    if isinstance(value, _Percent):
+        if math.isnan(value):
+            return element("td", "-", class_=kind, data_value="")
+        bar = element("meter", min=0, max=100, value=round(value, 2))
+        return element("td", f"{_percent(value)} ", bar, class_=kind, data_value=float(value))
+    return element("td", "" if value is None else value, class_=kind)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.2f} %"
