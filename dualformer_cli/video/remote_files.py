@@ -96,8 +96,8 @@ def list_videos(address: str) -> list[str]:
     if not videos:
         reason = "the pattern matches no videos" if is_pattern else "the folder holds no videos"
         raise VideoError(mask_credentials(address), reason)
-    plain = address.rstrip("/")
-    before = plain.removesuffix(path) if plain.endswith(path) else f"{_protocol(address)}://"
+    plain, end = address.rstrip("/"), path.rstrip("/")
+    before = plain.removesuffix(end) if end and plain.endswith(end) else f"{_protocol(address)}://"
     return [before + name for name in sorted(videos, key=lambda name: list(map(natural_key, os.path.split(name))))]
 
 
@@ -157,7 +157,7 @@ def _in_words(address: str) -> Iterator[None]:
         yield
         return
     except FileNotFoundError:
-        reason = "not found; is the address right?"
+        reason = "not found; is the address right? That of a folder ends in a slash"
     except PermissionError:
         reason = "no permission; are the credentials of this file system set up?"
     except IsADirectoryError:

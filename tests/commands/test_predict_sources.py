@@ -84,7 +84,7 @@ def test_remote_files_are_predicted_as_local_ones_and_leave_nothing_behind(
     rows = results(f"@{listed}", *options, code=3)
     errors = {row["path"]: row["error"] for row in rows if row["status"] == "error"}
     assert errors == {
-        "memory://***@bucket/clips/gone.mp4": "not found; is the address right?",
+        "memory://***@bucket/clips/gone.mp4": "not found; is the address right? That of a folder ends in a slash",
         "memory://bucket/clips/broken.mp4": "a text file, not a video",
     }
     assert told([row for row in rows if row["status"] == "ok"]) == told(local)

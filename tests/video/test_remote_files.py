@@ -173,7 +173,7 @@ def test_a_file_is_fetched_and_faults_are_said_in_one_line(
     fetch_file("memory://bucket/clips/clip10.mp4", str(target))
     assert target.read_bytes() == b"clip10.mp4"
     for address, reason in {
-        "memory://bucket/clips/gone.mp4": "not found; is the address right?",
+        "memory://bucket/clips/gone.mp4": "not found; is the address right? That of a folder ends in a slash",
         "memory://bucket/clips": "a folder; end the address with a slash to take the videos in it",
     }.items():
         with pytest.raises(VideoError) as caught:
