@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from web_server import page
 
 from dualformer_cli.app import app
+from dualformer_cli.engine import engine
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.tasks import session
 
@@ -88,6 +89,25 @@ def test_remote_files_are_predicted_as_local_ones_and_leave_nothing_behind(
         "memory://bucket/clips/broken.mp4": "a text file, not a video",
     }
     assert told([row for row in rows if row["status"] == "ok"]) == told(local)
+
+
+def test_the_room_that_remote_files_take_does_not_grow_with_their_number(
+    results: Any, scenes: Path, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip = min(scenes.glob("*.mp4"), key=lambda path: path.stat().st_size)
+    for number in range(25):
+        bucket.pipe(f"/bucket/many/{number}.mp4", clip.read_bytes())
+    held: list[int] = []
+    read = engine.read_views
+
+    def counting(path: str, *given: Any) -> Any:
+        held.append(sum(1 for file in (tmp_path / "cache" / "copies").rglob("*") if file.is_file()))
+        assert Path(path).read_bytes() == clip.read_bytes()
+        return read(path, *given)
+
+    monkeypatch.setattr(engine, "read_views", counting)
+    assert len(results("memory://bucket/many/")) == len(held) == 25
+    assert max(held) <= 5  # one in hand, and four on their way
 
 
 def test_files_beside_a_remote_video_are_those_of_a_local_one(
