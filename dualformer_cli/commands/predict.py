@@ -44,7 +44,8 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="INPUT...",
-            help="Videos, folders, patterns, @list.txt, - for a list on stdin, camera:0, rtsp://... addresses. "
+            help="Videos, folders, patterns, @list.txt, - for a list on stdin, tar shards, s3://... and other remote "
+            "files, camera:0, rtsp://... addresses. "
             "[default: the sample clip of the package]",
         ),
     ] = None,
