@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -53,7 +52,7 @@ def main() -> None:
     """
     _open_missing_streams()
     _log_to_stderr()
-    _unwind_on_sigterm()
+    _end_in_order_on_sigterm()
     sys.exit(_exit_code())
 
 
@@ -138,14 +137,11 @@ def _log_to_stderr() -> None:
     _LOGGER.propagate = False
 
 
-def _unwind_on_sigterm() -> None:
-    """Turn SIGTERM into an exit that runs `finally` blocks, so that no worker or temporary file stays behind."""
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
+def _end_in_order_on_sigterm() -> None:
+    from dualformer_cli.system.signals import unwind_on_sigterm
 
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-        signal.signal(signal.SIGTERM, leave)
+        unwind_on_sigterm()
         # A forked worker that hangs inside a decoder would never run a Python handler: it must die of the signal.
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
@@ -219,8 +215,8 @@ def start(
 
 
 def page_of(name: str) -> str:
-    """Return the sentence at the end of a command's help: where its page is."""
-    return f"Page: {Path(__file__).parent / 'docs' / name}.md"
+    r"""Return the sentence at the end of a command's help: where its page is; `\b` keeps it on one line, to copy."""
+    return f"\b\nPage: {Path(__file__).parent / 'docs' / name}.md"
 
 
 def register(name: str, command: Callable[..., None], *, group: typer.Typer = app, page: str | None = None) -> None:

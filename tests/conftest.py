@@ -12,6 +12,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:  # threads of several test processes wait for each other
+    os.environ["OMP_NUM_THREADS"] = "1"  # before torch loads, here and in the processes that tests start
+
 import av
 import numpy as np
 import pytest

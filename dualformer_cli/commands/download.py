@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dualformer_cli.commands.options import JsonOption, OfflineOption, VerboseOption
+from dualformer_cli.commands.options import JsonOption, OfflineOption, VerboseOption, print_document
 from dualformer_cli.errors import DownloadError
 
 if TYPE_CHECKING:
@@ -90,9 +90,7 @@ def download(
     """
     if not names and not list_:
         raise typer.BadParameter("name a dataset or a preset with weights, or see all with --list", param_hint="NAME")
-    from dualformer_cli.documents.base import to_json
     from dualformer_cli.outputs.download import failures, print_download, print_list, print_plan, problems
-    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.progress import fetch_progress
     from dualformer_cli.outputs.screen import log
     from dualformer_cli.tasks import download as task
@@ -107,20 +105,15 @@ def download(
         offline=offline,
     )
     if list_:
-        listed = task.list_downloads(request)
-        return print_json(to_json(listed)) if as_json else print_list(listed)
+        return print_document(task.list_downloads(request), print_list, as_json=as_json)
     if dry_run:
-        planned = task.plan_download(request)
-        return print_json(to_json(planned)) if as_json else print_plan(planned)
+        return print_document(task.plan_download(request), print_plan, as_json=as_json)
     with fetch_progress() as progress:
         done = task.download(request, progress)
     failed, num_wanted = failures(done), len(done.datasets) + len(done.results)
-    if as_json:
-        print_json(to_json(done))
-    elif len(failed) == num_wanted == 1:
+    if len(failed) == num_wanted == 1 and not as_json:
         raise DownloadError(failed[0])
-    else:
-        print_download(done)
+    print_document(done, print_download, as_json=as_json)
     for problem in problems(done):
         log(problem)
     if failed:

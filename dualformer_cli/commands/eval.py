@@ -23,7 +23,8 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     ViewsOption,
     WeightsOption,
-    parse_views,
+    model_request,
+    print_document,
     relaunched,
     show_config,
 )
@@ -74,16 +75,17 @@ def evaluate(
     over all listed ones with those counted as wrong.
     """
     from dualformer_cli.tasks.evaluate import EvaluateRequest, check
-    from dualformer_cli.tasks.session import DEFAULT_PRESET, ModelRequest, resolve
+    from dualformer_cli.tasks.session import DEFAULT_PRESET, resolve
 
-    model = ModelRequest(
-        preset=preset,
+    model = model_request(
+        preset,
         weights=weights,
-        overrides=tuple(overrides or ()),
-        device="cpu" if cpu_processes else device,
+        overrides=overrides,
+        device=device,
+        cpu_processes=cpu_processes,
         precision=precision,
-        compile=compile_,
-        views=parse_views(views),
+        compile_=compile_,
+        views=views,
         offline=offline,
     )
     request = EvaluateRequest(
@@ -114,8 +116,6 @@ def evaluate(
 
 def _run(request: EvaluateRequest, *, as_json: bool) -> None:
     """Do what the request says, print the result, and leave with 3 if a video was not scored."""
-    from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.progress import Progress, fetch_progress
     from dualformer_cli.outputs.runs import print_evaluation
     from dualformer_cli.outputs.screen import log
@@ -130,10 +130,7 @@ def _run(request: EvaluateRequest, *, as_json: bool) -> None:
         for record in scores.records if request.from_dump is None else ():
             if record.reason is not None:
                 log(f"{record.bucket}: {record.path}: {record.reason}")
-        if as_json:
-            print_json(to_json(document))
-        else:
-            print_evaluation(document)
+        print_document(document, print_evaluation, as_json=as_json)
 
     document = run_task(request, fetching=fetch_progress, watching=watching, on_document=tell)
     if document is not None and document.summary.videos.scored < document.summary.videos.listed:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dualformer_cli.commands.options import JsonOption, VerboseOption
+from dualformer_cli.commands.options import JsonOption, VerboseOption, print_document
+
+if TYPE_CHECKING:
+    from dualformer_cli.documents.export import Export
 
 
 def export(
@@ -25,15 +28,14 @@ def export(
     What only training needs is left out, numbers are halved in size, and the classifier is divided by the temperature
     that fits the scores of the dump best.
     """
-    from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.tasks.export import ExportRequest
     from dualformer_cli.tasks.export import export as run_task
 
-    document = run_task(ExportRequest(checkpoint=checkpoint, dump=dump, output=output, overwrite=overwrite))
-    if as_json:
-        print_json(to_json(document))
-        return
+    request = ExportRequest(checkpoint=checkpoint, dump=dump, output=output, overwrite=overwrite)
+    print_document(run_task(request), _print_export, as_json=as_json)
+
+
+def _print_export(document: Export) -> None:
     typer.echo(
         f"{document.output}: {document.num_bytes:,} bytes; temperature {document.temperature:.3f} from "
         f"{document.videos} videos, expected calibration error {document.calibration_error_before:.4f} before, "

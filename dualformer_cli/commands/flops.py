@@ -16,7 +16,8 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     ViewsOption,
     complete_preset,
-    parse_views,
+    model_request,
+    print_document,
     show_config,
 )
 
@@ -49,22 +50,13 @@ def flops(
     """
     if (size is None) == (preset is None):
         raise typer.BadParameter("name one model: a size, or a preset", param_hint="SIZE|PRESET")
+    from dualformer_cli.outputs.flops import print_flops
     from dualformer_cli.tasks import flops as task
-    from dualformer_cli.tasks.session import ModelRequest, resolve
+    from dualformer_cli.tasks.session import resolve
 
-    model = ModelRequest(
-        preset=size or preset,
-        overrides=tuple(overrides or ()),
-        device=device,
-        precision=precision,
-        views=parse_views(views),
-    )
+    model = model_request(size or preset, overrides=overrides, device=device, precision=precision, views=views)
     if print_config:
         show_config(resolve(model))
         return
-    from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.flops import print_flops
-    from dualformer_cli.outputs.json_text import print_json
-
-    document = to_json(task.flops(task.FlopsRequest(model=model, by_module=by_module, latency=latency)))
-    (print_json if as_json else print_flops)(document)
+    request = task.FlopsRequest(model=model, by_module=by_module, latency=latency)
+    print_document(task.flops(request), print_flops, as_json=as_json)

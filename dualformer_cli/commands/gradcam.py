@@ -23,7 +23,8 @@ from dualformer_cli.commands.options import (
     ViewsOption,
     WeightsOption,
     announce_sample,
-    parse_views,
+    model_request,
+    print_document,
     sample_input,
     show_config,
 )
@@ -98,29 +99,27 @@ def gradcam(
     The heat is drawn on the whole frame; what lies outside the model's crop is darker.
     """
     from dualformer_cli.tasks import gradcam as task
-    from dualformer_cli.tasks.session import DEFAULT_PRESET, ModelRequest, resolve
+    from dualformer_cli.tasks.session import DEFAULT_PRESET, resolve
 
-    model = ModelRequest(
-        preset=preset,
+    model = model_request(
+        preset,
         weights=weights,
-        overrides=tuple(overrides or ()),
+        overrides=overrides,
         device=device,
         precision=precision,
         seed=seed,
-        views=parse_views(views),
+        views=views,
         offline=offline,
     )
     if print_config:
         show_config(resolve(model, default=DEFAULT_PRESET))
         return
-    from dualformer_cli.documents.base import to_json
     from dualformer_cli.outputs.gradcam import print_gradcam, print_layers
-    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.progress import fetch_progress
     from dualformer_cli.outputs.screen import log
 
     if list_layers:
-        (print_json if as_json else print_layers)(to_json(task.list_layers(model)))
+        print_document(task.list_layers(model), print_layers, as_json=as_json)
         return
     if not 0 <= alpha <= 1:
         raise typer.BadParameter(f"{alpha:g} is not between 0 and 1", param_hint="--alpha")
@@ -148,7 +147,7 @@ def gradcam(
         watching=_watching,
         on_fallback=log,
         on_engine=partial(_announce, is_sample=video is None),
-        on_document=lambda document: (print_json if as_json else print_gradcam)(to_json(document)),
+        on_document=partial(print_document, as_text=print_gradcam, as_json=as_json),
     )
 
 

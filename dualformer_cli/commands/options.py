@@ -5,12 +5,16 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
     from dualformer_cli.config.load import ResolvedConfig
+    from dualformer_cli.tasks.session import ModelRequest
+
+_Document = TypeVar("_Document")
 
 
 def sample_input() -> str:
@@ -26,6 +30,48 @@ def announce_sample() -> None:
     from dualformer_cli.video.sample import SAMPLE_CREDIT
 
     log(f"no input was named, so this is about the sample clip of the package ({SAMPLE_CREDIT}): {sample_input()}")
+
+
+def model_request(
+    preset: str | None,
+    *,
+    weights: str | None = None,
+    overrides: Sequence[str] | None = None,
+    device: str | None = None,
+    cpu_processes: int | None = None,
+    precision: str | None = None,
+    compile_: bool | None = None,
+    seed: int | None = None,
+    views: str | None = None,
+    offline: bool = False,
+) -> ModelRequest:
+    """Return what the options of a command say about its model.
+
+    Raises:
+        typer.BadParameter: if --views is not CLIPSxCROPS.
+    """
+    from dualformer_cli.tasks.session import ModelRequest
+
+    return ModelRequest(
+        preset=preset,
+        weights=weights,
+        overrides=tuple(overrides or ()),
+        device="cpu" if cpu_processes else device,
+        precision=precision,
+        compile=compile_,
+        seed=seed,
+        views=parse_views(views),
+        offline=offline,
+    )
+
+
+def print_document(document: _Document | None, as_text: Callable[[_Document], object], *, as_json: bool) -> None:
+    """Print what a task returned, as JSON or as text; nothing where it returned None, as on ranks other than 0."""
+    from dualformer_cli.documents.base import to_json
+    from dualformer_cli.outputs.json_text import print_json
+
+    if document is not None:
+        print_json(to_json(document)) if as_json else as_text(document)
 
 
 def show_config(resolved: ResolvedConfig) -> None:

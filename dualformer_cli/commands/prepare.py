@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from dualformer_cli.commands.options import JsonOption, OverridesOption, PresetOption, VerboseOption
+from dualformer_cli.commands.options import (
+    JsonOption,
+    OverridesOption,
+    PresetOption,
+    VerboseOption,
+    print_document,
+)
 
 if TYPE_CHECKING:
     from dualformer_cli.config.schema import ListFormat
@@ -269,8 +276,6 @@ def _formats(text: str | None) -> tuple[ListFormat, ...]:
 
 def _prepare(request: PrepareRequest, *, dry_run: bool, as_json: bool) -> None:
     """Do what is asked for and print it; exit code 3 where a video cannot be used."""
-    from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.preparation import print_plan, print_preparation, start_lines
     from dualformer_cli.outputs.screen import log
     from dualformer_cli.tasks import prepare as task
@@ -281,15 +286,13 @@ def _prepare(request: PrepareRequest, *, dry_run: bool, as_json: bool) -> None:
 
     try:
         if dry_run:
-            if (planned := task.plan_preparation(request, say=log)) is not None:
-                print_json(to_json(planned)) if as_json else print_plan(planned)
-            return
+            return print_document(task.plan_preparation(request, say=log), print_plan, as_json=as_json)
         done = task.prepare(request, watch=_watch, say=log, start=start)
     except task.UselessOptionError as error:
         raise typer.BadParameter(str(error), param_hint=error.option) from None
+    print_document(done, print_preparation, as_json=as_json)
     if done is None:
         return
-    print_json(to_json(done)) if as_json else print_preparation(done)
     if request.show is not None:
         log(f"{request.show}: {task.draw_sheet(request, done)} training clips")
     if done.summary.broken:
@@ -298,16 +301,14 @@ def _prepare(request: PrepareRequest, *, dry_run: bool, as_json: bool) -> None:
 
 def _render(request: RenderRequest, *, dry_run: bool, as_json: bool) -> None:
     """Render camera-motion, or estimate it, and print what is there then."""
-    from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.preparation import print_render_estimate, print_rendered
     from dualformer_cli.tasks.render import estimate_rendering, render
 
     if dry_run:
-        if (needed := estimate_rendering(request)) is not None:
-            print_json(to_json(needed)) if as_json else print_render_estimate(needed, request.num_workers)
-    elif (done := render(request, watch=_watch)) is not None:
-        print_json(to_json(done)) if as_json else print_rendered(done)
+        as_text = partial(print_render_estimate, num_workers=request.num_workers)
+        print_document(estimate_rendering(request), as_text, as_json=as_json)
+    else:
+        print_document(render(request, watch=_watch), print_rendered, as_json=as_json)
 
 
 @contextmanager

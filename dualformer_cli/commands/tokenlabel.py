@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,6 +22,8 @@ from dualformer_cli.commands.options import (
     PrintConfigOption,
     VerboseOption,
     WeightsOption,
+    model_request,
+    print_document,
     relaunched,
     show_config,
 )
@@ -56,29 +59,22 @@ def show(
 
     Any model will do: where it has no token head, its classifier is applied to every token, as in a teacher.
     """
-    from dualformer_cli.tasks.session import DEFAULT_PRESET, ModelRequest, resolve
+    from dualformer_cli.tasks.session import DEFAULT_PRESET, resolve
     from dualformer_cli.tasks.show_tokens import ShowTokensRequest, show_tokens
 
-    model = ModelRequest(
-        preset=preset,
-        weights=weights,
-        overrides=tuple(overrides or ()),
-        device=device,
-        precision=precision,
-        offline=offline,
+    model = model_request(
+        preset, weights=weights, overrides=overrides, device=device, precision=precision, offline=offline
     )
     if print_config:
         show_config(resolve(model, default=DEFAULT_PRESET))
         return
-    from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.progress import fetch_progress
     from dualformer_cli.outputs.tokens import print_tokens
 
     show_tokens(
         ShowTokensRequest(model=model, video=source, out=out, head=head, num_frames=frames, overwrite=overwrite),
         fetching=fetch_progress,
-        on_document=lambda document: print_json(to_json(document)) if as_json else print_tokens(document),
+        on_document=partial(print_document, as_text=print_tokens, as_json=as_json),
     )
 
 
@@ -114,13 +110,13 @@ def write(
     may cut, flip and start as it likes. Run again, the command goes on where it was interrupted.
     """
     from dualformer_cli.tasks import write_token_labels as task
-    from dualformer_cli.tasks.session import ModelRequest
 
     request = task.WriteLabelsRequest(
-        model=ModelRequest(
-            preset=preset,
-            overrides=tuple(overrides or ()),
-            device="cpu" if cpu_processes else device,
+        model=model_request(
+            preset,
+            overrides=overrides,
+            device=device,
+            cpu_processes=cpu_processes,
             precision=precision,
             offline=offline,
         ),
@@ -144,9 +140,7 @@ def write(
 
 def _write(request: WriteLabelsRequest, *, dry_run: bool, as_json: bool) -> None:
     """Do what the request says, print the result, and leave with 3 if a video has no labels."""
-    from dualformer_cli.documents.base import to_json
     from dualformer_cli.documents.tokenlabel import LabelPlan, WrittenLabels
-    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.progress import Progress
     from dualformer_cli.outputs.screen import log
     from dualformer_cli.outputs.tokens import print_labels
@@ -160,10 +154,7 @@ def _write(request: WriteLabelsRequest, *, dry_run: bool, as_json: bool) -> None
     def tell(document: LabelPlan | WrittenLabels) -> None:
         for video in document.summary.unreadable if isinstance(document, WrittenLabels) else ():
             log(f"not labelled: {video.path}: {video.error}")
-        if as_json:
-            print_json(to_json(document))
-        else:
-            print_labels(document)
+        print_document(document, print_labels, as_json=as_json)  # type: ignore[arg-type]  # mypy joins the two kinds
 
     document = write_token_labels(request, dry_run=dry_run, watching=watching, note=log, on_document=tell)
     if isinstance(document, WrittenLabels) and document.summary.unreadable:

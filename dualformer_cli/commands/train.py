@@ -22,13 +22,15 @@ from dualformer_cli.commands.options import (
     PrintConfigOption,
     SeedOption,
     VerboseOption,
+    model_request,
+    print_document,
     relaunched,
     show_config,
 )
 from dualformer_cli.errors import Stopped
 
 if TYPE_CHECKING:
-    from dualformer_cli.documents.train import Preflight, StepRow, TrainEvent, TrainResult
+    from dualformer_cli.documents.train import StepRow, TrainEvent, TrainResult
 
 
 def train(
@@ -82,17 +84,18 @@ def train(
         raise typer.BadParameter("choose one of --init-from and --pretrained-2d", param_hint="--init-from")
     if teacher is not None and token_labels is not None:
         raise typer.BadParameter("choose one of --teacher and --token-labels", param_hint="--teacher")
+    from dualformer_cli.outputs.runs import print_preflight
     from dualformer_cli.tasks import train as task
-    from dualformer_cli.tasks.session import ModelRequest
 
     training_list, validation_list = [*(data or ()), None, None][:2]
     request = task.TrainRequest(
-        model=ModelRequest(
-            preset=preset,
-            overrides=tuple(overrides or ()),
-            device="cpu" if cpu_processes else device,
+        model=model_request(
+            preset,
+            overrides=overrides,
+            device=device,
+            cpu_processes=cpu_processes,
             precision=precision,
-            compile=compile_,
+            compile_=compile_,
             seed=seed,
             offline=offline,
         ),
@@ -116,7 +119,7 @@ def train(
     if relaunched(gpus, cpu_processes):
         return
     if dry_run:
-        _print_preflight(task.preflight(request), as_json=as_json)
+        print_document(task.preflight(request), print_preflight, as_json=as_json)
         return
     show = _Show()
     try:
@@ -124,7 +127,7 @@ def train(
     except Stopped as stop:
         show.line(f"stopped by {stop}; the state is saved, go on with --resume")
         raise typer.Exit(130 if stop.signum == signal.SIGINT else 75) from None
-    _print_result(result, as_json=as_json)
+    print_document(result, _print_result, as_json=as_json)
 
 
 class _Show:
@@ -166,28 +169,8 @@ class _Show:
         )
 
 
-def _print_preflight(document: Preflight | None, *, as_json: bool) -> None:
-    from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.json_text import print_json
-    from dualformer_cli.outputs.runs import print_preflight
-
-    if document is None:
-        return
-    if as_json:
-        print_json(to_json(document))
-    else:
-        print_preflight(document)
-
-
-def _print_result(result: TrainResult | None, *, as_json: bool) -> None:
-    from dualformer_cli.documents.base import to_json
-    from dualformer_cli.outputs.json_text import print_json
+def _print_result(result: TrainResult) -> None:
     from dualformer_cli.outputs.runs import metric_line
 
-    if result is None:
-        return
-    if as_json:
-        print_json(to_json(result))
-        return
     found = "" if result.validation is None else f", {metric_line(result.validation.summary)}"
     sys.stdout.write(f"{result.epochs} epochs, {result.steps} steps{found}; run folder {result.output}\n")

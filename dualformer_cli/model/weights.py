@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -42,25 +42,18 @@ TRAINING_HEADS = ("token_head.", "motion_heads.")
 """Tensors that a model which only classifies has no need of."""
 
 
-def _translator(source: int, target: int) -> Callable[[str], str]:
-    rules = []
-    for row in _LAYOUT:
-        pattern = re.escape(row[source]).replace(r"\{s\}", r"(?P<s>\d+)").replace(r"\{b\}", r"(?P<b>\d+)")
-        rules.append((re.compile(pattern), row[target]))
-
-    def translate(key: str) -> str:
-        for pattern, template in rules:
-            if match := pattern.match(key):
-                return template.format(**match.groupdict()) + key[match.end() :]
-        return key
-
-    return translate
+_RULES = [
+    (re.compile(re.escape(published).replace(r"\{s\}", r"(?P<s>\d+)").replace(r"\{b\}", r"(?P<b>\d+)")), own)
+    for own, published in _LAYOUT
+]
 
 
-published_key = _translator(0, 1)
-"""Our name of a tensor to the published one."""
-own_key = _translator(1, 0)
-"""The published name of a tensor to ours; other names come back unchanged."""
+def own_key(key: str) -> str:
+    """Return our name of a published tensor; other names come back unchanged."""
+    for pattern, template in _RULES:
+        if match := pattern.match(key):
+            return template.format(**match.groupdict()) + key[match.end() :]
+    return key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,45 +3,50 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TextIO
+from collections.abc import Sequence
+from typing import TextIO
 
+from dualformer_cli.documents.base import to_json
+from dualformer_cli.documents.flops import Flops, ModuleCost
 from dualformer_cli.outputs.screen import Screen, print_facts
 from dualformer_cli.system.words import counted
 
 
-def print_flops(document: Mapping[str, Any], *, stream: TextIO | None = None, width: int | None = None) -> None:
+def print_flops(document: Flops, *, stream: TextIO | None = None, width: int | None = None) -> None:
     """Print multiply-adds and parameters, and, when the document holds them, the modules' shares and the latency."""
     screen = Screen(stream, width)
-    views = counted(document["views"], "view")
     facts = [
-        ("model", f"{document['model']}, {counted(document['num_classes'], 'class', 'classes')}"),
-        ("input", " x ".join(str(side) for side in document["input"])),
-        ("multiply-adds", f"{_giga(document['multiply_adds_per_view'])} per view"),
-        ("", f"{_giga(document['multiply_adds_per_video'])} per video ({views})"),
-        ("parameters", _short_count(document["parameters"])),
-        ("", f"{_short_count(document['parameters_backbone'])} without the classifier"),
+        ("model", f"{document.model}, {counted(document.num_classes, 'class', 'classes')}"),
+        ("input", " x ".join(str(side) for side in document.input)),
+        ("multiply-adds", f"{_giga(document.multiply_adds_per_view)} per view"),
+        ("", f"{_giga(document.multiply_adds_per_video)} per video ({counted(document.views, 'view')})"),
+        ("parameters", _short_count(document.parameters)),
+        ("", f"{_short_count(document.parameters_backbone)} without the classifier"),
     ]
     print_facts(screen, facts)
-    if document.get("by_module"):
+    if document.by_module:
         screen.line()
-        _print_modules(screen, document["by_module"], total=document["multiply_adds_per_view"] or 1)
-    if document.get("latency"):
+        _print_modules(screen, document.by_module, total=document.multiply_adds_per_view or 1)
+    if document.latency is not None:
         screen.line()
         screen.line(("latency", "bold"))
-        print_facts(screen, [(f"  {name}", value) for name, value in _flat(document["latency"])])
+        values = {f"  {name.replace('_', ' ')}": value for name, value in to_json(document.latency).items()}
+        print_facts(
+            screen,
+            [(name, f"{value:.4g}" if isinstance(value, float) else str(value)) for name, value in values.items()],
+        )
     screen.flush()
 
 
-def _print_modules(screen: Screen, modules: Sequence[Mapping[str, Any]], *, total: float) -> None:
+def _print_modules(screen: Screen, modules: Sequence[ModuleCost], *, total: float) -> None:
     head = ("module", "mult-adds", "share", "params")
     numbers = [
-        (_short_count(row["multiply_adds"]), f"{row['multiply_adds'] / total:.1%}", _short_count(row["parameters"]))
+        (_short_count(row.multiply_adds), f"{row.multiply_adds / total:.1%}", _short_count(row.parameters))
         for row in modules
     ]
     taken = sum(2 + max(map(len, column)) for column in zip(head[1:], *numbers, strict=True))
     name_size = max(len(head[0]), screen.width - taken)
-    names = [screen.cut(row["module"], name_size, keep_end=True) for row in modules]
+    names = [screen.cut(row.module, name_size, keep_end=True) for row in modules]
     rows = [(name, *row) for name, row in zip(names, numbers, strict=True)]
     screen.table(rows, right=(False, True, True, True), styles=("", "", "dim", ""), head=head)
 
@@ -59,12 +64,3 @@ def _short_count(count: float) -> str:
             digits = max(0, 3 - math.floor(math.log10(value * 1.00005)))
             return f"{value:,.{digits}f} {unit}"
     return f"{count:.4g}"
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in values.items():
-        title = prefix + name.replace("_", " ")
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{title}, ")
-        else:
-            yield title, f"{value:.4g}" if isinstance(value, float) else str(value)

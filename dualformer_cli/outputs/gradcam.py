@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
+from dualformer_cli.documents.gradcam import Gradcam, LayerList
 from dualformer_cli.outputs.screen import Screen, print_facts
 from dualformer_cli.system.words import counted
 
 
-def print_gradcam(document: Mapping[str, Any], *, stream: TextIO | None = None, width: int | None = None) -> None:
+def print_gradcam(document: Gradcam, *, stream: TextIO | None = None, width: int | None = None) -> None:
     """Print what `gradcam` found: the class with its score, the layer, the deletion score and the files."""
     screen = Screen(stream, width)
-    chosen, grid = document["class"], " x ".join(str(side) for side in document["grid"])
+    chosen, grid = document.class_, " x ".join(str(side) for side in document.grid)
+    preset = document.facts.preset
     facts = [
-        ("class", f"{chosen['label']} ({chosen['index']}), score {chosen['score']:.3f}"),
-        (
-            "layer",
-            f"{document['layer']} of {document['preset']}, tokens {grid}, gradient of the {document['gradient_of']}",
-        ),
-        ("frames", f"{document['num_frames']} from {counted(document['num_views'], 'view')}"),
+        ("class", f"{chosen.label} ({chosen.index}), score {chosen.score:.3f}"),
+        ("layer", f"{document.layer} of {preset}, tokens {grid}, gradient of the {document.gradient_of}"),
+        ("frames", f"{document.num_frames} from {counted(document.num_views, 'view')}"),
     ]
-    if (deletion := document.get("deletion")) is not None:
-        facts.append(("deletion", f"{deletion['score']:+.3f}: {_verdict(deletion['score'])}"))
-    facts += [(name, document[key]) for name, key in (("written", "output"), ("maps", "npz")) if document.get(key)]
-    screen.line((str(document["path"]), "bold"))
+    if document.deletion is not None:
+        facts.append(("deletion", f"{document.deletion.score:+.3f}: {_verdict(document.deletion.score)}"))
+    facts += [(name, path) for name, path in (("written", document.output), ("maps", document.npz)) if path]
+    screen.line((document.path, "bold"))
     print_facts(screen, facts)
-    for warning in document["warnings"]:
+    for warning in document.warnings:
         screen.paragraph(f"warning: {warning}", style="yellow")
     screen.flush()
 
@@ -37,14 +35,11 @@ def _verdict(deletion_score: float) -> str:
     return f"hot places matter {'more' if deletion_score > 0 else 'less'} to the score than random ones"
 
 
-def print_layers(document: Mapping[str, Any], *, stream: TextIO | None = None, width: int | None = None) -> None:
+def print_layers(document: LayerList, *, stream: TextIO | None = None, width: int | None = None) -> None:
     """Print the layers of a model: name, attention, token grid, channels."""
     screen = Screen(stream, width)
-    rows = [
-        (row["layer"], row["attention"], " x ".join(map(str, row["grid"])), str(row["channels"]))
-        for row in document["layers"]
-    ]
+    rows = [(row.layer, row.attention, " x ".join(map(str, row.grid)), str(row.channels)) for row in document.layers]
     head = ("layer", "attention", "tokens (t x h x w)", "channels")
-    screen.line((str(document["preset"]), "bold"))
+    screen.line((document.preset, "bold"))
     screen.table(rows, right=(False, False, False, True), styles=("", "", "", ""), head=head)
     screen.flush()

@@ -28,7 +28,7 @@ _ROW = _LABEL + _PATH + 12
 _PAPER, _INK, _FADED = (255, 255, 255), (20, 20, 20), (110, 110, 110)
 
 
-def check_sheet(path: Path, inputs: Sequence[str], *, overwrite: bool) -> None:
+def check_sheet(path: Path, inputs: Sequence[str], *, overwrite: bool, made: str) -> None:
     """Refuse a file that `write_sheet` could not or should not write, before any work is done.
 
     Raises:
@@ -36,7 +36,7 @@ def check_sheet(path: Path, inputs: Sequence[str], *, overwrite: bool) -> None:
     """
     if path.suffix.lower() != ".png":
         raise DualFormerError(f"cannot draw a sheet as {str(path)!r}: it is a PNG; name a file that ends in .png")
-    check_outputs([path], inputs, overwrite=overwrite)
+    check_outputs([path], inputs, overwrite=overwrite, made=made)
 
 
 def write_sheet(clips: Sequence[Clip], path: str | os.PathLike[str], *, title: str) -> None:

@@ -84,13 +84,16 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def check_outputs(outputs: Sequence[Path], inputs: Sequence[str], *, overwrite: bool) -> None:
+def check_outputs(
+    outputs: Sequence[Path], inputs: Sequence[str], *, overwrite: bool, made: str | os.PathLike[str] | None = None
+) -> None:
     """Refuse, before any work is done, files that could not be written in the end, or should not be.
 
     Args:
         outputs: files to write.
         inputs: files that must stay as they are; one that does not exist is left to whoever reads it.
         overwrite: whether files that exist may be replaced.
+        made: a folder that the work makes where it is not there yet, so that outputs may go into it.
 
     Raises:
         DualFormerError: if an output's folder is missing or closed, or it is a folder, a device, an input, or exists.
@@ -98,7 +101,8 @@ def check_outputs(outputs: Sequence[Path], inputs: Sequence[str], *, overwrite: 
     statuses = filter(None, map(_status, inputs)) if outputs else ()
     identities = {(status.st_dev, status.st_ino) for status in statuses}
     for path in outputs:
-        _check_output(path, identities, overwrite=overwrite)
+        if made is None or os.path.lexists(made) or os.path.abspath(path.parent) != os.path.abspath(made):
+            _check_output(path, identities, overwrite=overwrite)
 
 
 def check_output_folder(path: Path) -> None:

@@ -7,7 +7,6 @@ interpreters end when their stdin closes.
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import importlib
 import os
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from dualformer_cli.system.channel import RESULT, Channel, Reply, pack, pack_error
+from dualformer_cli.system.signals import die_with_parent
 
 REAP_SECONDS = 5.0
 """How long the end of a killed worker is waited for."""
@@ -165,7 +165,9 @@ def _fork_worker(control: socket.socket, descriptor: int) -> int:
     exit_code = 1
     try:
         control.close()
-        _die_with(template_pid)
+        die_with_parent()
+        if os.getppid() != template_pid:
+            os._exit(1)
         _work(socket.socket(fileno=descriptor))
         exit_code = 0
     except SystemExit as leave:
@@ -177,14 +179,6 @@ def _fork_worker(control: socket.socket, descriptor: int) -> int:
         sys.stderr.flush()
         os._exit(exit_code)  # not the template's own way out
     raise AssertionError("unreachable")
-
-
-def _die_with(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent ends, whatever code is running then (Linux)."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGKILL))
-    if os.getppid() != parent_pid:
-        os._exit(1)
 
 
 def _end_child(pid: int) -> int | None:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from dualformer_cli.data.fetch.web_videos import fetch_addresses
 from dualformer_cli.documents.predict import LiveClip, ModelFacts, PredictionRun, Predictions, VideoResult
-from dualformer_cli.errors import DownloadError, DualFormerError
+from dualformer_cli.errors import DualFormerError
 from dualformer_cli.tasks.prediction_outputs import PredictionOutputs
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, Session, open_session
-from dualformer_cli.video.inputs import InputList, expand_inputs
+from dualformer_cli.video.inputs import expand_inputs
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
 
 if TYPE_CHECKING:
@@ -85,11 +84,11 @@ def predict(
         DualFormerError: if weights or outputs do not fit, or a file could not be written; that after all else. A video
             that cannot be used is a result with its error.
     """
-    found = expand_inputs(request.inputs, stdin=stdin)
+    found = expand_inputs(request.inputs, stdin=stdin, offline=request.model.offline)
     outputs = PredictionOutputs(request, found)
-    addresses = _fetch_addresses(found, fetching, offline=request.model.offline)
-    live = [path for path in found.paths if is_live(path)]
-    files = [path for path in found.paths if not is_live(path)]
+    shown = fetch_addresses(found, fetching, offline=request.model.offline)
+    live = [path for path in found.paths if path not in found.remote and is_live(path)]
+    files = [path for path in found.paths if path in found.remote or not is_live(path)]
     _check_live(request, live)
     outputs.name_files(files)
     with open_session(request.model, default=DEFAULT_PRESET) as session:
@@ -104,8 +103,8 @@ def predict(
         if request.output is not None:
             from dualformer_cli.tasks.prediction_run import run
 
-            return run(request, session, engine, found, watching=watching, on_document=on_document)
-        task = _Task(request, session, engine, outputs, addresses)
+            return run(request, session, engine, found, shown, watching=watching, on_document=on_document)
+        task = _Task(request, session, engine, outputs, shown)
         results = task.results(found.problems, files, live, watching, on_clip)
         if not session.ranks.is_main:
             return None
@@ -130,8 +129,8 @@ class _Task:
     session: Session
     engine: Engine
     outputs: PredictionOutputs
-    addresses: Mapping[str, str]
-    """By the file that was fetched from it, as it may be shown."""
+    shown: Mapping[str, str]
+    """What is shown of an address, by the file that was fetched from it or the address itself."""
 
     def results(
         self,
@@ -149,7 +148,7 @@ class _Task:
 
         def take(prediction: Prediction, on_result: Callable[[VideoResult], None]) -> None:
             path = prediction.result.path
-            result = replace(prediction.result, path=self.addresses.get(path, path))
+            result = replace(prediction.result, path=self.shown.get(path, path))
             results.append(result)
             on_result(result)
             self.outputs.add(result, prediction.features)
@@ -171,7 +170,7 @@ class _Task:
     def _classify(self, paths: Iterator[str]) -> Iterator[Prediction]:
         pool, request = self.session.pool, self.request
         for prediction in self.engine.predict(paths, pool, top_k=request.top_k, every_seconds=request.every_seconds):
-            result = self.outputs.write_beside(prediction.result, pool, self.engine.config.data)
+            result = self.outputs.write_beside(prediction, pool, self.engine.config.data)
             yield replace(prediction, result=result)
 
     def _classify_live(self, name: str, on_clip: Callable[[LiveClip], None]) -> Prediction:
@@ -182,27 +181,3 @@ class _Task:
             duration_seconds=self.request.duration_seconds,
             on_clip=on_clip,
         )
-
-
-def _fetch_addresses(found: InputList, fetching: Fetching, *, offline: bool) -> dict[str, str]:
-    """Put files in the place of the addresses that lead to one, and return the address of each as it may be shown."""
-    from dualformer_cli.data.fetch.web_videos import fetch_video, is_web_address
-
-    paths: list[str] = []
-    addresses: dict[str, str] = {}
-    for name in found.paths:
-        if os.path.lexists(name) or not is_web_address(name):
-            paths.append(name)
-            continue
-        shown = mask_credentials(name)
-        try:
-            with fetching() as progress:
-                fetched = fetch_video(name, offline=offline, progress=partial(progress, shown))
-        except DownloadError as error:
-            found.problems.append((shown, error.reason))
-            continue
-        paths.append(name if fetched is None else str(fetched))
-        if fetched is not None:
-            addresses[str(fetched)] = shown
-    found.paths[:] = paths
-    return addresses

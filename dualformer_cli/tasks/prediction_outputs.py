@@ -15,11 +15,12 @@ from dualformer_cli.documents.predict import FeatureRow, Predictions, VideoResul
 from dualformer_cli.errors import DualFormerError, reason_of
 from dualformer_cli.outputs.prediction_files import PredictionTable, write_features, write_srt
 from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
-from dualformer_cli.system.files import check_outputs, path_in_own_folder
+from dualformer_cli.system.files import check_output_folder, check_outputs, path_in_own_folder
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.inputs import InputList
 
 if TYPE_CHECKING:
+    from dualformer_cli.engine.scoring.video_scores import Prediction
     from dualformer_cli.tasks.predict import PredictRequest
 
 
@@ -44,6 +45,9 @@ class PredictionOutputs:
         self._tables = [path for path in (request.csv, request.features) if path is not None]
         if request.report is not None:
             self._tables += page_files(request.report, len(found.paths) + len(found.problems))
+        if request.output is not None:
+            _check_run(request)
+            self._tables = [path for path in self._tables if path.parent != request.output]  # the run makes them again
         self._check([*self._tables, *files])
         for option, target, suffix in (("--features", request.features, ".npz"), ("--report", request.report, ".html")):
             if target is not None and target.suffix != suffix:
@@ -56,6 +60,8 @@ class PredictionOutputs:
             DualFormerError: if there is one file for several videos, two outputs have one name, or one exists.
         """
         request = self.request
+        if request.output is not None:
+            return
         self._srt = _one_each(files, request.srt, option="--srt", suffixes=(".srt",))
         self._save = _one_each(files, request.save, option="--save", suffixes=(".mp4", ".gif"))
         chosen = [*self._srt.values(), *self._save.values(), *self._tables]
@@ -64,17 +70,16 @@ class PredictionOutputs:
         self._check(chosen)
 
     def _check(self, files: Sequence[Path]) -> None:
-        output = self.request.output
-        files = [path for path in files if path.parent != output or output.exists()]  # which a run makes
         check_outputs(files, self.inputs, overwrite=self.request.overwrite)
 
-    def write_beside(self, result: VideoResult, pool: WorkerPool, data: DataConfig) -> VideoResult:
+    def write_beside(self, prediction: Prediction, pool: WorkerPool, data: DataConfig) -> VideoResult:
         """Write the subtitles and the annotated video of one input; what fails becomes the input's error."""
+        result, file = prediction.result, prediction.file
         if result.status != "ok":
             return result
         writers: tuple[tuple[dict[str, Path], Callable[[VideoResult, Path], None]], ...] = (
             (self._srt, write_srt),
-            (self._save, lambda result, target: _save_annotated(result, target, pool, data)),
+            (self._save, lambda result, target: _save_annotated(replace(result, path=file), target, pool, data)),
         )
         for targets, write in writers:
             if (target := targets.get(result.path)) is None:
@@ -110,6 +115,18 @@ class PredictionOutputs:
                 )
             if features is not None:
                 stack.callback(write_features, self._features, features)
+
+
+def _check_run(request: PredictRequest) -> None:
+    """Refuse a run folder that cannot be, and outputs that it has no use for."""
+    assert request.output is not None
+    others = {"--csv": request.csv, "--srt": request.srt, "--save": request.save}
+    if named := next((option for option, path in others.items() if path is not None), None):
+        raise DualFormerError(
+            f"{named} goes with a handful of videos; --output {str(request.output)!r} writes predictions.jsonl and "
+            f"predictions.csv; leave {named} out"
+        )
+    check_output_folder(request.output)
 
 
 def _one_each(inputs: Sequence[str], target: Path | None, *, option: str, suffixes: tuple[str, ...]) -> dict[str, Path]:

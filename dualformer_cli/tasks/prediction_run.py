@@ -24,13 +24,16 @@ from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.parallel.reductions import barrier
 from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.engine.scoring.video_scores import Prediction, failure
+from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.prediction_files import write_csv, write_features, write_parquet
 from dualformer_cli.outputs.predictions_page import write_predictions_page
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.parts import Parts, PartWriter
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.tasks.session import Session
+from dualformer_cli.video import file_index, remote_files
 from dualformer_cli.video.inputs import InputList
+from dualformer_cli.video.tar_members import opened
 
 if TYPE_CHECKING:
     from dualformer_cli.tasks.predict import PredictRequest, Watching
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of the lines in the parts; results of another one are not gone on with."""
 
-Stamp = list[int] | None
+Stamp = list[int | str] | None
 """Size and time of a file when it was read; None: it could not be, and is tried again in the next run."""
 
 
@@ -47,11 +50,18 @@ def run(
     session: Session,
     engine: Engine,
     found: InputList,
+    shown: Mapping[str, str],
     *,
     watching: Watching,
     on_document: Callable[[PredictionRun], None],
 ) -> PredictionRun | None:
     """Classify what the folder does not hold yet, on all ranks, and write the files; the document on rank 0.
+
+    Args:
+        request, session, engine: what to do, and with what.
+        found: the inputs.
+        shown: by what an input is known in the results and the parts, where that is not its path.
+        watching, on_document: as `predict` takes them.
 
     Raises:
         DualFormerError: if the folder holds results of other settings, another run writes into it, or it cannot be
@@ -67,9 +77,9 @@ def run(
         index = _Index(parts) if ranks.is_main else None
         work = SharedWork[str](ranks)
         with parts.writer(ranks.rank) as writer:
-            worker = _Worker(request, session, engine, writer)
+            worker = _Worker(request, session, engine, shown, writer)
             if index is not None:
-                index.list(found)
+                index.list(found, shown)
             with watching(0 if index is None else index.num_left()) as on_result:
                 for result in work.in_order(() if index is None else index.left(), worker.classify):
                     on_result(result)
@@ -101,6 +111,7 @@ class _Worker:
     request: PredictRequest
     session: Session
     engine: Engine
+    shown: Mapping[str, str]
     writer: PartWriter
 
     def classify(self, paths: Iterator[str]) -> Iterator[VideoResult]:
@@ -115,11 +126,12 @@ class _Worker:
         for prediction in self.engine.predict(
             stamped(), pool, top_k=request.top_k, every_seconds=request.every_seconds
         ):
-            result = prediction.result
-            stamp = stamps.pop(result.path)
-            if result.status == "error" and not _can_be_read(result.path):
+            path = prediction.result.path
+            result = replace(prediction.result, path=self.shown.get(path, path))
+            stamp = stamps.pop(path)
+            if result.status == "error" and not _can_be_read(prediction.file):
                 stamp = None
-            self._keep(prediction, stamp)
+            self._keep(replace(prediction, result=result), stamp)
             yield result
 
     def _keep(self, prediction: Prediction, stamp: Stamp) -> None:
@@ -133,12 +145,13 @@ class _Worker:
 
 
 def stamp_of(path: str) -> Stamp:
-    """Return what shows that a file has changed; None if there is no such file."""
+    """Return what shows that a file, a member of an archive or a remote file has changed; None if there is none."""
     try:
-        status = os.stat(path)
-    except (OSError, ValueError):
+        if "://" in path and not os.path.lexists(path):
+            return list(remote_files.stamp_of(path))
+        return list(file_index.stamp_of(path)[:2])
+    except (OSError, ValueError, DualFormerError):
         return None
-    return [status.st_size, status.st_mtime_ns]
 
 
 def _can_be_read(path: str) -> bool:
@@ -146,9 +159,9 @@ def _can_be_read(path: str) -> bool:
     try:
         if os.path.isdir(path):
             return bool(os.listdir(path))
-        with open(path, "rb") as file:
+        with opened(path) as (file, *_):
             return file.read(1) is not None
-    except (OSError, ValueError):
+    except (OSError, ValueError, DualFormerError):
         return False
 
 
@@ -169,7 +182,7 @@ class _Index:
         self._base.execute(
             "CREATE TABLE results (path BLOB PRIMARY KEY, stamp TEXT, part TEXT, offset INT) WITHOUT ROWID"
         )
-        self._base.execute("CREATE TABLE inputs (number INTEGER PRIMARY KEY, path BLOB, problem TEXT)")
+        self._base.execute("CREATE TABLE inputs (number INTEGER PRIMARY KEY, path BLOB, shown BLOB, problem TEXT)")
         self.update()
 
     def update(self) -> None:
@@ -181,12 +194,13 @@ class _Index:
         with self._lock, self._base:
             self._base.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", rows)
 
-    def list(self, found: InputList) -> None:
+    def list(self, found: InputList, shown: Mapping[str, str]) -> None:
         """Note the inputs, in their order."""
         rows = [(_blob(name), reason) for name, reason in found.problems]
+        paths = ((_blob(path), _blob(shown.get(path, path))) for path in found.paths)
         with self._lock, self._base:
             self._base.executemany("INSERT INTO inputs (path, problem) VALUES (?, ?)", rows)
-            self._base.executemany("INSERT INTO inputs (path) VALUES (?)", ((_blob(path),) for path in found.paths))
+            self._base.executemany("INSERT INTO inputs (path, shown) VALUES (?, ?)", paths)
 
     def num_left(self) -> int:
         """Return how many inputs have no result that still holds, and count the others."""
@@ -220,7 +234,7 @@ class _Index:
         number = 0
         query = (
             "SELECT number, inputs.path, problem, stamp, part, offset FROM inputs LEFT JOIN results "
-            "ON inputs.path = results.path WHERE number > ? ORDER BY number LIMIT 1000"
+            "ON inputs.shown = results.path WHERE number > ? ORDER BY number LIMIT 1000"
         )
         while True:
             with self._lock:

@@ -221,7 +221,7 @@ def _plan(request: PrepareRequest, say: Say) -> Plan:
         timeout_seconds=request.timeout_seconds,
     )
     if request.show is not None:
-        check_sheet(request.show, [*request.names, *plan.sources], overwrite=request.overwrite)
+        check_sheet(request.show, [*request.names, *plan.sources], overwrite=request.overwrite, made=plan.root)
         _sheet_config(request, plan.root, [each.name for each in plan.lists if each.rows])
     return plan
 

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from dualformer_cli.errors import VideoError
+from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.system.words import natural_key, os_reason
 from dualformer_cli.video.frame_folders import kind_of_folder
-from dualformer_cli.video.live_inputs import is_live
+from dualformer_cli.video.live_inputs import is_live, mask_credentials
+from dualformer_cli.video.remote_files import is_remote, list_videos
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import expand_ranges, is_shard_name, is_there, members
 
@@ -25,11 +26,13 @@ class InputList:
 
     paths: list[str] = field(default_factory=list)
     """Videos, folders of numbered frames and live addresses, each once."""
+    remote: set[str] = field(default_factory=set)
+    """Those of them that are files on other machines, fetched when their turn comes."""
     problems: list[tuple[str, str]] = field(default_factory=list)
     """(name, what is wrong with it) of lists, folders and patterns that gave nothing or could not be read."""
 
 
-def expand_inputs(names: Sequence[str], *, stdin: TextIO | None) -> InputList:
+def expand_inputs(names: Sequence[str], *, stdin: TextIO | None, offline: bool = False) -> InputList:
     """Expand files, folders, patterns, lists and live addresses, in the order given.
 
     * An existing file stands for itself and wins over every other meaning of its name; only `-` is always stdin.
@@ -44,11 +47,16 @@ def expand_inputs(names: Sequence[str], *, stdin: TextIO | None) -> InputList:
       as `find -print0` writes them, may contain line breaks. A list does not name other lists.
     * A tar archive, also one that a pattern matches, stands for the videos in it, named `shard.tar/NAME.mp4`.
       `shard-{000..099}.tar` names a hundred of them.
-    * Camera names and stream addresses are passed through.
+    * An address that fsspec reads is a file (`s3://bucket/clip.mp4`), or one that ends in a slash a folder, or a
+      pattern; both are listed as `list_videos` says.
+    * Camera names, stream addresses and web addresses without `*` are passed through.
 
     The same file named twice, in whichever way, is one input, at its first place.
+
+    Raises:
+        DualFormerError: if an address needs a package that is not installed, or may not be asked as `offline` is true.
     """
-    expansion = _Expansion()
+    expansion = _Expansion(offline=offline)
     for name in names:
         if name == "-":
             expansion.add_list(name, _read_stdin(stdin), folder="")
@@ -56,15 +64,17 @@ def expand_inputs(names: Sequence[str], *, stdin: TextIO | None) -> InputList:
             expansion.add_list_file(name)
         else:
             expansion.add(name, folder="")
-    return InputList(list(expansion.paths.values()), expansion.problems)
+    return InputList(list(expansion.paths.values()), expansion.remote, expansion.problems)
 
 
 class _Expansion:
     """Collects inputs, each once, and the problems met on the way."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, offline: bool) -> None:
         self.paths: dict[str, str] = {}
         """By what identifies the file."""
+        self.remote: set[str] = set()
+        self._offline = offline
         self.problems: list[tuple[str, str]] = []
         self._real_folders: dict[str, str] = {}
 
@@ -96,6 +106,8 @@ class _Expansion:
             self._add_all(path, _videos_below(path, self.complain), "the folder holds no videos and no numbered frames")
         elif is_there(path):
             self._add_file(path)
+        elif is_remote(name):
+            self._add_remote(name)
         elif is_live(name):
             self.paths.setdefault(name, name)
         elif glob.has_magic(name):
@@ -130,6 +142,21 @@ class _Expansion:
             self.complain(path, error.reason)
         if not found and len(self.problems) == known_problems:
             self.complain(path, "the archive holds no videos")
+
+    def _add_remote(self, name: str) -> None:
+        shown = mask_credentials(name)
+        if self._offline:
+            raise DualFormerError(f"{shown!r} is not on this machine, and --offline is given; leave one of them out")
+        try:
+            videos = list_videos(name)
+        except VideoError as error:
+            self.complain(shown, error.reason)
+            return
+        for video in videos:
+            if is_shard_name(video):
+                self.complain(mask_credentials(video), "a tar archive is read on a disk of this machine; copy it there")
+            else:
+                self.remote.add(self.paths.setdefault(video, video))
 
     def _identity(self, path: str) -> str:
         """Return one spelling for all that name a file in its folder; a link to a file stays a file of its own."""

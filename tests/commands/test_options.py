@@ -23,9 +23,12 @@ from dualformer_cli.commands.options import (
     ViewsOption,
     WeightsOption,
     complete_preset,
+    model_request,
     parse_views,
+    print_document,
 )
-from dualformer_cli.tasks.session import ModelRequest, resolve
+from dualformer_cli.documents.gradcam import LayerList
+from dualformer_cli.tasks.session import resolve
 
 app = typer.Typer(rich_markup_mode=None)
 
@@ -46,17 +49,18 @@ def show(
     verbose: VerboseOption = False,
 ) -> None:
     """Print what the options became."""
-    model = ModelRequest(
-        preset=preset,
-        weights=weights,
-        overrides=tuple(overrides or ()),
-        device=device,
-        precision=precision,
-        compile=compile_model,
-        seed=seed,
-        views=parse_views(views),
+    resolved = resolve(
+        model_request(
+            preset,
+            weights=weights,
+            overrides=overrides,
+            device=device,
+            precision=precision,
+            compile_=compile_model,
+            seed=seed,
+            views=views,
+        )
     )
-    resolved = resolve(model)
     test = resolved.config.data.test
     runtime = resolved.config.runtime
     typer.echo(f"{resolved.preset} {resolved.config.weights} {resolved.config.data.crop_size}")
@@ -111,6 +115,22 @@ def test_offline_can_come_from_the_environment(value: str, expected: str) -> Non
 def test_views_in_another_form_are_wrong_usage(views: str) -> None:
     with pytest.raises(typer.BadParameter, match="is not CLIPSxCROPS, such as 4x3"):
         parse_views(views)
+
+
+def test_processes_on_a_cpu_run_on_it_whatever_the_device() -> None:
+    assert model_request("tiny", device="cuda", cpu_processes=2).device == "cpu"
+    assert model_request("tiny", device="cuda").device == "cuda"
+    assert model_request("tiny", offline=True).offline
+    assert not model_request("tiny").offline
+
+
+def test_a_document_is_printed_as_json_or_as_text_and_none_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+    layers = LayerList(preset="tiny", layers=())
+    print_document(layers, lambda document: print(document.preset), as_json=False)
+    print_document(layers, lambda document: print(document.preset), as_json=True)
+    print_document(None, print, as_json=True)
+    print_document(None, print, as_json=False)
+    assert capsys.readouterr().out == 'tiny\n{\n  "preset": "tiny",\n  "layers": []\n}\n'
 
 
 def test_presets_complete_by_their_beginning() -> None:

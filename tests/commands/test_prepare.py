@@ -103,6 +103,14 @@ def test_show_draws_what_training_sees(prepare: Any, mini_preset: Path) -> None:
         assert image.height > 8 * 112
 
 
+def test_a_sheet_may_go_into_the_folder_that_is_still_to_be_made(prepare: Any, mini_preset: Path) -> None:
+    into = ("--root", "new", "--show", "new/sheet.png", "--preset", mini_preset, "--set", "train.random_erasing=1")
+    for options in (("--dry-run",), (), ("--overwrite",)):
+        result = prepare("videos", *into, *options)
+        assert result.exit_code == 0, result.output
+        assert Path("new", "sheet.png").is_file() is ("--dry-run" not in options)
+
+
 def test_the_shown_clips_are_those_of_the_recipe(prepare: Any, mini_preset: Path) -> None:
     assert prepare("videos").exit_code == 0
     plain = [

@@ -180,6 +180,7 @@ def test_every_page_is_linked_from_the_readme_which_stays_short() -> None:
     ids=" ".join,
 )
 def test_the_help_of_a_command_names_its_page(words: list[str]) -> None:
-    text = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "300"}).stdout
+    """On one line, however narrow the terminal is, so that it can be copied."""
+    text = CliRunner().invoke(app, [*words, "--help"], env={"COLUMNS": "40"}).stdout
     (page,) = re.findall(r"Page: (\S+)", text)
     assert Path(page).read_text(encoding="utf-8").startswith(f"# dualformer {words[0]}")

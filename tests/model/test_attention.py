@@ -33,17 +33,22 @@ def test_global_attention_gives_the_library_strided_tokens_without_a_copy() -> N
     assert not {"clone", "copy_", "_to_copy", "contiguous"} & set(calls.names), calls.names
 
 
-@pytest.mark.parametrize("has_tiles", [True, False])
-def test_attention_in_bfloat16_is_near_with_and_without_matrix_tiles(
-    has_tiles: bool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("multiplies", "has_tiles", "takes_products"),
+    [(True, True, False), (True, False, True), (False, False, False)],
+)
+def test_attention_in_bfloat16_is_near_on_every_processor(
+    multiplies: bool, has_tiles: bool, takes_products: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention_module, "_has_matrix_tiles", lambda: has_tiles)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: multiplies)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_tiles)
+    monkeypatch.setattr(attention_module, "_prefers_products", attention_module._prefers_products.__wrapped__)
     monkeypatch.setattr(attention_module, "_CACHED_SCORES", 1000)  # several groups of heads and parts of the queries
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(3, length, 5, 32, generator=generator).bfloat16() for length in (37, 53, 53))
     with torch.no_grad(), _Calls() as calls:
         found = attend(q, k, v)
         exact = attend(q.double(), k.double(), v.double())
-    assert ("bmm" in calls.names) is not has_tiles
+    assert ("bmm" in calls.names) is takes_products
     assert found.shape == (3, 37, 160)
     assert float((found - exact).abs().max() / exact.abs().max()) < 2e-2

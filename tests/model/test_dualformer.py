@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -32,6 +33,15 @@ def small_world(**changes: Any) -> DualFormer:
     return DualFormer(**{"input_size": (8, 64, 64), **SMALL_WORLD, **changes})
 
 
+@pytest.fixture(params=[1, 2])
+def _threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_threads")
 def test_pieces_on_cpu_equal_the_path_that_trains() -> None:
     model = small_world().eval()
     clips = torch.randn(3, 3, 8, 64, 64)
@@ -170,8 +180,12 @@ def test_create_model_takes_a_number_of_classes() -> None:
             create_model("tiny", num_classes=0)
 
 
+@pytest.mark.parametrize("prefers_products", [True, False])
 @pytest.mark.parametrize("heads", [1, 3])
-def test_bfloat16_attention_in_pieces_equals_the_fused_one(heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_attention_in_pieces_equals_the_fused_one(
+    heads: int, prefers_products: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "_prefers_products", lambda: prefers_products)
     monkeypatch.setattr(attention, "_CACHED_SCORES", 40)  # rows and heads are cut, unevenly
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, length, heads, 8, dtype=torch.bfloat16) for length in (11, 13, 13))

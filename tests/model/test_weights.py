@@ -15,14 +15,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from published_layout import to_published
+from published_layout import published_key, to_published
 from safetensors.torch import save_file
 from torch import Tensor
 
 from dualformer_cli import load_weights
 from dualformer_cli.errors import WeightsError
 from dualformer_cli.model.dualformer import DualFormer
-from dualformer_cli.model.weights import own_key, published_key, read_checkpoint
+from dualformer_cli.model.weights import own_key, read_checkpoint
 
 SIZES: dict[str, Any] = {
     "input_size": (8, 64, 64),

@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
+from dualformer_cli.documents.flops import Flops, Latency, ModuleCost
 from dualformer_cli.outputs.flops import print_flops
 
 pytestmark = pytest.mark.usefixtures("_plain_environment")
 
 
-FLOPS: dict[str, Any] = {
-    "model": "base",
-    "num_classes": 600,
-    "input": [3, 32, 224, 224],
-    "views": 4,
-    "multiply_adds_per_view": 1_072_345_678_901,
-    "multiply_adds_per_video": 4_289_382_715_604,
-    "parameters_backbone": 86_250_000,
-    "parameters": 86_865_240,
-}
+FLOPS = Flops(
+    model="base",
+    num_classes=600,
+    input=(3, 32, 224, 224),
+    views=4,
+    multiply_adds_per_view=1_072_345_678_901,
+    multiply_adds_per_video=4_289_382_715_604,
+    parameters_backbone=86_250_000,
+    parameters=86_865_240,
+)
 
 
 def test_flops_show_what_is_per_view_and_what_per_video() -> None:
@@ -39,12 +40,12 @@ def test_flops_show_what_is_per_view_and_what_per_video() -> None:
 
 
 def test_flops_by_module_keep_the_end_of_long_names_and_fit() -> None:
-    modules = [
-        {"module": "stages.2.blocks.17.attention.pyramid", "multiply_adds": 536_172_839_450, "parameters": 999_999},
-        {"module": "classifier", "multiply_adds": 0, "parameters": 12},
-    ]
+    modules = (
+        ModuleCost(module="stages.2.blocks.17.attention.pyramid", multiply_adds=536_172_839_450, parameters=999_999),
+        ModuleCost(module="classifier", multiply_adds=0, parameters=12),
+    )
     stream = io.StringIO()
-    print_flops({**FLOPS, "by_module": modules}, stream=stream, width=40)
+    print_flops(replace(FLOPS, by_module=modules), stream=stream, width=40)
     table = stream.getvalue().splitlines()[7:]
     assert table[0].split() == ["module", "mult-adds", "share", "params"]
     assert re.fullmatch(r"….*pyramid +536\.2 G +50\.0% +1\.000 M", table[1])
@@ -54,10 +55,24 @@ def test_flops_by_module_keep_the_end_of_long_names_and_fit() -> None:
 
 def test_flops_show_the_latency_that_was_measured() -> None:
     stream = io.StringIO()
-    latency = {"device": "cpu", "median_ms": 12.34567, "percentiles": {"p20_ms": 11.0}}
-    print_flops({**FLOPS, "latency": latency}, stream=stream)
+    latency = Latency(
+        device="cpu",
+        precision="fp32",
+        compiled=False,
+        num_threads=2,
+        batch_size=4,
+        num_runs=20,
+        median_ms=12.34567,
+        p20_ms=11.0,
+        p80_ms=13.0,
+        clips_per_second=324.0001,
+    )
+    print_flops(replace(FLOPS, latency=latency), stream=stream)
     lines = [" ".join(line.split()) for line in stream.getvalue().splitlines()[7:]]
-    assert lines == ["latency", "device cpu", "median ms 12.35", "percentiles, p20 ms 11"]
+    assert lines == [
+        *("latency", "device cpu", "precision fp32", "compiled False", "num threads 2", "batch size 4", "num runs 20"),
+        *("median ms 12.35", "p20 ms 11", "p80 ms 13", "clips per second 324"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -75,5 +90,5 @@ def test_flops_show_the_latency_that_was_measured() -> None:
 )
 def test_counts_keep_four_digits_and_stop_at_giga(count: int, expected: str) -> None:
     stream = io.StringIO()
-    print_flops({**FLOPS, "parameters": count}, stream=stream)
+    print_flops(replace(FLOPS, parameters=count), stream=stream)
     assert f"parameters     {expected}\n" in stream.getvalue()

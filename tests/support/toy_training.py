@@ -10,6 +10,20 @@ import numpy as np
 import pytest
 import torch
 
+__all__ = [
+    "label_writer",
+    "make_teacher",
+    "make_trainer",
+    "one_clip_list",
+    "one_thread",
+    "part_of",
+    "teacher_file",
+    "toy_list",
+    "toy_preset",
+    "toy_validation",
+    "write_labels",
+]
+
 COLOURS = {"dark": (30, 30, 30), "red": (200, 40, 40), "green": (40, 200, 40), "blue": (40, 40, 200)}
 
 TOY_PRESET = """\

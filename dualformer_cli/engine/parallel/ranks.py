@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +16,7 @@ from dualformer_cli.engine.parallel.devices import device_of
 from dualformer_cli.engine.parallel.placement import LAUNCHER_PID, Placement, integer, read_placement
 from dualformer_cli.engine.parallel.reductions import barrier, first_sentence
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.signals import die_with_parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +114,6 @@ def _die_with_launcher() -> None:
     pid = os.environ.pop(LAUNCHER_PID, None)
     if pid is None or sys.platform != "linux":
         return
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGKILL))
+    die_with_parent()
     if os.getppid() != int(pid):
         raise DualFormerError(f"process {pid}, which started this rank, is gone")

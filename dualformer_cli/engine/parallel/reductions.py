@@ -6,11 +6,9 @@ One process is a world of size 1, in which every sum is the number itself: calle
 from __future__ import annotations
 
 import re
-import signal
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from types import FrameType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.signals import unwind_on_sigterm
 
 _BUCKET_BYTES = 64 * 2**20
 _SECONDS_FOR_THE_WATCHER = 3.0
@@ -132,12 +131,8 @@ def _let_the_watcher_act() -> None:
 
     Without the others no state can be agreed and saved: SIGTERM, which the agent sends, ends this process at once.
     """
-
-    def leave(number: int, frame: FrameType | None) -> None:
-        raise SystemExit(128 + number)
-
     with suppress(ValueError):  # only the main thread can, and a backward pass on a GPU has its own
-        signal.signal(signal.SIGTERM, leave)
+        unwind_on_sigterm()
     time.sleep(_SECONDS_FOR_THE_WATCHER)
 
 

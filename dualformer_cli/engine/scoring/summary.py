@@ -36,23 +36,21 @@ def _digest_line(path: str, scores: npt.NDArray[Any]) -> str:
 
 def summarise(records: Sequence[VideoRecord], class_names: Sequence[str], *, multi_label: bool) -> Summary:
     """Add the records up: buckets, metrics over the scored videos and over all listed, digest of the scores."""
-    scored = [record for record in records if record.scores is not None]
+    scored = [(record, record.mean()) for record in records if record.scores is not None]
     buckets = Counter(record.bucket for record in records)
-    labelled = [record for record in scored if record.labels]
+    labelled = [(record.labels, mean) for record, mean in scored if record.labels]
     metrics, label_order = {}, None
     if labelled:
-        scores = np.stack([record.mean() for record in labelled])
-        num_listed = sum(bool(record.labels) for record in records)
-        metrics = measure(
-            ScoredVideos(scores, [record.labels for record in labelled], num_listed), multi_label=multi_label
-        )
+        labels_of, means = zip(*labelled, strict=True)
+        scores, num_listed = np.stack(means), sum(bool(record.labels) for record in records)
+        metrics = measure(ScoredVideos(scores, labels_of, num_listed), multi_label=multi_label)
         if not multi_label:
-            labels = np.array([record.labels[0] for record in labelled])
+            labels = np.array([labels[0] for labels in labels_of])
             permutation = find_permutation(Confusion.of(labels, scores.argmax(axis=1), len(class_names)))
             label_order = None if permutation is None else permutation.describe(class_names)
     return Summary(
         videos=VideoCounts(listed=len(records), **{bucket: buckets[bucket] for bucket in BUCKETS}),
-        digest=score_digest([(record.path, record.mean()) for record in scored]),
+        digest=score_digest([(record.path, mean) for record, mean in scored]),
         metrics=metrics,
         label_order=label_order,
     )

@@ -1,0 +1,237 @@
+"""A run folder: what is done is kept and not done again, and the files are those of an unbroken run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dualformer_cli.engine.engine import Engine
+from dualformer_cli.errors import DualFormerError
+from dualformer_cli.tasks import session
+from dualformer_cli.tasks.predict import PredictRequest, predict
+from dualformer_cli.tasks.session import ModelRequest
+
+
+@pytest.fixture
+def model(mini_preset: Path, mini_weights: Path) -> ModelRequest:
+    return ModelRequest(preset=str(mini_preset), weights=str(mini_weights), device="cpu")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, clip_drawer: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three clips and a file that is none, in `clips` of the current folder."""
+    monkeypatch.chdir(tmp_path)
+    Path("clips").mkdir()
+    for name in ("a", "b", "c"):
+        clip_drawer(Path("clips", f"{name}.mp4"), num_frames=20 + ord(name) % 7)
+    Path("clips", "d.mp4").write_bytes(b"no video")
+    return tmp_path
+
+
+@pytest.fixture
+def read_paths(monkeypatch: pytest.MonkeyPatch, here_pool: Any) -> list[str]:
+    """The videos that were read, in order; they are decoded in this process."""
+    monkeypatch.setattr(session, "WorkerPool", here_pool)
+    seen: list[str] = []
+    whole = Engine.predict
+
+    def spy(self: Engine, paths: Iterator[str], *others: Any, **options: Any) -> Any:
+        def noted() -> Iterator[str]:
+            for path in paths:
+                seen.append(path)
+                yield path
+
+        return whole(self, noted(), *others, **options)
+
+    monkeypatch.setattr(Engine, "predict", spy)
+    return seen
+
+
+def run(model: ModelRequest, *, output: str = "run", inputs: tuple[str, ...] = ("clips",), **options: Any) -> Any:
+    return predict(PredictRequest(model=model, inputs=inputs, output=Path(output), **options))
+
+
+def lines(output: str = "run") -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path(output, "predictions.jsonl").read_text().splitlines()]
+
+
+def test_the_files_hold_what_predict_without_a_folder_says(
+    folder: Path, model: ModelRequest, read_paths: list[str]
+) -> None:
+    document = run(model, every_seconds=0.4, features=Path("run/features.npz"))
+    videos = document.videos
+    assert (videos.listed, videos.ok, videos.failed, videos.kept, videos.lost) == (4, 3, 1, 0, 0)
+    plain = predict(PredictRequest(model=model, inputs=("clips",), every_seconds=0.4, csv=Path("t.csv")))
+    for line, result in zip(lines(), plain.results, strict=True):
+        assert (line["path"], line["status"], line.get("error")) == (result.path, result.status, result.error)
+        assert [row["score"] for row in line["predictions"]] == [row.score for row in result.predictions]
+        assert [row["end_seconds"] for row in line.get("segments", ())] == [
+            row.end_seconds for row in result.segments or ()
+        ]
+        assert "timing" not in line
+    assert Path("run/predictions.csv").read_bytes() == Path("t.csv").read_bytes()
+    predict(PredictRequest(model=model, inputs=("clips",), every_seconds=0.4, features=Path("f.npz")))
+    with np.load("run/features.npz") as kept, np.load("f.npz") as expected:
+        assert sorted(kept) == ["end_seconds", "features", "path", "start_seconds"]
+        for name in kept:
+            np.testing.assert_array_equal(kept[name], expected[name])
+    assert Path("run/features.npz").read_bytes() == Path("f.npz").read_bytes()
+
+
+def test_what_is_done_is_not_read_again_unless_it_changed_or_could_not_be_read(
+    folder: Path, model: ModelRequest, read_paths: list[str], clip_drawer: Callable[..., Path]
+) -> None:
+    inputs = ("clips", "clips/e.mp4")
+    run(model, inputs=inputs)
+    before = Path("run/predictions.jsonl").read_bytes()
+    assert read_paths == [f"clips/{name}.mp4" for name in "abcde"]
+    read_paths.clear()
+    document = run(model, inputs=inputs)
+    assert read_paths == ["clips/e.mp4"], "only what is missing is tried again"
+    assert document.videos.kept == 4
+    assert Path("run/predictions.jsonl").read_bytes() == before
+    read_paths.clear()
+    clip_drawer(Path("clips", "b.mp4"), num_frames=33)
+    clip_drawer(Path("clips", "e.mp4"))
+    document = run(model, inputs=inputs)
+    assert read_paths == ["clips/b.mp4", "clips/e.mp4"]
+    assert (document.videos.ok, document.videos.failed) == (4, 1)
+    assert [line["num_frames"] for line in lines()] == [26, 33, 21, None, 40]
+
+
+def test_other_settings_are_refused_with_the_difference(
+    folder: Path, model: ModelRequest, read_paths: list[str]
+) -> None:
+    run(model)
+    for options, said in (
+        ({"top_k": 2}, "--top-k was 5 and is 2"),
+        ({"every_seconds": 1.0}, "--every was None and is 1.0"),
+        ({"features": Path("run/f.npz")}, "--features was False and is True"),
+    ):
+        with pytest.raises(DualFormerError, match=f"'run' holds predictions of other settings: {said}; name another"):
+            run(model, **options)
+    views = ModelRequest(preset=model.preset, weights=model.weights, device="cpu", views=(3, 1))
+    with pytest.raises(DualFormerError, match=r"data\.test\.num_clips was 2 and is 3"):
+        run(views)
+    assert len(lines()) == 4
+
+
+@pytest.mark.parametrize("option", ["csv", "srt", "save"])
+def test_outputs_of_a_handful_of_videos_are_refused_beside_a_run_folder(
+    option: str, folder: Path, model: ModelRequest
+) -> None:
+    with pytest.raises(DualFormerError, match=f"--{option} goes with a handful of videos"):
+        run(model, **{option: Path("x.srt")})
+    assert not Path("run").exists()
+
+
+def test_a_line_that_was_cut_off_is_done_again(folder: Path, model: ModelRequest, read_paths: list[str]) -> None:
+    run(model)
+    before = Path("run/predictions.jsonl").read_bytes()
+    (part,) = Path("run/parts").glob("*.jsonl")
+    content = part.read_bytes()
+    part.write_bytes(content[: content.rindex(b"\n", 0, -1) - 10])  # the third line lacks its end, the fourth is gone
+    read_paths.clear()
+    run(model)
+    assert read_paths == ["clips/c.mp4", "clips/d.mp4"]
+    assert Path("run/predictions.jsonl").read_bytes() == before
+
+
+def test_another_run_in_the_same_folder_is_refused(
+    folder: Path, model: ModelRequest, read_paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = []
+    whole = Engine.predict
+
+    def again(self: Engine, *given: Any, **options: Any) -> Any:
+        monkeypatch.setattr(Engine, "predict", whole)
+        try:
+            run(model)
+        except DualFormerError as error:
+            said.append(str(error))
+        return whole(self, *given, **options)
+
+    monkeypatch.setattr(Engine, "predict", again)
+    run(model)
+    assert said == ["another run writes into 'run'; name another folder"]
+
+
+def start(*arguments: str) -> subprocess.Popen[bytes]:
+    environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "dualformer_cli", *arguments],
+        env=environ,
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def kill_after(process: subprocess.Popen[bytes], parts: str, num_lines: int) -> None:
+    """Kill the command and its workers once its parts hold so many lines."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if sum(part.read_bytes().count(b"\n") for part in Path(parts).glob("*.jsonl")) >= num_lines:
+            break
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("command", ["predict", "eval"])
+def test_runs_that_are_killed_end_with_the_bytes_of_an_unbroken_one(
+    command: str, folder: Path, model: ModelRequest, clip_drawer: Callable[..., Path]
+) -> None:
+    for number in range(12):
+        shutil.copy(Path("clips", f"{'abc'[number % 3]}.mp4"), Path("clips", f"n{number}.mp4"))
+    Path("list.csv").write_text("".join(f"{path},1\n" for path in sorted(map(str, Path("clips").iterdir()))))
+    options = ["--preset", str(model.preset), "--weights", str(model.weights), "--device", "cpu"]
+    if command == "predict":
+        arguments = ["predict", "clips", *options, "--every", "0.5", "--features", "run/f.npz", "--output", "run"]
+        files, parts, resumed = ["run/predictions.jsonl", "run/predictions.csv", "run/f.npz"], "run/parts", arguments
+    else:
+        arguments = ["eval", *options, "--data", "list.csv", "--dump", "s.jsonl"]
+        files, parts, resumed = ["s.jsonl"], "s.jsonl.parts", [*arguments, "--resume"]
+    assert start(*arguments).wait() == 3
+    expected = [Path(name).read_bytes() for name in files]
+    shutil.rmtree("run", ignore_errors=True)
+    Path("s.jsonl").unlink(missing_ok=True)
+    for num_lines in (2, 6):
+        kill_after(start(*resumed), parts, num_lines)
+        assert not Path(files[0]).exists(), "the kill came too late"
+    assert start(*resumed).wait() == 3
+    assert [Path(name).read_bytes() for name in files] == expected
+    if command == "eval":
+        assert not Path(parts).exists()
+
+
+def test_scores_of_a_stopped_evaluation_are_not_thrown_away_unasked(folder: Path, model: ModelRequest) -> None:
+    from dualformer_cli.tasks.evaluate import EvaluateRequest, evaluate
+
+    Path("s.jsonl.parts").mkdir()
+    request = EvaluateRequest(model=model, data="list.csv", dump=Path("s.jsonl"))
+    with pytest.raises(DualFormerError, match="holds the scores of a run that was stopped; go on with --resume, or"):
+        evaluate(request)
+
+
+def test_names_of_any_kind_come_back(folder: Path, model: ModelRequest, read_paths: list[str]) -> None:
+    odd = os.fsdecode(b'clips/\xff, "x"\n.mp4')
+    shutil.copy("clips/a.mp4", odd)
+    for _ in range(2):
+        run(model, inputs=(odd,))
+        assert [line["path"] for line in lines()] == [odd]
+    with open("run/predictions.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        assert {row["path"] for row in csv.DictReader(file)} == {odd}
+    assert read_paths == [odd]
