@@ -22,7 +22,10 @@ function clock(seconds) {
   return `${start}:${String(whole % 60).padStart(2, "0")}${tenths ? `.${tenths}` : ""}`;
 }
 
-const colour = index => `hsl(${(205 + index * 137.508) % 360} 60% ${dark.matches ? 62 : 42}%)`;
+function colour(index) {  // by the golden angle; numbers that are 8, 13 or 21 apart have similar hues
+  const light = (dark.matches ? 62 : 42) + [0, -14, 14][Math.floor(index / 8) % 3];
+  return `hsl(${(205 + index * 137.508) % 360} 60% ${light}%)`;
+}
 
 // What is searched
 

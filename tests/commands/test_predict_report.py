@@ -108,13 +108,13 @@ def test_without_every_there_is_no_timeline(predict: Predict, videos: Path) -> N
     ]
 
 
-def test_the_page_may_lie_in_the_run_folder_that_is_made_for_it(predict: Predict, videos: Path) -> None:
+def test_the_page_in_a_run_folder_is_made_again_by_each_run(predict: Predict, videos: Path) -> None:
     result = predict(videos / "a.mp4", "--output", "run", "--report", "run/page.html", "--json")
     assert result.exit_code == 0, result.output
     assert content("run/page.html")["videos"][0]["link"] == "../videos/a.mp4"
     assert json.loads(result.stdout)["files"][-1] == "run/page.html"
-    again = predict(videos / "a.mp4", "--output", "run", "--report", "run/page.html")
-    assert str(again.exception) == "'run/page.html' exists; name another file or replace it with --overwrite"
+    assert predict(videos / "b.mp4", "--output", "run", "--report", "run/page.html").exit_code == 0
+    assert [video["link"] for video in content("run/page.html")["videos"]] == ["../videos/b.mp4"]
 
 
 @pytest.mark.parametrize("output", [(), ("--output", "run")])
