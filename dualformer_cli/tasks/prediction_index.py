@@ -1,4 +1,4 @@
-"""Which videos a run folder was asked for, in their order, and where their results lie: on disk, as they may be many."""
+"""Which videos a run folder was asked for, in order, and where their results lie: on disk, as they may be many."""
 
 from __future__ import annotations
 

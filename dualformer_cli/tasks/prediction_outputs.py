@@ -48,7 +48,7 @@ class PredictionOutputs:
         if request.output is not None:
             _check_run(request)
             self._tables = [path for path in self._tables if path.parent != request.output]  # the run makes them again
-        self._check([*self._tables, *files])
+        check_outputs([*self._tables, *files], self.inputs, overwrite=request.overwrite)
         for option, target, suffix in (("--features", request.features, ".npz"), ("--report", request.report, ".html")):
             if target is not None and target.suffix != suffix:
                 raise DualFormerError(f"{option} {str(target)!r} must end in {suffix}")
@@ -67,10 +67,7 @@ class PredictionOutputs:
         chosen = [*self._srt.values(), *self._save.values(), *self._tables]
         if twice := [str(path) for path, count in Counter(chosen).items() if count > 1]:
             raise DualFormerError(f"{twice[0]!r} is named for two outputs; name another file for one of them")
-        self._check(chosen)
-
-    def _check(self, files: Sequence[Path]) -> None:
-        check_outputs(files, self.inputs, overwrite=self.request.overwrite)
+        check_outputs(chosen, self.inputs, overwrite=request.overwrite)
 
     def write_beside(self, prediction: Prediction, pool: WorkerPool, data: DataConfig) -> VideoResult:
         """Write the subtitles and the annotated video of one input; what fails becomes the input's error."""
