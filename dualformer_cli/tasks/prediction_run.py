@@ -141,7 +141,8 @@ def _can_be_read(path: str) -> bool:
     try:
         if os.path.isdir(path):
             return bool(os.listdir(path))
-        with opened(path) as (file, *_):
+        with opened(path) as (file, start, _):
+            file.seek(start)
             return file.read(1) is not None
     except (OSError, ValueError, DualFormerError):
         return False
