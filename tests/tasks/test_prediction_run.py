@@ -282,10 +282,10 @@ def lose(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     whole = SharedWork.in_order
 
     def start(*paths: str) -> None:
-        def in_order(self: SharedWork[str], items: Iterable[str], work: Any) -> Iterator[Any]:
+        def in_order(self: SharedWork[Any], items: Iterable[Any], work: Any) -> Iterator[Any]:
             drawn = list(items)
-            self.lost_items = [item for item in drawn if item in paths]
-            return whole(self, [item for item in drawn if item not in paths], work)
+            self.lost_items = [item for item in drawn if item in paths or item[0] in paths]
+            return whole(self, [item for item in drawn if item not in self.lost_items], work)
 
         monkeypatch.setattr(SharedWork, "in_order", in_order)
 
