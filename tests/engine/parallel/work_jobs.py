@@ -170,19 +170,22 @@ def failing_work(rank: int, world_size: int) -> str:
 
 
 def few_ahead(rank: int, world_size: int) -> list[int]:
-    """How many items were listed when the second one was done."""
+    """How many items were listed when the first one was done; rank 1 comes later."""
     listed = 0
 
     def items() -> Iterator[int]:
         nonlocal listed
-        for number in range(1000):
+        for number in range(100):
             listed += 1
             yield number
 
     def work(drawn: Iterator[int]) -> Iterator[int]:
+        if rank == 1:
+            wait_for("ahead-first-is-done")
         for item in drawn:
-            if item < 2:
-                time.sleep(0.3)
+            if item == 0:
+                time.sleep(0.5)
+                note("ahead-first-is-done")
             yield listed
 
     with init_ranks("cpu") as ranks:
