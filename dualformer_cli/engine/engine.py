@@ -25,7 +25,7 @@ from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.predict import LiveClip, ModelFacts
 from dualformer_cli.engine.build import build_model, first_activation
-from dualformer_cli.engine.parallel.devices import dtype_of, pick_device, pick_precision
+from dualformer_cli.engine.parallel.devices import dtype_of, keep_freed_memory, pick_device, pick_precision
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.dump import Dump
 from dualformer_cli.engine.scoring.evaluate import evaluate_once
@@ -80,6 +80,8 @@ class Engine:
         self.config: RunConfig = resolved.config
         self.preset = resolved.preset
         self.device = pick_device(self.config.runtime.device) if device is None else device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.precision = pick_precision(
             self.config.runtime.precision,
             self.device,

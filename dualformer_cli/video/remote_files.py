@@ -18,6 +18,7 @@ from dualformer_cli.video.suffixes import is_video_name
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://.", re.DOTALL)
 _WEB = ("http", "https")
+_HERE = ("file", "local")
 _PACKAGES = {
     **dict.fromkeys(("s3", "s3a"), "s3fs"),
     **dict.fromkeys(("gs", "gcs"), "gcsfs"),
@@ -35,8 +36,9 @@ _WAIT_SECONDS = 1.0
 
 def is_remote(name: str) -> bool:
     """Return whether a name is an address that fsspec reads. Of web addresses only patterns are: others may be live."""
-    match = _ADDRESS.match(name)
-    return match is not None and (not is_live(name) or (match[1].lower() in _WEB and _is_pattern(name)))
+    if _ADDRESS.match(name) is None or _protocol(name) in _HERE:
+        return False
+    return not is_live(name) or (_protocol(name) in _WEB and _is_pattern(name))
 
 
 def check_protocol(address: str) -> None:
@@ -57,8 +59,22 @@ def check_protocol(address: str) -> None:
         raise VideoError(mask_credentials(address), f"the protocol {protocol}:// is not known to fsspec") from None
 
 
+def require_remote(address: str, *, offline: bool) -> None:
+    """Refuse an address that may not be asked, or needs a package that is not installed.
+
+    Raises:
+        DualFormerError: saying what to do.
+        VideoError: if the protocol is unknown.
+    """
+    if offline:
+        raise DualFormerError(
+            f"{mask_credentials(address)!r} is not on this machine, and --offline is given; leave one of them out"
+        )
+    check_protocol(address)
+
+
 def list_videos(address: str) -> list[str]:
-    """Return the addresses of the videos that an address names, in natural order.
+    """Return the addresses of the videos that an address names, in natural order, those of a folder before its folders.
 
     One that ends in a slash is a folder, which is searched with the folders in it. A pattern has `*`, `?` or `[`, and
     `**` for any number of folders; an existing file wins over it. Any other address stands for itself, unasked. As on a
@@ -94,9 +110,9 @@ def list_videos(address: str) -> list[str]:
     if not videos:
         reason = "the pattern matches no videos" if is_pattern else "the folder holds no videos"
         raise VideoError(mask_credentials(address), reason)
-    plain = address.rstrip("/")
-    before = plain.removesuffix(path) if plain.endswith(path) else f"{_protocol(address)}://"
-    return [before + name for name in sorted(videos, key=natural_key)]
+    plain, end = address.rstrip("/"), path.rstrip("/")
+    before = plain.removesuffix(end) if end and plain.endswith(end) else f"{_protocol(address)}://"
+    return [before + name for name in sorted(videos, key=lambda name: list(map(natural_key, os.path.split(name))))]
 
 
 def fetch_file(address: str, target: str) -> None:
@@ -155,7 +171,7 @@ def _in_words(address: str) -> Iterator[None]:
         yield
         return
     except FileNotFoundError:
-        reason = "not found; is the address right?"
+        reason = "not found; is the address right? That of a folder ends in a slash"
     except PermissionError:
         reason = "no permission; are the credentials of this file system set up?"
     except IsADirectoryError:

@@ -48,6 +48,7 @@ class LocalCopies:
         self._ahead = ahead
         self._folder: Path | None = None
         self._num_fetched = 0
+        self._is_closed = False
 
     def __enter__(self) -> LocalCopies:
         return self
@@ -55,8 +56,8 @@ class LocalCopies:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        self._is_closed = True
+        self._remove_all()
 
     def of(self, names: Iterable[str]) -> Iterator[LocalCopy]:
         """Yield a local file for each name, in order; names are taken as they are needed.
@@ -101,9 +102,15 @@ class LocalCopies:
                 future.set_result(LocalCopy(name, name, error))
             except BaseException as error:  # goes to whoever waits for the file
                 future.set_exception(error)
+            if self._is_closed:  # while the file was on its way
+                self._remove_all()
 
         threading.Thread(target=fetch, name="dualformer-fetch", daemon=True).start()
         return future
+
+    def _remove_all(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _made_folder(self) -> Path:
         """Return the folder of the copies; when it is made, those that killed runs left a day ago are removed."""
