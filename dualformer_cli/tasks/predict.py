@@ -102,15 +102,8 @@ def predict(
         if request.output is not None:
             from dualformer_cli.tasks.prediction_run import run
 
-            return run(
-                request,
-                session,
-                engine,
-                list_into=partial(list_inputs, request.inputs, stdin=stdin, offline=offline),
-                fetching=fetching,
-                watching=watching,
-                on_document=on_document,
-            )
+            list_into = partial(list_inputs, request.inputs, stdin=stdin, offline=offline)
+            return run(request, session, engine, list_into, fetching, watching, on_document)
         task = _Task(request, session, engine, outputs, shown)
         results = task.results(found.problems, files, live, watching, on_clip)
         if not session.ranks.is_main:

@@ -45,7 +45,6 @@ def run(
     request: PredictRequest,
     session: Session,
     engine: Engine,
-    *,
     list_into: Callable[[InputSink], None],
     fetching: Fetching,
     watching: Watching,
