@@ -25,8 +25,8 @@ from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.engine.scoring.video_scores import Prediction
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.prediction_files import write_csv, write_features, write_parquet
-from dualformer_cli.outputs.predictions_page import write_predictions_page
-from dualformer_cli.system.files import atomic_path
+from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
+from dualformer_cli.system.files import atomic_path, check_outputs
 from dualformer_cli.system.parts import Parts, PartWriter
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.tasks.prediction_index import Input, PredictionIndex, Stamp, stamp_of
@@ -90,7 +90,7 @@ def run(
         )
         try:
             if request.report is not None:
-                pages = _write_page(request.report, document, index, session.pool)
+                pages = _write_page(request, document, index, session.pool)
                 document = replace(document, files=(*files, *map(str, pages)))
         finally:
             on_document(document)
@@ -196,9 +196,14 @@ def _write_files(request: PredictRequest, parts: Parts, index: PredictionIndex) 
     return videos, tuple(map(str, files))
 
 
-def _write_page(path: Path, document: PredictionRun, index: PredictionIndex, pool: WorkerPool) -> list[Path]:
+def _write_page(
+    request: PredictRequest, document: PredictionRun, index: PredictionIndex, pool: WorkerPool
+) -> list[Path]:
+    assert request.report is not None
+    files = page_files(request.report, document.videos.listed)  # how many there are is not known before
+    check_outputs([file for file in files if file.parent != request.output], (), overwrite=request.overwrite)
     facts, fallback, lost = document.facts, document.fallback, document.videos.lost
-    return write_predictions_page(index.known(), path, facts=facts, fallback=fallback, pool=pool, lost=lost)
+    return write_predictions_page(index.known(), request.report, facts=facts, fallback=fallback, pool=pool, lost=lost)
 
 
 def write_lines(results: Iterable[VideoResult], path: Path) -> None:
