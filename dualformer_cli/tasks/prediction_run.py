@@ -11,7 +11,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +26,7 @@ from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.engine.scoring.video_scores import Prediction, failure
 from dualformer_cli.outputs.prediction_files import write_csv, write_features, write_parquet
 from dualformer_cli.outputs.predictions_page import write_predictions_page
-from dualformer_cli.system.files import atomic_path
+from dualformer_cli.outputs.runs import write_json_lines
 from dualformer_cli.system.parts import Parts, PartWriter
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.tasks.session import Session
@@ -265,7 +265,7 @@ def _write_files(request: PredictRequest, parts: Parts, index: _Index) -> tuple[
         counts["lost" if result is None else result.status] += 1
 
     files = [request.output / "predictions.jsonl", request.output / "predictions.csv"]
-    write_lines(index.known(), files[0])
+    write_json_lines(map(to_json, index.known()), files[0])
     write_csv(index.known(), files[1])
     if importlib.util.find_spec("pyarrow") is not None:
         files.append(request.output / "predictions.parquet")
@@ -282,13 +282,6 @@ def _write_files(request: PredictRequest, parts: Parts, index: _Index) -> tuple[
 def _write_page(path: Path, document: PredictionRun, index: _Index, pool: WorkerPool) -> list[Path]:
     facts, fallback, lost = document.facts, document.fallback, document.videos.lost
     return write_predictions_page(index.known(), path, facts=facts, fallback=fallback, pool=pool, lost=lost)
-
-
-def write_lines(results: Iterable[VideoResult], path: Path) -> None:
-    """Write one line of JSON for each result; the file appears only when complete."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        for result in results:
-            file.write(json.dumps(to_json(result)) + "\n")
 
 
 def _blob(path: str) -> bytes:
