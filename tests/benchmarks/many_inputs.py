@@ -1,4 +1,4 @@
-"""Classify very many files into a run folder, with a stub in the place of the model: does memory grow with their number?
+"""Classify very many files into a run folder, with a stub in the place of the model: does memory grow with them?
 
 Usage: python tests/benchmarks/many_inputs.py [1000000]
 
