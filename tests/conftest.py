@@ -18,10 +18,14 @@ if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1:  # threads of seve
 import av
 import numpy as np
 import pytest
+from hypothesis import settings
 from rendered_clips import Clips
 from web_server import WebServer
 
 from dualformer_cli.system.workers import Outcome
+
+settings.register_profile("no deadline", deadline=None)  # how long an example takes says more of the machine's load
+settings.load_profile("no deadline")
 
 GOLDEN = Path(__file__).parent / "golden"
 SUPPORT = Path(__file__).parent / "support"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +27,8 @@ from dualformer_cli.commands.options import (
     ViewsOption,
     WeightsOption,
     announce_sample,
-    parse_views,
+    model_request,
+    print_document,
     relaunched,
     sample_input,
     show_config,
@@ -42,7 +44,8 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="INPUT...",
-            help="Videos, folders, patterns, @list.txt, - for a list on stdin, camera:0, rtsp://... addresses. "
+            help="Videos, folders, patterns, @list.txt, - for a list on stdin, tar shards, s3://... and other remote "
+            "files, camera:0, rtsp://... addresses. "
             "[default: the sample clip of the package]",
         ),
     ] = None,
@@ -102,17 +105,18 @@ def predict(
 
     A file that cannot be used is named with its reason, never stops the others, and makes the exit code 3.
     """
-    from dualformer_cli.tasks.session import DEFAULT_PRESET, ModelRequest, resolve
+    from dualformer_cli.tasks.session import DEFAULT_PRESET, resolve
 
-    model = ModelRequest(
-        preset=preset,
+    model = model_request(
+        preset,
         weights=weights,
-        overrides=tuple(overrides or ()),
-        device="cpu" if cpu_processes else device,
+        overrides=overrides,
+        device=device,
+        cpu_processes=cpu_processes,
         precision=precision,
-        compile=compile_,
+        compile_=compile_,
         seed=seed,
-        views=parse_views(views),
+        views=views,
         offline=offline,
     )
     if print_config:
@@ -148,9 +152,7 @@ def predict(
 
 def _run(request: PredictRequest, *, is_sample: bool, as_json: bool, verbose: bool) -> None:
     """Do what the request says, print results as they come, and leave with the code that sums them up."""
-    from dualformer_cli.documents.base import to_json
     from dualformer_cli.documents.predict import PredictionRun
-    from dualformer_cli.outputs.json_text import print_json
     from dualformer_cli.outputs.predictions import print_clip, print_predictions, print_run
     from dualformer_cli.outputs.progress import Progress, fetch_progress
     from dualformer_cli.outputs.screen import log
@@ -162,25 +164,25 @@ def _run(request: PredictRequest, *, is_sample: bool, as_json: bool, verbose: bo
             announce_sample()
 
     @contextmanager
-    def watching(total: int) -> Iterator[Callable[[VideoResult], None]]:
-        with Progress("predict", total=total, silent=total < 2) as progress:
+    def watching(total: Callable[[], int]) -> Iterator[Callable[[VideoResult], None]]:
+        is_run = request.output is not None
+        with Progress("predict", total=total(), silent=not is_run and total() < 2) as progress:
 
             def show(result: VideoResult) -> None:
                 with progress.paused():
-                    if request.output is None and not as_json:
+                    if not is_run and not as_json:
                         print_predictions(result)
-                    if request.output is not None and result.error is not None:
+                    if is_run and result.error is not None:
                         log(f"{result.path}: {result.error}")
                     if verbose and result.timing is not None:
                         log(f"{result.path}: {_timing(result.timing)}")
+                progress.expect(total())
                 progress.advance(note=result.path)
 
             yield show
 
-    def on_document(document: Predictions | PredictionRun) -> None:
-        if as_json:
-            print_json(to_json(document))
-        elif isinstance(document, PredictionRun):
+    def as_text(document: Predictions | PredictionRun) -> None:
+        if isinstance(document, PredictionRun):  # of the others each result was printed as it came
             print_run(document)
 
     document = run_task(
@@ -191,7 +193,7 @@ def _run(request: PredictRequest, *, is_sample: bool, as_json: bool, verbose: bo
         on_fallback=log,
         on_model=on_model,
         on_clip=(lambda clip: None) if as_json else print_clip,
-        on_document=on_document,
+        on_document=partial(print_document, as_text=as_text, as_json=as_json),
     )
     if document is not None and (code := _exit_code(document)):
         raise typer.Exit(code)

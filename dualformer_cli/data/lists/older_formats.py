@@ -71,7 +71,14 @@ def parse_lines(text: str, list_format: LineFormat | None, labels: Labels) -> Pa
         _check_path(row, labels)
     if not any(row.tail for row in rows) and list_format in (None, "video", "multilabel_video"):
         return _unlabelled(rows, list_format == "multilabel_video", labels)
-    return _to_samples(rows, list_format or _detect(rows, labels), labels)
+    found = list_format or _detect(rows, labels)
+    try:
+        return _to_samples(rows, found, labels)
+    except DualFormerError as error:
+        if list_format is not None or found == "video":
+            raise
+        seen = f"{found} ({' '.join(_FIELDS[found])})"
+        raise DualFormerError(f"{error}; it looks like {seen}: if it is not, set list_format to what it is") from None
 
 
 def _find_delimiter(lines: list[tuple[int, str]], classes: ClassLookup | None) -> str:

@@ -121,6 +121,15 @@ def test_a_manifest_reads_back_with_any_name(folder, data):
     assert (again.files, again.fingerprint) == (manifest.files, manifest.fingerprint)
 
 
+def test_a_list_that_looks_like_another_format_names_it_where_its_labels_do_not_fit(folder):
+    """The row of a folder "a;b 3", from frame 0, 4 frames, class 0; it is read as 3 frames of the classes 0 and 4."""
+    complaint = refusal(folder, "a;b 3 0 4 0\n", classes=SPORTS)
+    assert complaint.endswith(
+        "; it looks like multilabel_rawframe (FOLDER NUM_FRAMES LABEL ...): if it is not, set list_format to what it is"
+    )
+    assert rows(folder, "a;b 3 0 4 0\n", classes=SPORTS, list_format="rawframe_offset") == [("a;b 3", (0,), 0, 4)]
+
+
 @settings(max_examples=300, deadline=None)
 @given(data=st.data(), list_format=st.sampled_from([*LINE_FORMATS, "json"]))
 def test_an_older_list_says_what_was_written_or_is_refused(folder, data, list_format):
