@@ -183,8 +183,11 @@ class _Task:
             for name, reason in problems if is_main else ():
                 take(failure(name, reason), on_result)
         with watching(lambda: len(files) if is_main else 0) as on_result:
-            for prediction in SharedWork[str](self.session.ranks).in_order(files, self._classify):
+            work = SharedWork[str](self.session.ranks)
+            for prediction in work.in_order(files, self._classify):
                 take(prediction, on_result)
+            for path in work.lost_items:
+                take(failure(path, "lost: the process that had it in hand has died; classify it again"), on_result)
         with watching(lambda: 0) as on_result:
             for name in live:
                 take(self._classify_live(name, on_clip), on_result)

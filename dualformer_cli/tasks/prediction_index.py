@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from dualformer_cli.data.fetch.web_videos import fetch_addresses, is_web_address
@@ -65,6 +65,12 @@ class PredictionIndex:
         )
         with self._lock, self._base:
             self._base.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", rows)
+
+    def forget_old(self, lost: Iterable[Input]) -> None:
+        """Take out what an earlier run said of lost inputs that have changed since."""
+        old = [(_blob(shown),) for path, shown in lost if not self._holds(path, shown)]
+        with self._lock, self._base:
+            self._base.executemany("DELETE FROM results WHERE path = ?", old)
 
     def find(self, list_into: Callable[[InputSink], None], fetching: Fetching, *, offline: bool) -> None:
         """Start to find the inputs, in a thread; `left` has those that are found."""

@@ -80,6 +80,8 @@ def run(
             with watching(index.num_left) as on_result:
                 for result in work.in_order(index.left(), worker.classify):
                     on_result(result)
+        index.update()
+        index.forget_old(work.lost_items)
         counts, files = _write_files(request, parts, index)
         document = PredictionRun(
             facts=engine.describe(),
@@ -176,7 +178,6 @@ def _write_files(request: PredictRequest, parts: Parts, index: PredictionIndex) 
         DualFormerError: if one cannot be written; the results stay in the parts.
     """
     assert request.output is not None
-    index.update()
     counts = dict.fromkeys(("ok", "error", "lost"), 0)
     for result, *_ in index.results():
         counts["lost" if result is None else result.status] += 1

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import PIL.Image
 import pytest
 
 from dualformer_cli.engine.engine import Engine
+from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.tasks import prediction_run, session
 from dualformer_cli.tasks.predict import PredictRequest, predict
@@ -272,6 +273,48 @@ def test_a_file_that_its_owner_hides_is_tried_again(
         assert run(model, inputs=("clips/a.mp4", "clips/d.mp4")).videos.failed == 1
         assert read_paths == expected
         read_paths.clear()
+
+
+@pytest.fixture
+def lose(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The function lose(*paths): from now on a process dies that has these in hand."""
+
+    whole = SharedWork.in_order
+
+    def start(*paths: str) -> None:
+        def in_order(self: SharedWork[Any], items: Iterable[Any], work: Any) -> Iterator[Any]:
+            drawn = list(items)
+            self.lost_items = [item for item in drawn if item in paths or item[0] in paths]
+            return whole(self, [item for item in drawn if item not in self.lost_items], work)
+
+        monkeypatch.setattr(SharedWork, "in_order", in_order)
+
+    return start
+
+
+def test_a_lost_video_is_counted_and_an_old_result_of_it_is_not_shown(
+    folder: Path, model: ModelRequest, read_paths: list[str], clip_drawer: Callable[..., Path], lose: Any
+) -> None:
+    run(model, inputs=("clips/a.mp4", "clips/b.mp4"))
+    clip_drawer(Path("clips", "b.mp4"), num_frames=33)
+    lose("clips/b.mp4", "clips/c.mp4")
+    videos = run(model).videos
+    assert (videos.listed, videos.ok, videos.failed, videos.kept, videos.lost) == (4, 1, 1, 1, 2)
+    assert [line["path"] for line in lines()] == ["clips/a.mp4", "clips/d.mp4"]
+    lose()
+    assert run(model).videos.ok == 3
+    assert [line["num_frames"] for line in lines()] == [26, 33, 21, None]
+
+
+def test_a_lost_video_is_named_without_a_folder_too(
+    folder: Path, model: ModelRequest, read_paths: list[str], lose: Any
+) -> None:
+    lose("clips/b.mp4")
+    document = predict(PredictRequest(model=model, inputs=("clips",), csv=Path("t.csv")))
+    errors = {result.path: result.error for result in document.results if result.error is not None}
+    assert errors["clips/b.mp4"] == "lost: the process that had it in hand has died; classify it again"
+    assert sorted(errors) == ["clips/b.mp4", "clips/d.mp4"]
+    assert "clips/b.mp4,error,lost: the process" in Path("t.csv").read_text()
 
 
 def test_a_video_in_an_archive_is_read_again_only_if_the_archive_changed(
