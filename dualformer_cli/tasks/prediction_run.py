@@ -7,10 +7,9 @@ the order of the inputs, whoever classified which video, and when.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,8 +24,9 @@ from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.engine.scoring.video_scores import Prediction
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.prediction_files import write_csv, write_features, write_parquet
-from dualformer_cli.outputs.predictions_page import write_predictions_page
-from dualformer_cli.system.files import atomic_path
+from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
+from dualformer_cli.outputs.runs import write_json_lines
+from dualformer_cli.system.files import check_outputs
 from dualformer_cli.system.parts import Parts, PartWriter
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.tasks.prediction_index import Input, PredictionIndex, Stamp, stamp_of
@@ -92,7 +92,7 @@ def run(
         )
         try:
             if request.report is not None:
-                pages = _write_page(request.report, document, index, session.pool)
+                pages = _write_page(request, document, index, session.pool)
                 document = replace(document, files=(*files, *map(str, pages)))
         finally:
             on_document(document)
@@ -183,7 +183,7 @@ def _write_files(request: PredictRequest, parts: Parts, index: PredictionIndex) 
         counts["lost" if result is None else result.status] += 1
 
     files = [request.output / "predictions.jsonl", request.output / "predictions.csv"]
-    write_lines(index.known(), files[0])
+    write_json_lines(map(to_json, index.known()), files[0])
     write_csv(index.known(), files[1])
     if importlib.util.find_spec("pyarrow") is not None:
         files.append(request.output / "predictions.parquet")
@@ -197,13 +197,11 @@ def _write_files(request: PredictRequest, parts: Parts, index: PredictionIndex) 
     return videos, tuple(map(str, files))
 
 
-def _write_page(path: Path, document: PredictionRun, index: PredictionIndex, pool: WorkerPool) -> list[Path]:
+def _write_page(
+    request: PredictRequest, document: PredictionRun, index: PredictionIndex, pool: WorkerPool
+) -> list[Path]:
+    assert request.report is not None
+    files = page_files(request.report, document.videos.listed)  # how many there are is not known before
+    check_outputs([file for file in files if file.parent != request.output], (), overwrite=request.overwrite)
     facts, fallback, lost = document.facts, document.fallback, document.videos.lost
-    return write_predictions_page(index.known(), path, facts=facts, fallback=fallback, pool=pool, lost=lost)
-
-
-def write_lines(results: Iterable[VideoResult], path: Path) -> None:
-    """Write one line of JSON for each result; the file appears only when complete."""
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        for result in results:
-            file.write(json.dumps(to_json(result)) + "\n")
+    return write_predictions_page(index.known(), request.report, facts=facts, fallback=fallback, pool=pool, lost=lost)

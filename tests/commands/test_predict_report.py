@@ -118,7 +118,7 @@ def test_the_page_in_a_run_folder_is_made_again_by_each_run(predict: Predict, vi
 
 
 @pytest.mark.parametrize("output", [(), ("--output", "run")])
-def test_every_file_of_a_large_report_is_checked_before_any_work(
+def test_no_file_of_a_large_report_is_replaced_unless_told_otherwise(
     output: tuple[str, ...], predict: Predict, videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predictions_page, "VIDEOS_PER_FILE", 1)
@@ -126,6 +126,7 @@ def test_every_file_of_a_large_report_is_checked_before_any_work(
     Path("page-4.html").write_text("another's")
     result = predict(videos, "--report", "page.html", *output)
     assert str(result.exception) == "'page-3.html' exists; name another file or replace it with --overwrite"
+    assert (Path("page-3.html").read_text(), Path("page.html").exists()) == ("precious", False)
     assert predict(videos, "--report", "page.html", "--overwrite", *output).exit_code == 3
     names = [content(name)["videos"][0]["name"] for name in ("page.html", "page-2.html", "page-3.html")]
     assert names == ["videos/a.mp4", "videos/b.mp4", "videos/broken.mp4"]

@@ -61,6 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, clip_drawer: Any, here_pool
         "many.html": many(),
         "one.html": [result(str(clip), **timeline)],
         "odd.html": [result(HOSTILE, predictions=[scored(HOSTILE, 0.5)], warnings=[HOSTILE]), failed("x", HOSTILE)],
+        "without picture.html": [result(str(clip), views=0)],
         "unplayable.html": [result(str(broken), **timeline)],
     }.items():
         write_predictions_page(rows, place / name, facts=FACTS, fallback=None, pool=here_pool())
@@ -190,6 +191,16 @@ def test_the_timeline_has_the_colours_of_its_labels(browser: Browser, folder: Pa
     assert tuple(bottom[1][:3]) == colours[1]
     top = browser.run(f"[...{pixel.format(x=100, y=5)}]")
     assert (bottom[0][3], top[3]) == (255, pytest.approx(0.3 * 255, abs=1))  # a part is as high as its score
+
+    choose(browser, "label", "1")
+    alphas = [browser.run(f"{pixel.format(x=x, y=39)}[3]") for x in (100, 500, 900)]
+    assert alphas == [pytest.approx(255 * share, abs=14) for share in (0.2, 1, 0.2)]  # others stand back
+
+
+def test_of_a_video_without_a_picture_the_browser_shows_the_first_frame(browser: Browser, folder: Path) -> None:
+    browser.open(folder / "without picture.html")
+    browser.wait(f"{VIDEO}.readyState >= 1")
+    assert browser.run(f"[{VIDEO}.videoWidth, {VIDEO}.poster, {VIDEO}.currentTime]") == [96, "", 0]
 
 
 def test_a_file_that_the_browser_cannot_play_is_named_so(browser: Browser, folder: Path) -> None:

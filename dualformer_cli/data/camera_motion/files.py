@@ -359,14 +359,10 @@ def _claim(root: Path, settings: Settings) -> None:
         raise DualFormerError(f"cannot make folder {str(root)!r}: {error.strerror}") from error
     wanted = to_json(settings.fingerprint())
     if _read_settings(root / _SUMMARY) != wanted:
-        for path in _clips_in(root):
-            path.unlink()
+        for path in (path for split in SPLITS for path in (root / split).glob("[0-9]*-*.mp4")):
+            if _CLIP_NAME.fullmatch(path.name):
+                path.unlink()
         _write_json(root / _SUMMARY, {"settings": wanted})
-
-
-def _clips_in(root: Path) -> list[Path]:
-    """Return the clips of this command in a folder, whatever the settings."""
-    return [path for split in SPLITS for path in (root / split).glob("[0-9]*-*.mp4") if _CLIP_NAME.fullmatch(path.name)]
 
 
 def _read_settings(path: Path) -> JsonObject | None:

@@ -6,8 +6,8 @@ import filecmp
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -115,13 +115,8 @@ def _needed_bytes(catalogue: Catalogue, item: Item, *, delete_archives: bool) ->
     num_archives = item.entry.num_archives or 1
     if delete_archives and num_archives > 1:
         return left + FILES_AT_ONCE * left // num_archives
-    there = sum(path.stat().st_size for path in _files_below(item.archive_folder))
+    there = sum(path.stat().st_size for path in item.archive_folder.rglob("*") if path.is_file())
     return 2 * left - min(there, left)
-
-
-def _files_below(folder: Path) -> Iterator[Path]:
-    for at, _, names in os.walk(folder):
-        yield from (Path(at, name) for name in names)
 
 
 class _Result(NamedTuple):
@@ -151,21 +146,17 @@ def _outcome(item: Item, results: Sequence[_Result]) -> FilesOutcome:
     )
 
 
+@dataclass(frozen=True, slots=True)
 class _Run:
     """The options of one call, and what its threads do."""
 
-    def __init__(
-        self,
-        catalogue: Catalogue,
-        offline: bool,
-        delete_archives: bool,
-        skip_certificate_check: bool,
-        progress: OnFileBytes | None,
-        patience: Patience | None,
-    ) -> None:
-        self._catalogue, self._offline, self._delete = catalogue, offline, delete_archives
-        self._skip_certificate_check, self._progress, self._patience = skip_certificate_check, progress, patience
-        self._failures: dict[str, int] = {}
+    _catalogue: Catalogue
+    _offline: bool
+    _delete: bool
+    _skip_certificate_check: bool
+    _progress: OnFileBytes | None
+    _patience: Patience | None
+    _failures: dict[str, int] = field(default_factory=dict)
 
     def expand(self, item: Item) -> list[_Job] | _Result:
         """Return the archives of an item, or why they are not known. Lists of addresses are fetched."""
@@ -262,7 +253,10 @@ class _Run:
         if not job.paths:
             return _Result("present")
         if job.item.entry.into is None:
-            return self._fetch(job) if job.sources else _check_text(job)
+            if job.sources:
+                return self._fetch(job)
+            checked_file(Source(name=job.name, url="", browser_url="", kind="text"), job.paths[0])
+            return _Result("present")
         marker = job.item.marker_folder / f"{job.name}.json"
         if is_done(marker, job.placed):
             return _Result("present")
@@ -348,12 +342,6 @@ def _jobs_of(item: Item, paths: Sequence[Path]) -> list[_Job]:
     for of_one in whole.values():
         check_gaps(of_one[0], [path.name for path in of_one])
     return [_Job(item=item, name=name, sources=(), paths=tuple(of_one)) for name, of_one in whole.items()]
-
-
-def _check_text(job: _Job) -> _Result:
-    """Check a plain file that the user has put there."""
-    checked_file(Source(name=job.name, url="", browser_url="", kind="text"), job.paths[0])
-    return _Result("present")
 
 
 def _is_as_published(job: _Job) -> bool:

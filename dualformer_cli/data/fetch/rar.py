@@ -104,7 +104,7 @@ def unpack_rar(path: Path, folder: Path, budget: Budget, *, held: int | None = N
         problem = problem or _difference(folder, members)
         if problem is None:
             return
-        is_read = is_read or any(_has_content(folder / member) for member in members)
+        is_read = is_read or any(path.is_file() and path.stat().st_size > 0 for path in map(folder.joinpath, members))
         failures.append(f"{name}: {problem}")
     reason = f"cannot be unpacked by what is installed ({'; '.join(failures)})"
     install = f"install another program, {_packages(tools)}"
@@ -156,10 +156,6 @@ def _difference(folder: Path, members: dict[str, RarMember]) -> str | None:
         if problem := _content_problem(folder / name, member):
             return f"{problem} of {name!r}"
     return None
-
-
-def _has_content(path: Path) -> bool:
-    return path.is_file() and path.stat().st_size > 0
 
 
 def _content_problem(path: Path, member: RarMember) -> str | None:

@@ -206,18 +206,15 @@ def _unpack_stream(stream: io.BufferedReader[Any], path: Path, folder: Path, bud
         return _unpack_tar(stream, path, folder, budget)
     if archive_kind(beginning) == "gzip":
         with gzip.GzipFile(fileobj=stream, mode="rb") as inner:  # the stream's own mode is a number
-            return _unpack_inner(io.BufferedReader(inner, _CHUNK_BYTES), path, folder, budget)
+            inner_stream = io.BufferedReader(inner, _CHUNK_BYTES)
+            if archive_kind(_peek(inner_stream)) == "tar":
+                return _unpack_tar(inner_stream, path, folder, budget)
+            reason = "is gzip within gzip, and no tar archive is in it; take the outer ones off by hand"
+            raise UnfitFileError(path, reason)
     if kind := archive_kind(beginning) or foreign_kind(beginning):
         raise UnfitFileError(path, f"is {kind} within gzip, which is not unpacked here; take the outer one off by hand")
     budget.add_file()
     _write(stream, folder / stem(path.name), budget)
-
-
-def _unpack_inner(stream: io.BufferedReader[Any], path: Path, folder: Path, budget: Budget) -> None:
-    """Unpack what was in a gzip within a gzip: a tar archive."""
-    if archive_kind(_peek(stream)) != "tar":
-        raise UnfitFileError(path, "is gzip within gzip, and no tar archive is in it; take the outer ones off by hand")
-    _unpack_tar(stream, path, folder, budget)
 
 
 def _peek(stream: io.BufferedReader[Any]) -> bytes:

@@ -54,9 +54,10 @@ def is_table(path: str) -> bool:
     try:
         encoding, errors = ("utf-16", "replace") if _is_utf16(path) else ("utf-8-sig", "surrogateescape")
         with open(path, encoding=encoding, errors=errors) as file:
-            header = _first_row(file.readline(65536))
+            line = file.readline(65536)
     except OSError:
         return False
+    header = column_names(line.rstrip("\r\n").split(_delimiter(line)))
     return _column(header, PATH_NAMES) is not None and _column(header, LABEL_NAMES) is not None
 
 
@@ -122,10 +123,6 @@ def _table_lines(path: str) -> list[tuple[int, list[str]]]:
 def _is_utf16(path: str) -> bool:
     with open(path, "rb") as file:
         return file.read(2) in (b"\xff\xfe", b"\xfe\xff")
-
-
-def _first_row(line: str) -> list[str]:
-    return column_names(line.rstrip("\r\n").split(_delimiter(line)))
 
 
 def _delimiter(line: str) -> str:

@@ -307,10 +307,6 @@ def _find_class_names(folder: str, given: Sequence[str] | None) -> tuple[list[st
     return names, (f"the classes are those of {beside!r}, beside the list, and not those given: {match.message}",)
 
 
-def _is_json(text: str, source: str) -> bool:
-    return source.lower().endswith(".json") or _JSON.match(text) is not None
-
-
 def _parse(
     text: str, list_format: ReadFormat, labels: Labels, label_group: str | None = None, *, with_splits: bool = False
 ) -> ParsedList:
@@ -318,7 +314,7 @@ def _parse(
     if first_line is None:
         raise DualFormerError(f"list {labels.source!r} is empty; it needs one video a line")
     delimiter = find_delimiter(first_line.rstrip("\r"))
-    is_json = _is_json(text, labels.source)
+    is_json = labels.source.lower().endswith(".json") or _JSON.match(text) is not None
     found: ReadFormat = "json" if is_json else "manifest" if delimiter else "auto"
     if list_format not in ("auto", found) and found != "auto":
         raise DualFormerError(f"list {labels.source!r} is a {found} list; set list_format to {found} or auto")

@@ -24,13 +24,9 @@ def labels_of_lines(lines: Sequence[str]) -> Iterator[str | None]:
     """
     if lines and (number := _LAST_NUMBER.search(lines[0])):
         yield number[1]  # most lists have numbers, and whoever looks for names stops here, before the whole is searched
-    separator = _common_separator(lines)
+    # What stands in every line between two fields at least; spaces are in names.
+    separator = next((separator for separator in "\t,;" if all(separator in line for line in lines)), None)
     yield from (_label_of_line(line, separator) or None for line in lines)
-
-
-def _common_separator(lines: Sequence[str]) -> str | None:
-    """Return what stands in every line between two fields at least: a tab, comma or semicolon; spaces are in names."""
-    return next((separator for separator in "\t,;" if all(separator in line for line in lines)), None)
 
 
 def _label_of_line(line: str, separator: str | None) -> str | None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dualformer_cli.config.schema import DataConfig, Size3
+from dualformer_cli.documents.base import from_json
 from dualformer_cli.documents.tokenlabel import TeacherFacts
 from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.system.files import atomic_path, check_output_folder, sha256_of
@@ -183,9 +184,7 @@ class LabelFolder:
             document = json.loads(path.read_text(encoding="utf-8"))
             if document.pop("format") != FORMAT:
                 raise DualFormerError(f"token labels {str(self.root)!r} are of another version; write them again")
-            parts = {"teacher": TeacherFacts(**document["teacher"]), "clip": LabelClip(**document["clip"])}
-            lists = {key: tuple(document[key]) for key in ("grid", "class_names")}
-            return Header(**{**document, **parts, **lists})
+            return from_json(Header, document)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
