@@ -8,6 +8,7 @@ from contextlib import ExitStack, nullcontext
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dualformer_cli.tasks.fall_back import fall_back
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, open_session
@@ -34,7 +35,7 @@ class BatchPredictor:
         fall_back(self._session, quiet, _LOGGER.warning)
         self._engine = self._session.load_engine(quiet, bf16_on_cpu=True)
 
-    def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, batch: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
         """Classify the videos of a batch.
 
         Args:

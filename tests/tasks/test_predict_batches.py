@@ -66,7 +66,7 @@ def test_batch_after_batch_gets_the_labels_of_predict(
     finally:
         predictor.close()
     other = BatchPredictor(model, column="file")
-    assert other({"file": paths[:1]})["label"].tolist() == [expected[0][1]]
+    assert other({"file": np.array(paths[:1])})["label"].tolist() == [expected[0][1]]
     other.close()
 
 
