@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 def evaluate(
     preset: PresetOption = None,
     weights: WeightsOption = None,
-    data: Annotated[str | None, typer.Option("--data", metavar="LIST", help="Videos with or without labels.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="LIST", help="Videos with or without labels, or 'shards/*.tar'.")
+    ] = None,
     views: ViewsOption = None,
     dump: Annotated[
         Path | None,

@@ -44,7 +44,8 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="INPUT...",
-            help="Videos, folders, patterns, @list.txt, - for a list on stdin, camera:0, rtsp://... addresses. "
+            help="Videos, folders, patterns, @list.txt, - for a list on stdin, tar shards, s3://... and other remote "
+            "files, camera:0, rtsp://... addresses. "
             "[default: the sample clip of the package]",
         ),
     ] = None,
@@ -163,17 +164,19 @@ def _run(request: PredictRequest, *, is_sample: bool, as_json: bool, verbose: bo
             announce_sample()
 
     @contextmanager
-    def watching(total: int) -> Iterator[Callable[[VideoResult], None]]:
-        with Progress("predict", total=total, silent=total < 2) as progress:
+    def watching(total: Callable[[], int]) -> Iterator[Callable[[VideoResult], None]]:
+        is_run = request.output is not None
+        with Progress("predict", total=total(), silent=not is_run and total() < 2) as progress:
 
             def show(result: VideoResult) -> None:
                 with progress.paused():
-                    if request.output is None and not as_json:
+                    if not is_run and not as_json:
                         print_predictions(result)
-                    if request.output is not None and result.error is not None:
+                    if is_run and result.error is not None:
                         log(f"{result.path}: {result.error}")
                     if verbose and result.timing is not None:
                         log(f"{result.path}: {_timing(result.timing)}")
+                progress.expect(total())
                 progress.advance(note=result.path)
 
             yield show

@@ -37,7 +37,7 @@ def train(
     preset: PresetOption = None,
     data: Annotated[
         list[str] | None,
-        typer.Option("--data", metavar="LIST", help="Training list; given twice, the second is validated."),
+        typer.Option("--data", metavar="LIST", help="List, or tar shards, to train with; the second one is validated."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Run folder.")] = Path("runs/train"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")] = False,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -17,6 +17,7 @@ from dualformer_cli.config.load import ResolvedConfig
 from dualformer_cli.config.schema import DataConfig, RunConfig
 from dualformer_cli.data.clips.transforms import FrameTransform
 from dualformer_cli.data.clips.views import VideoViews, read_views
+from dualformer_cli.data.fetch.local_copies import LocalCopies, LocalCopy
 from dualformer_cli.data.fetch.weights import published_weights
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.data.lists.model_labels import open_list
@@ -24,7 +25,7 @@ from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.predict import LiveClip, ModelFacts
 from dualformer_cli.engine.build import build_model, first_activation
-from dualformer_cli.engine.parallel.devices import dtype_of, pick_device, pick_precision
+from dualformer_cli.engine.parallel.devices import dtype_of, keep_freed_memory, pick_device, pick_precision
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.dump import Dump
 from dualformer_cli.engine.scoring.evaluate import evaluate_once
@@ -79,6 +80,8 @@ class Engine:
         self.config: RunConfig = resolved.config
         self.preset = resolved.preset
         self.device = pick_device(self.config.runtime.device) if device is None else device
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.precision = pick_precision(
             self.config.runtime.precision,
             self.device,
@@ -134,7 +137,8 @@ class Engine:
         """Classify videos, one after the other, while `pool` decodes the next ones.
 
         Args:
-            paths: video files or folders of numbered frames.
+            paths: video files, folders of numbered frames, and addresses of files, which are fetched a few ahead and
+                removed when the next prediction is asked for.
             pool: worker processes that open the files; a file that hangs or crashes one of them costs only itself.
             top_k: predictions per video.
             every_seconds: classify segments of this length and merge equal neighbours into a timeline.
@@ -143,12 +147,16 @@ class Engine:
             One prediction per path, in order; a file that cannot be used has status "error".
         """
         data = self.config.data
-        if every_seconds is None:
-            for outcome in pool.imap(partial(read_views, data=data, views=data.test), paths):
-                yield self._finish(outcome.item, [outcome], top_k)
-        else:
-            for path in paths:
-                yield self._finish(path, _read_timeline(path, data, every_seconds, pool), top_k)
+        with LocalCopies() as copies:
+            files = copies.of(paths)
+            parts: Iterable[tuple[LocalCopy, Iterable[Outcome[Any, VideoViews]]]]
+            if every_seconds is None:
+                parts = ((each.item, [each]) for each in pool.imap(partial(_read_copy, data=data), files))
+            else:
+                parts = ((copy, _read_timeline(copy, data, every_seconds, pool)) for copy in files)
+            for copy, views in parts:
+                yield replace(self._finish(copy.name, views, top_k), file=copy.path)
+                copies.remove(copy)
 
     def open_list(self) -> LabelledList:
         """The list that the configuration names, with labels in the model's numbering."""
@@ -297,11 +305,20 @@ def _flat(prefix: str, section: Mapping[str, Any]) -> dict[str, object]:
     return found
 
 
+def _read_copy(copy: LocalCopy, data: DataConfig) -> VideoViews:
+    if copy.error is not None:
+        raise copy.error
+    return read_views(copy.path, data, data.test)
+
+
 def _read_timeline(
-    path: str, data: DataConfig, every_seconds: float, pool: WorkerPool
+    copy: LocalCopy, data: DataConfig, every_seconds: float, pool: WorkerPool
 ) -> Iterator[Outcome[slice, VideoViews]]:
     """Read a video's timeline a few segments at a time, the next ones while the caller scores."""
-    read = partial(read_views, path, data, data.test, every_seconds=every_seconds)
+    if copy.error is not None:
+        yield Outcome.failed(slice(0), copy.error)
+        return
+    read = partial(read_views, copy.path, data, data.test, every_seconds=every_seconds)
     first = pool.call(read, slice(0, SEGMENTS_PER_READ))
     yield first
     if first.error is not None:

@@ -22,7 +22,10 @@ function clock(seconds) {
   return `${start}:${String(whole % 60).padStart(2, "0")}${tenths ? `.${tenths}` : ""}`;
 }
 
-const colour = index => `hsl(${(205 + index * 137.508) % 360} 60% ${dark.matches ? 62 : 42}%)`;
+function colour(index) {  // by the golden angle; numbers that are 8, 13 or 21 apart have similar hues
+  const light = (dark.matches ? 62 : 42) + [0, -14, 14][Math.floor(index / 8) % 3];
+  return `hsl(${(205 + index * 137.508) % 360} 60% ${light}%)`;
+}
 
 // What is searched
 
@@ -39,17 +42,18 @@ for (const [place, video] of videos.entries()) {
 const orders = {
   given: (a, b) => a.place - b.place,
   name: (a, b) => a.name.localeCompare(b.name, undefined, {numeric: true}),
-  high: (a, b) => b.best - a.best,
-  low: (a, b) => (a.best < 0) - (b.best < 0) || a.best - b.best,
+  high: (a, b) => b.value - a.value,
+  low: (a, b) => (a.value < 0) - (b.value < 0) || a.value - b.value,
 };
 
 function filter() {
   const {search, label, score, state, order} = Object.fromEntries(new FormData(form));
   const words = search.toLowerCase().split(/\s+/), least = score / 100;
+  for (const video of videos) video.value = label === "" ? video.best : video.scores.get(+label) ?? -1;
   found = videos.filter(video =>
     words.every(word => video.text.includes(word))
-    && (label === "" || video.scores.has(+label))
-    && (least === 0 || (label === "" ? video.best : video.scores.get(+label)) >= least)
+    && (label === "" || video.value >= 0)
+    && (least === 0 || video.value >= least)
     && (state === "" || (state === "error") === (video.error !== undefined)));
   found.sort(orders[order]);
   document.getElementById("least").textContent = `${score} %`;
@@ -186,7 +190,7 @@ function legend(parts) {
     swatch.style.background = colour(index);
     return make("li", {}, swatch, make("bdi", {}, labels[index]), ` ${clock(length)}`);
   });
-  if (rows.length > mostInLegend) items.push(make("li", {}, `and ${rows.length - mostInLegend} more labels`));
+  if (rows.length > mostInLegend) items.push(make("li", {}, `and ${rows.length - mostInLegend} more`));
   return make("ul", {class: "legend", "aria-label": "Labels of the timeline, with their time"}, ...items);
 }
 

@@ -19,6 +19,7 @@ from urllib.parse import quote
 from dualformer_cli.documents.predict import ModelFacts, VideoResult
 from dualformer_cli.outputs.html import STYLE, Html, data, element, head, joined, tile
 from dualformer_cli.outputs.predictions import video_facts
+from dualformer_cli.outputs.progress import Progress
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.words import counted, printable
 from dualformer_cli.system.workers import WorkerPool
@@ -64,7 +65,7 @@ def write_predictions_page(
     temporaries: list[Path] = []
     with ExitStack() as stack:
         for block in _blocks(results):
-            pictures = {} if temporaries else read_thumbnails({own.path: own.path for own in block if own.views}, pool)
+            pictures = {} if temporaries else _pictures(block, pool)
             counts.update(own.status for own in block)
             temporaries.append(stack.enter_context(atomic_path(page_files(path, counts.total())[-1])))
             temporaries[-1].write_text(start + _results(block, pictures, path.parent), encoding="utf-8", newline="\n")
@@ -84,6 +85,12 @@ def _blocks(results: Iterable[VideoResult]) -> Iterator[list[VideoResult]]:
     yield list(islice(left, VIDEOS_PER_FILE))
     while block := list(islice(left, VIDEOS_PER_FILE)):
         yield block
+
+
+def _pictures(block: Sequence[VideoResult], pool: WorkerPool) -> dict[str, bytes]:
+    files = {result.path: result.path for result in block if result.views}
+    with Progress("pictures", total=len(files)) as progress:
+        return read_thumbnails(files, pool, on_name=lambda name: progress.advance(note=name))
 
 
 def _part(suffix: str) -> str:

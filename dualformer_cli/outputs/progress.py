@@ -70,6 +70,12 @@ class Progress:
         elif self._last_line > self._start and kind is None:
             self._write_line(f"{self._count()} done in {clock(time.monotonic() - self._start)}")
 
+    def expect(self, total: int) -> None:
+        """Say how many steps there are in all, as far as it is known by now."""
+        self.total = total
+        if self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], total=total)
+
     def advance(self, steps: int = 1, *, note: str | None = None) -> None:
         """Count `steps` more as done; `note` says what is in hand, until the next note."""
         self.done += steps

@@ -10,12 +10,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from dualformer_cli.data.fetch.web_videos import fetch_addresses, is_web_address
 from dualformer_cli.documents.predict import LiveClip, ModelFacts, PredictionRun, Predictions, VideoResult
-from dualformer_cli.errors import DownloadError, DualFormerError
+from dualformer_cli.errors import DualFormerError
 from dualformer_cli.tasks.prediction_outputs import PredictionOutputs
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, Session, open_session
-from dualformer_cli.video.inputs import InputList, expand_inputs
+from dualformer_cli.video.inputs import InputList, expand_inputs, list_inputs
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
+from dualformer_cli.video.remote_files import is_remote, require_remote
 
 if TYPE_CHECKING:
     from dualformer_cli.engine.engine import Engine
@@ -24,8 +26,8 @@ if TYPE_CHECKING:
 LIVE_SECONDS = 2.0
 """How often a camera or stream is classified unless the request says."""
 
-Watching = Callable[[int], AbstractContextManager[Callable[[VideoResult], None]]]
-"""Opens a display of so many videos; what it gives is called with each result as it comes."""
+Watching = Callable[[Callable[[], int]], AbstractContextManager[Callable[[VideoResult], None]]]
+"""Opens a display of as many videos as what it is given says; what it gives is called with each result as it comes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,27 +87,24 @@ def predict(
         DualFormerError: if weights or outputs do not fit, or a file could not be written; that after all else. A video
             that cannot be used is a result with its error.
     """
-    found = expand_inputs(request.inputs, stdin=stdin)
+    offline = request.model.offline
+    found = _check_names(request) if request.output else expand_inputs(request.inputs, stdin=stdin, offline=offline)
     outputs = PredictionOutputs(request, found)
-    addresses = _fetch_addresses(found, fetching, offline=request.model.offline)
-    live = [path for path in found.paths if is_live(path)]
-    files = [path for path in found.paths if not is_live(path)]
+    shown = fetch_addresses(found, fetching, offline=offline)
+    live = [path for path in found.paths if path not in found.remote and is_live(path)]
+    files = [path for path in found.paths if path in found.remote or not is_live(path)]
     _check_live(request, live)
     outputs.name_files(files)
     with open_session(request.model, default=DEFAULT_PRESET) as session:
-        from dualformer_cli.tasks.fall_back import fall_back  # loads torch
-
         if live and session.ranks.world_size > 1:
             raise DualFormerError(f"{mask_credentials(live[0])!r} is live: one process is enough for it")
-        fall_back(session, fetching, on_fallback)
-        engine = session.load_engine(fetching, bf16_on_cpu=True)
-        if session.ranks.is_main:
-            on_model(engine.describe())
+        engine = _load_engine(session, fetching, on_fallback, on_model)
         if request.output is not None:
             from dualformer_cli.tasks.prediction_run import run
 
-            return run(request, session, engine, found, watching=watching, on_document=on_document)
-        task = _Task(request, session, engine, outputs, addresses)
+            list_into = partial(list_inputs, request.inputs, stdin=stdin, offline=offline)
+            return run(request, session, engine, list_into, fetching, watching, on_document)
+        task = _Task(request, session, engine, outputs, shown)
         results = task.results(found.problems, files, live, watching, on_clip)
         if not session.ranks.is_main:
             return None
@@ -113,6 +112,31 @@ def predict(
         on_document(document)
         outputs.finish(document, session.pool)
         return document
+
+
+def _load_engine(
+    session: Session, fetching: Fetching, on_fallback: Callable[[str], None], on_model: Callable[[ModelFacts], None]
+) -> Engine:
+    """Return the model that classifies, and say on rank 0 which one it is."""
+    from dualformer_cli.tasks.fall_back import fall_back  # loads torch
+
+    fall_back(session, fetching, on_fallback)
+    engine = session.load_engine(fetching, bf16_on_cpu=True)
+    if session.ranks.is_main:
+        on_model(engine.describe())
+    return engine
+
+
+def _check_names(request: PredictRequest) -> InputList:
+    """Refuse what a run folder cannot take; return no inputs, as they are found while it runs."""
+    for name in request.inputs:
+        if os.path.lexists(name):
+            continue
+        if is_remote(name):
+            require_remote(name, offline=request.model.offline)
+        elif is_live(name) and not is_web_address(name):
+            _check_live(request, [name])
+    return InputList()
 
 
 def _check_live(request: PredictRequest, live: Sequence[str]) -> None:
@@ -130,8 +154,8 @@ class _Task:
     session: Session
     engine: Engine
     outputs: PredictionOutputs
-    addresses: Mapping[str, str]
-    """By the file that was fetched from it, as it may be shown."""
+    shown: Mapping[str, str]
+    """What is shown of an address, by the file that was fetched from it or the address itself."""
 
     def results(
         self,
@@ -149,19 +173,19 @@ class _Task:
 
         def take(prediction: Prediction, on_result: Callable[[VideoResult], None]) -> None:
             path = prediction.result.path
-            result = replace(prediction.result, path=self.addresses.get(path, path))
+            result = replace(prediction.result, path=self.shown.get(path, path))
             results.append(result)
             on_result(result)
             self.outputs.add(result, prediction.features)
 
         is_main = self.session.ranks.is_main
-        with watching(0) as on_result:
+        with watching(lambda: 0) as on_result:
             for name, reason in problems if is_main else ():
                 take(failure(name, reason), on_result)
-        with watching(len(files) if is_main else 0) as on_result:
+        with watching(lambda: len(files) if is_main else 0) as on_result:
             for prediction in SharedWork[str](self.session.ranks).in_order(files, self._classify):
                 take(prediction, on_result)
-        with watching(0) as on_result:
+        with watching(lambda: 0) as on_result:
             for name in live:
                 take(self._classify_live(name, on_clip), on_result)
                 if results[-1].interrupted:
@@ -171,7 +195,7 @@ class _Task:
     def _classify(self, paths: Iterator[str]) -> Iterator[Prediction]:
         pool, request = self.session.pool, self.request
         for prediction in self.engine.predict(paths, pool, top_k=request.top_k, every_seconds=request.every_seconds):
-            result = self.outputs.write_beside(prediction.result, pool, self.engine.config.data)
+            result = self.outputs.write_beside(prediction, pool, self.engine.config.data)
             yield replace(prediction, result=result)
 
     def _classify_live(self, name: str, on_clip: Callable[[LiveClip], None]) -> Prediction:
@@ -182,27 +206,3 @@ class _Task:
             duration_seconds=self.request.duration_seconds,
             on_clip=on_clip,
         )
-
-
-def _fetch_addresses(found: InputList, fetching: Fetching, *, offline: bool) -> dict[str, str]:
-    """Put files in the place of the addresses that lead to one, and return the address of each as it may be shown."""
-    from dualformer_cli.data.fetch.web_videos import fetch_video, is_web_address
-
-    paths: list[str] = []
-    addresses: dict[str, str] = {}
-    for name in found.paths:
-        if os.path.lexists(name) or not is_web_address(name):
-            paths.append(name)
-            continue
-        shown = mask_credentials(name)
-        try:
-            with fetching() as progress:
-                fetched = fetch_video(name, offline=offline, progress=partial(progress, shown))
-        except DownloadError as error:
-            found.problems.append((shown, error.reason))
-            continue
-        paths.append(name if fetched is None else str(fetched))
-        if fetched is not None:
-            addresses[str(fetched)] = shown
-    found.paths[:] = paths
-    return addresses

@@ -20,6 +20,7 @@ from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.inputs import InputList
 
 if TYPE_CHECKING:
+    from dualformer_cli.engine.scoring.video_scores import Prediction
     from dualformer_cli.tasks.predict import PredictRequest
 
 
@@ -47,7 +48,7 @@ class PredictionOutputs:
         if request.output is not None:
             _check_run(request)
             self._tables = [path for path in self._tables if path.parent != request.output]  # the run makes them again
-        self._check([*self._tables, *files])
+        check_outputs([*self._tables, *files], self.inputs, overwrite=request.overwrite)
         for option, target, suffix in (("--features", request.features, ".npz"), ("--report", request.report, ".html")):
             if target is not None and target.suffix != suffix:
                 raise DualFormerError(f"{option} {str(target)!r} must end in {suffix}")
@@ -66,18 +67,16 @@ class PredictionOutputs:
         chosen = [*self._srt.values(), *self._save.values(), *self._tables]
         if twice := [str(path) for path, count in Counter(chosen).items() if count > 1]:
             raise DualFormerError(f"{twice[0]!r} is named for two outputs; name another file for one of them")
-        self._check(chosen)
+        check_outputs(chosen, self.inputs, overwrite=request.overwrite)
 
-    def _check(self, files: Sequence[Path]) -> None:
-        check_outputs(files, self.inputs, overwrite=self.request.overwrite)
-
-    def write_beside(self, result: VideoResult, pool: WorkerPool, data: DataConfig) -> VideoResult:
+    def write_beside(self, prediction: Prediction, pool: WorkerPool, data: DataConfig) -> VideoResult:
         """Write the subtitles and the annotated video of one input; what fails becomes the input's error."""
+        result, file = prediction.result, prediction.file
         if result.status != "ok":
             return result
         writers: tuple[tuple[dict[str, Path], Callable[[VideoResult, Path], None]], ...] = (
             (self._srt, write_srt),
-            (self._save, lambda result, target: _save_annotated(result, target, pool, data)),
+            (self._save, lambda result, target: _save_annotated(replace(result, path=file), target, pool, data)),
         )
         for targets, write in writers:
             if (target := targets.get(result.path)) is None:

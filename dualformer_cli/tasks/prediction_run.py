@@ -7,30 +7,31 @@ the order of the inputs, whoever classified which video, and when.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import sqlite3
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dualformer_cli.documents.base import from_json, to_json
+from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.predict import FeatureRow, PredictionRun, RunCounts, VideoResult
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.parallel.reductions import barrier
 from dualformer_cli.engine.parallel.shared_work import SharedWork
-from dualformer_cli.engine.scoring.video_scores import Prediction, failure
+from dualformer_cli.engine.scoring.video_scores import Prediction
+from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.prediction_files import write_csv, write_features, write_parquet
 from dualformer_cli.outputs.predictions_page import write_predictions_page
 from dualformer_cli.outputs.runs import write_json_lines
 from dualformer_cli.system.parts import Parts, PartWriter
 from dualformer_cli.system.workers import WorkerPool
-from dualformer_cli.tasks.session import Session
-from dualformer_cli.video.inputs import InputList
+from dualformer_cli.tasks.prediction_index import Input, PredictionIndex, Stamp, stamp_of
+from dualformer_cli.tasks.session import Fetching, Session
+from dualformer_cli.video.inputs import InputSink
+from dualformer_cli.video.tar_members import opened
 
 if TYPE_CHECKING:
     from dualformer_cli.tasks.predict import PredictRequest, Watching
@@ -38,20 +39,22 @@ if TYPE_CHECKING:
 FORMAT = 1
 """Of the lines in the parts; results of another one are not gone on with."""
 
-Stamp = list[int] | None
-"""Size and time of a file when it was read; None: it could not be, and is tried again in the next run."""
-
 
 def run(
     request: PredictRequest,
     session: Session,
     engine: Engine,
-    found: InputList,
-    *,
+    list_into: Callable[[InputSink], None],
+    fetching: Fetching,
     watching: Watching,
     on_document: Callable[[PredictionRun], None],
 ) -> PredictionRun | None:
     """Classify what the folder does not hold yet, on all ranks, and write the files; the document on rank 0.
+
+    Args:
+        request, session, engine: what to do, and with what.
+        list_into: finds the inputs and gives each to what it is called with.
+        fetching, watching, on_document: as `predict` takes them.
 
     Raises:
         DualFormerError: if the folder holds results of other settings, another run writes into it, or it cannot be
@@ -64,17 +67,18 @@ def run(
         parts.open()
     barrier()
     try:
-        index = _Index(parts) if ranks.is_main else None
-        work = SharedWork[str](ranks)
         with parts.writer(ranks.rank) as writer:
             worker = _Worker(request, session, engine, writer)
-            if index is not None:
-                index.list(found)
-            with watching(0 if index is None else index.num_left()) as on_result:
-                for result in work.in_order(() if index is None else index.left(), worker.classify):
+            work = SharedWork[Input](ranks)
+            if not ranks.is_main:
+                for _ in work.in_order((), worker.classify):  # nothing: results go to rank 0
+                    pass
+                return None
+            index = PredictionIndex(parts)
+            index.find(list_into, fetching, offline=request.model.offline)
+            with watching(index.num_left) as on_result:
+                for result in work.in_order(index.left(), worker.classify):
                     on_result(result)
-        if index is None:
-            return None
         counts, files = _write_files(request, parts, index)
         document = PredictionRun(
             facts=engine.describe(),
@@ -103,23 +107,21 @@ class _Worker:
     engine: Engine
     writer: PartWriter
 
-    def classify(self, paths: Iterator[str]) -> Iterator[VideoResult]:
-        stamps: dict[str, Stamp] = {}
+    def classify(self, inputs: Iterator[Input]) -> Iterator[VideoResult]:
+        drawn: deque[tuple[str, Stamp]] = deque()
 
-        def stamped() -> Iterator[str]:
-            for path in paths:
-                stamps[path] = stamp_of(path)  # before it is read, so that a later change shows
+        def paths() -> Iterator[str]:
+            for path, shown in inputs:
+                drawn.append((shown, stamp_of(path)))  # before it is read, so that a later change shows
                 yield path
 
         request, pool = self.request, self.session.pool
-        for prediction in self.engine.predict(
-            stamped(), pool, top_k=request.top_k, every_seconds=request.every_seconds
-        ):
-            result = prediction.result
-            stamp = stamps.pop(result.path)
-            if result.status == "error" and not _can_be_read(result.path):
+        for prediction in self.engine.predict(paths(), pool, top_k=request.top_k, every_seconds=request.every_seconds):
+            shown, stamp = drawn.popleft()
+            result = replace(prediction.result, path=shown)
+            if result.status == "error" and not _can_be_read(prediction.file):
                 stamp = None
-            self._keep(prediction, stamp)
+            self._keep(replace(prediction, result=result), stamp)
             yield result
 
     def _keep(self, prediction: Prediction, stamp: Stamp) -> None:
@@ -132,23 +134,15 @@ class _Worker:
         self.writer.append(row, blob)
 
 
-def stamp_of(path: str) -> Stamp:
-    """Return what shows that a file has changed; None if there is no such file."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return None
-    return [status.st_size, status.st_mtime_ns]
-
-
 def _can_be_read(path: str) -> bool:
     """Return whether a file's content can be had: where not, the fault may be the disk's, or its owner's."""
     try:
         if os.path.isdir(path):
             return bool(os.listdir(path))
-        with open(path, "rb") as file:
+        with opened(path) as (file, start, _):
+            file.seek(start)
             return file.read(1) is not None
-    except (OSError, ValueError):
+    except (OSError, ValueError, DualFormerError):
         return False
 
 
@@ -158,88 +152,10 @@ def _settings(request: PredictRequest, engine: Engine) -> dict[str, object]:
     return {"format": FORMAT, **options, **engine.settings()}
 
 
-class _Index:
-    """Which inputs there are, in their order, and where their results lie: on disk, as there may be a million."""
-
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
-        self.num_kept = 0
-        self._lock = threading.Lock()  # rank 0's items are listed in a thread
-        self._base = sqlite3.connect("", check_same_thread=False)  # a temporary file of SQLite's
-        self._base.execute(
-            "CREATE TABLE results (path BLOB PRIMARY KEY, stamp TEXT, part TEXT, offset INT) WITHOUT ROWID"
-        )
-        self._base.execute("CREATE TABLE inputs (number INTEGER PRIMARY KEY, path BLOB, problem TEXT)")
-        self.update()
-
-    def update(self) -> None:
-        """Find every result that is in a part; of several of one path the latest counts."""
-        rows = (
-            (_blob(line.row["result"]["path"]), json.dumps(line.row["stamp"]), line.part, line.offset)
-            for line in self.parts.lines()
-        )
-        with self._lock, self._base:
-            self._base.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", rows)
-
-    def list(self, found: InputList) -> None:
-        """Note the inputs, in their order."""
-        rows = [(_blob(name), reason) for name, reason in found.problems]
-        with self._lock, self._base:
-            self._base.executemany("INSERT INTO inputs (path, problem) VALUES (?, ?)", rows)
-            self._base.executemany("INSERT INTO inputs (path) VALUES (?)", ((_blob(path),) for path in found.paths))
-
-    def num_left(self) -> int:
-        """Return how many inputs have no result that still holds, and count the others."""
-        left = sum(1 for _ in self.left())
-        self.num_kept = self._one("SELECT COUNT(*) FROM inputs WHERE problem IS NULL") - left
-        return left
-
-    def left(self) -> Iterator[str]:
-        """Return the inputs without a result that still holds: they are new, changed, or could not be read."""
-        for path, problem, stamp, *_ in self._joined():
-            if problem is None and (stamp in (None, "null") or json.loads(stamp) != stamp_of(path)):
-                yield path
-
-    def results(self) -> Iterator[tuple[VideoResult | None, Mapping[str, Any], str]]:
-        """Return the result of each input, None for one that is lost; with its row and its part."""
-        for path, problem, _, part, offset in self._joined():
-            if problem is not None:
-                yield failure(path, problem).result, {}, ""
-            elif part is None:
-                yield None, {}, ""
-            else:
-                row = self.parts.read(part, offset)
-                yield from_json(VideoResult, row["result"]), row, part
-
-    def known(self) -> Iterator[VideoResult]:
-        """Return the results of all inputs but those that are lost."""
-        return (result for result, *_ in self.results() if result is not None)
-
-    def _joined(self) -> Iterator[tuple[str, str | None, str | None, str | None, int]]:
-        """Return path, problem, stamp, part and offset of each input, a few at a time."""
-        number = 0
-        query = (
-            "SELECT number, inputs.path, problem, stamp, part, offset FROM inputs LEFT JOIN results "
-            "ON inputs.path = results.path WHERE number > ? ORDER BY number LIMIT 1000"
-        )
-        while True:
-            with self._lock:
-                rows = self._base.execute(query, (number,)).fetchall()
-            if not rows:
-                return
-            number = rows[-1][0]
-            for _, path, *others in rows:
-                yield (path.decode("utf-8", "surrogatepass"), *others)
-
-    def _one(self, query: str) -> int:
-        with self._lock:
-            return int(self._base.execute(query).fetchone()[0])
-
-
 class _Features:
     """Rows of features in the order of the inputs, read from the parts each time they are gone through."""
 
-    def __init__(self, parts: Parts, index: _Index) -> None:
+    def __init__(self, parts: Parts, index: PredictionIndex) -> None:
         self._parts, self._index = parts, index
 
     def __iter__(self) -> Iterator[FeatureRow]:
@@ -252,7 +168,7 @@ class _Features:
                 yield FeatureRow(path=result.path, start_seconds=start, end_seconds=end, features=features)
 
 
-def _write_files(request: PredictRequest, parts: Parts, index: _Index) -> tuple[RunCounts, tuple[str, ...]]:
+def _write_files(request: PredictRequest, parts: Parts, index: PredictionIndex) -> tuple[RunCounts, tuple[str, ...]]:
     """Write the files of a run folder, and count what is in them.
 
     Raises:
@@ -274,16 +190,11 @@ def _write_files(request: PredictRequest, parts: Parts, index: _Index) -> tuple[
         files.append(request.features)
         write_features(_Features(parts, index), files[-1])
     videos = RunCounts(
-        listed=sum(counts.values()), ok=counts["ok"], failed=counts["error"], kept=index.num_kept, lost=counts["lost"]
+        listed=sum(counts.values()), ok=counts["ok"], failed=counts["error"], kept=index.num_kept(), lost=counts["lost"]
     )
     return videos, tuple(map(str, files))
 
 
-def _write_page(path: Path, document: PredictionRun, index: _Index, pool: WorkerPool) -> list[Path]:
+def _write_page(path: Path, document: PredictionRun, index: PredictionIndex, pool: WorkerPool) -> list[Path]:
     facts, fallback, lost = document.facts, document.fallback, document.videos.lost
     return write_predictions_page(index.known(), path, facts=facts, fallback=fallback, pool=pool, lost=lost)
-
-
-def _blob(path: str) -> bytes:
-    """Return a path as SQLite takes it: names that are not UTF-8 are no text."""
-    return path.encode("utf-8", "surrogatepass")

@@ -6,12 +6,13 @@ import glob
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from dualformer_cli.errors import VideoError
 from dualformer_cli.system.words import natural_key, os_reason
 from dualformer_cli.video.frame_folders import kind_of_folder
-from dualformer_cli.video.live_inputs import is_live
+from dualformer_cli.video.live_inputs import is_live, mask_credentials
+from dualformer_cli.video.remote_files import is_remote, list_videos, require_remote
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import expand_ranges, is_shard_name, is_there, members
 
@@ -25,11 +26,23 @@ class InputList:
 
     paths: list[str] = field(default_factory=list)
     """Videos, folders of numbered frames and live addresses, each once."""
+    remote: set[str] = field(default_factory=set)
+    """Those of them that are files on other machines, fetched when their turn comes."""
     problems: list[tuple[str, str]] = field(default_factory=list)
     """(name, what is wrong with it) of lists, folders and patterns that gave nothing or could not be read."""
 
 
-def expand_inputs(names: Sequence[str], *, stdin: TextIO | None) -> InputList:
+class InputSink(Protocol):
+    """Takes inputs as they are found."""
+
+    def put(self, identity: str, path: str, *, is_remote: bool) -> None:
+        """Take an input, unless one with the same identity came before."""
+
+    def complain(self, name: str, reason: str) -> None:
+        """Take the name of a list, folder or pattern that gave nothing, and what is wrong with it."""
+
+
+def expand_inputs(names: Sequence[str], *, stdin: TextIO | None, offline: bool = False) -> InputList:
     """Expand files, folders, patterns, lists and live addresses, in the order given.
 
     * An existing file stands for itself and wins over every other meaning of its name; only `-` is always stdin.
@@ -44,11 +57,23 @@ def expand_inputs(names: Sequence[str], *, stdin: TextIO | None) -> InputList:
       as `find -print0` writes them, may contain line breaks. A list does not name other lists.
     * A tar archive, also one that a pattern matches, stands for the videos in it, named `shard.tar/NAME.mp4`.
       `shard-{000..099}.tar` names a hundred of them.
-    * Camera names and stream addresses are passed through.
+    * An address that fsspec reads is a file (`s3://bucket/clip.mp4`), or one that ends in a slash a folder, or a
+      pattern; both are listed as `list_videos` says.
+    * Camera names, stream addresses and web addresses without `*` are passed through.
 
     The same file named twice, in whichever way, is one input, at its first place.
+
+    Raises:
+        DualFormerError: if an address needs a package that is not installed, or may not be asked as `offline` is true.
     """
-    expansion = _Expansion()
+    sink = _Listed()
+    list_inputs(names, sink, stdin=stdin, offline=offline)
+    return InputList(list(sink.paths.values()), sink.remote, sink.problems)
+
+
+def list_inputs(names: Sequence[str], sink: InputSink, *, stdin: TextIO | None, offline: bool = False) -> None:
+    """Give inputs to `sink` as they are found, as `expand_inputs` finds them; nothing is kept, as they may be many."""
+    expansion = _Expansion(sink, offline=offline)
     for name in names:
         if name == "-":
             expansion.add_list(name, _read_stdin(stdin), folder="")
@@ -56,20 +81,40 @@ def expand_inputs(names: Sequence[str], *, stdin: TextIO | None) -> InputList:
             expansion.add_list_file(name)
         else:
             expansion.add(name, folder="")
-    return InputList(list(expansion.paths.values()), expansion.problems)
 
 
-class _Expansion:
-    """Collects inputs, each once, and the problems met on the way."""
+class _Listed:
+    """Inputs in memory."""
 
     def __init__(self) -> None:
         self.paths: dict[str, str] = {}
         """By what identifies the file."""
+        self.remote: set[str] = set()
         self.problems: list[tuple[str, str]] = []
-        self._real_folders: dict[str, str] = {}
+
+    def put(self, identity: str, path: str, *, is_remote: bool) -> None:
+        self.paths.setdefault(identity, path)
+        if is_remote:
+            self.remote.add(path)
 
     def complain(self, name: str, reason: str) -> None:
         self.problems.append((name, reason))
+
+
+class _Expansion:
+    """Finds inputs, and the problems met on the way."""
+
+    def __init__(self, sink: InputSink, *, offline: bool) -> None:
+        self._sink, self._offline = sink, offline
+        self._num_problems = 0
+        self._real_folders: dict[str, str] = {}
+
+    def complain(self, name: str, reason: str) -> None:
+        self._num_problems += 1
+        self._sink.complain(name, reason)
+
+    def _put(self, path: str, *, identity: str | None = None, is_remote: bool = False) -> None:
+        self._sink.put(path if identity is None else identity, path, is_remote=is_remote)
 
     def add_list_file(self, name: str) -> None:
         path = name.removeprefix("@")
@@ -96,8 +141,10 @@ class _Expansion:
             self._add_all(path, _videos_below(path, self.complain), "the folder holds no videos and no numbered frames")
         elif is_there(path):
             self._add_file(path)
+        elif is_remote(name):
+            self._add_remote(name)
         elif is_live(name):
-            self.paths.setdefault(name, name)
+            self._put(name)
         elif glob.has_magic(name):
             pattern = os.path.join(glob.escape(folder), name)
             self._add_all(path, _videos_matching(pattern, self.complain), "the pattern matches no videos")
@@ -105,31 +152,44 @@ class _Expansion:
             for shard in shards:
                 self.add(shard, folder=folder)
         else:
-            self.paths.setdefault(path, path)
+            self._put(path)
 
     def _add_all(self, name: str, videos: Iterable[str], complaint: str) -> None:
-        known_problems, found = len(self.problems), 0
+        known_problems, found = self._num_problems, 0
         for video in videos:
             found += 1
             self._add_file(video)
-        if not found and len(self.problems) == known_problems:
+        if not found and self._num_problems == known_problems:
             self.complain(name, complaint)
 
     def _add_file(self, path: str) -> None:
         """Add a file, or the videos of an archive."""
         if not (is_shard_name(path) and os.path.isfile(path)):
-            self.paths.setdefault(self._identity(path), path)
+            self._put(path, identity=self._identity(path))
             return
-        known_problems, found = len(self.problems), 0
+        known_problems, found = self._num_problems, 0
         try:
             for member in members(path):
                 if is_video_name(member.name):
                     found += 1
-                    self.paths.setdefault(self._identity(member.path), member.path)
+                    self._put(member.path, identity=self._identity(member.path))
         except VideoError as error:
             self.complain(path, error.reason)
-        if not found and len(self.problems) == known_problems:
+        if not found and self._num_problems == known_problems:
             self.complain(path, "the archive holds no videos")
+
+    def _add_remote(self, name: str) -> None:
+        try:
+            require_remote(name, offline=self._offline)
+            videos = list_videos(name)
+        except VideoError as error:
+            self.complain(mask_credentials(name), error.reason)
+            return
+        for video in videos:
+            if is_shard_name(video):
+                self.complain(mask_credentials(video), "a tar archive is read on a disk of this machine; copy it there")
+            else:
+                self._put(video, is_remote=True)
 
     def _identity(self, path: str) -> str:
         """Return one spelling for all that name a file in its folder; a link to a file stays a file of its own."""

@@ -33,11 +33,13 @@ def is_live(name: str) -> bool:
 
 
 def mask_credentials(name: str) -> str:
-    """Return the name of a live input without user, password, and query values that look secret."""
+    """Return the name of a live input or address without user, password, and query values that look secret."""
     scheme, mark, rest = name.partition("://")
     if not mark:
         return name
-    rest = re.sub(r"^.*@", "***@", rest, flags=re.DOTALL)
+    # A password may hold slashes. In the address of a file, an @ after a slash belongs to its path: r@main/clip.mp4.
+    user = r"^.*@" if is_live(name) else r"^([^/@:]*@|[^/:]*:.*@)"
+    rest = re.sub(user, "***@", rest, flags=re.DOTALL)
     address, mark_of_query, query = rest.partition("?")
     if re.search(r"pass|pwd|user|login|token|secret|key|auth|sig|streamid", query, re.IGNORECASE):
         query = "***"

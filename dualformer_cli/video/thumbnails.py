@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from PIL import Image
 
@@ -30,13 +30,21 @@ def read_thumbnail(path: str) -> bytes:
     return encoded.getvalue()
 
 
-def read_thumbnails(files: Mapping[str, str], pool: WorkerPool) -> dict[str, bytes]:
+def read_thumbnails(
+    files: Mapping[str, str], pool: WorkerPool, *, on_name: Callable[[str], None] = lambda name: None
+) -> dict[str, bytes]:
     """Return thumbnails of those files that still exist and can be read; the others are left out.
 
     Args:
         files: what to call each file in the result, and where it is.
         pool: worker processes that open them.
+        on_name: called with the name of each file that was opened.
     """
     names: Sequence[str] = [name for name, file in files.items() if is_there(file)]
     outcomes = pool.imap(read_thumbnail, (files[name] for name in names))
-    return {name: outcome.value for name, outcome in zip(names, outcomes, strict=True) if outcome.error is None}
+    found: dict[str, bytes] = {}
+    for name, outcome in zip(names, outcomes, strict=True):
+        if outcome.error is None:
+            found[name] = outcome.value
+        on_name(name)
+    return found

@@ -442,7 +442,8 @@ def test_an_output_may_have_the_longest_name_that_there_is(results: Any, scenes:
 
 
 @pytest.mark.parametrize(
-    "option", [("--csv", "t.csv"), ("--srt", "t.srt"), ("--save", "t.mp4"), ("--features", "t.npz")]
+    "option",
+    [("--csv", "t.csv"), ("--srt", "t.srt"), ("--save", "t.mp4"), ("--features", "t.npz"), ("--report", "t.html")],
 )
 def test_an_output_that_exists_is_kept_unless_told_otherwise(
     option: tuple[str, str], predict: Any, scenes: Path
@@ -467,6 +468,12 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(
         (("--save", "t.avi"), "--save 't.avi' must end in .mp4 or .gif, or be a folder that exists"),
         (("--srt", "t.txt"), "--srt 't.txt' must end in .srt, or be a folder that exists"),
         (("--features", "t.npy"), "--features 't.npy' must end in .npz"),
+        (("--report", "t.htm"), "--report 't.htm' must end in .html"),
+        (("--report", "no/t.html"), "cannot write 'no/t.html': folder 'no' does not exist; create it"),
+        (
+            ("--csv", "t.html", "--report", "t.html"),
+            "'t.html' is named for two outputs; name another file for one of them",
+        ),
         (("--csv", "t.srt", "--srt", "t.srt"), "'t.srt' is named for two outputs; name another file for one of them"),
         (
             ("two.mp4", "--save", "t.mp4"),
@@ -547,9 +554,9 @@ def test_a_table_that_cannot_be_written_does_not_take_the_document_along(
     assert named(json.loads(result.stdout)["results"]) == [("a.mp4", "ok")]
 
 
-@pytest.mark.parametrize("lost", ["t.csv", "f.npz"])
+@pytest.mark.parametrize("lost", ["t.csv", "f.npz", "p.html"])
 @pytest.mark.parametrize("options", [(), ("--json",)])
-def test_a_file_that_cannot_be_written_takes_neither_the_results_nor_the_other_file_along(
+def test_a_file_that_cannot_be_written_takes_neither_the_results_nor_the_other_files_along(
     lost: str, options: tuple[str, ...], predict: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("gone").mkdir()
@@ -560,13 +567,13 @@ def test_a_file_that_cannot_be_written_takes_neither_the_results_nor_the_other_f
         return top(*given)
 
     monkeypatch.setattr(video_scores, "top", remove_the_folder)
-    (kept,) = {"t.csv", "f.npz"} - {lost}
-    files = [str(Path("gone", name)) if name == lost else name for name in ("t.csv", "f.npz")]
-    result = predict(scenes / "a.mp4", "--csv", files[0], "--features", files[1], *options)
+    names = ("t.csv", "f.npz", "p.html")
+    table, features, page = (str(Path("gone", name)) if name == lost else name for name in names)
+    result = predict(scenes / "a.mp4", "--csv", table, "--features", features, "--report", page, *options)
     assert result.exit_code == 1
     assert str(result.exception) == f"cannot write 'gone/{lost}': folder 'gone' does not exist; create it"
     assert all(name in result.stdout for name in NAMES[:3])
-    assert os.listdir() == [kept]
+    assert set(os.listdir()) == set(names) - {lost}
 
 
 @pytest.mark.parametrize("option", [("--csv", "no/t.csv"), ("--features", "no/f.npz"), ("--save", "no/t.mp4")])

@@ -13,6 +13,7 @@ from typing import Any
 import PIL.Image
 import pytest
 import torch
+from tar_shards import write_shard
 from typer.testing import CliRunner
 
 from dualformer_cli.app import app
@@ -105,6 +106,12 @@ def scene(
     tmp_path.joinpath("lists").mkdir()
     for split, lines in rows.items():
         tmp_path.joinpath("lists", f"{split}.csv").write_text("".join(f"{line}\n" for line in lines))
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for number, label in enumerate(("running", "jumping")):
+        members = [(f"{label}/{path.name}", path) for path in sorted((tmp_path / "videos" / label).iterdir())]
+        labels = [(f"{Path(name).with_suffix('.cls')}", label) for name, _ in members]
+        write_shard(shards / f"clips-{number:04}.tar", [*members, *labels])
     for name, module in list(sys.modules.items()):
         if name.startswith("dualformer_cli.") and hasattr(module, "WorkerPool"):
             monkeypatch.setattr(module, "WorkerPool", here_pool)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -84,3 +88,12 @@ def test_heads_for_motion_change_no_logits_and_weights_load_without_them() -> No
 def test_a_model_without_heads_for_motion_cannot_tell_it() -> None:
     with pytest.raises(ValueError, match="without motion heads"):
         small_model().forward_motion(torch.randn(1, 3, 8, 32, 32))
+
+
+def test_building_without_memory_does_not_load_the_compiler_of_torch() -> None:
+    program = (
+        "import sys, torch; from dualformer_cli import create_model\n"
+        "with torch.device('meta'): create_model('camera-motion')\n"
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2]).returncode == 0

@@ -8,6 +8,7 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from prediction_documents import failed, result, scored, segment
 from dualformer_cli.documents.predict import ModelFacts, VideoResult
 from dualformer_cli.outputs import predictions_page
 from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
+from dualformer_cli.outputs.progress import Progress
 from dualformer_cli.video.thumbnails import read_thumbnail
 
 HOSTILE = "</script><script>alert(1)</script>\"' onerror=x \x1b[31m\u202e\udcff\n&amp;<!--"
@@ -118,6 +120,15 @@ def test_pictures_are_those_of_videos_that_were_seen(write: Write, clip_drawer: 
     first, *others = content(path)["videos"]
     assert base64.b64decode(first["picture"]) == read_thumbnail(clip)
     assert [row for row in others if "picture" in row] == []
+
+
+def test_reading_pictures_shows_how_far_it_is(
+    write: Write, clip_drawer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictions_page, "Progress", partial(Progress, interval_seconds=0.0))
+    clip = str(clip_drawer(tmp_path / "clip.mp4"))
+    write([result(clip), failed("bad.mp4")])
+    assert capsys.readouterr().err.startswith(f"pictures: 1/1, {clip}\n")
 
 
 def test_hostile_names_labels_and_reasons_stay_text(write: Write) -> None:

@@ -42,7 +42,9 @@ def many() -> list[VideoResult]:
         name = f"clips/clip{number}.mp4"
         label = scored("tai chi", 0.99 - number / 100, 0) if number % 2 == 0 else scored("surfing", 0.5, 1)
         found.append(failed(name, "no video stream") if number % 10 == 9 else result(name, predictions=[label]))
-    found[1] = result("clips/clip1.mp4", predictions=[scored("surfing", 0.5, 1)], segments=[segment(0, 9, "tai chi")])
+    found[1] = result(
+        "clips/clip1.mp4", predictions=[scored("surfing", 0.5, 1)], segments=[segment(0, 9, "tai chi", 0.4)]
+    )
     return found
 
 
@@ -140,6 +142,9 @@ def test_videos_are_put_in_order(browser: Browser, folder: Path) -> None:
     assert names(browser)[:3] == clips(0, 2, 4)
     choose(browser, "order", "low")
     assert names(browser)[:3] == clips(58, 56, 54)
+    choose(browser, "label", "0")
+    assert names(browser)[:4] == clips(1, 58, 56, 54)  # by the score of this label: 0.4 in a part of clip1
+    choose(browser, "label", "")
     choose(browser, "search", "clip1")
     choose(browser, "order", "name")
     assert names(browser) == clips(1, *range(10, 20))

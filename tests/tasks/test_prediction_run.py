@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.tasks import session
+from dualformer_cli.tasks import prediction_run, session
 from dualformer_cli.tasks.predict import PredictRequest, predict
 from dualformer_cli.tasks.session import ModelRequest
 
@@ -235,3 +240,83 @@ def test_names_of_any_kind_come_back(folder: Path, model: ModelRequest, read_pat
     with open("run/predictions.csv", encoding="utf-8", errors="surrogateescape", newline="") as file:
         assert {row["path"] for row in csv.DictReader(file)} == {odd}
     assert read_paths == [odd]
+
+
+def test_a_file_that_kills_decoders_is_tried_once_and_named_in_the_next_run_too(
+    tmp_path: Path, model: ModelRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("slow").mkdir()
+    PIL.Image.new("RGB", (7000, 7000)).save("slow/img_00001.png")  # takes ten times longer than it is given
+    Path("slow/img_00002.png").symlink_to("img_00001.png")
+    impatient = replace(model, overrides=("data.decode_timeout_seconds=0.03",))
+    first = run(impatient, inputs=("slow",))
+    before = Path("run/predictions.jsonl").read_bytes()
+    again = run(impatient, inputs=("slow",))
+    assert [(each.videos.failed, each.videos.kept) for each in (first, again)] == [(1, 0), (1, 1)]
+    assert [line["error"] for line in lines()] == ["decoder made no progress for 0.03 s"]
+    assert Path("run/predictions.jsonl").read_bytes() == before
+
+
+def test_a_file_that_its_owner_hides_is_tried_again(
+    folder: Path, model: ModelRequest, read_paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: str) -> Any:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as hidden:
+        hidden.setattr(prediction_run, "opened", refuse)
+        run(model, inputs=("clips/a.mp4", "clips/d.mp4"))
+    read_paths.clear()
+    for expected in (["clips/d.mp4"], []):
+        assert run(model, inputs=("clips/a.mp4", "clips/d.mp4")).videos.failed == 1
+        assert read_paths == expected
+        read_paths.clear()
+
+
+def test_a_video_in_an_archive_is_read_again_only_if_the_archive_changed(
+    folder: Path, model: ModelRequest, read_paths: list[str]
+) -> None:
+    def pack(*names: str) -> None:
+        with tarfile.open("shard.tar", "w") as archive:
+            for name in names:
+                archive.add(f"clips/{name}.mp4", f"{name}.mp4")
+
+    pack("a", "d")
+    for expected in (["shard.tar/a.mp4", "shard.tar/d.mp4"], []):
+        videos = run(model, inputs=("shard.tar",)).videos
+        assert (videos.ok, videos.failed, read_paths) == (1, 1, expected)
+        read_paths.clear()
+    pack("a", "b", "d")
+    assert run(model, inputs=("shard.tar",)).videos.ok == 2
+    assert read_paths == [f"shard.tar/{name}.mp4" for name in "abd"]
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("/sys/dualformer/run", "not permitted|[Pp]ermission denied|[Rr]ead-only"),
+        ("clips/a.mp4/run", "is not a folder"),
+    ],
+)
+def test_a_folder_that_cannot_be_made_is_one_line_before_any_work(
+    output: str, reason: str, folder: Path, model: ModelRequest, read_paths: list[str]
+) -> None:
+    with pytest.raises(DualFormerError) as caught:
+        run(model, output=output)
+    assert re.fullmatch(f".*{output}.*({reason}).*", str(caught.value))
+    assert read_paths == []
+
+
+def test_the_parquet_file_has_the_rows_of_the_table(folder: Path, model: ModelRequest, read_paths: list[str]) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed: pip install dualformer[parquet]")
+    document = run(model, every_seconds=0.4)
+    assert document.files[2] == "run/predictions.parquet"
+    table = parquet.read_table("run/predictions.parquet").to_pylist()
+    with open("run/predictions.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [list(row) for row in table] == [list(row) for row in rows]
+    for found, expected in zip(table, rows, strict=True):
+        texts = {name: "" if value is None else str(value) for name, value in found.items()}
+        assert texts == expected
+    assert {type(row["score"]) for row in table} == {float, type(None)}

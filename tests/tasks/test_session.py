@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -110,3 +111,48 @@ def test_torch_is_not_loaded_before_worker_processes_are_on_their_way() -> None:
         "with session.open_session(session.ModelRequest(preset='tiny')): pass\n"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+class _Pool:
+    """Takes the place of WorkerPool, and ends the opening."""
+
+    def __init__(self, num_workers: int, *_: Any, **__: Any) -> None:
+        raise _ReachedError(num_workers)
+
+
+class _ReachedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("cores", "ranks", "overrides", "wanted"),
+    [
+        (2, 1, (), 2),
+        (64, 1, (), 8),
+        (64, 16, (), 4),
+        (2, 4, (), 1),
+        (2, 1, ("runtime.num_workers=3",), 3),
+        (2, 1, ("runtime.num_workers=1",), 1),
+    ],
+)
+def test_each_core_of_this_rank_gets_a_decoder_unless_their_number_is_given(
+    cores: int, ranks: int, overrides: tuple[str, ...], wanted: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "WorkerPool", _Pool)
+    monkeypatch.setattr(session, "usable_cores", lambda: cores)
+    for name, value in {"RANK": 0, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}.items():
+        monkeypatch.setenv(name, str(value))
+    with pytest.raises(_ReachedError) as reached, open_session(ModelRequest(preset="tiny", overrides=overrides)):
+        pass
+    assert reached.value.args == (wanted,)
+
+
+def test_waiting_threads_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "WorkerPool", _Pool)
+    for given, wanted in (("active", "active"), (None, "passive")):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        if given is not None:
+            monkeypatch.setenv("OMP_WAIT_POLICY", given)
+        with pytest.raises(_ReachedError), open_session(ModelRequest(preset="tiny")):
+            pass
+        assert os.environ["OMP_WAIT_POLICY"] == wanted

@@ -125,6 +125,11 @@ def test_credentials_are_masked():
         "rtsp://cam/live?user=me&password=secret": "rtsp://cam/live?***",
         "https://cdn/a.m3u8?Token=secret": "https://cdn/a.m3u8?***",
         "tcp://0.0.0.0:5000?listen=1": "tcp://0.0.0.0:5000?listen=1",
+        "s3://KEY:se/cr@et@bucket/clip.mp4": "s3://***@bucket/clip.mp4",
+        "ftp://me@host/clip.mp4": "ftp://***@host/clip.mp4",
+        "s3://bucket/a@b:c.mp4": "s3://bucket/a@b:c.mp4",
+        "hf://datasets/me/clips@main/a.mp4": "hf://datasets/me/clips@main/a.mp4",
+        "gs://bucket/clip.mp4?Signature=secret": "gs://bucket/clip.mp4?***",
         "camera:0": "camera:0",
         "/dev/video1": "/dev/video1",
     }.items():

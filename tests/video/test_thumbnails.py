@@ -29,4 +29,6 @@ def test_a_video_that_cannot_be_read_has_no_thumbnail(
         read_thumbnail(str(tmp_path / "broken.mp4"))
     files = {name: str(tmp_path / name) for name in ("gone.mp4", "broken.mp4", "good.mp4")}
     with here_pool(1, 20.0) as pool:
-        assert list(read_thumbnails(files, pool)) == ["good.mp4"]
+        opened: list[str] = []
+        assert list(read_thumbnails(files, pool, on_name=opened.append)) == ["good.mp4"]
+    assert opened == ["broken.mp4", "good.mp4"]

@@ -6,19 +6,22 @@ them. A rank that dies costs what it had in hand.
 
 from __future__ import annotations
 
+import json
 import pickle
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, Generic, TypeVar
+from contextlib import contextmanager, suppress
+from itertools import count as count_up
+from typing import Generic, TypeVar
 
 import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.parallel.reductions import RanksLost, first_sentence
+from dualformer_cli.errors import reason_of
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -28,6 +31,8 @@ LOST_SECONDS = 60.0
 _BEAT_SECONDS = 2.0
 _POLL_SECONDS = 0.02
 _AHEAD_PER_RANK = 4
+_RUNS = count_up()
+"""A store may outlive a process group, and keeps what was in it."""
 
 
 class SharedWork(Generic[Item]):
@@ -43,7 +48,10 @@ class SharedWork(Generic[Item]):
         self.lost_items: list[Item] = []
         """On rank 0, what ranks that died had in hand."""
         self._lost_seconds = lost_seconds
+        self._silent = _Silence(lost_seconds)
         self._mine: deque[int] = deque()
+        self._next = 0
+        """On rank 0, the number of the item whose result comes next."""
         self._stop = threading.Event()
         self._failure: BaseException | None = None
 
@@ -59,97 +67,122 @@ class SharedWork(Generic[Item]):
             but for lost items; on other ranks nothing.
 
         Raises:
-            RanksLost: if the store is gone; on other ranks also if rank 0 is silent.
+            RanksLost: if the store is gone; on other ranks also if rank 0 has failed or is silent.
         """
         if self.ranks.world_size == 1:
             yield from work(iter(items))
             return
-        self._store = PrefixStore("shared-work", _get_default_store())
+        self._store = PrefixStore(f"shared-work/{next(_RUNS)}", _get_default_store())
         try:
             with self._threads(items):
                 if self.ranks.is_main:
-                    yield from self._collect(work)
+                    yield from self._lead(work)
                 else:
-                    for result in work(self._draw()):
-                        self._put(f"result/{self._mine.popleft()}", result)
-                    self._wait_for_main()
+                    self._follow(work)
         except dist.DistError as error:
             raise RanksLost(f"rank {self.ranks.rank} lost the others: {first_sentence(error)}") from error
 
-    def _collect(self, work: Callable[[Iterator[Item]], Iterator[Result]]) -> Iterator[Result]:
-        """Work as the others do, and yield what is ready in between; at the end wait for the others."""
-        ready: dict[int, Any] = {}
-        number = 0
+    def _lead(self, work: Callable[[Iterator[Item]], Iterator[Result]]) -> Iterator[Result]:
+        """Work as the others do, yield what is ready in between, and say how it ended."""
+        reason = "it was stopped"
+        try:
+            ready: dict[int, Result] = {}
+            for result in work(self._draw()):
+                ready[self._mine.popleft()] = result
+                yield from self._in_turn(ready)
+            while self._next < self._end():
+                yield from self._in_turn(ready)
+                time.sleep(_POLL_SECONDS)
+            if self._failure is not None:
+                raise self._failure
+            self._wait_for_others("done")
+            reason = ""
+        except BaseException as error:
+            reason = reason_of(error) if isinstance(error, Exception) else reason
+            raise
+        finally:
+            with suppress(dist.DistError):
+                self._store.set("finished", json.dumps([self.ranks.lost, reason]))
+        if self.ranks.lost:  # no barrier keeps this process, which may hold the store, until the others know
+            self._wait_for_others("left")
 
-        def next_ones() -> Iterator[Result]:
-            nonlocal number
-            while True:
-                if number in ready:
-                    result = ready.pop(number)
-                elif self._store.check([f"result/{number}"]):
-                    result = pickle.loads(self._store.get(f"result/{number}"))
-                else:
-                    return
-                for kind in ("result", "item", "owner"):  # a million of them would fill the store
-                    self._store.delete_key(f"{kind}/{number}")
-                yield result
-                number += 1
-
+    def _follow(self, work: Callable[[Iterator[Item]], Iterator[Result]]) -> None:
         for result in work(self._draw()):
-            ready[self._mine.popleft()] = result
-            yield from next_ones()
-        if self._failure is not None:
-            raise self._failure
-        silent = _Silence(self._lost_seconds)
-        while number < self._end():
-            yield from next_ones()
-            if number < self._end() and self._is_lost(number, silent):
-                number += 1
+            self._put(f"result/{self._mine.popleft()}", result)
+        self._store.set(f"done/{self.ranks.rank}", "")
+        while not self._store.check(["finished"]):
+            self._require_main()
             time.sleep(_POLL_SECONDS)
-        self._store.set("finished", ",".join(map(str, self.ranks.lost)))
+        lost, reason = json.loads(self._store.get("finished"))
+        if reason:
+            raise RanksLost(f"rank {self.ranks.rank} stops, as rank 0 has failed: {reason}")
+        self.ranks.lost.extend(lost)
+        self._store.set(f"left/{self.ranks.rank}", "")
 
     def _draw(self) -> Iterator[Item]:
         while True:
             number = self._store.add("drawn", 1) - 1
             self._store.set(f"owner/{number}", str(self.ranks.rank))
-            silent = _Silence(self._lost_seconds)
             while not self._store.check([f"item/{number}"]):
-                if self._store.check(["end"]) and number >= self._end():
+                if self._store.check(["finished"]) or (self._store.check(["end"]) and number >= self._end()):
                     return
-                self._require_main(silent)
+                self._require_main()
                 time.sleep(_POLL_SECONDS)
             self._mine.append(number)
             yield pickle.loads(self._store.get(f"item/{number}"))
 
-    def _is_lost(self, number: int, silent: _Silence) -> bool:
+    def _in_turn(self, ready: dict[int, Result]) -> Iterator[Result]:
+        """Yield results for as long as the next one is there; `ready` has those of this rank."""
+        while True:
+            number = self._next
+            is_lost = False
+            if number not in ready:
+                if self._store.check([f"result/{number}"]):
+                    ready[number] = pickle.loads(self._store.get(f"result/{number}"))
+                elif not (is_lost := self._is_lost(number)):
+                    return
+            for kind in ("result", "item", "owner"):  # a million of them would fill the store
+                self._store.delete_key(f"{kind}/{number}")
+            self._next += 1
+            if not is_lost:
+                yield ready.pop(number)
+
+    def _is_lost(self, number: int) -> bool:
         """Return whether the owner of an item has died without a result; its item is noted then."""
+        if number >= self._store.add("drawn", 0) or not self._store.check([f"item/{number}"]):
+            return False
         owner = int(self._store.get(f"owner/{number}")) if self._store.check([f"owner/{number}"]) else None
-        if owner == self.ranks.rank or not silent.of(owner, self._beat_of(owner)):
+        if owner is None:  # it died between the two, if it does not say so very soon
+            if not self._silent.of(f"item {number}", 0):
+                return False
+        elif owner == self.ranks.rank or not self._is_silent(owner):
             return False
         if self._store.check([f"result/{number}"]):  # its last words
             return False
-        if owner is not None and owner not in self.ranks.lost:
-            self.ranks.lost.append(owner)
         self.lost_items.append(pickle.loads(self._store.get(f"item/{number}")))
         return True
 
-    def _wait_for_main(self) -> None:
-        silent = _Silence(self._lost_seconds)
-        while not self._store.check(["finished"]):
-            self._require_main(silent)
-            time.sleep(_POLL_SECONDS)
-        lost = self._store.get("finished").decode()
-        self.ranks.lost.extend(int(rank) for rank in lost.split(",") if rank)
+    def _wait_for_others(self, word: str) -> None:
+        """Wait until every other rank has said a word, or has died."""
+        for rank in range(1, self.ranks.world_size):
+            while not self._store.check([f"{word}/{rank}"]) and not self._is_silent(rank):
+                time.sleep(_POLL_SECONDS)
 
-    def _require_main(self, silent: _Silence) -> None:
-        if not self.ranks.is_main and silent.of(0, self._beat_of(0)):
+    def _is_silent(self, rank: int) -> bool:
+        """Return whether nothing has been heard of a rank for so long that it counts as lost; rank 0 notes it."""
+        if rank in self.ranks.lost:
+            return True
+        is_silent = self._silent.of(f"rank {rank}", self._store.add(f"beat/{rank}", 0))
+        if is_silent and self.ranks.is_main:
+            self.ranks.lost.append(rank)
+        return is_silent
+
+    def _require_main(self) -> None:
+        if not self.ranks.is_main and self._is_silent(0):
             raise RanksLost(f"rank 0 has been silent for {self._lost_seconds:g} s; the same command goes on from here")
 
     def _put(self, key: str, value: object) -> None:
         self._store.set(key, pickle.dumps(value))  # type: ignore[arg-type]  # takes bytes as well
-
-    def _beat_of(self, rank: int | None) -> int:
-        return 0 if rank is None else self._store.add(f"beat/{rank}", 0)
 
     def _end(self) -> int:
         return int(self._store.get("end"))
@@ -169,8 +202,9 @@ class SharedWork(Generic[Item]):
                 thread.join(_BEAT_SECONDS)
 
     def _beat(self) -> None:
-        while not self._stop.wait(_BEAT_SECONDS):
-            self._store.add(f"beat/{self.ranks.rank}", 1)
+        with suppress(dist.DistError):  # the main thread says so
+            while not self._stop.wait(_BEAT_SECONDS):
+                self._store.add(f"beat/{self.ranks.rank}", 1)
 
     def _feed(self, items: Iterable[Item]) -> None:
         """Put a few more items into the store than have been drawn, as there may be a million."""
@@ -186,21 +220,22 @@ class SharedWork(Generic[Item]):
                     return
         except BaseException as error:  # of any kind: it is raised where rank 0 collects
             self._failure = error
-        self._store.set("end", str(count))
+        with suppress(dist.DistError):
+            self._store.set("end", str(count))
 
 
 class _Silence:
-    """For how long a rank's counter has stood still."""
+    """For how long a counter has stood still."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._seen: dict[int | None, tuple[int, float]] = {}
+        self._seen: dict[str, tuple[int, float]] = {}
 
-    def of(self, rank: int | None, beats: int) -> bool:
-        """Return whether the rank has been silent for too long; `beats` is its counter now."""
+    def of(self, name: str, beats: int) -> bool:
+        """Return whether that has been too long; `beats` is the counter now."""
         now = time.monotonic()
-        before, since = self._seen.setdefault(rank, (beats, now))
+        before, since = self._seen.setdefault(name, (beats, now))
         if beats != before:
-            self._seen[rank] = (beats, now)
+            self._seen[name] = (beats, now)
             return False
         return now - since > self._seconds

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from math import prod
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,8 @@ from torch import Tensor
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.engine.parallel.upload import upload
 from dualformer_cli.engine.scoring.video_scores import Features, Scores
-from dualformer_cli.model.dualformer import DualFormer
+from dualformer_cli.model.cpu_pieces import PIECE_NUMBERS, for_each_piece
+from dualformer_cli.model.dualformer import DualFormer, Stage
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -21,7 +24,9 @@ _LOGGER = logging.getLogger(__name__)
 class Scorer:
     """Runs a model over the views of one video at a time, so that a score never depends on other videos.
 
-    A CPU takes one view at a time, which its caches prefer; a GPU takes 16, or what its memory holds.
+    A GPU takes 16 views at a time, or what its memory holds. On a CPU each thread takes a view of its own, and no two
+    threads wait for each other before the end of a video; views of a large model that are fewer than the threads are
+    computed one after the other, each by all threads.
 
     Args:
         model: on its device, in the mode and precision that it is to run in.
@@ -45,6 +50,7 @@ class Scorer:
         self.parameter = next(model.parameters())
         self.autocast = autocast
         self.batch_size = 16 if self.parameter.device.type == "cuda" else 1
+        self._is_compiled = compile
         self._tokens: Callable[[Tensor], Tensor] = (
             torch.compile(model.forward_tokens) if compile else model.forward_tokens
         )
@@ -59,7 +65,8 @@ class Scorer:
         return scores[places], features[places]
 
     def _score_all(self, clips: npt.NDArray[np.uint8]) -> tuple[Scores, Features]:
-        parts, start = [], 0
+        parts = self._score_on_threads(clips)
+        start = len(parts)
         while start < len(clips):
             try:
                 parts.append(self._score_batch(clips[start : start + self.batch_size]))
@@ -72,6 +79,25 @@ class Scorer:
                 _LOGGER.warning("GPU memory is full: scoring %d views at a time", self.batch_size)
         scores, features = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
         return scores, features
+
+    def _score_on_threads(self, clips: npt.NDArray[np.uint8]) -> list[tuple[Tensor, Tensor]]:
+        """Score the first views, each on a thread of its own: as many as keep all threads busy to the end."""
+        num_threads = torch.get_num_threads()
+        if self.parameter.device.type != "cpu" or self._is_compiled:
+            return []
+        count = len(clips) if self._is_small(clips) else len(clips) // num_threads * num_threads
+        parts: list[tuple[Tensor, Tensor] | None] = [None] * count
+
+        def score(number: int) -> None:
+            parts[number] = self._score_batch(clips[number : number + 1])
+
+        for_each_piece(score, range(count))
+        return cast(list[tuple[Tensor, Tensor]], parts)
+
+    def _is_small(self, clips: npt.NDArray[np.uint8]) -> bool:
+        """Return whether a view's largest activation is a single piece, so that one thread computes it anyway."""
+        dim, _, *patch = cast(Stage, self.model.stages[0]).patch_embed.proj.weight.shape
+        return prod(clips.shape[1:4]) // prod(patch) * dim <= PIECE_NUMBERS
 
     def _score_batch(self, clips: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         """Scores and features on the device, which may still compute them while the next views are uploaded."""

@@ -23,6 +23,8 @@ class Prediction:
     result: VideoResult
     features: tuple[FeatureRow, ...] = ()
     """Of the video, or of each segment of its timeline."""
+    file: str = ""
+    """Where the input was read: its path, or that of a copy, which is there until the next prediction is asked for."""
 
 
 def failure(path: str, reason: str, *, interrupted: bool | None = None) -> Prediction:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from tar_shards import write_shard
 
+from dualformer_cli.data.lists.labelled_lists import read_lists
 from dualformer_cli.data.lists.manifest import read_manifest
 from dualformer_cli.errors import DualFormerError
 
@@ -121,3 +122,9 @@ def test_archives_that_are_not_there_or_cannot_be_read_are_refused() -> None:
             read_manifest(source)
     with pytest.raises(DualFormerError, match=r"list 's/a-0\.tar' has no groups of labels"):
         read_manifest("s/a-0.tar", label_group="scene")
+
+
+def test_prepare_refuses_archives_which_need_no_preparation() -> None:
+    write_shard(Path("s/train.tar"), [("0.mp4", ""), ("0.cls", "0")])
+    with pytest.raises(DualFormerError, match=r"'s/train\.tar' is a tar archive; train and eval read it as it is"):
+        read_lists(["s/train.tar"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -86,3 +87,43 @@ def test_scores_in_low_precision_sum_to_1_to_the_last_digit(toy_preset: Path, on
     scores, features = scorer.score(views_of(scorer, toy_preset, 1))
     assert (scores.dtype, features.dtype) == (np.float64, np.float32)
     assert scores.sum() == pytest.approx(1, abs=1e-12)
+
+
+@pytest.fixture
+def _two_threads(one_thread: None) -> None:
+    torch.set_num_threads(2)  # one_thread restores the number
+
+
+@pytest.mark.usefixtures("_two_threads")
+@pytest.mark.parametrize(("piece_numbers", "on_threads"), [(2**17, 3), (1, 2)], ids=["small model", "large model"])
+def test_each_thread_takes_a_view_and_only_what_is_left_of_a_large_model_is_shared(
+    scorer: Scorer, toy_preset: Path, monkeypatch: pytest.MonkeyPatch, piece_numbers: int, on_threads: int
+) -> None:
+    views = views_of(scorer, toy_preset, 1, 2, 3)
+    torch.set_num_threads(1)
+    expected = scorer.score(views)
+    torch.set_num_threads(2)
+    monkeypatch.setattr("dualformer_cli.engine.scoring.scorer.PIECE_NUMBERS", piece_numbers)
+    places: list[tuple[bool, int]] = []
+    tokens = scorer._tokens
+
+    def note(clips: torch.Tensor) -> torch.Tensor:
+        places.append((threading.current_thread() is not threading.main_thread(), torch.get_num_threads()))
+        return tokens(clips)
+
+    monkeypatch.setattr(scorer, "_tokens", note)
+    found = scorer.score(views)
+    assert sorted(places, reverse=True) == [(True, 1)] * on_threads + [(False, 2)] * (3 - on_threads)
+    assert all((a == b).all() for a, b in zip(found, expected, strict=True))
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_a_compiled_model_runs_on_the_thread_that_compiled_it(
+    scorer: Scorer, toy_preset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = []
+    tokens = scorer._tokens
+    scorer._is_compiled = True
+    monkeypatch.setattr(scorer, "_tokens", lambda clips: (places.append(threading.current_thread()), tokens(clips))[1])
+    scorer.score(views_of(scorer, toy_preset, 1, 2))
+    assert places == [threading.main_thread()] * 2

@@ -1,0 +1,131 @@
+"""Remote videos are fetched a few ahead of their use, and removed after it: a thousand of them do not fill the disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from types import TracebackType
+
+from dualformer_cli.data.fetch.web_videos import file_name
+from dualformer_cli.errors import VideoError
+from dualformer_cli.system.files import cache_dir
+from dualformer_cli.system.words import os_reason
+from dualformer_cli.video.live_inputs import mask_credentials
+from dualformer_cli.video.remote_files import fetch_file
+
+_STALE_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True)
+class LocalCopy:
+    """A video where a decoder can read it."""
+
+    name: str
+    """As it was found: a path or an address."""
+    path: str
+    """Of the file: the name itself, if it is no address."""
+    error: VideoError | None = None
+    """Why there is no file."""
+
+
+class LocalCopies:
+    """Local files in place of remote ones. Use it in a `with`, which removes all that are left.
+
+    Args:
+        ahead: how many files are fetched at the same time, before they are asked for.
+    """
+
+    def __init__(self, ahead: int = 4) -> None:
+        self._ahead = ahead
+        self._folder: Path | None = None
+        self._num_fetched = 0
+        self._is_closed = False
+
+    def __enter__(self) -> LocalCopies:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._is_closed = True
+        self._remove_all()
+
+    def of(self, names: Iterable[str]) -> Iterator[LocalCopy]:
+        """Yield a local file for each name, in order; names are taken as they are needed.
+
+        At most `ahead` files are there that were not yielded yet; those that were stay until `remove`.
+        """
+        waiting: deque[Future[LocalCopy]] = deque()
+        for name in names:
+            is_address = "://" in name and not os.path.lexists(name)
+            if not (is_address or waiting):
+                yield LocalCopy(name, name)
+                continue
+            waiting.append(self._start(name) if is_address else _done(LocalCopy(name, name)))
+            if len(waiting) >= self._ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def remove(self, copy: LocalCopy) -> None:
+        """Remove a file that is no longer needed, if it is a copy."""
+        if copy.path != copy.name:
+            with suppress(OSError):
+                os.unlink(copy.path)
+
+    def _start(self, name: str) -> Future[LocalCopy]:
+        """Fetch a file in a thread, one that does not keep the program from ending."""
+        future: Future[LocalCopy] = Future()
+        self._num_fetched += 1
+        try:
+            path = os.path.join(self._made_folder(), f"{self._num_fetched}-{file_name(name)}")
+        except OSError as error:
+            reason = f"cannot be fetched into {str(cache_dir())!r}: {os_reason(error)}"
+            return _done(LocalCopy(name, name, VideoError(mask_credentials(name), reason)))
+
+        def fetch() -> None:
+            try:
+                fetch_file(name, path)
+                future.set_result(LocalCopy(name, path))
+            except VideoError as error:
+                with suppress(OSError):
+                    os.unlink(path)
+                future.set_result(LocalCopy(name, name, error))
+            except BaseException as error:  # goes to whoever waits for the file
+                future.set_exception(error)
+            if self._is_closed:  # while the file was on its way
+                self._remove_all()
+
+        threading.Thread(target=fetch, name="dualformer-fetch", daemon=True).start()
+        return future
+
+    def _remove_all(self) -> None:
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _made_folder(self) -> Path:
+        """Return the folder of the copies; when it is made, those that killed runs left a day ago are removed."""
+        if self._folder is None:
+            parent = cache_dir() / "copies"
+            parent.mkdir(parents=True, exist_ok=True)
+            for other in parent.iterdir():
+                with suppress(OSError):
+                    if time.time() - other.stat().st_mtime > _STALE_SECONDS:
+                        shutil.rmtree(other, ignore_errors=True)
+            self._folder = Path(mkdtemp(dir=parent))
+        return self._folder
+
+
+def _done(copy: LocalCopy) -> Future[LocalCopy]:
+    future: Future[LocalCopy] = Future()
+    future.set_result(copy)
+    return future

@@ -1,0 +1,209 @@
+"""Which videos a run folder was asked for, in order, and where their results lie: on disk, as they may be many."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from dualformer_cli.data.fetch.web_videos import fetch_addresses, is_web_address
+from dualformer_cli.documents.base import from_json
+from dualformer_cli.documents.predict import VideoResult
+from dualformer_cli.engine.scoring.video_scores import failure
+from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.parts import Parts
+from dualformer_cli.tasks.session import Fetching
+from dualformer_cli.video import file_index, remote_files
+from dualformer_cli.video.inputs import InputList, InputSink
+from dualformer_cli.video.live_inputs import is_live, mask_credentials
+
+Input = tuple[str, str]
+"""A path or address to read, and the name that it has in results."""
+Stamp = list[int | str] | None
+"""Size and time of a file when it was read; None: it could not be, and is tried again in the next run."""
+
+_Found = tuple[str, str, str, str | None]
+"""An input: its identity, path, name in results, and problem if it has one."""
+_BLOCK = 500
+_POLL_SECONDS = 0.02
+
+
+def stamp_of(path: str) -> Stamp:
+    """Return what shows that a file, a member of an archive or a remote file has changed; None if there is none."""
+    try:
+        if "://" in path and not os.path.lexists(path):
+            return list(remote_files.stamp_of(path))
+        return list(file_index.stamp_of(path)[:2])
+    except (OSError, ValueError, DualFormerError):
+        return None
+
+
+class PredictionIndex:
+    """The inputs of a run and the results in its parts, in a temporary file of SQLite's."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._lock = threading.Lock()  # inputs are listed in a thread, and handed out in another
+        self._base = sqlite3.connect("", check_same_thread=False)
+        self._base.execute("CREATE TABLE results (path BLOB PRIMARY KEY, stamp TEXT, part TEXT, offset INT)")
+        columns = "number INTEGER PRIMARY KEY, identity BLOB UNIQUE, path BLOB, shown BLOB, problem TEXT, is_left INT"
+        self._base.execute(f"CREATE TABLE inputs ({columns})")
+        self._num_left = 0
+        self._is_listed = threading.Event()
+        self._failure: BaseException | None = None
+        self.update()
+
+    def update(self) -> None:
+        """Find every result that is in a part; of several of one path the latest counts."""
+        rows = (
+            (_blob(line.row["result"]["path"]), json.dumps(line.row["stamp"]), line.part, line.offset)
+            for line in self._parts.lines()
+        )
+        with self._lock, self._base:
+            self._base.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", rows)
+
+    def find(self, list_into: Callable[[InputSink], None], fetching: Fetching, *, offline: bool) -> None:
+        """Start to find the inputs, in a thread; `left` has those that are found."""
+
+        def find_all() -> None:
+            try:
+                sink = _Sink(self._add, fetching, offline=offline)
+                list_into(sink)
+                sink.flush()
+            except BaseException as error:  # of any kind: it is raised where the inputs are handed out
+                self._failure = error
+            self._is_listed.set()
+
+        threading.Thread(target=find_all, name="dualformer-list", daemon=True).start()
+
+    def num_left(self) -> int:
+        """Return how many of the inputs that are found so far have, or had, no result."""
+        return self._num_left
+
+    def num_kept(self) -> int:
+        """Return how many inputs had a result that still holds when they were found."""
+        with self._lock:
+            query = "SELECT COUNT(*) FROM inputs WHERE problem IS NULL AND NOT is_left"
+            return int(self._base.execute(query).fetchone()[0])
+
+    def left(self) -> Iterator[Input]:
+        """Yield the inputs without a result that still holds, as they are found: new, changed, or not readable before.
+
+        Raises:
+            Exception: what finding the inputs has raised.
+        """
+        number = 0
+        query = "SELECT number, path, shown FROM inputs WHERE is_left AND number > ? ORDER BY number LIMIT ?"
+        while True:
+            was_listed = self._is_listed.is_set()
+            with self._lock:
+                rows = self._base.execute(query, (number, _BLOCK)).fetchall()
+            number = rows[-1][0] if rows else number
+            for _, path, shown in rows:
+                yield _name(path), _name(shown)
+            if not rows and was_listed:
+                break
+            if not rows:
+                time.sleep(_POLL_SECONDS)
+        if self._failure is not None:
+            raise self._failure
+
+    def results(self) -> Iterator[tuple[VideoResult | None, Mapping[str, Any], str]]:
+        """Return the result of each input, None for one that is lost; with its row and its part."""
+        number = 0
+        query = (
+            "SELECT number, shown, problem, part, offset FROM inputs LEFT JOIN results ON shown = results.path "
+            "WHERE number > ? ORDER BY number LIMIT ?"
+        )
+        while True:
+            with self._lock:
+                rows = self._base.execute(query, (number, _BLOCK)).fetchall()
+            if not rows:
+                return
+            number = rows[-1][0]
+            for _, shown, problem, part, offset in rows:
+                if problem is not None:
+                    yield failure(_name(shown), problem).result, {}, ""
+                elif part is None:
+                    yield None, {}, ""
+                else:
+                    row = self._parts.read(part, offset)
+                    yield from_json(VideoResult, row["result"]), row, part
+
+    def known(self) -> Iterator[VideoResult]:
+        """Return the results of all inputs but those that are lost."""
+        return (result for result, *_ in self.results() if result is not None)
+
+    def _add(self, found: list[_Found]) -> None:
+        """Note inputs, but those whose identity is known."""
+        rows = []
+        for identity, path, shown, problem in found:
+            is_left = problem is None and not self._holds(path, shown)
+            rows.append((_blob(identity), _blob(path), _blob(shown), problem, is_left))
+        with self._lock, self._base:
+            for row in rows:
+                added = self._base.execute(
+                    "INSERT OR IGNORE INTO inputs (identity, path, shown, problem, is_left) VALUES (?, ?, ?, ?, ?)", row
+                ).rowcount
+                self._num_left += added and row[-1]
+
+    def _holds(self, path: str, shown: str) -> bool:
+        """Return whether there is a result of a file, and the file is still the same."""
+        with self._lock:
+            row = self._base.execute("SELECT stamp FROM results WHERE path = ?", (_blob(shown),)).fetchone()
+        return row is not None and row[0] != "null" and json.loads(row[0]) == stamp_of(path)
+
+
+class _Sink:
+    """Takes inputs as they are found, and notes them a few hundred at a time, or when a moment has passed."""
+
+    def __init__(self, add: Callable[[list[_Found]], None], fetching: Fetching, *, offline: bool) -> None:
+        self._add, self._fetching, self._offline = add, fetching, offline
+        self._found: list[_Found] = []
+        self._flushed = time.monotonic()
+
+    def put(self, identity: str, path: str, *, is_remote: bool) -> None:
+        if not is_remote and is_web_address(path) and not os.path.lexists(path):
+            self._put_address(path)
+        elif not is_remote and is_live(path) and not os.path.lexists(path):
+            self.complain(mask_credentials(path), "a live input has no end; classify it without --output")
+        else:
+            self._append(identity, path, mask_credentials(path) if is_remote else path, None)
+
+    def complain(self, name: str, reason: str) -> None:
+        self._append(f"problem {name}", name, name, reason)
+
+    def flush(self) -> None:
+        """Note what is left."""
+        self._add(self._found)
+        self._found, self._flushed = [], time.monotonic()
+
+    def _put_address(self, address: str) -> None:
+        """Fetch the file behind an address, or find the videos of a page."""
+        found = InputList(paths=[address])
+        shown = fetch_addresses(found, self._fetching, offline=self._offline)
+        for name, reason in found.problems:
+            self.complain(name, reason)
+        for path in found.paths:
+            if path == address:
+                self.complain(mask_credentials(path), "a live input has no end; classify it without --output")
+            else:
+                self._append(path, path, shown.get(path, path), None)
+
+    def _append(self, identity: str, path: str, shown: str, problem: str | None) -> None:
+        self._found.append((identity, path, shown, problem))
+        if len(self._found) >= _BLOCK or time.monotonic() - self._flushed > 0.1:
+            self.flush()
+
+
+def _blob(path: str) -> bytes:
+    """Return a path as SQLite takes it: names that are not UTF-8 are no text."""
+    return path.encode("utf-8", "surrogatepass")
+
+
+def _name(blob: bytes) -> str:
+    return blob.decode("utf-8", "surrogatepass")

@@ -1,0 +1,182 @@
+"""Files on other machines, through fsspec: which names lead to some, the videos of a folder or pattern, their bytes."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from dualformer_cli.errors import DualFormerError, VideoError
+from dualformer_cli.system.disk import is_full
+from dualformer_cli.system.words import natural_key
+from dualformer_cli.video.live_inputs import is_live, mask_credentials
+from dualformer_cli.video.suffixes import is_video_name
+
+_ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://.", re.DOTALL)
+_WEB = ("http", "https")
+_HERE = ("file", "local")
+_PACKAGES = {
+    **dict.fromkeys(("s3", "s3a"), "s3fs"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    "hf": "huggingface_hub",
+    **dict.fromkeys(_WEB, "aiohttp requests"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
+    **dict.fromkeys(("sftp", "ssh"), "paramiko"),
+}
+"""What fsspec needs for a protocol."""
+_VERSIONS = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime", "created")
+"""By what file systems say which version of a file there is."""
+_TRIES = 3
+_WAIT_SECONDS = 1.0
+
+
+def is_remote(name: str) -> bool:
+    """Return whether a name is an address that fsspec reads. Of web addresses only patterns are: others may be live."""
+    if _ADDRESS.match(name) is None or _protocol(name) in _HERE:
+        return False
+    return not is_live(name) or (_protocol(name) in _WEB and _is_pattern(name))
+
+
+def check_protocol(address: str) -> None:
+    """Refuse an address that needs a package which is not installed.
+
+    Raises:
+        DualFormerError: naming what to install.
+        VideoError: if the protocol is unknown.
+    """
+    protocol = _protocol(address)
+    try:
+        importlib.import_module("fsspec").get_filesystem_class(protocol)
+    except ImportError:
+        packages = " ".join(["'dualformer[remote]'", *filter(None, [_PACKAGES.get(protocol)])])
+        shown = mask_credentials(address)
+        raise DualFormerError(f"{shown!r}: {protocol}:// needs more packages: pip install {packages}") from None
+    except ValueError:
+        raise VideoError(mask_credentials(address), f"the protocol {protocol}:// is not known to fsspec") from None
+
+
+def require_remote(address: str, *, offline: bool) -> None:
+    """Refuse an address that may not be asked, or needs a package that is not installed.
+
+    Raises:
+        DualFormerError: saying what to do.
+        VideoError: if the protocol is unknown.
+    """
+    if offline:
+        raise DualFormerError(
+            f"{mask_credentials(address)!r} is not on this machine, and --offline is given; leave one of them out"
+        )
+    check_protocol(address)
+
+
+def list_videos(address: str) -> list[str]:
+    """Return the addresses of the videos that an address names, in natural order, those of a folder before its folders.
+
+    One that ends in a slash is a folder, which is searched with the folders in it. A pattern has `*`, `?` or `[`, and
+    `**` for any number of folders; an existing file wins over it. Any other address stands for itself, unasked. As on a
+    disk, hidden entries and files without a video suffix are left out, unless a pattern spells the suffix itself.
+
+    Raises:
+        DualFormerError: as `check_protocol` does.
+        VideoError: if the folder or the matches of the pattern cannot be listed, or there are none.
+    """
+    check_protocol(address)
+    is_pattern = _is_pattern(address)
+    if not is_pattern and not address.endswith("/"):
+        return [address]
+    with _in_words(address):
+        files, path = _opened(address)
+        if not is_pattern:
+            found = files.find(path)
+        elif _protocol(address) not in _WEB and files.exists(path):
+            return [address]
+        else:
+            matches = files.glob(path, detail=True).items()
+            found = [name for name, facts in matches if facts["type"] == "file"]
+            found += [name for folder, facts in matches if facts["type"] != "file" for name in files.find(folder)]
+        top = path if not is_pattern else re.split(r"[*?[]", path, maxsplit=1)[0].rpartition("/")[0]
+        suffix = os.path.splitext(path)[1]
+        spells_suffix = is_pattern and bool(suffix) and not re.search(r"[*?[]", suffix)
+        videos = [
+            name
+            for name in dict.fromkeys(found)
+            if (spells_suffix or is_video_name(name))
+            and not any(part.startswith(".") for part in name.removeprefix(top).split("/"))
+        ]
+    if not videos:
+        reason = "the pattern matches no videos" if is_pattern else "the folder holds no videos"
+        raise VideoError(mask_credentials(address), reason)
+    plain, end = address.rstrip("/"), path.rstrip("/")
+    before = plain.removesuffix(end) if end and plain.endswith(end) else f"{_protocol(address)}://"
+    return [before + name for name in sorted(videos, key=lambda name: list(map(natural_key, os.path.split(name))))]
+
+
+def fetch_file(address: str, target: str) -> None:
+    """Copy the file behind an address to a local path.
+
+    Raises:
+        VideoError: if it cannot be had, in words without secrets of the address.
+    """
+    for tries_left in reversed(range(_TRIES)):
+        with _in_words(address):
+            files, path = _opened(address)
+            try:
+                files.get_file(path, target)
+                if os.path.isdir(target):
+                    raise IsADirectoryError
+                return
+            except (FileNotFoundError, PermissionError, IsADirectoryError):
+                raise
+            except Exception as error:  # each file system has exceptions of its own
+                if not tries_left or (isinstance(error, OSError) and is_full(error)):
+                    raise
+        time.sleep(_WAIT_SECONDS)
+
+
+def stamp_of(address: str) -> tuple[int, str]:
+    """Return what changes when the file behind an address does: its size, and its time or its hash.
+
+    Raises:
+        VideoError: if it cannot be asked.
+    """
+    with _in_words(address):
+        files, path = _opened(address)
+        facts = files.info(path)
+        return facts.get("size") or 0, next((str(facts[name]) for name in _VERSIONS if facts.get(name)), "")
+
+
+def _protocol(address: str) -> str:
+    return address.partition("://")[0].lower()
+
+
+def _is_pattern(address: str) -> bool:
+    """Return whether the path of an address is a pattern; in web addresses, ? and [ mean other things."""
+    path = address.partition("://")[2]
+    return re.search(r"\*" if _protocol(address) in _WEB else r"[*?[]", path) is not None
+
+
+def _opened(address: str) -> tuple[Any, str]:
+    """Return the file system of an address, and its path there."""
+    return importlib.import_module("fsspec.core").url_to_fs(address)
+
+
+@contextmanager
+def _in_words(address: str) -> Iterator[None]:
+    """Turn what file systems raise into a VideoError."""
+    try:
+        yield
+        return
+    except FileNotFoundError:
+        reason = "not found; is the address right? That of a folder ends in a slash"
+    except PermissionError:
+        reason = "no permission; are the credentials of this file system set up?"
+    except IsADirectoryError:
+        reason = "a folder; end the address with a slash to take the videos in it"
+    except Exception as error:  # each file system has exceptions of its own
+        said = re.sub(r"\w+://\S+", lambda match: mask_credentials(match[0]), " ".join(str(error).split()))
+        reason = f"cannot be had: {said[:200] or type(error).__name__}"
+    raise VideoError(mask_credentials(address), reason)
