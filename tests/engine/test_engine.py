@@ -6,6 +6,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 import torch
 
 from dualformer_cli.config.load import load_config
+from dualformer_cli.documents.base import to_json
+from dualformer_cli.documents.predict import VideoResult
 from dualformer_cli.engine import engine as module
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.errors import ConfigError, VideoError
@@ -46,15 +49,15 @@ def clip(tmp_path_factory: pytest.TempPathFactory, clip_drawer: Callable[..., Pa
     return str(clip_drawer(tmp_path_factory.mktemp("clips") / "clip.mp4", num_frames=60, fps=10))
 
 
-def without_timing(result: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in result.items() if name != "timing"}
+def without_timing(result: VideoResult) -> VideoResult:
+    return replace(result, timing=None)
 
 
 def test_every_result_can_be_traced_to_its_weights_and_settings(
     make_engine: Any, mini_preset: Path, mini_weights: Path
 ) -> None:
     facts = make_engine("data.test.num_crops=3").describe()
-    assert facts == {
+    assert to_json(facts) == {
         "preset": str(mini_preset),
         "weights": str(mini_weights),
         "weights_sha256": hashlib.sha256(mini_weights.read_bytes()).hexdigest(),
@@ -62,8 +65,8 @@ def test_every_result_can_be_traced_to_its_weights_and_settings(
         "precision": "fp32",
         "views": "2x3",
     }
-    assert make_engine("data.clip.sampling=segments").describe()["views"] == "1x1"
-    assert make_engine(weights="random").describe()["weights_sha256"] is None
+    assert make_engine("data.clip.sampling=segments").describe().views == "1x1"
+    assert make_engine(weights="random").describe().weights_sha256 is None
 
 
 def test_random_weights_are_warned_of(
@@ -87,16 +90,16 @@ def test_a_timeline_is_the_same_however_many_segments_are_read_at_once(
     (parts,) = engine.predict([clip], here_pool(), every_seconds=0.7)
     assert scanned == [clip]  # the later parts know the file from the first
     assert without_timing(parts.result) == without_timing(whole.result)
-    assert whole.result["views"] == len(whole.features) == 9
+    assert whole.result.views == len(whole.features) == 9
     for one, other in zip(parts.features, whole.features, strict=True):
-        np.testing.assert_array_equal(one["features"], other["features"])
+        np.testing.assert_array_equal(one.features, other.features)
 
 
 def test_one_segment_as_long_as_the_video_covers_all_of_it(make_engine: Any, clip: str, here_pool: Any) -> None:
     (prediction,) = make_engine().predict([clip], here_pool(), every_seconds=1000)
-    (segment,) = prediction.result["segments"]
-    assert (segment["start_seconds"], segment["end_seconds"]) == (0, pytest.approx(6))
-    assert segment["label"] == prediction.result["predictions"][0]["label"]
+    (segment,) = prediction.result.segments
+    assert (segment.start_seconds, segment.end_seconds) == (0, pytest.approx(6))
+    assert segment.label == prediction.result.predictions[0].label
 
 
 def test_a_failure_half_way_through_a_timeline_is_the_result_of_that_video_alone(
@@ -114,8 +117,8 @@ def test_a_failure_half_way_through_a_timeline_is_the_result_of_that_video_alone
     monkeypatch.setattr(module, "read_views", fail_late)
     monkeypatch.setattr(module, "SEGMENTS_PER_READ", 2)
     first, second = make_engine().predict([clip, clip], here_pool(), every_seconds=1)
-    assert (first.result["status"], first.result["error"]) == ("error", "decoder made no progress for 20 s")
-    assert second.result["status"] == "ok"
+    assert (first.result.status, first.result.error) == ("error", "decoder made no progress for 20 s")
+    assert second.result.status == "ok"
 
 
 @pytest.mark.parametrize("every_seconds", [None, 1.0])
@@ -126,8 +129,8 @@ def test_bad_files_become_results_in_their_places(
     empty.write_bytes(b"")
     paths = [str(empty), clip, missing]
     predictions = list(make_engine().predict(paths, here_pool(), every_seconds=every_seconds))
-    assert [prediction.result["path"] for prediction in predictions] == paths
-    assert [prediction.result.get("error") for prediction in predictions] == [
+    assert [prediction.result.path for prediction in predictions] == paths
+    assert [prediction.result.error for prediction in predictions] == [
         "the file is empty (0 bytes)",
         None,
         "no such file or folder",
@@ -147,8 +150,8 @@ def test_a_bug_costs_its_video_and_not_the_others(
 
     monkeypatch.setattr(module, "read_views", buggy)
     odd, good = make_engine().predict(["odd.mp4", clip], here_pool(), every_seconds=every_seconds)
-    assert (odd.result["status"], odd.result["error"]) == ("error", "unexpected KeyError: 'frame'; -v shows where")
-    assert good.result["status"] == "ok"
+    assert (odd.result.status, odd.result.error) == ("error", "unexpected KeyError: 'frame'; -v shows where")
+    assert good.result.status == "ok"
 
 
 def test_scores_that_are_not_numbers_are_no_prediction(make_engine: Any, clip: str, here_pool: Any) -> None:
@@ -156,18 +159,18 @@ def test_scores_that_are_not_numbers_are_no_prediction(make_engine: Any, clip: s
     with torch.no_grad():
         engine.model.classifier.bias[2] = math.nan
     (prediction,) = engine.predict([clip], here_pool())
-    assert prediction.result["error"] == "the scores are not numbers in fp32; the weights are damaged"
-    assert prediction.result["predictions"] == []
+    assert prediction.result.error == "the scores are not numbers in fp32; the weights are damaged"
+    assert prediction.result.predictions == ()
 
 
 def test_bfloat16_agrees_with_float32_to_its_precision(make_engine: Any, clip: str, here_pool: Any) -> None:
     scores = []
     for precision in ("fp32", "bf16"):
         engine = make_engine(f"runtime.precision={precision}")
-        assert engine.describe()["precision"] == precision
+        assert engine.describe().precision == precision
         (prediction,) = engine.predict([clip], here_pool())
-        ordered = sorted(prediction.result["predictions"], key=lambda entry: entry["index"])
-        scores.append([entry["score"] for entry in ordered])
+        ordered = sorted(prediction.result.predictions, key=lambda entry: entry.index)
+        scores.append([entry.score for entry in ordered])
         assert sum(scores[-1]) == pytest.approx(1, abs=1e-6)
     assert np.abs(np.subtract(scores[0], scores[1])).max() < 0.1
 
@@ -177,11 +180,11 @@ def test_only_a_large_model_takes_auto_for_bf16_on_a_cpu_and_only_if_allowed(
 ) -> None:
     resolved = load_config(str(mini_preset), flags={"weights": str(mini_weights)}, environ={})
     monkeypatch.setattr("dualformer_cli.engine.parallel.devices.multiplies_bf16", lambda: True)
-    assert Engine(resolved, bf16_on_cpu=True).describe()["precision"] == "fp32"
+    assert Engine(resolved, bf16_on_cpu=True).describe().precision == "fp32"
     monkeypatch.setattr("dualformer_cli.engine.engine.BF16_ON_CPU_FROM", 0)
-    assert Engine(resolved).describe()["precision"] == "fp32"
+    assert Engine(resolved).describe().precision == "fp32"
     engine = Engine(resolved, bf16_on_cpu=True)
-    assert engine.describe()["precision"] == "bf16"
+    assert engine.describe().precision == "bf16"
     assert {parameter.dtype for parameter in engine.model.parameters()} == {torch.bfloat16}
 
 
@@ -237,11 +240,11 @@ class Playing:
 
 def test_a_live_input_is_told_clip_by_clip(make_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LiveSource", Playing)
-    told: list[dict[str, Any]] = []
+    told: list[Any] = []
     prediction = make_engine().predict_live("camera:0", every_seconds=2.0, top_k=3, on_clip=told.append)
-    assert [(clip["start_seconds"], clip["end_seconds"]) for clip in told] == [(0, 1.5), (2, 3.5), (4, 5.5)]
-    assert [len(clip["predictions"]) for clip in told] == [3, 3, 3]
-    assert (prediction.result["status"], prediction.result["duration_seconds"]) == ("ok", 5.5)
+    assert [(clip.start_seconds, clip.end_seconds) for clip in told] == [(0, 1.5), (2, 3.5), (4, 5.5)]
+    assert [len(clip.predictions) for clip in told] == [3, 3, 3]
+    assert (prediction.result.status, prediction.result.duration_seconds) == ("ok", 5.5)
 
 
 def test_a_live_input_stops_after_the_time_it_was_given(make_engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,7 +258,7 @@ def test_a_live_input_stops_after_the_time_it_was_given(make_engine: Any, monkey
     ("error", "expected"),
     [
         (KeyboardInterrupt(), {"interrupted": True}),
-        (VideoError("camera:0", "the stream broke off"), {"warnings": ["the stream broke off"]}),
+        (VideoError("camera:0", "the stream broke off"), {"warnings": ("the stream broke off",)}),
     ],
 )
 def test_a_live_input_that_ends_early_keeps_what_was_seen(
@@ -268,10 +271,10 @@ def test_a_live_input_that_ends_early_keeps_what_was_seen(
 
     monkeypatch.setattr(module, "LiveSource", Ending)
     prediction = make_engine().predict_live("camera:0", every_seconds=2.0, on_clip=lambda clip: None)
-    assert prediction.result["status"] == "ok"
-    assert prediction.result["views"] == 1
+    assert prediction.result.status == "ok"
+    assert prediction.result.views == 1
     for name, value in expected.items():
-        assert prediction.result[name] == value
+        assert getattr(prediction.result, name) == value
 
 
 def test_a_live_input_that_cannot_be_opened_is_a_failure_without_its_password(
@@ -282,4 +285,4 @@ def test_a_live_input_that_cannot_be_opened_is_a_failure_without_its_password(
 
     monkeypatch.setattr(module, "LiveSource", refuse)
     prediction = make_engine().predict_live("rtsp://me:secret@cam", every_seconds=2.0, on_clip=lambda clip: None)
-    assert (prediction.result["path"], prediction.result["error"]) == ("rtsp://***@cam", "connection refused")
+    assert (prediction.result.path, prediction.result.error) == ("rtsp://***@cam", "connection refused")

@@ -13,6 +13,7 @@ import torch
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig
+from dualformer_cli.data.fetch.local_copies import LocalCopy
 from dualformer_cli.engine import engine as module
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.parallel.ranks import Ranks
@@ -78,11 +79,11 @@ def test_predictions_take_the_views_of_the_test_and_as_many_classes_as_asked_for
     (prediction,) = engine.predict([clip], here_pool(), top_k=2)
     views, every_seconds = asked[-1]
     assert (views.num_clips, views.num_crops, every_seconds) == (3, 3, None)
-    assert len(prediction.result["predictions"]) == 2
+    assert len(prediction.result.predictions) == 2
     (timeline,) = engine.predict([clip], here_pool(), top_k=4, every_seconds=0.5)
     views, every_seconds = asked[-1]
     assert (views.num_crops, every_seconds) == (3, 0.5)
-    assert len(timeline.result["predictions"]) == 4
+    assert len(timeline.result.predictions) == 4
 
 
 @pytest.mark.parametrize("num_segments", [1, 16, 17, 33])
@@ -99,7 +100,7 @@ def test_every_segment_of_a_timeline_is_read_once(
         return SimpleNamespace(num_segments=num_segments, index=None)
 
     monkeypatch.setattr(module, "read_views", segments_of)
-    list(module._read_timeline("a.mp4", DataConfig(), 2.0, here_pool()))
+    list(module._read_timeline(LocalCopy("a.mp4", "a.mp4"), DataConfig(), 2.0, here_pool()))
     assert read == list(range(num_segments))
 
 
@@ -112,7 +113,7 @@ def test_evaluations_take_the_views_of_the_test(
         asked.append((data.clip, views))
         return []
 
-    monkeypatch.setattr(module, "evaluate", keep)
+    monkeypatch.setattr(module, "evaluate_once", keep)
     listed: Any = SimpleNamespace(multi_label=True, source="list.csv", fingerprint="0")
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
     dump = make_engine(*VIEWS).evaluate(listed, here_pool(), alone, on_video=lambda record: None)
@@ -151,7 +152,7 @@ def test_a_live_input_stops_at_the_clip_that_reaches_the_end(
     monkeypatch.setattr(module, "LiveSource", Playing)
     told: list[Any] = []
     make_engine().predict_live("camera:0", every_seconds=1.0, duration_seconds=2.0, on_clip=told.append)
-    assert [clip["end_seconds"] for clip in told] == [1, 2]
+    assert [clip.end_seconds for clip in told] == [1, 2]
 
 
 def test_a_live_input_is_cut_as_the_test_is(

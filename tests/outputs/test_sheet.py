@@ -33,4 +33,4 @@ def test_each_clip_has_a_row_with_its_frames_in_order(tmp_path: Path) -> None:
 )
 def test_a_name_that_cannot_be_written_is_refused(tmp_path: Path, name: str, complaint: str) -> None:
     with pytest.raises(DualFormerError, match=complaint):
-        check_sheet(tmp_path / name, [], overwrite=False)
+        check_sheet(tmp_path / name, [], overwrite=False, made=str(tmp_path / "made"))

@@ -8,6 +8,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dualformer_cli.documents.tokenlabel import (
+    ClassShare,
+    LabelledVideos,
+    LabelPlan,
+    LabelSummary,
+    TeacherFacts,
+    TeacherTrial,
+    TriedTeacher,
+    WrittenLabels,
+)
 from dualformer_cli.outputs.tokens import Panel, print_labels, write_sheet
 
 NAMES = [f"class {index}" for index in range(40)]
@@ -54,25 +64,23 @@ def test_many_classes_and_panels_fit(tmp_path: Path) -> None:
 
 
 def test_numbers_of_a_dry_run_and_of_a_run_are_printed() -> None:
-    document = {
-        "teacher": {"source": "t.pt", "right": 3, "videos": 4},
-        "estimated_bytes": 3 * 2**20,
-        "output": "labels",
-    }
+    facts = TeacherFacts(source="t.pt", weights_sha256=None, precision="fp32")
+    teacher = TriedTeacher(facts=facts, trial=TeacherTrial(videos=4, right=3, chance=0.01))
+    document = LabelPlan(teacher=teacher, estimated_bytes=3 * 2**20, output="labels")
     stream = io.StringIO()
     print_labels(document, stream=stream)
     assert "right on 3 of 4 videos" in stream.getvalue()
     assert "estimated  3.1 MB" in stream.getvalue()
-    written = {
-        **document,
-        "bytes": 20 * 2**20,
-        "videos": {"listed": 5, "labelled": 4, "unreadable": 1},
-        "clips": 12,
-        "tokens": 9408,
-        "agreement": 31.25,
-        "classes": [{"label": "abseiling", "index": 0, "percent": 12.5}],
-        "unreadable": [],
-    }
+    summary = LabelSummary(
+        videos=LabelledVideos(listed=5, labelled=4, unreadable=1),
+        clips=12,
+        tokens=9408,
+        bytes=20 * 2**20,
+        agreement=31.25,
+        classes=(ClassShare(label="abseiling", index=0, percent=12.5),),
+        unreadable=(),
+    )
+    written = WrittenLabels(teacher=teacher, estimated_bytes=3 * 2**20, summary=summary, output="labels")
     stream = io.StringIO()
     print_labels(written, stream=stream)
     text = stream.getvalue()
