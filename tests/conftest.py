@@ -136,7 +136,6 @@ def clip_drawer() -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Clips:
     os.environ.setdefault("SVT_LOG", "1")  # the AV1 encoder prints its settings otherwise
-    av.logging.set_level(av.logging.PANIC)
     return Clips(tmp_path_factory.mktemp("clips"))
 
 

@@ -29,7 +29,9 @@ def load_av() -> Any:
         av = importlib.import_module("av")
     except ImportError:
         return None
-    av.logging.set_level(av.logging.PANIC)
+    # Not a level: with any, decoder threads take Python's lock to report an error, and whoever closes the file holds it
+    # and waits for them: for ever.
+    av.logging.set_level(None)
     return av
 
 
