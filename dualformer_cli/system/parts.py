@@ -11,7 +11,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -125,14 +126,14 @@ class Parts:
     def _names(self) -> list[str]:
         return sorted(path.name for path in self.folder.glob("*-*.jsonl"))
 
-    def _naming(self) -> _Naming:
-        return _Naming(self.folder, self.holds)
+    def _naming(self) -> AbstractContextManager[None]:
+        return _naming(self.folder, self.holds)
 
 
 class PartWriter:
     """Appends results to a part of its own."""
 
-    def __init__(self, path: Path, naming: Any) -> None:
+    def __init__(self, path: Path, naming: Callable[[], AbstractContextManager[None]]) -> None:
         self._naming = naming
         self._blobs_path = path.with_suffix(".bin")
         self._file = path.open("ab", buffering=0)
@@ -175,23 +176,16 @@ class PartWriter:
         self._synced = time.monotonic()
 
 
-class _Naming:
-    """Turns what the system says into one line about the folder."""
-
-    def __init__(self, folder: Path, holds: str) -> None:
-        self._folder, self._holds = folder, holds
-
-    def __enter__(self) -> None:
-        """Nothing to prepare."""
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, OSError):
-            raise DualFormerError(
-                f"{self._holds} cannot be kept in {str(self._folder)!r}: {os_reason(error)}; what is there stays, and "
-                "the same command goes on from it"
-            ) from error
+@contextmanager
+def _naming(folder: Path, holds: str) -> Iterator[None]:
+    """Turn what the system says into one line about the folder."""
+    try:
+        yield
+    except OSError as error:
+        raise DualFormerError(
+            f"{holds} cannot be kept in {str(folder)!r}: {os_reason(error)}; what is there stays, and the same command "
+            "goes on from it"
+        ) from error
 
 
 def _write_all(file: IO[bytes], content: bytes) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from dualformer_cli.data.fetch.web_videos import fetch_addresses, is_web_address
 from dualformer_cli.documents.base import from_json
-from dualformer_cli.documents.predict import VideoResult
+from dualformer_cli.documents.predict import RunCounts, VideoResult
 from dualformer_cli.engine.scoring.video_scores import failure
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.parts import Parts
@@ -35,7 +35,7 @@ _POLL_SECONDS = 0.02
 def stamp_of(path: str) -> Stamp:
     """Return what shows that a file, a member of an archive or a remote file has changed; None if there is none."""
     try:
-        if "://" in path and not os.path.lexists(path):
+        if remote_files.is_address(path):
             return list(remote_files.stamp_of(path))
         return list(file_index.stamp_of(path)[:2])
     except (OSError, ValueError, DualFormerError):
@@ -49,7 +49,9 @@ class PredictionIndex:
         self._parts = parts
         self._lock = threading.Lock()  # inputs are listed in a thread, and handed out in another
         self._base = sqlite3.connect("", check_same_thread=False)
-        self._base.execute("CREATE TABLE results (path BLOB PRIMARY KEY, stamp TEXT, part TEXT, offset INT)")
+        self._base.execute(
+            "CREATE TABLE results (path BLOB PRIMARY KEY, stamp TEXT, status TEXT, part TEXT, offset INT)"
+        )
         columns = "number INTEGER PRIMARY KEY, identity BLOB UNIQUE, path BLOB, shown BLOB, problem TEXT, is_left INT"
         self._base.execute(f"CREATE TABLE inputs ({columns})")
         self._num_left = 0
@@ -60,11 +62,12 @@ class PredictionIndex:
     def update(self) -> None:
         """Find every result that is in a part; of several of one path the latest counts."""
         rows = (
-            (_blob(line.row["result"]["path"]), json.dumps(line.row["stamp"]), line.part, line.offset)
+            (_blob(result["path"]), json.dumps(line.row["stamp"]), result["status"], line.part, line.offset)
             for line in self._parts.lines()
+            for result in (line.row["result"],)
         )
         with self._lock, self._base:
-            self._base.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?)", rows)
+            self._base.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", rows)
 
     def forget_old(self, lost: Iterable[Input]) -> None:
         """Take out what an earlier run said of lost inputs that have changed since."""
@@ -90,11 +93,17 @@ class PredictionIndex:
         """Return how many of the inputs that are found so far have, or had, no result."""
         return self._num_left
 
-    def num_kept(self) -> int:
-        """Return how many inputs had a result that still holds when they were found."""
+    def counts(self) -> RunCounts:
+        """Return what became of the inputs, as `results` has them."""
+        query = (
+            "SELECT COUNT(*), TOTAL(problem IS NULL AND status = 'ok'), "
+            "TOTAL(problem IS NOT NULL OR status = 'error'), TOTAL(problem IS NULL AND NOT is_left), "
+            "TOTAL(problem IS NULL AND status IS NULL) "
+            "FROM inputs LEFT JOIN results ON shown = results.path"
+        )
         with self._lock:
-            query = "SELECT COUNT(*) FROM inputs WHERE problem IS NULL AND NOT is_left"
-            return int(self._base.execute(query).fetchone()[0])
+            listed, ok, failed, kept, lost = map(int, self._base.execute(query).fetchone())
+        return RunCounts(listed=listed, ok=ok, failed=failed, kept=kept, lost=lost)
 
     def left(self) -> Iterator[Input]:
         """Yield the inputs without a result that still holds, as they are found: new, changed, or not readable before.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from dualformer_cli.documents.base import to_json
-from dualformer_cli.documents.predict import FeatureRow, PredictionRun, RunCounts, VideoResult
+from dualformer_cli.documents.predict import FeatureRow, PredictionRun, VideoResult
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.parallel.reductions import barrier
 from dualformer_cli.engine.parallel.shared_work import SharedWork
@@ -82,12 +82,12 @@ def run(
                     on_result(result)
         index.update()
         index.forget_old(work.lost_items)
-        counts, files = _write_files(request, parts, index)
+        files = _write_files(request, parts, index)
         document = PredictionRun(
             facts=engine.describe(),
             fallback=session.fallback,
             output=str(request.output),
-            videos=counts,
+            videos=index.counts(),
             files=files,
         )
         try:
@@ -171,17 +171,13 @@ class _Features:
                 yield FeatureRow(path=result.path, start_seconds=start, end_seconds=end, features=features)
 
 
-def _write_files(request: PredictRequest, parts: Parts, index: PredictionIndex) -> tuple[RunCounts, tuple[str, ...]]:
-    """Write the files of a run folder, and count what is in them.
+def _write_files(request: PredictRequest, parts: Parts, index: PredictionIndex) -> tuple[str, ...]:
+    """Write the files of a run folder, and return their names.
 
     Raises:
         DualFormerError: if one cannot be written; the results stay in the parts.
     """
     assert request.output is not None
-    counts = dict.fromkeys(("ok", "error", "lost"), 0)
-    for result, *_ in index.results():
-        counts["lost" if result is None else result.status] += 1
-
     files = [request.output / "predictions.jsonl", request.output / "predictions.csv"]
     write_json_lines(map(to_json, index.known()), files[0])
     write_csv(index.known(), files[1])
@@ -191,10 +187,7 @@ def _write_files(request: PredictRequest, parts: Parts, index: PredictionIndex) 
     if request.features is not None:
         files.append(request.features)
         write_features(_Features(parts, index), files[-1])
-    videos = RunCounts(
-        listed=sum(counts.values()), ok=counts["ok"], failed=counts["error"], kept=index.num_kept(), lost=counts["lost"]
-    )
-    return videos, tuple(map(str, files))
+    return tuple(map(str, files))
 
 
 def _write_page(

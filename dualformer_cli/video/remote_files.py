@@ -34,6 +34,11 @@ _TRIES = 3
 _WAIT_SECONDS = 1.0
 
 
+def is_address(path: str) -> bool:
+    """Return whether an input is an address rather than a file, which may have `://` in its name too."""
+    return "://" in path and not os.path.lexists(path)
+
+
 def is_remote(name: str) -> bool:
     """Return whether a name is an address that fsspec reads. Of web addresses only patterns are: others may be live."""
     if _ADDRESS.match(name) is None or _protocol(name) in _HERE:

@@ -20,7 +20,7 @@ from dualformer_cli.errors import VideoError
 from dualformer_cli.system.files import cache_dir
 from dualformer_cli.system.words import os_reason
 from dualformer_cli.video.live_inputs import mask_credentials
-from dualformer_cli.video.remote_files import fetch_file
+from dualformer_cli.video.remote_files import fetch_file, is_address
 
 _STALE_SECONDS = 24 * 3600
 
@@ -66,11 +66,11 @@ class LocalCopies:
         """
         waiting: deque[Future[LocalCopy]] = deque()
         for name in names:
-            is_address = "://" in name and not os.path.lexists(name)
-            if not (is_address or waiting):
+            is_remote = is_address(name)
+            if not (is_remote or waiting):
                 yield LocalCopy(name, name)
                 continue
-            waiting.append(self._start(name) if is_address else _done(LocalCopy(name, name)))
+            waiting.append(self._start(name) if is_remote else _done(LocalCopy(name, name)))
             if len(waiting) >= self._ahead:
                 yield waiting.popleft().result()
         while waiting:

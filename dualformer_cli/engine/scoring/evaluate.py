@@ -85,7 +85,7 @@ def evaluate_once(
     Raises:
         RanksLost: if a process died; what it had in hand has no record.
     """
-    records = {} if kept is None else kept.read(listed)
+    records = kept.read(listed) if kept is not None and ranks.is_main else {}  # which hands out what is left
     for record in records.values():
         on_video(record)
 
