@@ -14,8 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dualformer_cli.config.load import ResolvedConfig, load_config
-from dualformer_cli.engine.parallel.placement import read_placement
-from dualformer_cli.system.threads import usable_cores
+from dualformer_cli.engine.parallel.placement import num_decoders
 from dualformer_cli.system.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -27,9 +26,6 @@ _LOGGER = logging.getLogger(__name__)
 
 DEFAULT_PRESET = "k400-tiny"
 """Model of a task that needs no preset."""
-
-MOST_DECODERS = 8
-"""Decoding processes where nobody gives a number: each may hold a video's views, 77 MB for 16 clips of k400-tiny."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,8 +96,7 @@ def open_session(
         request: the model.
         settings: as those of `resolve`.
         default: as that of `resolve`.
-        num_workers: processes that decode; when None the configuration's number, or where nobody gave one, one for
-            each core that this rank has, up to MOST_DECODERS.
+        num_workers: processes that decode; `num_decoders` of them when None.
         preload: what they import before their first job.
 
     Raises:
@@ -112,7 +107,7 @@ def open_session(
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     resolved, checkpoint = _resolve(request, settings or {}, default)
     runtime = resolved.config.runtime
-    workers = _num_decoders(resolved) if num_workers is None else num_workers
+    workers = num_decoders(resolved) if num_workers is None else num_workers
     with WorkerPool(workers, resolved.config.data.decode_timeout_seconds, preload=[preload]) as pool:
         from dualformer_cli.engine.parallel.ranks import init_ranks
 
@@ -120,12 +115,6 @@ def open_session(
             session = Session(request, resolved, checkpoint, pool, ranks)
             del checkpoint  # the engine frees it once the model has its values
             yield session
-
-
-def _num_decoders(resolved: ResolvedConfig) -> int:
-    if resolved.origins["runtime.num_workers"] != "default":
-        return resolved.config.runtime.num_workers
-    return max(1, min(MOST_DECODERS, usable_cores() // read_placement(os.environ).local_world_size))
 
 
 class Session:

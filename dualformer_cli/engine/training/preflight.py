@@ -24,7 +24,7 @@ def preflight(trainer: Trainer) -> Preflight:
         next(steps, None)  # starts the workers
         started = perf_counter()
         batches = next(steps, None) or next(trainer.steps(pool, order))
-        read_seconds = max(sum(batch.read_seconds for batch in batches) / config.runtime.num_workers, 1e-9)
+        read_seconds = max(sum(batch.read_seconds for batch in batches) / trainer.num_workers, 1e-9)
         waited = perf_counter() - started
     trainer.stepper.step(batches, lr)
     state.unreadable = 0  # the same videos count again
