@@ -69,6 +69,12 @@ def _open_missing_streams() -> None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
+_OUT_OF_MEMORY = (
+    "the GPU's memory is full; --set train.batch_size with a smaller number (the clips of a step stay), "
+    "--set model.gradient_checkpointing=true or --precision bf16 take less, and so does an end to other programs there"
+)
+
+
 def _exit_code() -> int:
     try:
         return _run_app()
@@ -76,6 +82,11 @@ def _exit_code() -> int:
         if _LOGGER.isEnabledFor(logging.DEBUG):
             _LOGGER.debug("where it failed:", exc_info=error)
         return _fail(str(error), 1)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError":  # torch's, which need not be loaded here
+            raise
+        _LOGGER.debug("where it failed:", exc_info=error)
+        return _fail(_OUT_OF_MEMORY, 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except OSError as error:

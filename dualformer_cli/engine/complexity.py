@@ -208,7 +208,8 @@ def measure_latency(
     device = pick_device(runtime.device)
     precision = pick_precision(runtime.precision, device)
     model = model.to(device, dtype_of(precision)).eval()
-    clips = torch.randn(batch_size, *input_size, device=device, dtype=dtype_of(precision))
+    shape = (batch_size, *input_size[1:], input_size[0])  # in memory as the frames come, channels last
+    clips = torch.randn(shape, device=device, dtype=dtype_of(precision)).permute(0, 4, 1, 2, 3)
     forward = torch.compile(model) if runtime.compile else model
     seconds: list[float] = []
     with torch.inference_mode():
