@@ -139,12 +139,12 @@ def window_attention_forward_kernel(
     channels: tl.tensor,
     grid_h: tl.tensor,
     grid_w: tl.tensor,
-    scale: tl.tensor,  # log2(e) / sqrt(D)
+    scale: tl.tensor,  # log2(e) / sqrt(WIDTH)
     WT: tl.constexpr,
     WH: tl.constexpr,
     WW: tl.constexpr,
-    WIDTH: tl.constexpr,
-    D: tl.constexpr,
+    WIDTH: tl.constexpr,  # channels of a head
+    D: tl.constexpr,  # the power of two from WIDTH on
     WITH_LOGSUMEXP: tl.constexpr,
     BLOCK_M: tl.constexpr,  # queries of a program
     BLOCK_N: tl.constexpr,  # keys of a step; the sums' order depends on it
@@ -228,7 +228,7 @@ def window_attention_backward_query_kernel(
     channels: tl.tensor,
     grid_h: tl.tensor,
     grid_w: tl.tensor,
-    scale: tl.tensor,  # log2(e) / sqrt(D)
+    scale: tl.tensor,  # log2(e) / sqrt(WIDTH)
     WT: tl.constexpr,
     WH: tl.constexpr,
     WW: tl.constexpr,
@@ -324,7 +324,7 @@ def window_attention_backward_key_kernel(
     channels: tl.tensor,
     grid_h: tl.tensor,
     grid_w: tl.tensor,
-    scale: tl.tensor,  # log2(e) / sqrt(D)
+    scale: tl.tensor,  # log2(e) / sqrt(WIDTH)
     WT: tl.constexpr,
     WH: tl.constexpr,
     WW: tl.constexpr,

@@ -95,8 +95,9 @@ class Teacher:
         data, device = self.engine.config.data, self.engine.device
         parts = [clips.new_empty((0, *self.student.grid, len(self.student.class_names)), dtype=torch.float32)]
         parts[0] = parts[0].to(device)
-        for part in clips.split(self._batch_size) if len(clips) else ():
-            batch = normalize(upload(part, device), data.mean, data.std, self._dtype)
+        # All in one upload: PyTorch keeps page-locked memory only while what starts with its first byte is copied
+        for part in upload(clips, device).split(self._batch_size) if len(clips) else ():
+            batch = normalize(part, data.mean, data.std, self._dtype)
             logits = self.engine.model.classifier(self._tokens(batch)).float()
             if self._columns is not None:
                 logits = logits[..., self._columns]
