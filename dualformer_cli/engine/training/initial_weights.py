@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ def start(model: DualFormer, train: TrainConfig, *, class_names: Sequence[str], 
     if train.init_from is not None:
         return start_from_video(model, train.init_from, class_names=class_names, offline=offline)
     if train.pretrained_2d is not None:
-        return start_from_images(model, train.pretrained_2d)
+        return start_from_images(model, train.pretrained_2d, offline=offline)
     return ["started from random weights"]
 
 
@@ -97,11 +98,12 @@ def start_from_video(
     return notes
 
 
-def start_from_images(model: DualFormer, source: str) -> list[str]:
+def start_from_images(model: DualFormer, source: str, *, offline: bool = False) -> list[str]:
     """Fill a model with inflated image weights: a file with 2-D tensors, or "timm" for ImageNet-1k Twins-SVT.
 
     timm's pooling convolutions are dense where ours are depth-wise; each channel takes its own diagonal kernel, the
-    nearest depth-wise one (in the sum of squares). What images do not have stays at its initial value.
+    nearest depth-wise one (in the sum of squares). What images do not have stays at its initial value. With `offline`,
+    timm takes weights that it fetched earlier, or fails.
 
     Returns:
         Sentences for the log.
@@ -109,7 +111,9 @@ def start_from_images(model: DualFormer, source: str) -> list[str]:
     Raises:
         DualFormerError: if the weights cannot be had or are of another size.
     """
-    tensors = _timm_weights(model) if source == "timm" else state_dict_of(read_checkpoint(source), repr(source))
+    tensors = (
+        _timm_weights(model, offline) if source == "timm" else state_dict_of(read_checkpoint(source), repr(source))
+    )
     inflated = inflate_2d(model, {key: _depthwise(key, value) for key, value in tensors.items()})
     own = model.state_dict()
     misshapen = [key for key, value in inflated.items() if value.shape != own[key].shape and ".pool." not in key]
@@ -172,7 +176,7 @@ def _depthwise(key: str, value: Tensor) -> Tensor:
     return value
 
 
-def _timm_weights(model: DualFormer) -> dict[str, Tensor]:
+def _timm_weights(model: DualFormer, offline: bool) -> dict[str, Tensor]:
     dim = model.norm.normalized_shape[0] // 8
     if dim not in TIMM_MODELS:
         raise WeightsError(f"timm has no Twins-SVT with embed_dim {dim}; sizes tiny, small and base have one")
@@ -180,10 +184,25 @@ def _timm_weights(model: DualFormer) -> dict[str, Tensor]:
 
     name = TIMM_MODELS[dim]
     try:
-        weights: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
+        with _hub_offline() if offline else nullcontext():
+            weights: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
     except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if offline:
+            reason = "it was not fetched before, and --offline or DUALFORMER_OFFLINE forbids the network"
         raise DualFormerError(
             f"timm's {name} cannot be fetched: {reason}; fetch its weights elsewhere and give --pretrained-2d FILE"
         ) from error
     return {key: value for key, value in weights.items() if not key.startswith("head.")}
+
+
+@contextmanager
+def _hub_offline() -> Iterator[None]:
+    """Keep the Hub's library, through which timm fetches, to its cache: it reads HF_HUB_OFFLINE once, into this."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
