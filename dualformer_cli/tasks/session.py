@@ -35,7 +35,7 @@ class ModelRequest:
     preset: str | None = None
     """A preset's name or YAML file; None for the one that the weights bring along, else the task's own."""
     weights: str | None = None
-    """A file, "published" or "random"."""
+    """A file, a preset with published weights, "published" or "random"."""
     overrides: tuple[str, ...] = ()
     """Configuration keys, each "dotted.key=value"."""
     device: str | None = None
@@ -167,11 +167,16 @@ def _resolve(
     """Return the configuration, and the content of the file of weights if that had to be read for it."""
     given = {key: value for key, value in settings.items() if value is not None}
     preset, text, checkpoint = request.preset, None, None
-    if preset is None and request.weights is not None and os.path.isfile(request.weights):
-        from dualformer_cli.model.weights import config_of, read_checkpoint
+    if request.weights is not None and request.weights not in ("published", "random"):
+        from dualformer_cli.data.fetch.weights import preset_of
 
-        checkpoint = read_checkpoint(request.weights)
-        text = config_of(checkpoint)
-        preset = None if text is None else request.weights
+        named = preset_of(request.weights)
+        if preset is None and named is None and os.path.isfile(request.weights):
+            from dualformer_cli.model.weights import config_of, read_checkpoint
+
+            checkpoint = read_checkpoint(request.weights)
+            text = config_of(checkpoint)
+            preset = None if text is None else request.weights
+        preset = named if preset is None else preset
     flags = {**request.settings(), **given}
     return load_config(preset or default, overrides=request.overrides, flags=flags, text=text), checkpoint

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import TrainConfig
-from dualformer_cli.data.datasets.catalogue import load_catalogue
-from dualformer_cli.data.fetch.weights import SHIPPED_WEIGHTS, published_weights
+from dualformer_cli.data.fetch.weights import published_weights, weights_names
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.errors import DualFormerError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
@@ -72,7 +71,7 @@ def start_from_video(
     Raises:
         DualFormerError: if the weights cannot be had, or are of another size.
     """
-    entries = {*load_catalogue().weights, *SHIPPED_WEIGHTS}
+    entries = weights_names()
     path = published_weights(source, offline=offline) if source in entries else Path(source)
     checkpoint = read_checkpoint(path)
     tensors = {own_key(key): value for key, value in state_dict_of(checkpoint, repr(str(path))).items()}
