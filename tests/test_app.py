@@ -212,7 +212,7 @@ def test_a_full_disk_is_one_line() -> None:
     with open("/dev/full", "w") as full:
         result = probe("print('x')", capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert result.returncode == 1
-    assert result.stderr == "dualformer: [Errno 28] No space left on device; free some space\n"
+    assert result.stderr == "dualformer: cannot write the output: no space left on device; free some space\n"
 
 
 def test_warnings_are_logged_on_stderr_in_one_line_and_details_only_with_verbose() -> None:

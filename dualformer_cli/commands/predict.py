@@ -27,6 +27,7 @@ from dualformer_cli.commands.options import (
     ViewsOption,
     WeightsOption,
     announce_sample,
+    folder_or_file,
     model_request,
     print_document,
     relaunched,
@@ -67,12 +68,18 @@ def predict(
     ] = None,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the results as a table.")] = None,
     srt: Annotated[
-        Path | None, typer.Option("--srt", metavar="FILE|FOLDER", help="Write labels as subtitles of the video.")
+        Path | None,
+        typer.Option(
+            "--srt", metavar="FILE|FOLDER/", parser=folder_or_file, help="Write labels as subtitles of the video."
+        ),
     ] = None,
     save: Annotated[
         Path | None,
         typer.Option(
-            "--save", metavar="FILE.mp4|FILE.gif|FOLDER", help="Write the video with the labels drawn onto it."
+            "--save",
+            metavar="FILE.mp4|FILE.gif|FOLDER/",
+            parser=folder_or_file,
+            help="Write the video with the labels drawn onto it.",
         ),
     ] = None,
     features: Annotated[

@@ -1,7 +1,8 @@
-"""`train --dry-run`: one real step, and what it shows of the whole run."""
+"""`train --dry-run`: one real forward and backward pass, and what it shows of the whole run."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from time import perf_counter
 
 import torch
@@ -11,35 +12,53 @@ from dualformer_cli.documents.train import Preflight
 from dualformer_cli.engine.parallel.devices import peak_memory_mib
 from dualformer_cli.engine.training.loop import Trainer
 from dualformer_cli.engine.training.optim import train_mode
+from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.disk import free_bytes, lack_of_room
 
 
-def preflight(trainer: Trainer) -> Preflight:
-    """Take one real step and measure what a run would cost; nothing is saved."""
+def preflight(trainer: Trainer, *, on_stage: Callable[[str], None] = lambda stage: None) -> Preflight:
+    """Measure one pass of a step and return what a run would cost; nothing is saved.
+
+    Args:
+        trainer: of the run.
+        on_stage: called with what follows, three times at most.
+
+    Raises:
+        DualFormerError: if no video of the pass can be read.
+    """
     config, state, lr = trainer.config, trainer.state, trainer.recipe.lr / 10
     order = epoch_order(len(trainer.lists.training), seed=config.runtime.seed, epoch=0)
     train_mode(state.model, frozen_stages=config.train.frozen_stages)
     with trainer.pool() as pool:
-        steps = trainer.steps(pool, order)
-        next(steps, None)  # starts the workers
+        on_stage("reading videos")
+        passes = trainer.steps(pool, order, passes=1)
+        batches = next(passes)  # starts the workers
         started = perf_counter()
-        batches = next(steps, None) or next(trainer.steps(pool, order))
-        read_seconds = max(sum(batch.read_seconds for batch in batches) / config.runtime.num_workers, 1e-9)
+        batches = next(passes, batches)
         waited = perf_counter() - started
-    trainer.stepper.step(batches, lr)
-    state.unreadable = 0  # the same videos count again
+    read_seconds = max(sum(batch.read_seconds for batch in batches) / config.runtime.num_workers, 1e-9)
+    is_cuda = trainer.ranks.device.type == "cuda"
+    if is_cuda or config.runtime.compile:  # whose first pass also chooses kernels, or compiles them
+        on_stage("first pass, which is not timed")
+        trainer.stepper.step(batches, lr)
+        state.unreadable = 0  # the same videos count again
+    on_stage("timed forward and backward pass")
     started = perf_counter()
     _, count = trainer.stepper.step(batches, lr)
-    if trainer.ranks.device.type == "cuda":
+    if is_cuda:
         torch.cuda.synchronize(trainer.ranks.device)
     model_seconds = perf_counter() - started
+    if not count:
+        raise DualFormerError("no video of the first batch can be read; see the warnings above")
+    read, model = count / read_seconds, count / model_seconds
+    num_clips = config.train.epochs * len(trainer.lists.training) * config.train.repeats
     num_bytes = _bytes_of_checkpoints(trainer)
     lack = lack_of_room(trainer.log.output, num_bytes)
     warnings = [f"no room: {lack}"] if lack else []
-    if read_seconds > model_seconds:
+    if read < model:
         warnings.append(
-            f"videos are read slower ({count / read_seconds:.1f} clips/s) than the model could take them "
-            f"({count / model_seconds:.1f} clips/s); raise runtime.num_workers, or store smaller videos"
+            f"videos are read slower ({read:.1f} clips/s) than the model could take them ({model:.1f} clips/s); "
+            "raise runtime.num_workers, or store smaller videos"
         )
     return Preflight(
         notes=tuple(trainer.notes),
@@ -47,11 +66,12 @@ def preflight(trainer: Trainer) -> Preflight:
         lr=trainer.recipe.lr,
         steps=trainer.num_steps,
         peak_memory_mib=peak_memory_mib(trainer.ranks.device),
-        read_clips_per_second=count / read_seconds,
-        model_clips_per_second=count / model_seconds,
-        limited_by="reading" if read_seconds > model_seconds else "the model",
+        read_clips_per_second=read,
+        model_clips_per_second=model,
+        passes=trainer.batches.accumulation,
+        limited_by="reading" if read < model else "the model",
         waited_seconds=waited,
-        hours=trainer.num_steps * max(read_seconds, model_seconds) / 3600,
+        hours=num_clips / min(read, model) / 3600,
         disk_needed_gib=num_bytes / 2**30,
         disk_free_gib=free_bytes(trainer.log.output) / 2**30,
         warnings=tuple(warnings),

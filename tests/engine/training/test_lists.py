@@ -67,7 +67,7 @@ def test_without_a_list_there_is_nothing_to_train_on(toy_preset: Path, tmp_path:
     from dualformer_cli.engine.training.loop import Trainer
 
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
-    with pytest.raises(ConfigError, match="there is no training list; give --data MANIFEST"):
+    with pytest.raises(ConfigError, match="there is no training list; give --data LIST"):
         Trainer(load_config(str(toy_preset), environ={}), alone, output=tmp_path)
 
 
