@@ -136,7 +136,8 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            say(f"{record.levelname}: {record.getMessage()}")
+            level = "" if record.levelno == logging.INFO else f"{record.levelname}: "
+            say(level + record.getMessage())
             if record.exc_info:
                 print(logging.Formatter().formatException(record.exc_info), file=sys.stderr, flush=True)
         except OSError:
@@ -222,7 +223,7 @@ def start(
     verbose: VerboseOption = False,
 ) -> None:
     """Classify videos with DualFormer, a local-global stratified video transformer."""
-    _LOGGER.setLevel(logging.DEBUG if verbose else logging.WARNING)
+    _LOGGER.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 def page_of(name: str) -> str:

@@ -111,10 +111,14 @@ def test_a_dry_run_prints_its_table_and_leaves_no_folder(train: Any, tmp_path: P
     assert [name for name in names if name not in ("start", "warning")] == [
         *("classes", "lr", "steps", "peak memory", "reading", "model", "measured", "time", "disk")
     ]
-    stages = ["1/4, opening lists and model", "2/4, reading videos", "3/4, timed forward and backward pass"]
     shown = [line.removeprefix("dry run: ") for line in result.stderr.splitlines() if line.startswith("dry run: ")]
-    assert shown[:3] == stages
-    assert re.fullmatch(r"3/3 done in \d+ s", shown[3])
+    assert shown[:4] == [
+        "1/4, opening lists and model",
+        "2/4, reading videos",
+        "3/4, first forward and backward pass",
+        "4/4, second pass, which counts",
+    ]
+    assert re.fullmatch(r"4/4 done in \d+ s", shown[4])
     document = json.loads(train("--output", tmp_path / "run", "--dry-run", "--json").stdout)
     assert (document["classes"], document["steps"]) == (5, 6)
 
@@ -132,6 +136,69 @@ def test_a_folder_with_a_run_needs_resume(train: Any, tmp_path: Path) -> None:
     assert "nothing to resume" in resumed.stderr
     again = train("--output", tmp_path / "run", "--resume")
     assert "resumed at epoch 2, step 6" in again.stderr
+
+
+def typed(*words: object) -> Any:
+    return RUNNER.invoke(app, ["train", *map(str, words)])
+
+
+def test_a_run_goes_on_from_another_folder_without_its_preset(
+    train: Any, six_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(six_videos.parent)
+    run = tmp_path / "run"
+    begun = train("--data", "list.csv", "--output", run, "--set", "data.root=.", "--set", "train.max_unreadable=0")
+    assert begun.exit_code == 0, begun.output
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(re.sub(r"(?m)^  epochs: 2$", "  epochs: 3", config))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = typed("--resume", "--output", "../run/")
+    assert result.exit_code == 0, result.output
+    assert "resumed at epoch 2, step 6" in result.stderr
+    assert "epoch 3/3, step 9/9" in result.stderr
+    assert (tmp_path / "elsewhere").stat().st_nlink == 2
+
+
+def test_without_a_run_there_is_nothing_to_resume(tmp_path: Path, train: Any) -> None:
+    result = typed("--resume", "--output", tmp_path / "run")
+    assert str(result.exception) == (
+        f"no run to resume in {str(tmp_path / 'run')!r}: it has no config.yaml; name a run's folder as --output"
+    )
+
+
+def test_weights_bring_their_recipe_and_keep_their_lists_to_themselves(
+    train: Any, six_videos: Path, mini_weights: Path, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    assert train("--data", six_videos, "--output", first, "--set", "train.lr=0.0123").exit_code == 0
+    own = six_videos.with_name("own.csv")
+    own.write_text("path,label\nvideo 0.mp4,cat\nvideo 1.mp4,dog\nvideo 2.mp4,dog\n")
+    best = first / "checkpoints" / "best.pt"
+    result = typed("--init-from", best, "--data", own, "--output", tmp_path / "second", "--set", "train.epochs=1")
+    assert result.exit_code == 0, result.output
+    assert f"started from {best}: " in result.stderr
+    config = load_config(str(tmp_path / "second" / "config.yaml"), environ={}).config
+    assert (config.train.lr, config.data.clip.frame_interval, config.model.num_classes) == (0.0123, 1, 2)
+    assert (config.data.train_list, config.data.validation_list) == (str(own), None)
+    again = typed("--init-from", best, "--print-config")
+    assert re.search(rf"validation_list: {re.escape(str(six_videos))} ", again.stdout)
+    unknown = typed("--init-from", mini_weights, "--data", own)
+    assert str(unknown.exception) == (
+        f"weights {str(mini_weights)!r} do not say their configuration; name the recipe with --preset"
+    )
+    published = typed("--init-from", "ucf101-tiny", "--data", own, "--print-config")
+    assert re.search(r"num_frames: 16 +# from preset ucf101-tiny", published.stdout)
+
+
+def test_own_classes_are_no_warning(train: Any, six_videos: Path, tmp_path: Path, mini_preset: Path) -> None:
+    own = six_videos.with_name("names.csv")
+    own.write_text("path,label\nvideo 0.mp4,cat\nvideo 1.mp4,dog\n")
+    options = (*SMALL_RUN, "--set", "train.epochs=1", "--output", tmp_path / "run")
+    result = typed("--preset", mini_preset, "--data", own, *options)
+    assert result.exit_code == 0, result.output
+    assert "the classifier starts anew, with the list's 2 classes" in result.stderr
+    assert "WARNING" not in result.stderr
 
 
 def test_a_signal_ends_the_run_with_75_and_an_interrupt_with_130(

@@ -120,6 +120,8 @@ class Manifest:
     """Folder that relative paths start from."""
     warnings: tuple[str, ...] = ()
     """What the user should know about the list."""
+    naming: str = ""
+    """The one of the warnings that says how names of labels became numbers, which is no reason to worry."""
     splits: list[str] | None = None
     """In lower case, what a column of splits says of each row; None if there is none, or it is not asked for."""
 
@@ -195,6 +197,7 @@ def read_manifest(
         source=source,
         root=folder if root is None or are_shards else root,
         splits=parsed.splits,
+        naming=labels.warning,
         warnings=(
             *warnings,
             *filter(None, [labels.warning]),

@@ -85,7 +85,7 @@ def _read(data: DataConfig, source: str, configured: Sequence[str] | None) -> Ma
     if not len(manifest):
         raise DualFormerError(f"list {source!r} is empty; it needs one video a line")
     for warning in manifest.warnings:
-        _LOGGER.warning("%s", warning)
+        _LOGGER.log(logging.INFO if warning == manifest.naming else logging.WARNING, "%s", warning)
     if manifest.is_multi_label and not data.multi_label:
         raise DualFormerError(
             f"list {source!r} has videos with several labels; say so with --set data.multi_label=true, which scores "

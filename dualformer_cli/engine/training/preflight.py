@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 
 import torch
 
-from dualformer_cli.data.clips.loader import epoch_order
+from dualformer_cli.data.clips.loader import Batch, epoch_order
 from dualformer_cli.documents.train import Preflight
 from dualformer_cli.engine.parallel.devices import peak_memory_mib
+from dualformer_cli.engine.parallel.reductions import any_rank
 from dualformer_cli.engine.training.loop import Trainer
 from dualformer_cli.engine.training.optim import train_mode
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.disk import free_bytes, lack_of_room
+
+QUICK_SECONDS = 10.0
+"""A first pass that took longer is not repeated on a CPU: what it took beside computing is a small part."""
 
 
 def preflight(trainer: Trainer, *, on_stage: Callable[[str], None] = lambda stage: None) -> Preflight:
@@ -26,7 +30,7 @@ def preflight(trainer: Trainer, *, on_stage: Callable[[str], None] = lambda stag
     Raises:
         DualFormerError: if no video of the pass can be read.
     """
-    config, state, lr = trainer.config, trainer.state, trainer.recipe.lr / 10
+    config, state = trainer.config, trainer.state
     order = epoch_order(len(trainer.lists.training), seed=config.runtime.seed, epoch=0)
     train_mode(state.model, frozen_stages=config.train.frozen_stages)
     with trainer.pool() as pool:
@@ -37,17 +41,12 @@ def preflight(trainer: Trainer, *, on_stage: Callable[[str], None] = lambda stag
         batches = next(passes, batches)
         waited = perf_counter() - started
     read_seconds = max(sum(batch.read_seconds for batch in batches) / config.runtime.num_workers, 1e-9)
-    is_cuda = trainer.ranks.device.type == "cuda"
-    if is_cuda or config.runtime.compile:  # whose first pass also chooses kernels, or compiles them
-        on_stage("first pass, which is not timed")
-        trainer.stepper.step(batches, lr)
+    on_stage("first forward and backward pass")
+    count, model_seconds = _timed_pass(trainer, batches)
+    if any_rank(model_seconds < QUICK_SECONDS or trainer.ranks.device.type == "cuda" or config.runtime.compile):
+        on_stage("second pass, which counts")  # the first also took memory, chose kernels or compiled them
         state.unreadable = 0  # the same videos count again
-    on_stage("timed forward and backward pass")
-    started = perf_counter()
-    _, count = trainer.stepper.step(batches, lr)
-    if is_cuda:
-        torch.cuda.synchronize(trainer.ranks.device)
-    model_seconds = perf_counter() - started
+        count, model_seconds = _timed_pass(trainer, batches)
     if not count:
         raise DualFormerError("no video of the first batch can be read; see the warnings above")
     read, model = count / read_seconds, count / model_seconds
@@ -76,6 +75,15 @@ def preflight(trainer: Trainer, *, on_stage: Callable[[str], None] = lambda stag
         disk_free_gib=free_bytes(trainer.log.output) / 2**30,
         warnings=tuple(warnings),
     )
+
+
+def _timed_pass(trainer: Trainer, batches: Sequence[Batch]) -> tuple[int, float]:
+    """Take a step of these batches, and return its clips and seconds."""
+    started = perf_counter()
+    _, count = trainer.stepper.step(batches, trainer.recipe.lr / 10)
+    if trainer.ranks.device.type == "cuda":
+        torch.cuda.synchronize(trainer.ranks.device)
+    return count, perf_counter() - started
 
 
 def _bytes_of_checkpoints(trainer: Trainer) -> int:
