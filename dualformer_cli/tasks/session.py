@@ -65,7 +65,11 @@ class ModelRequest:
 
 
 def resolve(
-    request: ModelRequest, settings: Mapping[str, object] | None = None, *, default: str | None = None
+    request: ModelRequest,
+    settings: Mapping[str, object] | None = None,
+    *,
+    default: str | None = None,
+    text: str | None = None,
 ) -> ResolvedConfig:
     """Return the configuration that a request describes.
 
@@ -73,12 +77,13 @@ def resolve(
         request: the model.
         settings: more dotted keys; a value of None means that the key is not given.
         default: preset to take where none is named and the weights do not bring one.
+        text: YAML of the preset that is named, where that is no file.
 
     Raises:
         ConfigError: an unknown preset or key, or a value that is not allowed.
         WeightsError: weights that should bring their configuration and cannot be read.
     """
-    return _resolve(request, settings or {}, default)[0]
+    return _resolve(request, settings or {}, default, text)[0]
 
 
 @contextmanager
@@ -162,11 +167,11 @@ Fetching = Callable[[], AbstractContextManager["OnFileBytes"]]
 
 
 def _resolve(
-    request: ModelRequest, settings: Mapping[str, object], default: str | None
+    request: ModelRequest, settings: Mapping[str, object], default: str | None, text: str | None = None
 ) -> tuple[ResolvedConfig, Mapping[str, Any] | None]:
     """Return the configuration, and the content of the file of weights if that had to be read for it."""
     given = {key: value for key, value in settings.items() if value is not None}
-    preset, text, checkpoint = request.preset, None, None
+    preset, checkpoint = request.preset, None
     if request.weights is not None and request.weights not in ("published", "random"):
         from dualformer_cli.data.fetch.weights import preset_of
 
