@@ -220,16 +220,17 @@ def test_a_full_disk_is_one_line() -> None:
     with open("/dev/full", "w") as full:
         result = probe("print('x')", capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert result.returncode == 1
-    assert result.stderr == "dualformer: [Errno 28] No space left on device; free some space\n"
+    assert result.stderr == "dualformer: cannot write the output: no space left on device; free some space\n"
 
 
 def test_warnings_are_logged_on_stderr_in_one_line_and_details_only_with_verbose() -> None:
     body = (
-        "import logging\nlog = logging.getLogger('dualformer_cli.x')\nlog.warning('odd %s', 'a\\nb')\nlog.debug('more')"
+        "import logging\nlog = logging.getLogger('dualformer_cli.x')\nlog.warning('odd %s', 'a\\nb')\nlog.info('so')\n"
+        "log.debug('more')"
     )
     quiet, verbose = probe(body), probe(body, "--verbose")
-    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "WARNING: odd a\\nb\n")
-    assert verbose.stderr == "WARNING: odd a\\nb\nDEBUG: more\n"
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "WARNING: odd a\\nb\nso\n")
+    assert verbose.stderr == "WARNING: odd a\\nb\nso\nDEBUG: more\n"
 
 
 def test_the_version_names_what_matters_for_a_bug_report() -> None:

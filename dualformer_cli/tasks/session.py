@@ -35,7 +35,7 @@ class ModelRequest:
     preset: str | None = None
     """A preset's name or YAML file; None for the one that the weights bring along, else the task's own."""
     weights: str | None = None
-    """A file, "published" or "random"."""
+    """A file, a preset with published weights, "published" or "random"."""
     overrides: tuple[str, ...] = ()
     """Configuration keys, each "dotted.key=value"."""
     device: str | None = None
@@ -65,7 +65,11 @@ class ModelRequest:
 
 
 def resolve(
-    request: ModelRequest, settings: Mapping[str, object] | None = None, *, default: str | None = None
+    request: ModelRequest,
+    settings: Mapping[str, object] | None = None,
+    *,
+    default: str | None = None,
+    text: str | None = None,
 ) -> ResolvedConfig:
     """Return the configuration that a request describes.
 
@@ -73,12 +77,13 @@ def resolve(
         request: the model.
         settings: more dotted keys; a value of None means that the key is not given.
         default: preset to take where none is named and the weights do not bring one.
+        text: YAML of the preset that is named, where that is no file.
 
     Raises:
         ConfigError: an unknown preset or key, or a value that is not allowed.
         WeightsError: weights that should bring their configuration and cannot be read.
     """
-    return _resolve(request, settings or {}, default)[0]
+    return _resolve(request, settings or {}, default, text)[0]
 
 
 @contextmanager
@@ -162,16 +167,21 @@ Fetching = Callable[[], AbstractContextManager["OnFileBytes"]]
 
 
 def _resolve(
-    request: ModelRequest, settings: Mapping[str, object], default: str | None
+    request: ModelRequest, settings: Mapping[str, object], default: str | None, text: str | None = None
 ) -> tuple[ResolvedConfig, Mapping[str, Any] | None]:
     """Return the configuration, and the content of the file of weights if that had to be read for it."""
     given = {key: value for key, value in settings.items() if value is not None}
-    preset, text, checkpoint = request.preset, None, None
-    if preset is None and request.weights is not None and os.path.isfile(request.weights):
-        from dualformer_cli.model.weights import config_of, read_checkpoint
+    preset, checkpoint = request.preset, None
+    if request.weights is not None and request.weights not in ("published", "random"):
+        from dualformer_cli.data.fetch.weights import preset_of
 
-        checkpoint = read_checkpoint(request.weights)
-        text = config_of(checkpoint)
-        preset = None if text is None else request.weights
+        named = preset_of(request.weights)
+        if preset is None and named is None and os.path.isfile(request.weights):
+            from dualformer_cli.model.weights import config_of, read_checkpoint
+
+            checkpoint = read_checkpoint(request.weights)
+            text = config_of(checkpoint)
+            preset = None if text is None else request.weights
+        preset = named if preset is None else preset
     flags = {**request.settings(), **given}
     return load_config(preset or default, overrides=request.overrides, flags=flags, text=text), checkpoint
