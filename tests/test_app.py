@@ -119,6 +119,14 @@ def test_an_error_of_the_user_is_one_line_and_exit_1() -> None:
     assert result.stderr == "dualformer: no \\x1b[2Jpreset 'a\\nb\\udcff'; did you mean 'ä'?\n"
 
 
+def test_a_full_gpu_is_one_line_that_says_what_takes_less_and_another_bug_keeps_its_traceback() -> None:
+    result = probe("import torch\nraise torch.OutOfMemoryError('tried to allocate 2 GiB')")
+    assert result.returncode == 1
+    assert result.stderr.startswith("dualformer: the GPU's memory is full; --set train.batch_size ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" in probe("raise RuntimeError('a bug')").stderr
+
+
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_verbose_shows_the_traceback_of_an_error_before_its_line(place: str) -> None:
     body = "raise DualFormerError('broken: 3')"

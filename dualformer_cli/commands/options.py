@@ -89,6 +89,15 @@ def show_config(resolved: ResolvedConfig) -> None:
     typer.echo(to_yaml(resolved.config, resolved.origins), nl=False)
 
 
+def show_config_that_runs(model: ModelRequest) -> None:
+    """Print the configuration of the model that would run: the built-in one's where the default one is not here."""
+    from dualformer_cli.outputs.screen import log
+    from dualformer_cli.tasks.fall_back import resolve_what_runs
+    from dualformer_cli.tasks.session import DEFAULT_PRESET
+
+    show_config(resolve_what_runs(model, log, default=DEFAULT_PRESET))
+
+
 def parse_views(views: str | None) -> tuple[int, int] | None:
     """Return clips and crops of the value of --views, such as "4x3".
 
@@ -159,6 +168,13 @@ def complete_preset(incomplete: str) -> list[str]:
     return [name for name in known_presets() if name.startswith(incomplete)]
 
 
+def complete_weights(incomplete: str) -> list[str]:
+    """Return the presets with weights that start with `incomplete`, and the words that stand for weights."""
+    from dualformer_cli.data.fetch.weights import weights_names
+
+    return [name for name in (*weights_names(), "published", "random") if name.startswith(incomplete)]
+
+
 def set_verbose(verbose: bool) -> bool:
     """Log details, and let `app.main` print tracebacks. It never resets: -v counts before and after the command."""
     if verbose:
@@ -191,8 +207,18 @@ WeightsOption = Annotated[
     str | None,
     typer.Option(
         "--weights",
-        metavar="FILE|published|random",
-        help="Weights to use: a file, the preset's published ones, or random ones to try things out.",
+        metavar="FILE|NAME|published|random",
+        autocompletion=complete_weights,
+        help="Weights to use: a file, those of a preset such as k400-tiny, the preset's own published ones, or random "
+        "ones to try things out.",
+    ),
+]
+FontOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--font",
+        metavar="FILE",
+        help="Font of the labels in pictures. [default: the built-in one; one of this system for letters it lacks]",
     ),
 ]
 DeviceOption = Annotated[

@@ -15,7 +15,7 @@ from dualformer_cli.system.words import printable
 
 _PARTIAL_BLOCKS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 NARROWEST_BAR = 6
-_NARROWEST_LABEL = 10
+NARROWEST_LABEL = 10
 
 
 def log(message: str) -> None:
@@ -128,7 +128,7 @@ class Screen:
         bar = max(NARROWEST_BAR, min(widest_bar, room - longest))
         if not self.must_fit:
             return longest, bar
-        if room < _NARROWEST_LABEL + NARROWEST_BAR:
+        if room < NARROWEST_LABEL + NARROWEST_BAR:
             return max(1, min(longest, room)), 0
         return min(longest, room - bar), bar
 

@@ -28,6 +28,7 @@ from dualformer_cli.data.lists.matching import ClassLookup, match_classes
 from dualformer_cli.documents.prepare import DatasetCounts, DatasetSplit, Examples
 from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.system.words import counted, some_of
+from dualformer_cli.video import parts as video_parts
 from dualformer_cli.video.suffixes import stem_of
 
 _FEW = 5
@@ -317,7 +318,7 @@ def _lists(
 
 def _part_row(video: int, part: Part, said: Annotation, classes: _Classes) -> Row:
     ((_, label),) = classes.lookup(replace(said, labels=(part.label,)))
-    return Row(video, (label,), (part.start_seconds, part.end_seconds))
+    return Row(video, (label,), video_parts.Part(start_seconds=part.start_seconds, end_seconds=part.end_seconds))
 
 
 def _notes(

@@ -255,6 +255,8 @@ def _explain(rank: int, exit_code: int, num_processes: int, logs: Path) -> str:
         end = f"was killed by {signal.Signals(-exit_code).name}"
         if exit_code == -signal.SIGKILL:
             end += ", perhaps because memory ran out"
+        elif exit_code == -signal.SIGABRT:
+            end += ", as NCCL does when another rank or the link to it is gone"
     else:
         end = f"ended with exit code {exit_code}"
     return f"rank {rank} of {num_processes} {end}{reason}; all processes are stopped"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import ModelConfig, RunConfig, TrainConfig
 from dualformer_cli.data.datasets.catalogue import load_catalogue
-from dualformer_cli.data.fetch.weights import SHIPPED_WEIGHTS, published_weights
+from dualformer_cli.data.fetch.weights import published_weights, weights_names
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.errors import DualFormerError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
@@ -43,7 +44,7 @@ def start(model: DualFormer, train: TrainConfig, *, class_names: Sequence[str], 
     if train.init_from is not None:
         return start_from_video(model, train.init_from, class_names=class_names, offline=offline)
     if train.pretrained_2d is not None:
-        return start_from_images(model, train.pretrained_2d)
+        return start_from_images(model, train.pretrained_2d, offline=offline)
     return ["started from random weights"]
 
 
@@ -73,7 +74,7 @@ def start_from_video(
     Raises:
         DualFormerError: if the weights cannot be had, or are of another size.
     """
-    entries = {*load_catalogue().weights, *SHIPPED_WEIGHTS}
+    entries = weights_names()
     path = published_weights(source, offline=offline) if source in entries else Path(source)
     checkpoint = read_checkpoint(path)
     tensors = {own_key(key): value for key, value in state_dict_of(checkpoint, repr(str(path))).items()}
@@ -120,11 +121,12 @@ def _is_of_size(preset: str, model: ModelConfig) -> bool:
     return (known.embed_dims, known.depths, known.num_heads) == (model.embed_dims, model.depths, model.num_heads)
 
 
-def start_from_images(model: DualFormer, source: str) -> list[str]:
+def start_from_images(model: DualFormer, source: str, *, offline: bool = False) -> list[str]:
     """Fill a model with inflated image weights: a file with 2-D tensors, or "timm" for ImageNet-1k Twins-SVT.
 
     timm's pooling convolutions are dense where ours are depth-wise; each channel takes its own diagonal kernel, the
-    nearest depth-wise one (in the sum of squares). What images do not have stays at its initial value.
+    nearest depth-wise one (in the sum of squares). What images do not have stays at its initial value. With `offline`,
+    timm takes weights that it fetched earlier, or fails.
 
     Returns:
         Sentences for the log.
@@ -132,7 +134,9 @@ def start_from_images(model: DualFormer, source: str) -> list[str]:
     Raises:
         DualFormerError: if the weights cannot be had or are of another size.
     """
-    tensors = _timm_weights(model) if source == "timm" else state_dict_of(read_checkpoint(source), repr(source))
+    tensors = (
+        _timm_weights(model, offline) if source == "timm" else state_dict_of(read_checkpoint(source), repr(source))
+    )
     inflated = inflate_2d(model, {key: _depthwise(key, value) for key, value in tensors.items()})
     own = model.state_dict()
     misshapen = [key for key, value in inflated.items() if value.shape != own[key].shape and ".pool." not in key]
@@ -197,7 +201,7 @@ def _depthwise(key: str, value: Tensor) -> Tensor:
     return value
 
 
-def _timm_weights(model: DualFormer) -> dict[str, Tensor]:
+def _timm_weights(model: DualFormer, offline: bool) -> dict[str, Tensor]:
     dim = model.norm.normalized_shape[0] // 8
     if dim not in TIMM_MODELS:
         raise WeightsError(f"timm has no Twins-SVT with embed_dim {dim}; sizes tiny, small and base have one")
@@ -205,10 +209,25 @@ def _timm_weights(model: DualFormer) -> dict[str, Tensor]:
 
     name = TIMM_MODELS[dim]
     try:
-        weights: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
+        with _hub_offline() if offline else nullcontext():
+            weights: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
     except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if offline:
+            reason = "it was not fetched before, and --offline or DUALFORMER_OFFLINE forbids the network"
         raise DualFormerError(
             f"timm's {name} cannot be fetched: {reason}; fetch its weights elsewhere and give --pretrained-2d FILE"
         ) from error
     return {key: value for key, value in weights.items() if not key.startswith("head.")}
+
+
+@contextmanager
+def _hub_offline() -> Iterator[None]:
+    """Keep the Hub's library, through which timm fetches, to its cache: it reads HF_HUB_OFFLINE once, into this."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -120,9 +120,9 @@ def overlap(training: LabelledList, validation: LabelledList | None) -> list[str
     """Return a sentence that says how many videos are in both lists, which makes results too good, if any is."""
     if validation is None or validation.source == RENDERED or training.source == RENDERED:
         return []
-    parts = {(file, sample.start) for file, sample in zip(training.files, training.samples, strict=True)}
+    parts = {(file, sample.part[::2]) for file, sample in zip(training.files, training.samples, strict=True)}
     files = zip(validation.files, validation.samples, strict=True)
-    both = [sample.path for file, sample in files if (file, sample.start) in parts]
+    both = [sample.path for file, sample in files if (file, sample.part[::2]) in parts]
     if not both:
         return []
     videos = counted(len(both), "video")

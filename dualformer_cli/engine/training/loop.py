@@ -37,6 +37,7 @@ from dualformer_cli.documents.train import (
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.batch_norm import convert_batch_norm
 from dualformer_cli.engine.parallel.devices import dtype_of, peak_memory_mib, pick_precision
+from dualformer_cli.engine.parallel.placement import num_decoders
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.evaluate import evaluate
 from dualformer_cli.engine.scoring.records import VideoRecord
@@ -87,6 +88,7 @@ class Trainer:
         train, runtime, training = self.config.train, self.config.runtime, self.lists.training
         self.recipe = plan_recipe(train, ranks.world_size)
         self.precision = pick_precision(runtime.precision, ranks.device)
+        self.num_workers = num_decoders(resolved) if ranks.device.type == "cuda" else runtime.num_workers
         self.notes = [self.recipe.sentence, *overlap(training, self.lists.validation)]
         self.log = RunLog(output, is_main=ranks.is_main, on_event=on_event)
         self.folder = CheckpointFolder(output, keep_epochs=train.keep_epochs)
@@ -165,7 +167,7 @@ class Trainer:
     def pool(self) -> WorkerPool:
         """Return worker processes that decode; they start with the `with` block."""
         return WorkerPool(
-            self.config.runtime.num_workers,
+            self.num_workers,
             self.config.data.decode_timeout_seconds,
             preload=["dualformer_cli.data.clips.training_clips", type(self._clips()).__module__],
         )

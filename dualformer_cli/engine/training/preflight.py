@@ -40,7 +40,7 @@ def preflight(trainer: Trainer, *, on_stage: Callable[[str], None] = lambda stag
         started = perf_counter()
         batches = next(passes, batches)
         waited = perf_counter() - started
-    read_seconds = max(sum(batch.read_seconds for batch in batches) / config.runtime.num_workers, 1e-9)
+    read_seconds = max(sum(batch.read_seconds for batch in batches) / trainer.num_workers, 1e-9)
     on_stage("first forward and backward pass")
     count, model_seconds = _timed_pass(trainer, batches)
     if any_rank(model_seconds < QUICK_SECONDS or trainer.ranks.device.type == "cuda" or config.runtime.compile):

@@ -98,11 +98,18 @@ def test_the_exit_code_of_rank_0_is_carried_through(
     assert wait_until_gone(processes(tmp_path)) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("SIGKILL", "perhaps because memory ran out"),
+        ("SIGABRT", "as NCCL does when another rank or the link to it is gone"),
+    ],
+)
 def test_a_dead_rank_is_named_and_takes_all_processes_along(
-    launch: Launch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    launch: Launch, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, reason: str
 ) -> None:
-    body = "others_are_ready()\nif rank == 1: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(100)"
-    message = "rank 1 of 2 was killed by SIGKILL, perhaps because memory ran out; all processes are stopped"
+    body = f"others_are_ready()\nif rank == 1: os.kill(os.getpid(), signal.{name})\ntime.sleep(100)"
+    message = f"rank 1 of 2 was killed by {name}, {reason}; all processes are stopped"
     with pytest.raises(DualFormerError, match=message):
         launch(body)
     assert capfd.readouterr() == ("", "")

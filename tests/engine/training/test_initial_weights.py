@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,14 @@ from torch import Tensor
 
 from dualformer_cli import create_model
 from dualformer_cli.config.load import load_config
+from dualformer_cli.config.schema import TrainConfig
 from dualformer_cli.engine.build import build_model
-from dualformer_cli.engine.training.initial_weights import note_of_classes, start_from_images, start_from_video
+from dualformer_cli.engine.training.initial_weights import (
+    note_of_classes,
+    start,
+    start_from_images,
+    start_from_video,
+)
 from dualformer_cli.errors import DualFormerError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
 
@@ -212,3 +219,23 @@ def test_timm_without_a_network_gives_one_line(make_model: Any, monkeypatch: pyt
     )
     with pytest.raises(WeightsError, match="timm has no Twins-SVT with embed_dim 4; sizes tiny, small and base"):
         start_from_images(make_model(), "timm")
+
+
+def test_timm_asks_no_host_when_offline(make_model: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    asked: list[object] = []
+
+    def refuse(host: object, *_: object, **__: object) -> None:
+        asked.append(host)
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    train = TrainConfig(pretrained_2d="timm")
+    model = make_model("model.embed_dims=[64,128,256,512]")
+    with pytest.raises(DualFormerError, match="not fetched before, and --offline or DUALFORMER_OFFLINE forbids"):
+        start(model, train, class_names=(), offline=True)
+    assert asked == []
+    assert constants.HF_HUB_OFFLINE is False  # as it was: the rest of the process may use the network
