@@ -14,7 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_origin, get_type_hints
 
-from dualformer_cli.config.foreign import foreign_config
+from dualformer_cli.config.foreign import foreign_config, foreign_key
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.config.typed_yaml import Document, Plain, checked, shown
 from dualformer_cli.errors import ConfigError, nearest
@@ -328,6 +328,8 @@ class _Preset(Document):
             self._read_section(value, f"{key}.")
         else:
             place = f"{self.label}, line {line}"
+            if (answer := foreign_key(key, self.label)) is not None:
+                raise ConfigError(answer)
             _require_key(key, place)
             raw = self.value(value)
             self._settings[key] = _setting(key, raw, origin=f"preset {self.label}", place=place)
