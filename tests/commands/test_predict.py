@@ -950,7 +950,9 @@ def test_a_run_folder_compares_with_the_list_of_now(predict: Any, labelled: tupl
     path, listed = labelled
     first = predict(f"@{path}", "--output", "run")
     assert "1 of 2 videos right (50.0%); 1 video not compared" in first.stdout
-    path.write_text(path.read_text().replace(f"b.mp4,{NAMES.index(listed[1])}", "b.mp4,5"))  # a class that is not the model's
+    path.write_text(
+        path.read_text().replace(f"b.mp4,{NAMES.index(listed[1])}", "b.mp4,5")
+    )  # a class that is not the model's
     document = json.loads(predict(f"@{path}", "--output", "run", "--json").stdout)
     assert document["videos"]["kept"] == 2
     assert document["compared"] == {"right": 1, "wrong": 0, "not_compared": 2}
