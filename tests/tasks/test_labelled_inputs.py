@@ -10,6 +10,7 @@ from prediction_documents import failed, result, scored
 from dualformer_cli.documents.predict import LabelCounts
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels, read_labelled
+from dualformer_cli.tasks.session import ModelRequest
 
 MODEL = ["running", "sitting down", "waving"]
 
@@ -45,6 +46,15 @@ def test_every_list_with_labels_is_one(name: str, text: str, folder: Path) -> No
 def test_labels_have_the_names_of_the_list(folder: Path) -> None:
     (folder / "classes.txt").write_text("sit\nrun\n")
     assert read("path,label\na.mp4,1\nb 1.mp4,sit\n", "t.csv") == [("a.mp4", ((1, "run"),)), ("b 1.mp4", ((0, "sit"),))]
+
+
+def test_paths_start_where_the_configuration_says(folder: Path) -> None:
+    (folder / "videos").mkdir()
+    (folder / "videos" / "c.mp4").write_bytes(b"")
+    text = "path,label\nc.mp4,1\n"
+    Path("t.csv").write_text(text)
+    found = read_labelled("t.csv", text, model=ModelRequest(overrides=("data.root=videos",)))
+    assert found == [("videos/c.mp4", ((1, None),))]
 
 
 @pytest.mark.parametrize("text", ["a.mp4\n", "b 1.mp4\n", "clip 0\n", "gone 5\n", "# one\n\nno such file.mp4\n", ""])
