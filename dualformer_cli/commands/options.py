@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -25,12 +26,18 @@ def sample_input() -> str:
     return str(sample_clip())
 
 
+def say(message: str) -> None:
+    """Print one escaped line on stderr."""
+    from dualformer_cli.outputs.screen import log
+
+    log(message)
+
+
 def announce_sample() -> None:
     """Say that the sample clip is looked at, and what it is."""
-    from dualformer_cli.outputs.screen import log
     from dualformer_cli.video.sample import SAMPLE_CREDIT
 
-    log(f"no input was named, so this is about the sample clip of the package ({SAMPLE_CREDIT}): {sample_input()}")
+    say(f"no input was named, so this is about the sample clip of the package ({SAMPLE_CREDIT}): {sample_input()}")
 
 
 def model_request(
@@ -103,6 +110,20 @@ def parse_views(views: str | None) -> tuple[int, int] | None:
     if match is None:
         raise typer.BadParameter(f"{views!r} is not CLIPSxCROPS, such as 4x3", param_hint="--views")
     return int(match[1]), int(match[2])
+
+
+def folder_or_file(text: str) -> Path:
+    """Return the path of an output; a folder, whose name ends in a slash, is made where it is not there yet.
+
+    Raises:
+        typer.BadParameter: if it cannot be made.
+    """
+    if text.endswith(("/", os.sep)):
+        try:
+            os.makedirs(text, exist_ok=True)
+        except OSError as error:
+            raise typer.BadParameter(f"cannot make the folder {text!r}: {error.strerror}") from None
+    return Path(text)
 
 
 RETRIES = 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from dualformer_cli.commands.options import (
     ViewsOption,
     WeightsOption,
     announce_sample,
+    folder_or_file,
     model_request,
     print_document,
     relaunched,
@@ -77,12 +77,18 @@ def predict(
     ] = None,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the results as a table.")] = None,
     srt: Annotated[
-        str | None, typer.Option("--srt", metavar="FILE|FOLDER/", help="Write labels as subtitles of the video.")
+        Path | None,
+        typer.Option(
+            "--srt", metavar="FILE|FOLDER/", parser=folder_or_file, help="Write labels as subtitles of the video."
+        ),
     ] = None,
     save: Annotated[
-        str | None,
+        Path | None,
         typer.Option(
-            "--save", metavar="FILE.mp4|FILE.gif|FOLDER/", help="Write the video with the labels drawn onto it."
+            "--save",
+            metavar="FILE.mp4|FILE.gif|FOLDER/",
+            parser=folder_or_file,
+            help="Write the video with the labels drawn onto it.",
         ),
     ] = None,
     font: FontOption = None,
@@ -164,8 +170,8 @@ def predict(
         duration_seconds=duration,
         output=output,
         csv=csv,
-        srt=_place(srt),
-        save=_place(save),
+        srt=srt,
+        save=save,
         font=font,
         features=features,
         report=report,
@@ -193,18 +199,6 @@ def _share(percent: str | None) -> float | None:
     if not 0 <= value <= 100:
         raise typer.BadParameter(f"{percent!r} is not a percentage, 0 to 100", param_hint="--min-score")
     return value / 100
-
-
-def _place(name: str | None) -> Path | None:
-    """Return a file or folder to write to; a folder that is named with a slash at its end is made."""
-    if name is None:
-        return None
-    if name.endswith(("/", os.sep)):
-        from dualformer_cli.system.files import check_output_folder
-
-        check_output_folder(Path(name))
-        os.makedirs(name, exist_ok=True)
-    return Path(name)
 
 
 def _run(request: PredictRequest, *, is_sample: bool, form: _Form, verbose: bool) -> None:

@@ -166,7 +166,7 @@ class Engine:
                 parts = ((each.item, each, True) for each in pool.imap(partial(_read_copy, data=data), files))
             else:
                 parts = (part for copy in files for part in _read_timeline(copy, data, every_seconds, pool))
-            yield from self._finish(parts, top_k, copies, self._min_score(min_score))
+            yield from self._finish(parts, top_k, self._min_score(min_score), copies)
 
     def open_list(self) -> LabelledList:
         """The list that the configuration names, with labels in the model's numbering."""
@@ -256,7 +256,7 @@ class Engine:
         return 0.0 if self.config.data.multi_label else sure_from(len(self.class_names))
 
     def _finish(
-        self, parts: Iterable[_Part], top_k: int, copies: LocalCopies, min_score: float
+        self, parts: Iterable[_Part], top_k: int, min_score: float, copies: LocalCopies
     ) -> Iterator[Prediction]:
         """Score the views of videos, each of which may come in several parts, into their results."""
         video, reason = VideoScores(), ""
@@ -269,9 +269,10 @@ class Engine:
             else:
                 video.add(views.value, scored.scores, scored.features, forward_seconds=scored.seconds)
             if is_last:
-                names = self.class_names
                 found = (
-                    video.prediction(copy.name, names, top_k, min_score) if not reason else failure(copy.name, reason)
+                    failure(copy.name, reason)
+                    if reason
+                    else video.prediction(copy.name, self.class_names, top_k, min_score)
                 )
                 yield replace(found, file=copy.path)
                 copies.remove(copy)

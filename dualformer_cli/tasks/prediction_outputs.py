@@ -176,11 +176,12 @@ def _one_each(inputs: Sequence[str], target: Path | None, *, option: str, suffix
         return paths
     if target.suffix.lower() not in suffixes:
         raise DualFormerError(
-            f"{option} {str(target)!r} must end in {' or '.join(suffixes)}, or be a folder that exists"
+            f"{option} {str(target)!r} must end in {' or '.join(suffixes)}, or be a folder, with a / at its end"
         )
     if len(inputs) > 1:
         raise DualFormerError(
-            f"{option} {str(target)!r} is one file, but there are {len(inputs)} videos; name a folder that exists"
+            f"{option} {str(target)!r} is one file, but there are {len(inputs)} videos; name a folder, with "
+            "a / at its end"
         )
     return dict.fromkeys(inputs, target)
 
