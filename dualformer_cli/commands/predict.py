@@ -231,7 +231,7 @@ class _Shown:
 
     def __init__(self, form: _Form, *, is_run: bool, is_sample: bool, verbose: bool) -> None:
         self._form, self._is_run, self._is_sample, self._verbose = form, is_run, is_sample, verbose
-        self._has_fallen_back = False
+        self._has_fallen_back = self._has_clips = False
 
     def fallback(self, note: str) -> None:
         from dualformer_cli.outputs.screen import log
@@ -267,6 +267,7 @@ class _Shown:
 
         if self._form == "text":
             print_clip(clip)
+            self._has_clips = True
         elif self._form == "lines":
             _print_line(clip)
 
@@ -282,7 +283,10 @@ class _Shown:
         if self._form == "lines":
             _print_line(result)
         elif self._form == "text" and not self._is_run:
+            if self._has_clips:
+                typer.echo()
             print_predictions(result)
+            self._has_clips = False
         if self._is_run and result.error is not None:
             log(f"{result.path}: {result.error}")
         if self._verbose and result.timing is not None:

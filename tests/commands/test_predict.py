@@ -1110,7 +1110,8 @@ def test_a_live_stream_is_shown_clip_by_clip_and_stops_in_time(predict: Any) -> 
         result = predict(address, "--every", 0.2, "--duration", 2)
     assert result.exit_code == 0
     clips = result.stdout.split(address)[0]
-    lines = clips.splitlines()
+    assert clips.endswith("\n\n")
+    lines = clips.splitlines()[:-1]
     pattern = re.compile(r"    (00:0\d\.\d) -   (00:0\d\.\d)  ( \d\d|  \d|100)\.\d%  [█▏▎▍▌▋▊▉ ]{10}  \S.*")
     spans = [match.groups()[:2] for match in map(pattern.fullmatch, lines) if match is not None]
     assert len(spans) == len(lines) >= 2
