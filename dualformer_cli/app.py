@@ -27,7 +27,7 @@ from dualformer_cli.commands.tokenlabel import show, write
 from dualformer_cli.commands.train import train
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.disk import is_full
-from dualformer_cli.system.words import printable
+from dualformer_cli.system.words import os_reason, printable
 
 _LOGGER = logging.getLogger("dualformer_cli")
 
@@ -85,7 +85,11 @@ def _exit_code() -> int:
         if is_full(error):
             _discard_stdout()
             return _fail(f"{error}; free some space", 1)
-        raise
+        if error.errno in (None, errno.EPIPE):
+            raise
+        _LOGGER.debug("where it failed:", exc_info=error)
+        place = "" if error.filename is None else f"{os.fspath(error.filename)!r}: "
+        return _fail(f"{place}{os_reason(error)}; -v shows where", 1)
 
 
 def _run_app() -> int:
