@@ -41,6 +41,10 @@ def train(
     ] = None,
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Run folder.")] = Path("runs/train"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")] = False,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--change", metavar="KEY=VALUE", help="With --resume: have another setting from here on."),
+    ] = None,
     init_from: Annotated[
         str | None, typer.Option("--init-from", metavar="FILE|PRESET", help="Start from these video weights.")
     ] = None,
@@ -82,6 +86,8 @@ def train(
         raise typer.BadParameter("give one training list, and at most one for validation", param_hint="--data")
     if init_from is not None and pretrained_2d is not None:
         raise typer.BadParameter("choose one of --init-from and --pretrained-2d", param_hint="--init-from")
+    if change and not resume:
+        raise typer.BadParameter("a run that goes on can change: add --resume, or use --set", param_hint="--change")
     if teacher is not None and token_labels is not None:
         raise typer.BadParameter("choose one of --teacher and --token-labels", param_hint="--teacher")
     from dualformer_cli.outputs.runs import print_preflight
@@ -103,6 +109,7 @@ def train(
         validation_list=validation_list,
         output=output,
         resume=resume,
+        changes=tuple(change or ()),
         init_from=init_from,
         pretrained_2d=pretrained_2d,
         teacher=teacher,
@@ -152,6 +159,8 @@ class _Show:
             self.line(event.text)
         elif isinstance(event, events.StepRow):
             self.line(self._step(event))
+        elif isinstance(event, events.Change):
+            self.line(f"{event.key} is {event.now} from here on; it was {event.before}")
         elif isinstance(event, events.ValidationRow):
             self.line(f"validation after epoch {event.epoch}: {metric_line(event.summary)}")
         elif event.best:
@@ -174,3 +183,5 @@ def _print_result(result: TrainResult) -> None:
 
     found = "" if result.validation is None else f", {metric_line(result.validation.summary)}"
     sys.stdout.write(f"{result.epochs} epochs, {result.steps} steps{found}; run folder {result.output}\n")
+    for change in result.changes or ():
+        sys.stdout.write(f"{change.key} was {change.before}, and {change.now} after step {change.step}\n")
