@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -31,7 +30,7 @@ from dualformer_cli.engine.scoring.dump import Dump
 from dualformer_cli.engine.scoring.evaluate import evaluate_once
 from dualformer_cli.engine.scoring.kept_records import KeptRecords
 from dualformer_cli.engine.scoring.records import VideoRecord
-from dualformer_cli.engine.scoring.scorer import Scorer
+from dualformer_cli.engine.scoring.scorer import Clips, Scorer
 from dualformer_cli.engine.scoring.video_scores import LiveScores, Prediction, VideoScores, failure, top
 from dualformer_cli.errors import ConfigError, VideoError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
@@ -50,6 +49,9 @@ model, with 25 thousand, takes as long in bf16 as in fp32."""
 
 SEGMENTS_PER_READ = 16
 """Segments of a timeline that are in memory at a time: 16 clips of 32 frames at 224x224 are 77 MB."""
+
+_Part = tuple[LocalCopy, Outcome[Any, VideoViews], bool]
+"""Views of an input, or why there are none, and whether they are its last."""
 
 
 class Engine:
@@ -149,14 +151,11 @@ class Engine:
         data = self.config.data
         with LocalCopies() as copies:
             files = copies.of(paths)
-            parts: Iterable[tuple[LocalCopy, Iterable[Outcome[Any, VideoViews]]]]
             if every_seconds is None:
-                parts = ((each.item, [each]) for each in pool.imap(partial(_read_copy, data=data), files))
+                parts = ((each.item, each, True) for each in pool.imap(partial(_read_copy, data=data), files))
             else:
-                parts = ((copy, _read_timeline(copy, data, every_seconds, pool)) for copy in files)
-            for copy, views in parts:
-                yield replace(self._finish(copy.name, views, top_k), file=copy.path)
-                copies.remove(copy)
+                parts = (part for copy in files for part in _read_timeline(copy, data, every_seconds, pool))
+            yield from self._finish(parts, top_k, copies)
 
     def open_list(self) -> LabelledList:
         """The list that the configuration names, with labels in the model's numbering."""
@@ -236,19 +235,22 @@ class Engine:
             seen.warning = error.reason
         return seen.prediction(shown, self.class_names, top_k)
 
-    def _finish(self, path: str, parts: Iterable[Outcome[Any, VideoViews]], top_k: int) -> Prediction:
-        """Score the views of one video, which may come in several parts, into its result."""
-        video = VideoScores()
-        for part in parts:
-            if part.error is not None:
-                return failure(path, part.reason)
-            started = perf_counter()
-            scores, features = self.scorer.score(part.value.clips)
-            if not np.isfinite(scores).all():
+    def _finish(self, parts: Iterable[_Part], top_k: int, copies: LocalCopies) -> Iterator[Prediction]:
+        """Score the views of videos, each of which may come in several parts, into their results."""
+        video, reason = VideoScores(), ""
+        for (copy, views, is_last), scored in self.scorer.score_each(parts, _clips_of):
+            if scored is None:
+                reason = reason or views.reason
+            elif not np.isfinite(scored.scores).all():
                 advice = "the weights are damaged" if self.precision == "fp32" else "try --precision fp32"
-                return failure(path, f"the scores are not numbers in {self.precision}; {advice}")
-            video.add(part.value, scores, features, forward_seconds=perf_counter() - started)
-        return video.prediction(path, self.class_names, top_k)
+                reason = reason or f"the scores are not numbers in {self.precision}; {advice}"
+            else:
+                video.add(views.value, scored.scores, scored.features, forward_seconds=scored.seconds)
+            if is_last:
+                found = failure(copy.name, reason) if reason else video.prediction(copy.name, self.class_names, top_k)
+                yield replace(found, file=copy.path)
+                copies.remove(copy)
+                video, reason = VideoScores(), ""
 
     @property
     def _is_segments(self) -> bool:
@@ -311,20 +313,26 @@ def _read_copy(copy: LocalCopy, data: DataConfig) -> VideoViews:
     return read_views(copy.path, data, data.test)
 
 
-def _read_timeline(
-    copy: LocalCopy, data: DataConfig, every_seconds: float, pool: WorkerPool
-) -> Iterator[Outcome[slice, VideoViews]]:
+def _read_timeline(copy: LocalCopy, data: DataConfig, every_seconds: float, pool: WorkerPool) -> Iterator[_Part]:
     """Read a video's timeline a few segments at a time, the next ones while the caller scores."""
     if copy.error is not None:
-        yield Outcome.failed(slice(0), copy.error)
+        yield copy, Outcome.failed(slice(0), copy.error), True
         return
     read = partial(read_views, copy.path, data, data.test, every_seconds=every_seconds)
     first = pool.call(read, slice(0, SEGMENTS_PER_READ))
-    yield first
-    if first.error is not None:
+    num_segments = 0 if first.error is not None else first.value.num_segments or 0
+    starts = range(SEGMENTS_PER_READ, num_segments, SEGMENTS_PER_READ)
+    yield copy, first, not starts
+    if not starts:
         return
-    num_segments = first.value.num_segments or 0
-    slices = [
-        slice(start, start + SEGMENTS_PER_READ) for start in range(SEGMENTS_PER_READ, num_segments, SEGMENTS_PER_READ)
-    ]
-    yield from pool.imap(partial(read, index=first.value.index), slices)
+    slices = [slice(start, start + SEGMENTS_PER_READ) for start in starts]
+    for part in pool.imap(partial(read, index=first.value.index), slices):
+        is_last = part.error is not None or part.item == slices[-1]
+        yield copy, part, is_last
+        if is_last:
+            return
+
+
+def _clips_of(part: _Part) -> Clips | None:
+    _, views, _ = part
+    return None if views.error is not None else views.value.clips

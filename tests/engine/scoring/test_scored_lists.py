@@ -19,6 +19,7 @@ from dualformer_cli.engine.scoring import evaluate as module
 from dualformer_cli.engine.scoring.dump import Dump
 from dualformer_cli.engine.scoring.evaluate import evaluate
 from dualformer_cli.engine.scoring.records import VideoRecord
+from dualformer_cli.engine.scoring.scorer import Scored
 from dualformer_cli.engine.scoring.summary import summarise
 
 NAMES = ["a", "b"]
@@ -115,7 +116,12 @@ def score_list(toy_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: py
         monkeypatch.setattr(module, "read_views", lambda *given, **named: read_views(*given, **{**DEFAULTS, **named}))
         parts = dict(others)
         monkeypatch.setattr(module, "gather_objects", lambda own: [parts.get(r, own) for r in range(world_size)])
-        scorer: Any = SimpleNamespace(score=lambda number: (np.full((1, 2), number / 8), None))
+
+        def score_each(items: Any, clips_of: Any) -> Any:
+            for item in items:
+                yield item, Scored(np.full((1, 2), clips_of(item) / 8), np.zeros((1, 1), np.float32), 0.0)
+
+        scorer: Any = SimpleNamespace(score_each=score_each)
         listed = open_list(config.data, str(tmp_path / "list.csv"), class_names=NAMES)
         place = Ranks(rank=rank, local_rank=rank, world_size=world_size, device=torch.device("cpu"))
         return evaluate(scorer, listed, config.data, config.data.test, here_pool(), place), reads
