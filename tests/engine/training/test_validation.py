@@ -13,7 +13,6 @@ import pytest
 from training_runs import Interrupt, assert_same_end, last_state
 
 from dualformer_cli.engine.scoring import kept_records
-from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.training import validation
 from dualformer_cli.errors import Stopped
 
@@ -71,9 +70,11 @@ def test_it_goes_on_where_it_was_and_ends_like_one_that_nothing_disturbed(
     progress = last_state(tmp_path)["progress"]
     assert (progress["epoch"], progress["step"], progress["is_validation_due"]) == (2, 4, True)
     (kept,) = tmp_path.glob("validation-*")
-    scored: list[int] = []
-    score = Scorer.score
-    monkeypatch.setattr(Scorer, "score", lambda self, clips: scored.append(1) or score(self, clips))
+    scored: list[Any] = []
+    append = kept_records.KeptRecords.append
+    monkeypatch.setattr(
+        kept_records.KeptRecords, "append", lambda self, record: scored.append(record) or append(self, record)
+    )
     result = make_trainer(tmp_path, *settings, data=data, resume=True).run()
     assert len(scored) == 20 - 6
     assert result.validation.summary.videos.scored == 20
