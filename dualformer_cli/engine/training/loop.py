@@ -11,8 +11,10 @@ from pathlib import Path
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
 from dualformer_cli.config.load import ResolvedConfig, to_yaml, values_of
+from dualformer_cli.config.schema import TrainConfig
 from dualformer_cli.data.camera_motion.rendering import RenderedClips
 from dualformer_cli.data.clips.index_cache import IndexCache
 from dualformer_cli.data.clips.loader import Batch, BatchPlan, Order, epoch_order, training_steps
@@ -23,6 +25,7 @@ from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.batch_norm import convert_batch_norm
 from dualformer_cli.engine.parallel.devices import peak_memory_mib, pick_precision
 from dualformer_cli.engine.parallel.ranks import Ranks
+from dualformer_cli.engine.parallel.reductions import made_by_main
 from dualformer_cli.engine.parallel.same_weights import digest_of_all_ranks
 from dualformer_cli.engine.training.checkpoint_files import Checkpoint, CheckpointFolder
 from dualformer_cli.engine.training.global_batch import plan_recipe
@@ -84,7 +87,7 @@ class Trainer:
         origin = self._origin(labeller)
         checkpoint = self._find_checkpoint(model, origin, changes) if resume else None
         if checkpoint is None:
-            found = start(model, train, class_names=training.class_names, offline=offline)
+            found = _start_all_ranks(model, train, training.class_names, offline=offline)
             is_empty = [f"nothing to resume in {str(output)!r}: this is a new run"] if resume else []
             self.notes[notes_of_start:notes_of_start] = [*is_empty, *found]
         convert_batch_norm(model.to(ranks.device), train.batch_norm)
@@ -300,14 +303,27 @@ class Trainer:
         )
 
     def _find_checkpoint(self, model: DualFormer, origin: Origin, changes: frozenset[str]) -> Checkpoint | None:
-        """Return what the run goes on from, if there is any; a useless checkpoint is passed over."""
+        """Return what rank 0 goes on from, if there is any, on every rank; a useless checkpoint is passed over."""
         run, settings, tensors = str(self.log.output), values_of(self.config), model.state_dict()
-        return self.folder.load_latest(
-            lambda checkpoint: flaw_in(checkpoint, origin, settings, changes, tensors, run=run)
-        )
+
+        def flaw(checkpoint: Checkpoint) -> str | None:
+            return flaw_in(checkpoint, origin, settings, changes, tensors, run=run)
+
+        return made_by_main(lambda: self.folder.load_latest(flaw))
 
     def _resume(self, checkpoint: Checkpoint, allowed: frozenset[str]) -> None:
         run, settings, state = str(self.log.output), values_of(self.config), self.state
         self._changes = changes_of(checkpoint, state.origin, settings, allowed, run=run)
         state.restore(checkpoint, rank=self.ranks.rank, changed=frozenset(change.key for change in self._changes))
         self.notes.append(f"resumed at epoch {state.epoch}, step {state.step}")
+
+
+def _start_all_ranks(model: DualFormer, train: TrainConfig, class_names: list[str], *, offline: bool) -> list[str]:
+    """Give all ranks the weights that rank 0 starts from, which alone need have them; return sentences about them."""
+
+    def fill() -> tuple[list[str], dict[str, Tensor]]:
+        return start(model, train, class_names=class_names, offline=offline), model.state_dict()
+
+    notes, tensors = made_by_main(fill)
+    model.load_state_dict(tensors)
+    return notes

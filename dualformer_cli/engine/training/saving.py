@@ -53,9 +53,8 @@ class Saver:
             contents = state.contents(validation, statistics)
             if (tensor := first_non_finite(contents)) is not None:
                 raise DualFormerError(
-                    f"the state after step {state.step} is not saved: {tensor} holds values that are not numbers; the "
-                    f"last checkpoint is of step {self._saved_step}; go on from it with a lower rate: "
-                    "--resume --change train.lr=..."
+                    f"the state after step {state.step} is not saved: {tensor} holds values that are not numbers; "
+                    f"{self._last()}; go on with a lower rate: --resume --change train.lr=..."
                 )
             if self.log.is_main:
                 self._write(contents, epoch=state.epoch if epoch_done else None, is_best=is_best)
@@ -78,6 +77,11 @@ class Saver:
         except OSError as error:
             advice = "free some space, then " if is_full(error) else ""
             raise CannotWriteError(
-                f"cannot write {str(error.filename or self.folder.path)!r}: {os_reason(error)}; the last checkpoint is "
-                f"of step {self._saved_step}; {advice}go on with --resume"
+                f"cannot write {str(error.filename or self.folder.path)!r}: {os_reason(error)}; "
+                f"{self._last()}; {advice}go on with --resume"
             ) from error
+
+    def _last(self) -> str:
+        return (
+            f"the last checkpoint is of step {self._saved_step}" if self._saved_step else "there is no checkpoint yet"
+        )

@@ -108,7 +108,7 @@ def test_weights_that_are_not_numbers_are_never_saved(make_trainer: Make, tmp_pa
         DualFormerError, match=r"after step 3 is not saved: optimizer\.state\.\d+\.exp_avg_sq holds"
     ) as end:
         trainer.run()
-    assert "the last checkpoint is of step 2; go on from it with a lower rate: --resume --change" in str(end.value)
+    assert "the last checkpoint is of step 2; go on with a lower rate: --resume --change" in str(end.value)
     assert last_state(tmp_path)["progress"]["step"] == 2
 
 
