@@ -5,6 +5,7 @@ A step is batch, forward, loss, backward, clip, step, log, save. Fetching is her
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,27 +15,38 @@ import torch
 from torch import Tensor
 
 from dualformer_cli.config.load import ResolvedConfig, to_yaml, values_of
-from dualformer_cli.config.schema import TrainConfig
+from dualformer_cli.config.schema import RENDERED, TrainConfig
 from dualformer_cli.data.camera_motion.rendering import RenderedClips
 from dualformer_cli.data.clips.index_cache import IndexCache
 from dualformer_cli.data.clips.loader import Batch, BatchPlan, Order, epoch_order, training_steps
 from dualformer_cli.data.clips.source import ClipSource
 from dualformer_cli.data.clips.training_clips import VideoClips
-from dualformer_cli.documents.train import Change, Note, Started, StepRow, TrainEvent, TrainResult, ValidationRow
+from dualformer_cli.documents.train import (
+    Advanced,
+    Change,
+    Note,
+    Started,
+    StepRow,
+    TrainEvent,
+    TrainResult,
+    ValidationRow,
+)
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.batch_norm import convert_batch_norm
 from dualformer_cli.engine.parallel.devices import peak_memory_mib, pick_precision
+from dualformer_cli.engine.parallel.placement import num_decoders
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.parallel.reductions import made_by_main
 from dualformer_cli.engine.parallel.same_weights import digest_of_all_ranks
+from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.training.checkpoint_files import Checkpoint, CheckpointFolder
 from dualformer_cli.engine.training.global_batch import plan_recipe
-from dualformer_cli.engine.training.initial_weights import start
+from dualformer_cli.engine.training.initial_weights import note_of_classes, start
 from dualformer_cli.engine.training.lists import open_lists, overlap
 from dualformer_cli.engine.training.optim import lr_at, train_mode
 from dualformer_cli.engine.training.prefetch import Prefetch
 from dualformer_cli.engine.training.resuming import changes_of, flaw_in
-from dualformer_cli.engine.training.run_log import RunLog
+from dualformer_cli.engine.training.run_log import Pace, RunLog
 from dualformer_cli.engine.training.saving import Saver
 from dualformer_cli.engine.training.state import Origin, TrainingState
 from dualformer_cli.engine.training.step import Losses, Stepper, StepRefusedError
@@ -78,33 +90,30 @@ class Trainer:
         train, runtime, training = self.config.train, self.config.runtime, self.lists.training
         self.recipe = plan_recipe(train, ranks.world_size)
         self.precision = pick_precision(runtime.precision, ranks.device)
+        self.num_workers = num_decoders(resolved) if ranks.device.type == "cuda" else runtime.num_workers
         self.notes = [self.recipe.sentence, *overlap(training, self.lists.validation)]
         self.log = RunLog(output, is_main=ranks.is_main, on_event=on_event, lock=lock)
         self.folder = CheckpointFolder(output, keep_epochs=train.keep_epochs)
+        notes, self.notes = self.notes, []
         model = self._build_model()
-        notes_of_start = len(self.notes)
+        notes_of_model, self.notes = self.notes, []
         labeller = self._open_labeller(model, offline=offline)
         origin = self._origin(labeller)
         checkpoint = self._find_checkpoint(model, origin, changes) if resume else None
         if checkpoint is None:
-            found = _start_all_ranks(model, train, training.class_names, offline=offline)
-            is_empty = [f"nothing to resume in {str(output)!r}: this is a new run"] if resume else []
-            self.notes[notes_of_start:notes_of_start] = [*is_empty, *found]
+            notes += [f"nothing to resume in {str(output)!r}: this is a new run"] if resume else []
+            notes += note_of_classes(self.config, preset=resolved.config.model)
+            notes_of_model += _start_all_ranks(model, train, training.class_names, offline=offline)
+        self.notes = [*notes, *notes_of_model, *self.notes]
         convert_batch_norm(model.to(ranks.device), train.batch_norm)
         self.state = TrainingState(model, origin, train, lr=self.recipe.lr, is_scaled=self.precision == "fp16")
         self._changes: list[Change] = []
         """Settings that are others from here on."""
         if checkpoint is not None:
             self._resume(checkpoint, changes)
+        data, precision = self.config.data, self.precision
         self.stepper = Stepper(
-            self.state,
-            ranks,
-            training,
-            labeller,
-            precision=self.precision,
-            data=self.config.data,
-            train=train,
-            runtime=runtime,
+            self.state, ranks, training, labeller, precision=precision, data=data, train=train, runtime=runtime
         )
         self.batches = BatchPlan(
             num_samples=len(training),
@@ -118,6 +127,7 @@ class Trainer:
         """Of the whole run."""
         self.indexes = IndexCache()
         self._signals = StopSignals()
+        self._pace = Pace(self.num_steps)
         self.saver = Saver(self.state, self.folder, self.log, train)
 
     def run(self) -> TrainResult:
@@ -139,7 +149,9 @@ class Trainer:
         for change in self._changes:
             self.log.emit(change)
         state.changes += self._changes
-        self.log.emit(Started(steps=self.num_steps, step=state.step))
+        self.log.emit(
+            Started(steps=self.num_steps, step=state.step, epochs=train.epochs, best_metric=train.best_metric)
+        )
         validation: ValidationRow | None = None
         with self._signals.caught(), self.pool() as pool:
             while state.epoch < train.epochs or state.is_validation_due:
@@ -149,10 +161,14 @@ class Trainer:
                     self._train_epoch(pool)
                 if (signum := self._signals.of_any_rank()) is not None:
                     raise Stopped(signum)
+        validated, folder = self.lists.validation, self.folder
         return TrainResult(
             epochs=state.epoch,
             steps=state.step,
             best=state.best,
+            best_metric=train.best_metric,
+            checkpoint=str(folder.best if state.best is not None and folder.best.is_file() else folder.last),
+            validation_list=None if validated is None or validated.source == RENDERED else validated.source,
             validation=validation,
             output=str(self.log.output),
             changes=tuple(state.changes) or None,
@@ -161,16 +177,22 @@ class Trainer:
     def pool(self) -> WorkerPool:
         """Return worker processes that decode; they start with the `with` block."""
         return WorkerPool(
-            self.config.runtime.num_workers,
+            self.num_workers,
             self.config.data.decode_timeout_seconds,
             preload=["dualformer_cli.data.clips.training_clips", type(self._clips()).__module__],
         )
 
-    def steps(self, pool: WorkerPool, order: Order) -> Iterator[list[Batch]]:
-        """Yield the batches of each step of this epoch that is not done yet, read in this order."""
+    def steps(self, pool: WorkerPool, order: Order, *, passes: int | None = None) -> Iterator[list[Batch]]:
+        """Yield the batches of each step of this epoch that is not done yet, read in this order.
+
+        Args:
+            pool: that reads.
+            order: of the epoch's videos.
+            passes: forward passes of a step; None for the recipe's.
+        """
         return training_steps(
             self._clips(),
-            self.batches,
+            self.batches if passes is None else replace(self.batches, accumulation=passes),
             pool,
             order=order,
             seed=self.config.runtime.seed,
@@ -184,6 +206,7 @@ class Trainer:
         labels = self.lists.training.first_labels() if train.class_balanced else None
         order = epoch_order(len(self.lists.training), seed=seed, epoch=state.epoch, labels=labels)
         train_mode(state.model, frozen_stages=train.frozen_stages)
+        self.log.emit(_advanced(state, self.batches))
         asked = perf_counter()
         ahead = Prefetch(self.steps(pool, order), self.ranks.device)
         ahead.fetch()
@@ -224,8 +247,6 @@ class Trainer:
 
     def _log_step(self, losses: Losses, lr: float, count: int, *, waited: float, took: float) -> None:
         state = self.state
-        if state.step % self.config.train.log_every_steps and state.step_in_epoch != 1:
-            return
         row = StepRow(
             epoch=state.epoch,
             step=state.step,
@@ -233,16 +254,19 @@ class Trainer:
             lr=lr,
             clips_per_second=count / took,
             data_share=waited / took,
-            seconds_left=(self.num_steps - state.step) * took,
+            seconds_left=self._pace.seconds_left(state.step, took),
             memory_mib=peak_memory_mib(self.ranks.device),
             unreadable=state.unreadable,
         )
-        self.log.emit(row)
+        self.log.emit(_advanced(state, self.batches, row))
+        if state.step % self.config.train.log_every_steps == 0 or state.step_in_epoch == 1:
+            self.log.emit(row)
 
     def _validate(self, pool: WorkerPool) -> ValidationRow:
-        assert self.lists.validation is not None
+        listed, ranks = self.lists.validation, self.ranks
+        assert listed is not None
         validation = Validation(
-            self.lists.validation,
+            listed,
             self.config.data,
             self.ranks,
             output=self.log.output,
@@ -250,9 +274,16 @@ class Trainer:
             indexes=self.indexes,
             signals=self._signals,
         )
+        own = len(range(ranks.rank, len(listed), ranks.world_size))
+        at, done = Advanced(phase="validation", epoch=self.state.epoch, done=0, total=own), itertools.count(1)
+        self.log.emit(at)
+
+        def advance(record: VideoRecord) -> None:
+            self.log.emit(replace(at, done=next(done)))
+
         started = perf_counter()
         with self.state.averaged():
-            summary = validation.run(self.state.model.eval(), pool)
+            summary = validation.run(self.state.model.eval(), pool, on_video=advance)
         row = ValidationRow(epoch=self.state.epoch, step=self.state.step, summary=summary)
         self.log.emit(replace(row, seconds=perf_counter() - started))
         self.state.is_validation_due = False
@@ -327,3 +358,9 @@ def _start_all_ranks(model: DualFormer, train: TrainConfig, class_names: list[st
     notes, tensors = made_by_main(fill)
     model.load_state_dict(tensors)
     return notes
+
+
+def _advanced(state: TrainingState, batches: BatchPlan, row: StepRow | None = None) -> Advanced:
+    """Return how far an epoch is; `row` has the numbers of its last step."""
+    epoch, done, total = state.epoch + 1, state.step_in_epoch, batches.steps_per_epoch
+    return Advanced(phase="training", epoch=epoch, done=done, total=total, row=row)

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import perf_counter
 
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.train import Change, StepRow, TrainEvent, ValidationRow
@@ -110,6 +111,32 @@ class RunLog:
             raise CannotWriteError(
                 f"cannot write into {str(self.output)!r}: {os_reason(error)}; what is there stays, go on with --resume"
             ) from error
+
+
+class Pace:
+    """How long a run still takes at the pace since this process's first step, validations and saves included.
+
+    Args:
+        num_steps: of the whole run.
+    """
+
+    def __init__(self, num_steps: int) -> None:
+        self._num_steps = num_steps
+        self._first: tuple[float, int] | None = None
+
+    def seconds_left(self, step: int, took: float) -> float:
+        """Return the seconds from this step to the last one.
+
+        Args:
+            step: that is done.
+            took: its seconds. Those of the first one count until the second: it also waited for workers to start.
+        """
+        now = perf_counter()
+        if self._first is None:
+            self._first = (now, step)
+            return (self._num_steps - step) * took
+        began, first = self._first
+        return (self._num_steps - step) * (now - began) / (step - first)
 
 
 def _is_before(line: str, step: int, changes: Sequence[dict[str, object]], is_validation_due: bool) -> bool:

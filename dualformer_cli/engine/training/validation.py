@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.parallel.same_weights import digest_of_all_ranks
 from dualformer_cli.engine.scoring.evaluate import evaluate
 from dualformer_cli.engine.scoring.kept_records import KeptRecords
+from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.engine.training.stop_signals import StopSignals
@@ -57,8 +58,19 @@ class Validation:
         self.listed, self.data, self.ranks, self.output = listed, data, ranks, output
         self.precision, self.indexes, self.signals = precision, indexes, signals
 
-    def run(self, model: DualFormer, pool: WorkerPool) -> Summary:
+    def run(
+        self,
+        model: DualFormer,
+        pool: WorkerPool,
+        *,
+        on_video: Callable[[VideoRecord], None] = lambda record: None,
+    ) -> Summary:
         """Score the list, but for the videos that these weights have scored before a stop.
+
+        Args:
+            model: in evaluation mode.
+            pool: decodes.
+            on_video: called with every video of this rank, those scored before included.
 
         Raises:
             Stopped: a signal came; what is scored is kept.
@@ -74,6 +86,7 @@ class Validation:
                 data.validation,
                 pool,
                 self.ranks,
+                on_video=on_video,
                 indexes=self.indexes,
                 kept=kept,
                 is_stopped=self.signals.heard,

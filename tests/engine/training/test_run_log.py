@@ -10,7 +10,8 @@ import pytest
 
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.train import Change, Note
-from dualformer_cli.engine.training.run_log import RunLog
+from dualformer_cli.engine.training import run_log
+from dualformer_cli.engine.training.run_log import Pace, RunLog
 from dualformer_cli.errors import CannotWriteError
 
 KNOWN = Change(epoch=0, step=4, key="train.lr", before="0.1", now="0.2")
@@ -72,3 +73,13 @@ def test_a_full_disk_leaves_the_configuration_and_the_log_as_they_were(tmp_path:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / "config.yaml").read_text() == "a: 1\n"
     assert (tmp_path / "log.jsonl").read_text().startswith(line("step", 1) + line("step", 2))
+
+
+def test_the_time_left_follows_the_pace_since_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step took 9 seconds, of which 8 were the start; then 1 each, and a validation of 5 after the third."""
+    now = iter([100.0, 101.0, 107.0])
+    monkeypatch.setattr(run_log, "perf_counter", lambda: next(now))
+    pace = Pace(10)
+    assert pace.seconds_left(4, took=9.0) == 54.0
+    assert pace.seconds_left(5, took=0.5) == 5.0
+    assert pace.seconds_left(6, took=1.0) == 4 * 3.5
