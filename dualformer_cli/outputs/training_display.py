@@ -7,7 +7,7 @@ import shutil
 from contextlib import ExitStack
 
 from dualformer_cli.config.metric_table import METRICS
-from dualformer_cli.documents.train import Advanced, Note, Saved, Started, StepRow, TrainEvent, ValidationRow
+from dualformer_cli.documents.train import Advanced, Change, Note, Saved, Started, StepRow, TrainEvent, ValidationRow
 from dualformer_cli.outputs.progress import Progress
 from dualformer_cli.outputs.runs import metric_line, number_in_words
 from dualformer_cli.outputs.screen import log
@@ -44,6 +44,8 @@ class TrainingDisplay:
             self._started = event
         elif isinstance(event, Note):
             log(event.text)
+        elif isinstance(event, Change):
+            log(f"{event.key} is {event.now} from here on; it was {event.before}")
         elif isinstance(event, Advanced):
             self._advance(event)
         elif isinstance(event, StepRow):
