@@ -169,8 +169,9 @@ WeightsOption = Annotated[
     str | None,
     typer.Option(
         "--weights",
-        metavar="FILE|published|random",
-        help="Weights to use: a file, the preset's published ones, or random ones to try things out.",
+        metavar="FILE|hf://...|published|random",
+        help="Weights to use: a file, hf://OWNER/NAME[@REVISION][:FILE], the preset's published ones, or random ones "
+        "to try things out.",
     ),
 ]
 DeviceOption = Annotated[

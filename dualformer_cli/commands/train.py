@@ -42,7 +42,7 @@ def train(
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Run folder.")] = Path("runs/train"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")] = False,
     init_from: Annotated[
-        str | None, typer.Option("--init-from", metavar="FILE|PRESET", help="Start from these video weights.")
+        str | None, typer.Option("--init-from", metavar="FILE|PRESET|hf://...", help="Start from these video weights.")
     ] = None,
     pretrained_2d: Annotated[
         str | None, typer.Option("--pretrained-2d", metavar="FILE|timm", help="Start from inflated image weights.")

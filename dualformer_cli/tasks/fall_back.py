@@ -26,8 +26,8 @@ def fall_back(session: Session, fetching: Fetching, note: Callable[[str], None])
     Raises:
         DownloadError: if the weights cannot be had and the package has no built-in model.
     """
-    preset = session.resolved.preset
-    if session.request.preset is not None or session.resolved.config.weights is not None:
+    preset, request = session.resolved.preset, session.request
+    if request.model is not None or request.preset is not None or session.resolved.config.weights is not None:
         return
     if session.ranks.is_main and (reason := _why_not(preset, fetching, offline=session.request.offline)) is not None:
         note(
