@@ -14,6 +14,7 @@ from dualformer_cli.commands.options import (
     OverridesOption,
     PresetOption,
     VerboseOption,
+    complete_weights,
     model_request,
     print_document,
 )
@@ -35,6 +36,7 @@ def export(
         str,
         typer.Argument(
             metavar="WEIGHTS",
+            autocompletion=complete_weights,
             help="Checkpoint or other file of weights, hf://OWNER/NAME, or a preset with published weights.",
         ),
     ],
@@ -83,14 +85,13 @@ def export(
     """
     from dualformer_cli.outputs.progress import fetch_progress
     from dualformer_cli.outputs.screen import log
-    from dualformer_cli.tasks.export import ExportRequest, model_of
+    from dualformer_cli.tasks.export import ExportRequest
     from dualformer_cli.tasks.export import export as run_task
 
     def on_engine(engine: Engine) -> None:
         note = "; tracing takes a minute or two" if format_ in (_Format.pt2, _Format.onnx) else ""
         log(f"{engine.preset}, {engine.weights} weights, to {format_.value}{note}")
 
-    preset, weights = model_of(weights, preset=preset)
     request = ExportRequest(
         model=model_request(preset, weights=weights, overrides=overrides, offline=offline),
         format=format_.value,

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import partial
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from dualformer_cli.data.clips.transforms import FrameSizeError, FrameTransform
 from dualformer_cli.data.clips.views import VideoViews, read_views
 from dualformer_cli.data.fetch.hub import is_hub_address, local_weights
 from dualformer_cli.data.fetch.local_copies import LocalCopies, LocalCopy
-from dualformer_cli.data.fetch.weights import published_weights
+from dualformer_cli.data.fetch.weights import preset_of, published_weights, require_weights, shipped_weights
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.data.lists.samples import LabelledList
@@ -32,8 +31,16 @@ from dualformer_cli.engine.scoring.dump import Dump
 from dualformer_cli.engine.scoring.evaluate import evaluate_once
 from dualformer_cli.engine.scoring.kept_records import KeptRecords
 from dualformer_cli.engine.scoring.records import VideoRecord
-from dualformer_cli.engine.scoring.scorer import Scorer
-from dualformer_cli.engine.scoring.video_scores import LiveScores, Prediction, VideoScores, failure, top
+from dualformer_cli.engine.scoring.scorer import Clips, Scorer
+from dualformer_cli.engine.scoring.video_scores import (
+    LiveScores,
+    Prediction,
+    VideoScores,
+    failure,
+    sure_from,
+    top,
+    unsure_below,
+)
 from dualformer_cli.errors import ConfigError, VideoError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import class_names_of, load_weights, read_checkpoint
@@ -53,6 +60,9 @@ model, with 25 thousand, takes as long in bf16 as in fp32."""
 
 SEGMENTS_PER_READ = 16
 """Segments of a timeline that are in memory at a time: 16 clips of 32 frames at 224x224 are 77 MB."""
+
+_Part = tuple[LocalCopy, Outcome[Any, VideoViews], bool]
+"""Views of an input, or why there are none, and whether they are its last."""
 
 
 class Engine:
@@ -144,6 +154,7 @@ class Engine:
         *,
         top_k: int = 5,
         every_seconds: float | None = None,
+        min_score: float | None = None,
     ) -> Iterator[Prediction]:
         """Classify videos, one after the other, while `pool` decodes the next ones.
 
@@ -153,6 +164,8 @@ class Engine:
             pool: worker processes that open the files; a file that hangs or crashes one of them costs only itself.
             top_k: predictions per video.
             every_seconds: classify segments of this length and merge equal neighbours into a timeline.
+            min_score: a best label below it is unsure, 0 to 1; None for what `sure_from` says, and for no limit where
+                classes are scored one by one.
 
         Yields:
             One prediction per path, in order; a file that cannot be used has status "error".
@@ -160,14 +173,11 @@ class Engine:
         data = self.config.data
         with LocalCopies() as copies:
             files = copies.of(paths)
-            parts: Iterable[tuple[LocalCopy, Iterable[Outcome[Any, VideoViews]]]]
             if every_seconds is None:
-                parts = ((each.item, [each]) for each in pool.imap(partial(_read_copy, data=data), files))
+                parts = ((each.item, each, True) for each in pool.imap(partial(_read_copy, data=data), files))
             else:
-                parts = ((copy, _read_timeline(copy, data, every_seconds, pool)) for copy in files)
-            for copy, views in parts:
-                yield replace(self._finish(copy.name, views, top_k), file=copy.path)
-                copies.remove(copy)
+                parts = (part for copy in files for part in _read_timeline(copy, data, every_seconds, pool))
+            yield from self._finish(parts, top_k, self._min_score(min_score), copies)
 
     def predict_frames(
         self,
@@ -177,6 +187,7 @@ class Engine:
         fps: float | None,
         top_k: int = 5,
         every_seconds: float | None = None,
+        min_score: float | None = None,
     ) -> Prediction:
         """Classify a video whose frames are in memory, in this process.
 
@@ -185,7 +196,7 @@ class Engine:
             name: of the video in the result.
             fps: frames per second; a timeline needs it.
             top_k: predictions.
-            every_seconds: as that of `predict`.
+            every_seconds, min_score: as those of `predict`.
 
         Raises:
             ValueError: if frames have another type or shape, or there are none.
@@ -199,12 +210,13 @@ class Engine:
         )
         try:
             reader = FramesReader(frames, name=name, fps=fps, transform=transform)
-            read = partial(read_views, reader, data, data.test, every_seconds=every_seconds)
-            return self._finish(name, _read_in_parts(read, is_timeline=every_seconds is not None), top_k)
         except FrameSizeError as error:
             return failure(name, str(error))
-        except VideoError as error:
-            return failure(name, error.reason)
+        read = partial(read_views, reader, data, data.test, every_seconds=every_seconds)
+        parts = _read_here(LocalCopy(name, name), read, is_timeline=every_seconds is not None)
+        with LocalCopies() as copies:
+            (found,) = self._finish(parts, top_k, self._min_score(min_score), copies)
+        return found
 
     def open_list(self) -> LabelledList:
         """The list that the configuration names, with labels in the model's numbering."""
@@ -248,6 +260,7 @@ class Engine:
         every_seconds: float,
         top_k: int = 5,
         duration_seconds: float | None = None,
+        min_score: float | None = None,
         on_clip: Callable[[LiveClip], None],
     ) -> Prediction:
         """Classify a camera or a network stream while it plays, until it ends or Ctrl-C.
@@ -257,12 +270,13 @@ class Engine:
             every_seconds: classify the latest clip this often.
             top_k: predictions per clip.
             duration_seconds: stop after this many seconds of the stream.
+            min_score: as that of `predict`.
             on_clip: told about each clip at once.
 
         Returns:
             The result of what was seen; "interrupted" is true in it if Ctrl-C ended it.
         """
-        data, seen, shown = self.config.data, LiveScores(), mask_credentials(name)
+        data, seen, shown, least = self.config.data, LiveScores(), mask_credentials(name), self._min_score(min_score)
         transform = FrameTransform(
             short_side=data.test.short_side, crop_size=data.crop_size, num_crops=1, antialias=data.antialias
         )
@@ -273,7 +287,9 @@ class Engine:
                     scores, features = self.scorer.score(clip.reshape(1, *clip.shape[:1], *clip.shape[-3:]))
                     seen.add(start, end, scores[0], features[0])
                     best = top(scores[0], self.class_names, top_k)
-                    on_clip(LiveClip(start_seconds=start, end_seconds=end, predictions=best))
+                    times = {"start_seconds": seen.starts[-1], "end_seconds": end}
+                    unsure = unsure_below(best, None, least)
+                    on_clip(LiveClip(path=shown, **times, predictions=best, unsure_below=unsure))
                     if duration_seconds is not None and end >= duration_seconds:
                         break
         except KeyboardInterrupt:
@@ -282,21 +298,35 @@ class Engine:
             if not seen.ends:
                 return failure(shown, error.reason)
             seen.warning = error.reason
-        return seen.prediction(shown, self.class_names, top_k)
+        return seen.prediction(shown, self.class_names, top_k, least)
 
-    def _finish(self, path: str, parts: Iterable[Outcome[Any, VideoViews]], top_k: int) -> Prediction:
-        """Score the views of one video, which may come in several parts, into its result."""
-        video = VideoScores()
-        for part in parts:
-            if part.error is not None:
-                return failure(path, part.reason)
-            started = perf_counter()
-            scores, features = self.scorer.score(part.value.clips)
-            if not np.isfinite(scores).all():
+    def _min_score(self, given: float | None) -> float:
+        if given is not None:
+            return given
+        return 0.0 if self.config.data.multi_label else sure_from(len(self.class_names))
+
+    def _finish(
+        self, parts: Iterable[_Part], top_k: int, min_score: float, copies: LocalCopies
+    ) -> Iterator[Prediction]:
+        """Score the views of videos, each of which may come in several parts, into their results."""
+        video, reason = VideoScores(), ""
+        for (copy, views, is_last), scored in self.scorer.score_each(parts, _clips_of):
+            if scored is None:
+                reason = reason or views.reason
+            elif not np.isfinite(scored.scores).all():
                 advice = "the weights are damaged" if self.precision == "fp32" else "try --precision fp32"
-                return failure(path, f"the scores are not numbers in {self.precision}; {advice}")
-            video.add(part.value, scores, features, forward_seconds=perf_counter() - started)
-        return video.prediction(path, self.class_names, top_k)
+                reason = reason or f"the scores are not numbers in {self.precision}; {advice}"
+            else:
+                video.add(views.value, scored.scores, scored.features, forward_seconds=scored.seconds)
+            if is_last:
+                found = (
+                    failure(copy.name, reason)
+                    if reason
+                    else video.prediction(copy.name, self.class_names, top_k, min_score)
+                )
+                yield replace(found, file=copy.path)
+                copies.remove(copy)
+                video, reason = VideoScores(), ""
 
     @property
     def _is_segments(self) -> bool:
@@ -328,11 +358,12 @@ class Engine:
         if name == "random":
             _LOGGER.warning("weights are random: labels and scores mean nothing")
             return self._build(), "random", None
-        is_published = name == "published"
-        if is_published:
-            path = published_weights(self.preset, offline=offline, progress=progress)
+        preset = self.preset if name == "published" else preset_of(name)
+        if preset is not None:
+            path = published_weights(preset, offline=offline, progress=progress)
         else:
             path = local_weights(name, offline=offline)
+            require_weights(str(path))
         shown = name if is_hub_address(name) else str(path)
         with torch.device("meta"):  # no time for initial values that the weights replace
             model = self._build()
@@ -346,7 +377,12 @@ class Engine:
         if names is not None:
             self.class_names, self.is_nameless = names, False
         _LOGGER.debug("%s: %s", path, report)
-        return model, "published" if is_published else shown, sha256_of(path)
+        return model, shown if preset is None else self._origin(preset), sha256_of(path)
+
+    def _origin(self, preset: str) -> str:
+        """Return what a preset's weights are: built-in or published, and of which preset where it is another one."""
+        origin = "published" if shipped_weights(preset) is None else "built-in"
+        return origin if preset == self.preset else f"{origin} {preset}"
 
 
 def _flat(prefix: str, section: Mapping[str, Any]) -> dict[str, object]:
@@ -363,28 +399,40 @@ def _read_copy(copy: LocalCopy, data: DataConfig) -> VideoViews:
     return read_views(copy.path, data, data.test)
 
 
-def _read_in_parts(read: Callable[..., VideoViews], *, is_timeline: bool) -> Iterator[Outcome[None, VideoViews]]:
+def _read_here(copy: LocalCopy, read: Callable[[slice | None], VideoViews], *, is_timeline: bool) -> Iterator[_Part]:
     """Read a video in this process, the segments of a timeline a few at a time."""
-    views = read(slice(0, SEGMENTS_PER_READ)) if is_timeline else read()
-    yield Outcome(None, views)
-    for start in range(SEGMENTS_PER_READ, views.num_segments or 0, SEGMENTS_PER_READ):
-        yield Outcome(None, read(slice(start, start + SEGMENTS_PER_READ)))
+    start, num_segments = 0, 1
+    while start < num_segments:
+        segments = slice(start, start + SEGMENTS_PER_READ) if is_timeline else None
+        try:
+            views = read(segments)
+        except VideoError as error:
+            yield copy, Outcome.failed(segments, error), True
+            return
+        start, num_segments = start + SEGMENTS_PER_READ, views.num_segments or 0
+        yield copy, Outcome(segments, views), start >= num_segments
 
 
-def _read_timeline(
-    copy: LocalCopy, data: DataConfig, every_seconds: float, pool: WorkerPool
-) -> Iterator[Outcome[slice, VideoViews]]:
+def _read_timeline(copy: LocalCopy, data: DataConfig, every_seconds: float, pool: WorkerPool) -> Iterator[_Part]:
     """Read a video's timeline a few segments at a time, the next ones while the caller scores."""
     if copy.error is not None:
-        yield Outcome.failed(slice(0), copy.error)
+        yield copy, Outcome.failed(slice(0), copy.error), True
         return
     read = partial(read_views, copy.path, data, data.test, every_seconds=every_seconds)
     first = pool.call(read, slice(0, SEGMENTS_PER_READ))
-    yield first
-    if first.error is not None:
+    num_segments = 0 if first.error is not None else first.value.num_segments or 0
+    starts = range(SEGMENTS_PER_READ, num_segments, SEGMENTS_PER_READ)
+    yield copy, first, not starts
+    if not starts:
         return
-    num_segments = first.value.num_segments or 0
-    slices = [
-        slice(start, start + SEGMENTS_PER_READ) for start in range(SEGMENTS_PER_READ, num_segments, SEGMENTS_PER_READ)
-    ]
-    yield from pool.imap(partial(read, index=first.value.index), slices)
+    slices = [slice(start, start + SEGMENTS_PER_READ) for start in starts]
+    for part in pool.imap(partial(read, index=first.value.index), slices):
+        is_last = part.error is not None or part.item == slices[-1]
+        yield copy, part, is_last
+        if is_last:
+            return
+
+
+def _clips_of(part: _Part) -> Clips | None:
+    _, views, _ = part
+    return None if views.error is not None else views.value.clips

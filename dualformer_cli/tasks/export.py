@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from dualformer_cli.data.datasets.catalogue import load_catalogue
 from dualformer_cli.data.fetch.hub import DEFAULT_FILE
-from dualformer_cli.data.fetch.weights import SHIPPED_WEIGHTS
 from dualformer_cli.documents.base import JsonObject
 from dualformer_cli.documents.export import Export, ExportCalibration, ExportFormat
 from dualformer_cli.errors import DualFormerError
@@ -78,17 +76,9 @@ class ExportRequest:
         """Return the file or folder to write."""
         if self.output is not None:
             return self.output
-        weights = self.model.weights or "published"
-        name = str(self.model.preset) if weights == "published" else weights.rpartition("/")[2].partition(":")[0]
+        name = (self.model.weights or "").rpartition("/")[2].partition(":")[0]
         stem = Path(name).stem if Path(name).suffix in (".pt", ".pth", ".safetensors", ".yaml", ".yml") else name
         return Path(f"{stem}-hub" if self.format == "hub" else f"{stem}.{self.format}")
-
-
-def model_of(weights: str, *, preset: str | None = None) -> tuple[str | None, str]:
-    """Return preset and weights of what a user names to export: a preset with published weights, else a file."""
-    if preset is None and (weights in SHIPPED_WEIGHTS or weights in load_catalogue().weights):
-        return weights, "published"
-    return preset, weights
 
 
 def export(

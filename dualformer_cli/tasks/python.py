@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from itertools import chain
 from os import PathLike
 from pathlib import Path
@@ -24,8 +25,9 @@ from dualformer_cli.data.fetch.hub import local_weights
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.documents.evaluate import Evaluation
 from dualformer_cli.documents.gradcam import Gradcam
-from dualformer_cli.documents.predict import Predictions, VideoResult
+from dualformer_cli.documents.predict import Predictions
 from dualformer_cli.documents.train import TrainEvent, TrainResult
+from dualformer_cli.tasks.predict import PredictRequest
 from dualformer_cli.tasks.session import DEFAULT_PRESET, ModelRequest, load_engine, open_session
 
 if TYPE_CHECKING:
@@ -135,6 +137,7 @@ def predict(
     fps: float | None = None,
     top_k: int = 5,
     every_seconds: float | None = None,
+    min_score: float | None = None,
     **options: Unpack[ModelOptions],
 ) -> Predictions:
     """Classify videos: files, or frames in memory.
@@ -146,6 +149,7 @@ def predict(
         fps: of frames in memory; a timeline needs it.
         top_k: labels per video.
         every_seconds: length of the segments of a timeline; None for none.
+        min_score: a best label below it is unsure, 0 to 1; None for what the model says.
         **options: which model, and where.
 
     Returns:
@@ -155,20 +159,20 @@ def predict(
         ValueError: if frames are not uint8 with 3 colours, or a timeline of frames is asked for without fps.
         DualFormerError: if the model cannot be had.
     """
-    request = _request(options)
+    wanted = PredictRequest(model=_request(options), top_k=top_k, every_seconds=every_seconds, min_score=min_score)
     if isinstance(inputs, str | PathLike):
-        return _predict_files([inputs], request, top_k, every_seconds)
+        return _predict_files([inputs], wanted)
     if isinstance(inputs, np.ndarray) or hasattr(inputs, "__array__"):
-        return _predict_frames([np.asarray(inputs)], request, fps, top_k, every_seconds)
+        return _predict_frames([np.asarray(inputs)], wanted, fps)
     iterator = iter(inputs)
     first = next(iterator, None)
     if first is None:
         raise ValueError("there are no inputs")
     whole = chain([first], iterator)
     if isinstance(first, str | PathLike):
-        return _predict_files(whole, request, top_k, every_seconds)  # type: ignore[arg-type]  # all are alike
+        return _predict_files(whole, wanted)  # type: ignore[arg-type]  # all are alike
     videos = [whole] if np.ndim(first) == 3 else whole
-    return _predict_frames(videos, request, fps, top_k, every_seconds)  # type: ignore[arg-type]
+    return _predict_frames(videos, wanted, fps)  # type: ignore[arg-type]
 
 
 def evaluate(
@@ -317,50 +321,33 @@ def _is_offline(offline: bool | None) -> bool:
     return os.environ.get("DUALFORMER_OFFLINE", "").lower() not in ("", "0", "false", "no", "off")
 
 
-def _predict_files(
-    names: Iterable[Name], request: ModelRequest, top_k: int, every_seconds: float | None
-) -> Predictions:
+def _predict_files(names: Iterable[Name], request: PredictRequest) -> Predictions:
     from dualformer_cli.tasks import predict as task
 
-    inputs = tuple(os.fspath(name) for name in names)
-    wanted = task.PredictRequest(model=request, inputs=inputs, top_k=top_k, every_seconds=every_seconds)
+    wanted = replace(request, inputs=tuple(os.fspath(name) for name in names))
     return cast(Predictions, task.predict(wanted, on_fallback=_LOGGER.warning))
 
 
-def _predict_frames(
-    videos: Iterable[Iterable[Frames]],
-    request: ModelRequest,
-    fps: float | None,
-    top_k: int,
-    every_seconds: float | None,
-) -> Predictions:
-    if every_seconds is not None and fps is None:
+def _predict_frames(videos: Iterable[Iterable[Frames]], request: PredictRequest, fps: float | None) -> Predictions:
+    every, least = request.every_seconds, request.min_score
+    if every is not None and fps is None:
         raise ValueError("a timeline of frames in memory needs their fps")
-    with open_session(request, default=DEFAULT_PRESET, num_workers=1) as session:
+    with open_session(request.model, default=DEFAULT_PRESET, num_workers=1) as session:
         from dualformer_cli.tasks.fall_back import fall_back  # loads torch
 
         quiet = lambda: nullcontext(lambda name, done, total: None)  # noqa: E731
         fall_back(session, quiet, _LOGGER.warning)
         engine = session.load_engine(quiet, bf16_on_cpu=True)
-
-        def results() -> Iterator[VideoResult]:
-            for number, video in enumerate(videos):
-                name = f"video {number}"
-                yield engine.predict_frames(video, name=name, fps=fps, top_k=top_k, every_seconds=every_seconds).result
-
-        return Predictions(facts=engine.describe(), fallback=session.fallback, results=tuple(results()))
+        score = partial(engine.predict_frames, fps=fps, top_k=request.top_k, every_seconds=every, min_score=least)
+        results = tuple(score(video, name=f"video {number}").result for number, video in enumerate(videos))
+        return Predictions(facts=engine.describe(), fallback=session.fallback, results=results)
 
 
 def _pretrained(name: str, num_classes: int | None, *, offline: bool) -> DualFormer:
     """Return a model with the weights of a preset, or of a file that brings its configuration along."""
     is_file = name.startswith("hf://") or name.endswith((".pt", ".pth", ".safetensors"))
-    request = ModelRequest(
-        preset=None if is_file else name,
-        weights=name if is_file else None,
-        device="cpu",
-        precision="fp32",
-        offline=offline,
-    )
+    preset, weights = (None, name) if is_file else (name, None)
+    request = ModelRequest(preset=preset, weights=weights, device="cpu", precision="fp32", offline=offline)
     engine = load_engine(request)
     model = _described(engine.model, engine.resolved, None if engine.is_nameless else list(engine.class_names))
     if num_classes is None or num_classes == model.num_classes:

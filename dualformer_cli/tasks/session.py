@@ -14,10 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dualformer_cli.config.load import ResolvedConfig, load_config
-from dualformer_cli.data.fetch.hub import local_weights
-from dualformer_cli.engine.parallel.placement import read_placement
+from dualformer_cli.engine.parallel.placement import num_decoders
 from dualformer_cli.errors import WeightsError
-from dualformer_cli.system.threads import usable_cores
 from dualformer_cli.system.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -31,9 +29,6 @@ _LOGGER = logging.getLogger(__name__)
 DEFAULT_PRESET = "k400-tiny"
 """Model of a task that needs no preset."""
 
-MOST_DECODERS = 8
-"""Decoding processes where nobody gives a number: each may hold a video's views, 77 MB for 16 clips of k400-tiny."""
-
 
 Fetching = Callable[[], AbstractContextManager["OnFileBytes"]]
 """Opens a display of files that are fetched; what it gives is called with a name, bytes so far, and bytes in all."""
@@ -46,7 +41,8 @@ class ModelRequest:
     preset: str | None = None
     """A preset's name or YAML file; None for the one that the weights bring along, else the task's own."""
     weights: str | None = None
-    """A file, an address of the Hub (hf://OWNER/NAME[@REVISION][:FILE]), "published" or "random"."""
+    """A file, a preset with published weights, an address of the Hub (hf://OWNER/NAME[@REVISION][:FILE]), "published"
+    or "random"."""
     overrides: tuple[str, ...] = ()
     """Configuration keys, each "dotted.key=value"."""
     device: str | None = None
@@ -78,7 +74,11 @@ class ModelRequest:
 
 
 def resolve(
-    request: ModelRequest, settings: Mapping[str, object] | None = None, *, default: str | None = None
+    request: ModelRequest,
+    settings: Mapping[str, object] | None = None,
+    *,
+    default: str | None = None,
+    text: str | None = None,
 ) -> ResolvedConfig:
     """Return the configuration that a request describes.
 
@@ -86,12 +86,13 @@ def resolve(
         request: the model.
         settings: more dotted keys; a value of None means that the key is not given.
         default: preset to take where none is named and the weights do not bring one.
+        text: YAML of the preset that is named, where that is no file.
 
     Raises:
         ConfigError: an unknown preset or key, or a value that is not allowed.
         WeightsError: weights that should bring their configuration and cannot be read.
     """
-    return _resolve(request, settings or {}, default)[0]
+    return _resolve(request, settings or {}, default, text)[0]
 
 
 def load_engine(
@@ -110,10 +111,13 @@ def load_engine(
     Raises:
         DualFormerError: if weights, class names or the device do not fit, or nothing says which model it is.
     """
+    from dualformer_cli.data.fetch.hub import local_weights
+    from dualformer_cli.data.fetch.weights import require_weights
     from dualformer_cli.engine.engine import Engine
 
     resolved, checkpoint = _resolve(request, settings or {}, None)
     if resolved.preset == "default":
+        require_weights(str(local_weights(str(request.weights), offline=request.offline)))
         raise WeightsError(f"weights {request.weights!r} do not say which model they are of; name its --preset")
     with fetching() as progress:
         return Engine(
@@ -140,8 +144,7 @@ def open_session(
         request: the model.
         settings: as those of `resolve`.
         default: as that of `resolve`.
-        num_workers: processes that decode; when None the configuration's number, or where nobody gave one, one for
-            each core that this rank has, up to MOST_DECODERS.
+        num_workers: processes that decode; `num_decoders` of them when None.
         preload: what they import before their first job.
 
     Raises:
@@ -152,7 +155,7 @@ def open_session(
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     resolved, checkpoint = _resolve(request, settings or {}, default)
     runtime = resolved.config.runtime
-    workers = _num_decoders(resolved) if num_workers is None else num_workers
+    workers = num_decoders(resolved) if num_workers is None else num_workers
     with WorkerPool(workers, resolved.config.data.decode_timeout_seconds, preload=[preload]) as pool:
         from dualformer_cli.engine.parallel.ranks import init_ranks
 
@@ -160,12 +163,6 @@ def open_session(
             session = Session(request, resolved, checkpoint, pool, ranks)
             del checkpoint  # the engine frees it once the model has its values
             yield session
-
-
-def _num_decoders(resolved: ResolvedConfig) -> int:
-    if resolved.origins["runtime.num_workers"] != "default":
-        return resolved.config.runtime.num_workers
-    return max(1, min(MOST_DECODERS, usable_cores() // read_placement(os.environ).local_world_size))
 
 
 class Session:
@@ -210,20 +207,26 @@ class Session:
 
 
 def _resolve(
-    request: ModelRequest, settings: Mapping[str, object], default: str | None
+    request: ModelRequest, settings: Mapping[str, object], default: str | None, text: str | None = None
 ) -> tuple[ResolvedConfig, Mapping[str, Any] | None]:
     """Return the configuration, and the content of the file of weights if that had to be read for it."""
     given = {key: value for key, value in settings.items() if value is not None}
     if (model := request.model) is not None:
         flags = {**request.settings(), **given}
         return load_config(model.preset, overrides=request.overrides, flags=flags, text=model.config), None
-    preset, text, checkpoint = request.preset, None, None
-    path = None if request.weights is None else local_weights(request.weights, offline=request.offline)
-    if preset is None and path is not None and path.is_file():
-        from dualformer_cli.model.weights import config_of, read_checkpoint
+    preset, checkpoint = request.preset, None
+    if request.weights is not None and request.weights not in ("published", "random"):
+        from dualformer_cli.data.fetch.hub import local_weights
+        from dualformer_cli.data.fetch.weights import preset_of
 
-        checkpoint = read_checkpoint(path)
-        text = config_of(checkpoint)
-        preset = None if text is None else request.weights
+        named = preset_of(request.weights)
+        path = local_weights(request.weights, offline=request.offline)
+        if preset is None and named is None and path.is_file():
+            from dualformer_cli.model.weights import config_of, read_checkpoint
+
+            checkpoint = read_checkpoint(path)
+            text = config_of(checkpoint)
+            preset = None if text is None else request.weights
+        preset = named if preset is None else preset
     flags = {**request.settings(), **given}
     return load_config(preset or default, overrides=request.overrides, flags=flags, text=text), checkpoint

@@ -107,7 +107,7 @@ def write_token_labels(
             on_document(plan)
         if dry_run:
             return plan
-        videos = sum(len(writer.header.videos_of(shard)) for shard in writer.own_shards())
+        videos = sum(len(writer.header.videos_of(shard)) for shard in writer.missing_shards())
         with watching(videos if ranks.is_main else 0) as on_video:
             writer.write(pool, on_video)
         if plan is None:

@@ -23,11 +23,13 @@ import dualformer_cli
 from dualformer_cli import create_model, load_weights
 from dualformer_cli.app import app
 from dualformer_cli.config.load import load_config, to_yaml
+from dualformer_cli.config.schema import RuntimeConfig
 from dualformer_cli.engine import model_files
 from dualformer_cli.engine.scoring.dump import Dump
 from dualformer_cli.engine.scoring.metrics import calibration
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.training.initial_weights import start_from_video
+from dualformer_cli.engine.training.teacher import Student, Teacher
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.runs import write_json_lines
 from dualformer_cli.tasks.export import ExportRequest, export, fit_temperature, tempered
@@ -214,6 +216,7 @@ def test_weights_that_do_not_say_what_they_are_of_need_a_preset(
         run(mini_weights, "--output", target).exception
     )
     assert run(mini_weights, "--preset", mini_preset, "--output", target).exit_code == 0
+    assert "weights 'camera-motoin' not found; did you mean 'camera-motion'?" in str(run("camera-motoin").exception)
 
 
 def test_a_preset_with_published_weights_is_named_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -328,6 +331,10 @@ def test_a_folder_for_the_hub_has_the_numbers_of_eval_and_comes_back_from_there(
         notes = start_from_video(create_model("hf://some/model", pretrained=True), "hf://some/model", class_names=["a"])
         assert notes[0].startswith("started from hf://some/model: ")
         assert len(load_weights(model, "hf://some/model").fresh) == 0
+        student = Student(input_size=(8, 64, 64), grid=(4, 2, 2), class_names=CLASS_NAMES)
+        runtime = RuntimeConfig(device="cpu")
+        teacher = Teacher("hf://some/model", student, runtime=runtime, device=torch.device("cpu"), offline=True)
+        assert teacher.facts.weights_sha256 == sha256(files["model.safetensors"]).hexdigest()
 
 
 def test_a_card_takes_no_numbers_of_other_weights(checkpoint: Path, tmp_path: Path) -> None:

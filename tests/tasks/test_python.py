@@ -73,8 +73,8 @@ def test_frames_in_memory_are_classified_like_their_file(clip: Path, frames: Fra
 def test_a_timeline_of_frames_is_that_of_the_file(
     clip: Path, frames: Frames, model: DualFormer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (wanted,) = predict(str(clip), model=model, every_seconds=0.2).results
     monkeypatch.setattr("dualformer_cli.engine.engine.SEGMENTS_PER_READ", 3)
+    (wanted,) = predict(str(clip), model=model, every_seconds=0.2).results
     for video in (frames, iter(frames)):
         (found,) = predict(video, fps=25, model=model, every_seconds=0.2).results
         assert found.segments == wanted.segments

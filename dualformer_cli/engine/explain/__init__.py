@@ -1,1 +1,1 @@
-"""Why the model says so: Grad-CAM, deletion, the heat over time, classes of tokens."""
+"""Why the model says so: Grad-CAM, deletion, and the heat over time."""

@@ -44,6 +44,7 @@ from dualformer_cli.documents.tokenlabel import ClassShare, LabelledVideos, Labe
 from dualformer_cli.engine.build import token_grid
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.parallel.reductions import barrier
+from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.engine.training.lists import open_training_list
 from dualformer_cli.engine.training.token_labels import StoredLabels, kept_logits, open_teacher
 from dualformer_cli.errors import ConfigError, DualFormerError, VideoError
@@ -90,7 +91,7 @@ class LabelWriter:
     Args:
         resolved: preset of the model that shall learn from the labels, and the training list.
         teacher: who labels: a preset with published weights, or a file of weights.
-        ranks: this process among the others; shard i belongs to rank i modulo their number.
+        ranks: this process among the others.
         output: folder of the labels; one with the same header is gone on with.
         videos_per_shard: how the list is cut.
         offline: never fetch weights.
@@ -184,23 +185,34 @@ class LabelWriter:
             )
 
     def write(self, pool: WorkerPool, on_video: Callable[[str], None] = lambda path: None) -> None:
-        """Write this rank's shards that are not there yet; returns when all ranks have theirs.
+        """Write the shards that are not there yet: each rank draws the next one when it is free.
+
+        Rank 0 also writes what a rank that died had in hand. On the others this returns when all shards are there.
 
         Args:
             pool: this rank's worker processes.
-            on_video: told about each video of this rank as it is done.
+            on_video: told on rank 0 about each video, those of other ranks shard by shard.
         """
         if self.ranks.is_main:
             self.folder.write_header(self.header)
         barrier()
-        for shard in self.own_shards():
-            self._write_shard(shard, pool, on_video)
-        barrier()
 
-    def own_shards(self) -> list[int]:
-        """Shards that this rank has still to write."""
-        own = range(self.ranks.rank, self.header.num_shards, self.ranks.world_size)
-        return [shard for shard in own if not self.folder.has_shard(shard)]
+        def write(shards: Iterator[int]) -> Iterator[tuple[int, int]]:
+            for shard in shards:
+                self._write_shard(shard, pool, on_video if self.ranks.is_main else lambda path: None)
+                yield self.ranks.rank, shard
+
+        work = SharedWork[int](self.ranks)
+        for rank, shard in work.in_order(self.missing_shards(), write):
+            if rank != self.ranks.rank:
+                for index in self.header.videos_of(shard):
+                    on_video(self.listed.samples[index].path)
+        for shard in work.lost_items:
+            self._write_shard(shard, pool, on_video)
+
+    def missing_shards(self) -> list[int]:
+        """Shards that are still to be written."""
+        return [shard for shard in range(self.header.num_shards) if not self.folder.has_shard(shard)]
 
     def summary(self) -> LabelSummary:
         """Add up what the shards say, write it into the folder as summary.json and return it."""
@@ -262,7 +274,7 @@ class LabelWriter:
 
     def _job(self, index: int) -> LabelJob:
         sample = self.listed.samples[index]
-        return LabelJob(index, self.listed.files[index], sample.start, sample.num_frames)
+        return LabelJob(index, self.listed.files[index], sample.part)
 
     def _bytes_of(self, layout: Outcome[LabelJob, Layout]) -> int:
         """Return the bytes of a video's labels and of its line in the index."""
@@ -326,7 +338,7 @@ class LabelWriter:
 
 
 def _read_views(data: DataConfig, views: ViewsConfig, job: LabelJob) -> VideoViews:
-    return read_views(job.path, data, views, start=job.start, num_frames=job.num_frames)
+    return read_views(job.path, data, views, part=job.part)
 
 
 def _spread(total: int, number: int) -> list[int]:

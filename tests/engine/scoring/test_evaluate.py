@@ -26,7 +26,7 @@ from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.dump import Dump, read_dump
 from dualformer_cli.engine.scoring.evaluate import evaluate
 from dualformer_cli.engine.scoring.records import VideoRecord
-from dualformer_cli.engine.scoring.scorer import Scorer
+from dualformer_cli.engine.scoring.scorer import Scored, Scorer
 from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.runs import write_json_lines
@@ -228,7 +228,8 @@ def test_scores_that_are_not_numbers_stop_the_evaluation(
 ) -> None:
     config = load_config(str(toy_preset), environ={}).config
     listed = open_list(config.data, str(toy_validation), class_names=NAMES)
-    scorer: Any = SimpleNamespace(score=lambda clips: (np.full((len(clips), 4), math.nan), None))
+    scores = Scored(np.full((1, 4), math.nan), np.zeros((1, 1), np.float32), 0.0)
+    scorer: Any = SimpleNamespace(score_each=lambda items, clips_of: ((item, scores) for item in items))
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
     with pytest.raises(DualFormerError, match=r"dark 000.mp4': the scores are not numbers; try --precision fp32"):
         evaluate(scorer, listed, config.data, config.data.test, here_pool(), alone)

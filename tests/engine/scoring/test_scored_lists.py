@@ -19,7 +19,9 @@ from dualformer_cli.engine.scoring import evaluate as module
 from dualformer_cli.engine.scoring.dump import Dump
 from dualformer_cli.engine.scoring.evaluate import evaluate
 from dualformer_cli.engine.scoring.records import VideoRecord
+from dualformer_cli.engine.scoring.scorer import Scored
 from dualformer_cli.engine.scoring.summary import summarise
+from dualformer_cli.video.parts import WHOLE, Part
 
 NAMES = ["a", "b"]
 VIEWS = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]], np.float32)
@@ -108,14 +110,19 @@ def score_list(toy_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: py
         (tmp_path / "list.csv").write_text(text)
         reads: list[Any] = []
 
-        def read_views(path: str, data: Any, views: Any, *, start: int, num_frames: int | None, index: Any) -> Any:
-            reads.append((Path(path).name, start, num_frames))
+        def read_views(path: str, data: Any, views: Any, *, part: Part, index: Any) -> Any:
+            reads.append((Path(path).name, part.start, part.num_frames))
             return SimpleNamespace(clips=int(Path(path).stem), index=None)
 
         monkeypatch.setattr(module, "read_views", lambda *given, **named: read_views(*given, **{**DEFAULTS, **named}))
         parts = dict(others)
         monkeypatch.setattr(module, "gather_objects", lambda own: [parts.get(r, own) for r in range(world_size)])
-        scorer: Any = SimpleNamespace(score=lambda number: (np.full((1, 2), number / 8), None))
+
+        def score_each(items: Any, clips_of: Any) -> Any:
+            for item in items:
+                yield item, Scored(np.full((1, 2), clips_of(item) / 8), np.zeros((1, 1), np.float32), 0.0)
+
+        scorer: Any = SimpleNamespace(score_each=score_each)
         listed = open_list(config.data, str(tmp_path / "list.csv"), class_names=NAMES)
         place = Ranks(rank=rank, local_rank=rank, world_size=world_size, device=torch.device("cpu"))
         return evaluate(scorer, listed, config.data, config.data.test, here_pool(), place), reads
@@ -123,7 +130,7 @@ def score_list(toy_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: py
     return run
 
 
-DEFAULTS = {"start": 0, "num_frames": None, "index": None}
+DEFAULTS = {"part": WHOLE, "index": None}
 
 
 def test_parts_of_files_are_read_from_their_first_frame_to_their_last(score_list: Any) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.engine.build import build_model
+from dualformer_cli.engine.scoring import scorer as module
 from dualformer_cli.engine.scoring.scorer import Scorer
 
 
@@ -29,6 +30,13 @@ def views_of(scorer: Scorer, toy_preset: Path, *numbers: int) -> np.ndarray:
     return np.stack([np.random.default_rng(number).integers(0, 256, shape, np.uint8) for number in numbers])
 
 
+@pytest.fixture
+def _one_view_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views that are computed together differ from the same ones alone in their last digits."""
+    monkeypatch.setattr(module, "_VIEWS_PER_THREAD", 1)
+
+
+@pytest.mark.usefixtures("_one_view_at_a_time")
 @pytest.mark.parametrize(("numbers", "computed"), [((5, 5, 5, 5), 1), ((1, 2, 1, 3), 3), ((1, 2, 3), 3)])
 def test_equal_views_are_computed_once_and_all_get_their_scores(
     scorer: Scorer, toy_preset: Path, monkeypatch: pytest.MonkeyPatch, numbers: Any, computed: int
@@ -45,6 +53,7 @@ def test_equal_views_are_computed_once_and_all_get_their_scores(
         assert (vector == alone[number][1][0]).all()
 
 
+@pytest.mark.usefixtures("_one_view_at_a_time")
 def test_views_that_differ_in_one_pixel_are_two(scorer: Scorer, toy_preset: Path) -> None:
     views = views_of(scorer, toy_preset, 4, 4)
     views[1, -1, 3, 5, 2] ^= 0xFF
@@ -94,7 +103,7 @@ def _two_threads(one_thread: None) -> None:
     torch.set_num_threads(2)  # one_thread restores the number
 
 
-@pytest.mark.usefixtures("_two_threads")
+@pytest.mark.usefixtures("_two_threads", "_one_view_at_a_time")
 @pytest.mark.parametrize(("piece_numbers", "on_threads"), [(2**17, 3), (1, 2)], ids=["small model", "large model"])
 def test_each_thread_takes_a_view_and_only_what_is_left_of_a_large_model_is_shared(
     scorer: Scorer, toy_preset: Path, monkeypatch: pytest.MonkeyPatch, piece_numbers: int, on_threads: int
@@ -103,7 +112,7 @@ def test_each_thread_takes_a_view_and_only_what_is_left_of_a_large_model_is_shar
     torch.set_num_threads(1)
     expected = scorer.score(views)
     torch.set_num_threads(2)
-    monkeypatch.setattr("dualformer_cli.engine.scoring.scorer.PIECE_NUMBERS", piece_numbers)
+    monkeypatch.setattr(module, "PIECE_NUMBERS", piece_numbers)
     places: list[tuple[bool, int]] = []
     tokens = scorer._tokens
 
@@ -127,3 +136,84 @@ def test_a_compiled_model_runs_on_the_thread_that_compiled_it(
     monkeypatch.setattr(scorer, "_tokens", lambda clips: (places.append(threading.current_thread()), tokens(clips))[1])
     scorer.score(views_of(scorer, toy_preset, 1, 2))
     assert places == [threading.main_thread()] * 2
+
+
+def test_views_of_neighbours_share_batches_and_score_what_they_score_alone(
+    scorer: Scorer, toy_preset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = {"a": (1, 2), "none": None, "b": (3, 4, 3), "c": (5,), "end": None, "d": (6, 7, 8, 9, 10), "e": (1,)}
+    clips = {
+        name: None if numbers is None else views_of(scorer, toy_preset, *numbers) for name, numbers in videos.items()
+    }
+    alone = {name: scorer.score(views) for name, views in clips.items() if views is not None}
+    monkeypatch.setattr(scorer, "_is_small", lambda clips: False)  # as on a GPU
+    monkeypatch.setattr(scorer, "_score_on_threads", lambda pieces: [])
+    scorer.batch_size = 4
+    batches: list[int] = []
+    asked: list[str] = []
+    tokens = scorer._tokens
+    monkeypatch.setattr(scorer, "_tokens", lambda clips: (batches.append(len(clips)), tokens(clips))[1])
+
+    def names() -> Any:
+        for name in videos:
+            asked.append(name)
+            yield name
+
+    found = scorer.score_each(names(), lambda name: clips[name])
+    first, _ = next(found)
+    assert (first, asked) == ("a", ["a", "none", "b"]), "no more is read than fills a batch"
+    rest = list(found)
+    assert [name for name, _ in rest] == list(videos)[1:]
+    assert batches == [4, 4, 2, 1], "a and b have 4 views that differ, c and d 6, e is left"
+    for name, scored in rest:
+        assert (scored is None) == (clips[name] is None)
+        if scored is not None:
+            np.testing.assert_allclose(scored.scores, alone[name][0], rtol=0, atol=1e-6)
+            np.testing.assert_allclose(scored.features, alone[name][1], rtol=0, atol=1e-5)
+    seconds = {name: scored.seconds for name, scored in rest if scored is not None}
+    assert seconds["d"] == pytest.approx(5 * seconds["c"])
+
+
+def test_on_a_cpu_each_item_is_scored_before_the_next_is_read(scorer: Scorer, toy_preset: Path) -> None:
+    views = views_of(scorer, toy_preset, 1)
+    asked: list[int] = []
+
+    def numbers() -> Any:
+        for number in range(3):
+            asked.append(number)
+            yield number
+
+    seen = [(number, list(asked)) for number, _ in scorer.score_each(numbers(), lambda n: None if n == 1 else views)]
+    assert seen == [(0, [0]), (1, [0, 1]), (2, [0, 1, 2])]
+
+
+@pytest.mark.usefixtures("_two_threads")
+def test_a_thread_computes_up_to_four_views_of_a_video_together(
+    scorer: Scorer, toy_preset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = [views_of(scorer, toy_preset, *numbers) for numbers in ((1, 2, 1), (3,), (4, 5, 6, 7, 8))]
+    alone = [np.concatenate([scorer.score(views[n : n + 1])[0] for n in range(len(views))]) for views in videos]
+    sizes: list[int] = []
+    tokens = scorer._tokens
+    monkeypatch.setattr(scorer, "_tokens", lambda clips: (sizes.append(len(clips)), tokens(clips))[1])
+    found = [scored.scores for _, scored in scorer.score_each(videos, lambda views: views) if scored is not None]
+    assert sorted(sizes) == [1, 1, 2, 4], "no thread computes views of two videos together"
+    for one, other in zip(found, alone, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+
+
+def test_a_small_model_takes_as_many_videos_at_once_as_half_the_threads(
+    scorer: Scorer, toy_preset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    views = views_of(scorer, toy_preset, 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 7)
+    monkeypatch.setattr(module, "for_each_piece", lambda function, pieces: [function(piece) for piece in pieces])
+    asked: list[int] = []
+
+    def numbers() -> Any:
+        for number in range(5):
+            asked.append(number)
+            yield number
+
+    seen = [(number, len(asked)) for number, _ in scorer.score_each(numbers(), lambda number: views)]
+    assert seen == [(0, 3), (1, 3), (2, 3), (3, 5), (4, 5)]

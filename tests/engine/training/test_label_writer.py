@@ -25,6 +25,7 @@ from dualformer_cli.documents.tokenlabel import LabelledVideos, TeacherTrial
 from dualformer_cli.engine.training import label_writer as module
 from dualformer_cli.engine.training.label_writer import Estimate, LabelWriter
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.video.parts import Part
 
 Make = Callable[..., Any]
 
@@ -75,14 +76,6 @@ def test_every_video_is_cut_into_clips_and_tiles_and_what_cannot_be_read_is_note
     assert document.agreement == pytest.approx(100 * total / (clips * 16))
 
 
-def test_two_ranks_write_the_bytes_of_one(write_labels: Make, mixed_list: Path, tmp_path: Path) -> None:
-    write_labels(tmp_path / "one", data=mixed_list, per_shard=2)
-    for rank in (0, 1):
-        write_labels(tmp_path / "two", data=mixed_list, per_shard=2, ranks=(rank, 2))
-    assert shards_of(tmp_path / "one") == shards_of(tmp_path / "two")
-    assert len(shards_of(tmp_path / "one")) == 6
-
-
 def test_a_writer_that_is_killed_leaves_what_the_next_one_turns_into_the_same_bytes(
     write_labels: Make, toy_list: Path, toy_preset: Path, teacher_file: Path, tmp_path: Path
 ) -> None:
@@ -102,6 +95,7 @@ def test_a_writer_that_is_killed_leaves_what_the_next_one_turns_into_the_same_by
     left = shards_of(killed)
     assert 6 <= len(left) < 64
     (killed / ".shard-00031.0123abcd.part.bin").write_bytes(b"half")  # what a kill inside a write leaves
+    command += ["--cpu-processes", "2"]  # which draw what is left
     again = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=600)
     assert again.returncode == 0, again.stderr
     assert shards_of(killed) == shards_of(unbroken)
@@ -232,28 +226,51 @@ def test_a_video_that_went_since_is_not_on_the_sheet_and_is_named_once(
     assert f"not on the sheet: {gone!r}: no such file or folder" in caplog.messages
 
 
-def test_each_rank_writes_its_own_shards_and_only_those_that_are_missing() -> None:
-    folder = SimpleNamespace(has_shard=lambda shard: shard == 4)
-    for rank, shards in ((0, [0, 3, 6]), (1, [1]), (2, [2, 5])):
-        writer: Any = SimpleNamespace(
-            ranks=SimpleNamespace(rank=rank, world_size=3), header=SimpleNamespace(num_shards=7), folder=folder
-        )
-        assert LabelWriter.own_shards(writer) == shards
+class Drawn:
+    """Three shards are to be written: this rank draws the last, rank 1 has written the first, the second is lost."""
+
+    def __init__(self, ranks: Any) -> None:
+        self.is_main, self.lost_items = ranks.is_main, list[int]()
+
+    def in_order(self, shards: list[int], write: Callable[..., Any]) -> Any:
+        assert shards == [0, 1, 3], "those that are missing"
+        if not self.is_main:
+            list(write(iter([3])))
+            return
+        yield 1, 0
+        self.lost_items.append(1)
+        yield from write(iter([3]))
 
 
-def test_the_first_rank_alone_writes_the_header_and_the_others_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("is_main", [True, False])
+def test_a_rank_writes_the_shards_that_it_draws_and_the_first_one_those_that_are_lost(
+    monkeypatch: pytest.MonkeyPatch, is_main: bool
+) -> None:
     happened: list[str] = []
     monkeypatch.setattr(module, "barrier", lambda: happened.append("wait"))
-    for is_main in (True, False):
-        writer: Any = SimpleNamespace(
-            ranks=SimpleNamespace(is_main=is_main),
-            folder=SimpleNamespace(write_header=lambda header: happened.append("header")),
-            header=None,
-            own_shards=lambda: [5],
-            _write_shard=lambda shard, pool, on_video: happened.append(f"shard {shard}"),
-        )
-        LabelWriter.write(writer, None)  # type: ignore[arg-type]
-    assert happened == ["header", "wait", "shard 5", "wait", "wait", "shard 5", "wait"]
+    monkeypatch.setattr(module, "SharedWork", {int: Drawn})
+    writer: Any = SimpleNamespace(
+        ranks=SimpleNamespace(is_main=is_main, rank=0 if is_main else 2),
+        folder=SimpleNamespace(
+            write_header=lambda header: happened.append("header"), has_shard=lambda shard: shard == 2
+        ),
+        header=SimpleNamespace(num_shards=4, videos_of=lambda shard: [2 * shard, 2 * shard + 1]),
+        listed=SimpleNamespace(samples=[SimpleNamespace(path=f"{index}.mp4") for index in range(8)]),
+    )
+    writer.missing_shards = lambda: LabelWriter.missing_shards(writer)
+
+    def write_shard(shard: int, pool: Any, on_video: Callable[[str], None]) -> None:
+        happened.append(f"shard {shard}")
+        on_video(f"a video of shard {shard}")
+
+    writer._write_shard = write_shard
+    seen: list[str] = []
+    LabelWriter.write(writer, None, seen.append)  # type: ignore[arg-type]
+    if is_main:
+        assert happened == ["header", "wait", "shard 3", "shard 1"]
+        assert seen == ["0.mp4", "1.mp4", "a video of shard 3", "a video of shard 1"]
+    else:
+        assert (happened, seen) == (["wait", "shard 3"], [])
 
 
 def test_videos_to_try_are_spread_over_the_list() -> None:
@@ -265,13 +282,13 @@ def test_parts_of_files_are_labelled_and_tried_as_parts(monkeypatch: pytest.Monk
     listed = SimpleNamespace(samples=[Sample("a.mp4", labels=(0,), start=30, num_frames=20)], files=["/videos/a.mp4"])
     writer: Any = SimpleNamespace(listed=listed)
     job = LabelWriter._job(writer, 0)
-    assert job == LabelJob(0, "/videos/a.mp4", 30, 20)
+    assert job == LabelJob(0, "/videos/a.mp4", Part(30, 20))
     monkeypatch.setattr(module, "read_views", lambda *given, **named: (given, named))
     data: Any = "settings"
     views: Any = "one view"
     assert module._read_views(data, views, job) == (
         ("/videos/a.mp4", data, views),
-        {"start": 30, "num_frames": 20},
+        {"part": Part(30, 20)},
     )
 
 
