@@ -44,7 +44,7 @@ def train(
         typer.Option("--change", metavar="KEY=VALUE", help="With --resume: have another setting from here on."),
     ] = None,
     init_from: Annotated[
-        str | None, typer.Option("--init-from", metavar="FILE|PRESET", help="Start from these video weights.")
+        str | None, typer.Option("--init-from", metavar="FILE|PRESET|hf://...", help="Start from these video weights.")
     ] = None,
     pretrained_2d: Annotated[
         str | None, typer.Option("--pretrained-2d", metavar="FILE|timm", help="Start from inflated image weights.")
