@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from dualformer_cli.commands.completion import complete_device, complete_precision, complete_preset, complete_setting
+
 if TYPE_CHECKING:
     from dualformer_cli.config.load import ResolvedConfig
     from dualformer_cli.tasks.session import ModelRequest
@@ -130,13 +132,6 @@ def relaunched(gpus: int | None, cpu_processes: int | None, *, goes_on: bool = F
     return True
 
 
-def complete_preset(incomplete: str) -> list[str]:
-    """Return the shipped presets that start with `incomplete`."""
-    from dualformer_cli.config.load import known_presets
-
-    return [name for name in known_presets() if name.startswith(incomplete)]
-
-
 def set_verbose(verbose: bool) -> bool:
     """Log details, and let `app.main` print tracebacks. It never resets: -v counts before and after the command."""
     if verbose:
@@ -158,6 +153,7 @@ OverridesOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
+        autocompletion=complete_setting,
         help="Change one configuration key, as in --set data.clip.num_frames=16. Can be repeated.",
     ),
 ]
@@ -175,13 +171,19 @@ WeightsOption = Annotated[
 ]
 DeviceOption = Annotated[
     str | None,
-    typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to run; auto takes a GPU when there is one."),
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda[:i]",
+        autocompletion=complete_device,
+        help="Where to run; auto takes a GPU when there is one.",
+    ),
 ]
 PrecisionOption = Annotated[
     str | None,
     typer.Option(
         "--precision",
         metavar="auto|fp32|bf16|fp16",
+        autocompletion=complete_precision,
         help="Number format of the model; auto: bf16 on GPUs that have it and where predict gains on a CPU, else fp32.",
     ),
 ]

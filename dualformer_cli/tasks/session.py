@@ -185,4 +185,5 @@ def _resolve(
         text = config_of(checkpoint)
         preset = None if text is None else request.weights
     flags = {**request.settings(), **given}
-    return load_config(preset or default, overrides=request.overrides, flags=flags, text=text), checkpoint
+    preset = default if preset is None else preset
+    return load_config(preset, overrides=request.overrides, flags=flags, text=text), checkpoint

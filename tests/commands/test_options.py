@@ -22,7 +22,6 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     ViewsOption,
     WeightsOption,
-    complete_preset,
     model_request,
     parse_views,
     print_document,
@@ -131,12 +130,6 @@ def test_a_document_is_printed_as_json_or_as_text_and_none_is_not(capsys: pytest
     print_document(None, print, as_json=True)
     print_document(None, print, as_json=False)
     assert capsys.readouterr().out == 'tiny\n{\n  "preset": "tiny",\n  "layers": []\n}\n'
-
-
-def test_presets_complete_by_their_beginning() -> None:
-    assert complete_preset("ucf") == ["ucf101-small", "ucf101-tiny"]
-    assert complete_preset("none") == []
-    assert "base" in complete_preset("")
 
 
 def test_verbose_lets_details_through_and_its_absence_does_not_take_them_back() -> None:
