@@ -224,8 +224,8 @@ def register(name: str, command: Callable[..., None], *, group: typer.Typer = ap
         page: in docs/, where it has not the command's name.
     """
     full_name = name if group is app else f"{page} {name}"
-    texts = {"short_help": summary_of(command), "epilog": epilog_of(full_name, page or name)}
-    group.command(name, cls=Command, **texts)(_past_typer(command))
+    epilog = epilog_of(full_name, page or name)
+    group.command(name, cls=Command, short_help=summary_of(command), epilog=epilog)(_past_typer(command))
 
 
 def register_group(name: str, help_text: str) -> typer.Typer:

@@ -22,8 +22,8 @@ def print_list(document: DownloadList, *, detailed: bool = False) -> None:
     if detailed:
         return _print_details(document)
     if document.datasets:
-        head = ("name", "classes", "train", "val", "test", "size", "fetched", "state")
-        print_table(head, list(map(_dataset_row, document.datasets)), right=[False, *[True] * 5, False, False])
+        columns = ("name", "classes", "train", "val", "test", "size", "fetched", "state")
+        print_table(columns, list(map(_dataset_row, document.datasets)), right=[False, *[True] * 5, False, False])
     if document.datasets and document.weights:
         print()
     if document.weights:
@@ -58,12 +58,14 @@ def _top1(state: WeightsState) -> str:
 
 def _print_details(document: DownloadList) -> None:
     screen = Screen(None, None)
-    for state in (*document.datasets, *document.weights):
-        if state is not (*document.datasets, *document.weights)[0]:
+    entries = [(_dataset_facts(state), state.note) for state in document.datasets]
+    entries += [(_weights_facts(state), state.note) for state in document.weights]
+    for number, (facts, note) in enumerate(entries):
+        if number:
             screen.line()
-        print_facts(screen, _dataset_facts(state) if isinstance(state, DatasetState) else _weights_facts(state))
-        if state.note:
-            screen.paragraph(state.note, style="")
+        print_facts(screen, facts)
+        if note:
+            screen.paragraph(note, style="")
     screen.flush()
 
 
