@@ -39,11 +39,18 @@ def complete_precision(incomplete: str) -> list[str]:
     return _starting_with(incomplete, get_args(known_keys()["runtime.precision"]))
 
 
+def complete_weights(incomplete: str) -> list[str]:
+    """Return the presets with weights that start with `incomplete`, and the words that stand for weights."""
+    from dualformer_cli.data.fetch.weights import weights_names
+
+    return _starting_with(incomplete, (*weights_names(), "published", "random"))
+
+
 def complete_teacher(incomplete: str) -> list[str]:
     """Return the presets with weights that start with `incomplete`."""
-    from dualformer_cli.data.datasets.catalogue import load_catalogue
+    from dualformer_cli.data.fetch.weights import weights_names
 
-    return _starting_with(incomplete, load_catalogue().weights)
+    return _starting_with(incomplete, weights_names())
 
 
 def complete_download(incomplete: str) -> list[str]:

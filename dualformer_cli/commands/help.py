@@ -70,6 +70,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "overwrite",
         "dry_run",
         "as_json",
+        "as_json_lines",
     ),
     "Machine": (
         "device",

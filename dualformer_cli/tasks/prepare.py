@@ -17,7 +17,8 @@ from dualformer_cli.data.datasets.catalogue import load_catalogue
 from dualformer_cli.data.datasets.find_videos import DATA
 from dualformer_cli.data.datasets.official_lists import prepared_folder, read_dataset
 from dualformer_cli.data.lists.folders import Layout, VideoFolder, read_folder
-from dualformer_cli.data.lists.labelled_lists import read_lists
+from dualformer_cli.data.lists.labelled_lists import find_export, read_lists
+from dualformer_cli.data.lists.manifest import is_export
 from dualformer_cli.data.lists.splits import parse_shares
 from dualformer_cli.data.prepare import preparation
 from dualformer_cli.data.prepare.plan import Plan
@@ -240,6 +241,11 @@ def _read_content(request: PrepareRequest, say: Say) -> tuple[VideoFolder, Path]
         content = read_dataset(load_catalogue(), dataset, root, takes_frames=request.take_frames)
         return content, prepared_folder(root, dataset)
     root = root or Path(name) / "prepared"
+    exported = request.labels if request.labels and is_export(request.labels) else None
+    if request.layout == "auto" and request.labels is None:
+        exported = find_export(name)
+    if exported is not None:
+        return read_lists([exported], group_pattern=request.group_pattern), root
     content = read_folder(
         name,
         layout=request.layout,

@@ -238,6 +238,16 @@ def test_latency_states_its_conditions(config: RunConfig) -> None:
     assert latency.clips_per_second == pytest.approx(2000 / latency.median_ms)
 
 
+def test_latency_is_that_of_clips_that_lie_in_memory_as_predict_has_them() -> None:
+    class Model(torch.nn.Identity):
+        def forward(self, clips: torch.Tensor) -> torch.Tensor:
+            assert clips.shape == (1, *SMALL_CLIP)
+            assert clips.permute(0, 2, 3, 4, 1).is_contiguous()
+            return clips
+
+    assert measure_latency(Model(), SMALL_CLIP, RuntimeConfig(device="cpu"), measure_seconds=0).num_runs == 5
+
+
 @pytest.mark.skipif(torch.cuda.device_count() > 7, reason="needs a machine without an eighth GPU")
 def test_a_device_that_is_not_there_is_named(model: DualFormer) -> None:
     with pytest.raises(DualFormerError, match="device 'cuda:7' is not here"):

@@ -27,9 +27,10 @@ from dualformer_cli.data.clips.transforms import (
     resize_clip,
     resized_size,
 )
-from dualformer_cli.data.clips.views import check_video, part_length
+from dualformer_cli.data.clips.views import check_video
 from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.video.open import open_video
+from dualformer_cli.video.parts import WHOLE, Part
 from dualformer_cli.video.reader import FileIndex
 
 
@@ -67,8 +68,7 @@ class VideoClips(ClipSource):
             self.data,
             self.train,
             seeds,
-            start=sample.start,
-            num_frames=sample.num_frames,
+            part=sample.part,
             index=self.indexes.get(path),
         )
 
@@ -84,8 +84,7 @@ def read_training_clips(
     train: TrainConfig,
     seeds: Seeds,
     *,
-    start: int = 0,
-    num_frames: int | None = None,
+    part: Part = WHOLE,
     index: FileIndex | None = None,
 ) -> TrainingClips:
     """Read random clips of one video, opened once.
@@ -95,8 +94,7 @@ def read_training_clips(
         data: how the video is opened and cut.
         train: the recipe, for what it changes about a clip.
         seeds: one per clip.
-        start: first frame of the part of the video that may be used.
-        num_frames: frames of that part; None is the rest of the video, and so are more than it has.
+        part: of the video that may be used.
         index: of the file, from an earlier result; it may be outdated.
 
     Raises:
@@ -109,7 +107,7 @@ def read_training_clips(
         path, decoder=data.decoder, frame_rate=data.frame_rate, frame_name=data.frame_name, index=index
     ) as reader:
         info = reader.info
-        available = part_length(info, start, num_frames)
+        start, available = part.frames(reader)
         check_video(info, available, min_frames=data.min_frames)
         size = resized_size(info.height, info.width, data.train.short_side)
         cuts = [_choose(available, size, data, np.random.default_rng(seed)) for seed in seeds]

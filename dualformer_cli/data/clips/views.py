@@ -18,6 +18,7 @@ from dualformer_cli.data.clips.transforms import Frames, FrameSizeError, FrameTr
 from dualformer_cli.errors import TooShortError, VideoError
 from dualformer_cli.system.words import counted
 from dualformer_cli.video.open import open_video
+from dualformer_cli.video.parts import WHOLE, Part
 from dualformer_cli.video.reader import FileIndex, VideoInfo, VideoReader
 
 
@@ -55,8 +56,7 @@ def read_views(
     segments: slice | None = None,
     *,
     every_seconds: float | None = None,
-    start: int = 0,
-    num_frames: int | None = None,
+    part: Part = WHOLE,
     index: FileIndex | None = None,
 ) -> VideoViews:
     """Read the views of one video, each needed frame once.
@@ -67,7 +67,7 @@ def read_views(
         views: how the video is cut into views; num_clips counts only without a timeline.
         segments: which segments of the timeline to read, so that a long video's clips are never all in memory.
         every_seconds: cut the video into a timeline of segments of this length, with one clip each.
-        start, num_frames: the part of the video that counts, None is to its end; a timeline always takes the whole.
+        part: of the video that counts.
         index: of the file, from an earlier result; it may be outdated.
 
     Raises:
@@ -79,9 +79,9 @@ def read_views(
     with open_video(
         path, decoder=data.decoder, frame_rate=data.frame_rate, frame_name=data.frame_name, index=index
     ) as reader:
-        available = part_length(reader.info, start, num_frames)
+        start, available = part.frames(reader)
         check_video(reader.info, available, min_frames=data.min_frames)
-        starts, ends, indices = _choose_frames(reader, data, views, start, available, every_seconds)
+        starts, ends, indices = _choose_frames(reader, data, views, (start, available), every_seconds)
         num_segments = None if starts is None else len(starts)
         if segments is not None:
             if starts is None or ends is None or not len(starts[segments]):
@@ -129,12 +129,6 @@ class _TimedTransform:
         return crops
 
 
-def part_length(info: VideoInfo, start: int, num_frames: int | None) -> int:
-    """Return how many frames there are from `start` on, at most `num_frames`."""
-    rest = max(0, info.num_frames - start)
-    return rest if num_frames is None else min(rest, num_frames)
-
-
 def check_video(info: VideoInfo, available: int, *, min_frames: int) -> None:
     """Refuse a video by what its header says, before any frame is decoded.
 
@@ -164,15 +158,19 @@ def _choose_frames(
     reader: VideoReader,
     data: DataConfig,
     views: ViewsConfig,
-    start: int,
-    available: int,
+    frames: tuple[int, int],
     every_seconds: float | None,
 ) -> tuple[Seconds | None, Seconds | None, Indices]:
-    """Return the segments' starts and ends, if there is a timeline, and the frame numbers of the clips."""
-    clip = data.clip
+    """Return the segments' starts and ends, if there is a timeline, and the frame numbers of the clips.
+
+    Args:
+        reader, data, views, every_seconds: as `read_views` has them.
+        frames: first one of the part that counts, and how many it has.
+    """
+    clip, (start, available) = data.clip, frames
     if every_seconds is not None:
         try:
-            return _timeline(reader, data, every_seconds)
+            return _timeline(reader, data, frames, every_seconds)
         except TimelineError as error:
             raise VideoError(reader.info.path, str(error)) from error
     if clip.sampling == "segments":
@@ -183,20 +181,31 @@ def _choose_frames(
     return None, None, start + indices
 
 
-def _timeline(reader: VideoReader, data: DataConfig, every_seconds: float) -> tuple[Seconds, Seconds, Indices]:
-    clip, duration_seconds = data.clip, reader.info.duration_seconds
-    times = _frame_times(reader, data.frame_rate, every_seconds)
+def _timeline(
+    reader: VideoReader, data: DataConfig, frames: tuple[int, int], every_seconds: float
+) -> tuple[Seconds, Seconds, Indices]:
+    """Return the segments' starts and ends in the video, and the frame numbers of their clips."""
+    clip, lasts = data.clip, reader.info.duration_seconds
+    shown = _frame_times(reader, data.frame_rate, every_seconds)
+    first, end = frames[0], sum(frames)
+    offset = float(shown[first])
+    if end < len(shown):
+        lasts = float(shown[end])
+    lasts = None if lasts is None else lasts - offset
+    times = shown[first:end] - offset
     if clip.sampling == "segments":
-        return sampling.timeline_segment_clips(
-            times, num_frames=clip.num_frames, every_seconds=every_seconds, duration_seconds=duration_seconds
+        starts, ends, indices = sampling.timeline_segment_clips(
+            times, num_frames=clip.num_frames, every_seconds=every_seconds, duration_seconds=lasts
         )
-    return sampling.timeline_clips(
-        times,
-        num_frames=clip.num_frames,
-        frame_interval=clip.frame_interval,
-        every_seconds=every_seconds,
-        duration_seconds=duration_seconds,
-    )
+    else:
+        starts, ends, indices = sampling.timeline_clips(
+            times,
+            num_frames=clip.num_frames,
+            frame_interval=clip.frame_interval,
+            every_seconds=every_seconds,
+            duration_seconds=lasts,
+        )
+    return starts + offset, ends + offset, first + indices
 
 
 def _frame_times(reader: VideoReader, frame_rate: float | None, every_seconds: float) -> Seconds:

@@ -6,14 +6,16 @@ import csv
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.data.lists.samples import is_encodable
 from dualformer_cli.data.lists.tables import LABEL_NAMES, PATH_NAMES, SPLIT_NAMES, SPLIT_WORDS, column_names
+from dualformer_cli.data.lists.time_columns import TimeColumns, check_times, find_time_columns
 from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.system.words import os_reason
+from dualformer_cli.video.parts import WHOLE, Part
 
 _MAX_TABLE_BYTES = 2**30
 
@@ -25,6 +27,9 @@ class TableRow:
     labels: tuple[str, ...]
     split: str | None
     group: str | None
+    part: Part
+    note: str
+    """What the user should know of the table; maybe nothing."""
 
 
 class FileFinder:
@@ -73,6 +78,7 @@ def read_table(
             f"({', '.join(PATH_NAMES)}) and one of labels ({', '.join(LABEL_NAMES)})"
         )
     split_column = _column(header, SPLIT_NAMES) if split is None else None
+    times = find_time_columns(header, f"table {path!r}")
     group = None
     if group_column is not None:
         if group_column.lower() not in header:
@@ -91,8 +97,24 @@ def read_table(
         if not values[file_column]:
             raise DualFormerError(f"{where}: it names no file")
         found = finder.find(values[file_column], where)
-        rows.append(TableRow(where, found, labels, row_split, (values[group] or None) if group is not None else None))
+        in_group = (values[group] or None) if group is not None else None
+        part = WHOLE if times is None else _part(dict(zip(header, values, strict=True)), times, where)
+        rows.append(TableRow(where, found, labels, row_split, in_group, part, times.note if times else ""))
     return rows
+
+
+def _part(row: Mapping[str, str], times: TimeColumns, where: str) -> Part:
+    """Return the part of its video that a row is about."""
+    seconds: list[float | None] = []
+    for name in (times.start, times.end):
+        value = row[name].strip() if name else ""
+        try:
+            seconds.append(times.seconds(name, value) if name and value else None)
+        except ValueError:
+            raise DualFormerError(f"{where}: {name} {value!r} is not a time in seconds, or such as 1:23.5") from None
+    if problem := check_times(*seconds):
+        raise DualFormerError(f"{where}: {problem}")
+    return Part(start_seconds=seconds[0], end_seconds=seconds[1])
 
 
 def _table_lines(path: str) -> list[tuple[int, list[str]]]:
@@ -145,14 +167,6 @@ def _split_named(value: str, where: str) -> str | None:
 def _labels(value: str, *, multi_label: bool) -> tuple[str, ...]:
     pieces = value.split(";") if multi_label else [value]
     return tuple(dict.fromkeys(piece.strip() for piece in pieces if piece.strip()))
-
-
-def refuse_repeats(rows: Sequence[TableRow]) -> None:
-    first: dict[str, TableRow] = {}
-    for row in rows:
-        if row.path in first:
-            raise DualFormerError(f"{row.where}: {row.path!r} was listed before ({first[row.path].where}); keep one")
-        first[row.path] = row
 
 
 def name_classes(rows: Sequence[TableRow], folder: str) -> tuple[list[str], dict[str, str], str]:

@@ -22,14 +22,15 @@ from dualformer_cli.data.lists.folder_tables import (
     is_table,
     name_classes,
     read_table,
-    refuse_repeats,
 )
 from dualformer_cli.data.lists.manifest import check_class_names
 from dualformer_cli.data.lists.tables import LABEL_NAMES, PATH_NAMES, SPLIT_WORDS
 from dualformer_cli.documents.prepare import DatasetCounts
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.words import counted
 from dualformer_cli.video.frame_folders import kind_of_folder
 from dualformer_cli.video.inputs import walk
+from dualformer_cli.video.parts import WHOLE, Part
 from dualformer_cli.video.suffixes import is_video_name
 
 Layout = Literal["auto", "folders", "splits", "table"]
@@ -40,6 +41,14 @@ STATE_FILE = ".dualformer-prepare.jsonl"
 """Lies in every folder that `prepare` writes; such folders are not searched for videos."""
 
 _TABLE_SUFFIXES = (".csv", ".tsv")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledPart:
+    """A part of a video with labels of its own."""
+
+    labels: tuple[str, ...]
+    part: Part
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,8 @@ class Video:
     """Where the folder or the table puts it; None leaves it to a random split."""
     group: str | None = None
     """Videos of one group stay in one split; None is a group by itself."""
+    parts: tuple[LabelledPart, ...] = ()
+    """Those that are listed, each as a row; () lists the whole video. `labels` are those of all parts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +74,8 @@ class Row:
     video: int
     """Number of the video in its folder."""
     labels: tuple[int, ...]
-    part_seconds: tuple[float, float] | None = None
-    """Start and end of the part that counts; None for all of it."""
+    part: Part = WHOLE
+    """That counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +283,6 @@ def _read_tables(
     rows: list[TableRow] = []
     for path, split in zip(tables, splits, strict=True):
         rows += read_table(path, finder, split, multi_label=multi_label, group_column=group_column)
-    refuse_repeats(rows)
     class_names, named, note = name_classes(rows, os.path.dirname(tables[0]))
     listed = {row.path for row in rows}
     not_listed = sum(path not in listed for path in found.videos)
@@ -280,19 +290,60 @@ def _read_tables(
     if None in some_split and len(some_split) > 1:
         row = next(row for row in rows if row.split is None)
         raise DualFormerError(f"{row.where}: it has no split, and others have; fill in the column for all, or for none")
-    notes = [note] if note else []
+    notes = list(dict.fromkeys(filter(None, [note, *(row.note for row in rows)])))
     if not multi_label and any(";" in name for name in class_names):
         notes.append("some labels hold ';'; if they are several, say --multi-label")
     predefined = " and predefined splits" if None not in some_split else ""
     return VideoFolder(
         folder=folder,
         layout=f"a table of labels{predefined} ({', '.join(repr(os.path.basename(path)) for path in tables)})",
-        videos=[Video(row.path, tuple(named[label] for label in row.labels), row.split, row.group) for row in rows],
+        videos=merge_parts(
+            [
+                (
+                    row.where,
+                    Video(row.path, tuple(named[label] for label in row.labels), row.split, row.group),
+                    row.part,
+                )
+                for row in rows
+            ]
+        ),
         class_names=class_names,
         is_multi_label=multi_label,
         skipped={"not in the table": not_listed} if not_listed else {},
         notes=notes,
     )
+
+
+def merge_parts(rows: Iterable[tuple[str, Video, Part]]) -> list[Video]:
+    """Return each video once, with its parts.
+
+    Args:
+        rows: where each stands in its list, for messages; its video; and which part of it is meant.
+
+    Raises:
+        DualFormerError: if a part is listed twice, or as a whole too, or parts are in several splits or groups.
+    """
+    seen: dict[str, list[tuple[str, Video, Part]]] = {}
+    for where, video, part in rows:
+        others = seen.setdefault(video.path, [])
+        for before, other, other_part in others:
+            if part == other_part or WHOLE in (part, other_part):
+                raise DualFormerError(f"{where}: {video.path!r} was listed before ({before}); keep one")
+            if (other.split, other.group) != (video.split, video.group):
+                raise DualFormerError(
+                    f"{where}: a part of {video.path!r} is in another split or group than one before ({before}); parts "
+                    "of one video look alike and stay together"
+                )
+        others.append((where, video, part))
+    merged = []
+    for ((_, video, part), *_), of_video in zip(seen.values(), seen.values(), strict=True):
+        if part == WHOLE:
+            merged.append(video)
+        else:
+            labels = tuple(dict.fromkeys(label for _, each, _ in of_video for label in each.labels))
+            parts = tuple(LabelledPart(each.labels, of_part) for _, each, of_part in of_video)
+            merged.append(replace(video, labels=labels, parts=parts))
+    return merged
 
 
 def _with_search(content: VideoFolder, found: _Found) -> VideoFolder:
@@ -333,5 +384,5 @@ def _grouped(content: VideoFolder, pattern: str) -> VideoFolder:
         )
     notes = [*content.notes]
     if num_alone:
-        notes.append(f"--group-pattern does not match {num_alone} videos; each is a group of its own")
+        notes.append(f"--group-pattern does not match {counted(num_alone, 'video')}; each is a group of its own")
     return replace(content, videos=videos, notes=notes)

@@ -7,10 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dualformer_cli.data.lists.folders import Video, VideoFolder
-from dualformer_cli.data.lists.manifest import Manifest, check_class_names, read_manifest
+from dualformer_cli.data.lists.folders import Video, VideoFolder, merge_parts
+from dualformer_cli.data.lists.manifest import Manifest, check_class_names, is_export, read_manifest
 from dualformer_cli.data.lists.tables import SPLIT_WORDS
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.video.parts import WHOLE, Part
 from dualformer_cli.video.tar_members import is_shard_name
 
 
@@ -40,19 +41,20 @@ def read_lists(sources: Sequence[str], *, group_pattern: str | None = None) -> V
     files = [os.path.abspath(file) for listed in lists for file in listed.manifest.files]
     folder = os.path.commonpath([os.path.dirname(file) for file in files])
     names = _class_names(lists)
-    videos: list[Video] = []
-    first_seen: dict[str, str] = {}
+    rows: list[tuple[str, Video, Part]] = []
+    first_seen: dict[tuple[str, Part], str] = {}
     for listed in lists:
         names_of_list, source = _names_of(listed.manifest, names), listed.manifest.source
         for sample, split, file in zip(listed.manifest.samples, listed.splits, listed.manifest.files, strict=True):
             path = os.path.relpath(os.path.abspath(file), folder)
-            if path in first_seen:
-                raise DualFormerError(f"{sample.path!r} is in {first_seen[path]!r} and in {source!r}; keep one of them")
-            if sample.start:
-                advice = "train and eval read it as it is"
-                raise DualFormerError(f"list {source!r} names parts of videos, such as of {sample.path!r}; {advice}")
-            first_seen[path] = source
-            videos.append(Video(path, tuple(names_of_list[label] for label in sample.labels), split))
+            part = sample.part if sample.part.is_timed or sample.start else WHOLE
+            if (path, part) in first_seen:
+                seen = first_seen[path, part]
+                raise DualFormerError(f"{sample.path!r} is in {seen!r} and in {source!r}; keep one of them")
+            first_seen[path, part] = source
+            video = Video(path, tuple(names_of_list[label] for label in sample.labels), split)
+            rows.append((f"list {source!r}", video, part))
+    videos = merge_parts(rows)
     if not any(video.labels for video in videos):
         raise DualFormerError(f"list {sources[0]!r} has no labels; add them, a class name or number after each path")
     some = {video.split for video in videos}
@@ -68,6 +70,22 @@ def read_lists(sources: Sequence[str], *, group_pattern: str | None = None) -> V
         is_multi_label=any(listed.manifest.is_multi_label for listed in lists),
         notes=list(dict.fromkeys(warning for listed in lists for warning in listed.manifest.warnings)),
     )
+
+
+def find_export(folder: str) -> str | None:
+    """Return the file of an annotation tool in a folder that says what its videos are, if there is one.
+
+    Raises:
+        DualFormerError: if there are several, or it is damaged.
+    """
+    try:
+        names = sorted(name for name in os.listdir(folder) if name.lower().endswith((".json", ".xml", ".csv")))
+    except OSError:
+        return None
+    found = [path for name in names if is_export(path := os.path.join(folder, name))]
+    if len(found) > 1:
+        raise DualFormerError(f"{found[0]!r} and {found[1]!r} both label the videos; name one with --labels")
+    return found[0] if found else None
 
 
 def _read(source: str, *, is_alone: bool) -> _Listed:

@@ -6,6 +6,7 @@ import gc
 import hashlib
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,9 +17,16 @@ from itertools import zip_longest
 from pathlib import Path
 
 from dualformer_cli.config.schema import ListFormat, ReadFormat
+from dualformer_cli.data.lists.annotation_tools import (
+    DamagedExportError,
+    annotations_in_json,
+    annotations_in_text,
+    parse_annotations,
+)
+from dualformer_cli.data.lists.json_lists import format_json, load_json, parse_json
 from dualformer_cli.data.lists.listed_files import find_files
 from dualformer_cli.data.lists.matching import ClassLookup, ClassMatch, match_classes
-from dualformer_cli.data.lists.older_formats import format_json, format_lines, parse_json, parse_lines
+from dualformer_cli.data.lists.older_formats import format_lines, parse_lines
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable
 from dualformer_cli.data.lists.shards import read_shards, shards_folder
 from dualformer_cli.data.lists.tables import (
@@ -119,6 +127,8 @@ class Manifest:
     """Folder that relative paths start from."""
     warnings: tuple[str, ...] = ()
     """What the user should know about the list."""
+    naming: str = ""
+    """The one of the warnings that says how names of labels became numbers, which is no reason to worry."""
     splits: list[str] | None = None
     """In lower case, what a column of splits says of each row; None if there is none, or it is not asked for."""
 
@@ -139,6 +149,7 @@ class Manifest:
         digest = hashlib.sha256()
         for sample in self.samples:
             status = "" if sample.status == "ok" else repr(sample.status)
+            status += sample.part.fragment
             row = f"{sample.path}\0{sample.labels}\0{sample.start}\0{sample.num_frames}\0{status}\n"
             digest.update(row.encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
@@ -159,8 +170,8 @@ def read_manifest(
     with their status.
 
     Args:
-        source: a manifest, Kinetics annotations, one of the older list formats, or tar archives as `read_shards` takes
-            them.
+        source: a manifest, Kinetics annotations, one of the older list formats, a file of an annotation tool, or tar
+            archives as `read_shards` takes them.
         root: folder that relative paths start from; None is that of the list. Archives are where their name says.
         list_format: auto finds out, and complains where several formats fit.
         classes: class names in the order of their numbers.
@@ -181,25 +192,44 @@ def read_manifest(
     class_names, warnings = _find_class_names(folder, classes)
     may_be_named = label_group is None and not os.path.exists(os.path.join(folder, _CLASSES))
     labels = Labels(source, None if class_names is None else ClassLookup(class_names), may_be_named)
+    start = folder if root is None or are_shards else root
     with _uncollected():
         if are_shards:
             _check_group(label_group, source, is_json=False)
             parsed = read_shards(source, labels)
         else:
-            parsed = _parse(text, list_format, labels, label_group, with_splits=with_splits)
+            parsed = _parse(text, list_format, labels, label_group, folder=start, with_splits=with_splits)
     return Manifest(
         samples=parsed.samples,
         class_names=None if labels.classes is None else labels.classes.names,
         is_multi_label=parsed.is_multi_label,
         source=source,
-        root=folder if root is None or are_shards else root,
+        root=start,
         splits=parsed.splits,
+        naming=labels.warning,
         warnings=(
             *warnings,
             *filter(None, [labels.warning]),
             *(f"list {source!r}: {warning}" for warning in parsed.warnings),
         ),
     )
+
+
+def is_export(source: str) -> bool:
+    """Return whether a file is one that an annotation tool writes.
+
+    Raises:
+        DamagedExportError: if it is, and is damaged.
+    """
+    try:
+        text = _decode(_read_list(source), source)
+        if source.lower().endswith(".json"):
+            return annotations_in_json(load_json(text, source), source, os.path.dirname(source)) is not None
+    except DamagedExportError:
+        raise
+    except DualFormerError:
+        return False
+    return annotations_in_text(text, source, os.path.dirname(source)) is not None
 
 
 def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> None:
@@ -250,7 +280,7 @@ def list_text(manifest: Manifest, target: str, list_format: ListFormat) -> tuple
     text = format_json(samples) if list_format == "json" else format_lines(samples, list_format)
     lookup = None if manifest.class_names is None else ClassLookup(manifest.class_names)
     data = _encode(text, samples, target)
-    _check_reads_back(data, samples, list_format, Labels(target, lookup))
+    _check_reads_back(data, samples, list_format, Labels(target, lookup, may_be_named=True))
     return data, len(manifest) - len(samples)
 
 
@@ -266,21 +296,37 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
+def check_list(source: str) -> None:
+    """Refuse a list that is not there or is a folder, before any work is done.
+
+    Raises:
+        DualFormerError: with what makes a list.
+    """
+    if os.path.isdir(source):
+        lists = [os.path.join(source, place, "train.csv") for place in ("", "prepared")]
+        found = next((path for path in lists if os.path.isfile(path)), None)
+        advice = f"dualformer prepare {shlex.quote(source)}, and give the lists that it makes"
+        raise DualFormerError(f"list {source!r} is a folder; " + (f"name a list in it: {found}" if found else advice))
+    try:
+        os.stat(source)
+    except FileNotFoundError:
+        raise DualFormerError(
+            f"list {source!r} not found; name a list of videos and labels, or make one with dualformer prepare"
+        ) from None
+    except (OSError, ValueError):  # reading it will say why
+        return
+
+
 def _read_list(source: str) -> bytes:
     try:
+        check_list(source)
         status = os.stat(source)
-        if stat.S_ISDIR(status.st_mode):
-            raise DualFormerError(f"list {source!r} is a folder; dualformer prepare makes a manifest of one")
         if not stat.S_ISREG(status.st_mode):
             raise DualFormerError(f"list {source!r} is not a regular file")
         if status.st_size > _MAX_LIST_BYTES:
             raise DualFormerError(f"list {source!r} is larger than 1 GiB; it needs one video a line")
         with open(source, "rb") as file:
             return file.read()
-    except FileNotFoundError:
-        raise DualFormerError(
-            f"list {source!r} not found; name a list of videos and labels, or make one with dualformer prepare"
-        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DualFormerError(f"list {source!r} cannot be read: {reason}") from None
@@ -308,11 +354,19 @@ def _find_class_names(folder: str, given: Sequence[str] | None) -> tuple[list[st
 
 
 def _parse(
-    text: str, list_format: ReadFormat, labels: Labels, label_group: str | None = None, *, with_splits: bool = False
+    text: str,
+    list_format: ReadFormat,
+    labels: Labels,
+    label_group: str | None = None,
+    *,
+    folder: str = "",
+    with_splits: bool = False,
 ) -> ParsedList:
     first_line = next((line for line in text.split("\n") if line.strip(" \t\r")), None)
     if first_line is None:
         raise DualFormerError(f"list {labels.source!r} is empty; it needs one video a line")
+    if list_format == "auto" and (annotations := annotations_in_text(text, labels.source, folder)):
+        return parse_annotations(annotations, labels, with_splits=with_splits)
     delimiter = find_delimiter(first_line.rstrip("\r"))
     is_json = labels.source.lower().endswith(".json") or _JSON.match(text) is not None
     found: ReadFormat = "json" if is_json else "manifest" if delimiter else "auto"
@@ -325,7 +379,10 @@ def _parse(
             raise labels.error("its first line", first_line, problem)
         parsed = parse_table(text, delimiter, labels, with_splits=with_splits)
     elif list_format == "json" or found == "json":
-        parsed = parse_json(text, labels, label_group)
+        document = load_json(text, labels.source)
+        if label_group is None and (annotations := annotations_in_json(document, labels.source, folder)):
+            return parse_annotations(annotations, labels, with_splits=with_splits)
+        parsed = parse_json(document, labels, label_group)
     else:
         _refuse_unknown_header(text, labels)
         parsed = parse_lines(text, None if list_format == "auto" else list_format, labels)
@@ -354,9 +411,7 @@ def _refuse_unknown_header(text: str, labels: Labels) -> None:
 def _check_reads_back(data: bytes, samples: list[Sample], list_format: ListFormat, labels: Labels) -> None:
     """Refuse a text that says something else than the samples, or seems to when its format is not named."""
     has_counts = list_format not in ("video", "multilabel_video")
-    wanted = [
-        (sample.path, sample.labels, sample.start, sample.num_frames if has_counts else None) for sample in samples
-    ]
+    wanted = [(sample.path, sample.labels, *_part(sample, has_counts=has_counts)) for sample in samples]
     try:
         text = _decode(data, labels.source)
         readings = [_parse(text, list_format, labels)]
@@ -367,7 +422,7 @@ def _check_reads_back(data: bytes, samples: list[Sample], list_format: ListForma
     with suppress(DualFormerError):  # then a reader is asked for the format
         readings.append(_parse(text, "auto", labels))
     for parsed in readings:
-        read = [(sample.path, sample.labels, sample.start, sample.num_frames) for sample in parsed.samples]
+        read = [(sample.path, sample.labels, *_part(sample)) for sample in parsed.samples]
         for sample, row in zip_longest(wanted, read):
             if sample != row:
                 path = sample[0] if sample else row[0]
@@ -375,6 +430,12 @@ def _check_reads_back(data: bytes, samples: list[Sample], list_format: ListForma
                     f"{path!r} cannot be written to {labels.source!r}, a {list_format} list: its row would be read as "
                     "something else; write a manifest, which holds any name"
                 )
+
+
+def _part(sample: Sample, *, has_counts: bool = True) -> tuple[object, ...]:
+    """Return what says which part of a video counts, without the number of frames if the format has none."""
+    frames = sample.num_frames if has_counts else None
+    return sample.start, frames, sample.start_seconds, sample.end_seconds
 
 
 def _encode(text: str, samples: Sequence[Sample], target: str) -> bytes:

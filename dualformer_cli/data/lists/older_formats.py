@@ -1,22 +1,21 @@
-"""Lists of labelled videos as other projects write them: which format a list is in, and what its lines say.
+"""Lists of labelled videos with a line for each, as other projects write them: which format it is, what it says.
 
-The line formats have no header and no quoting. Fields are separated by spaces and tabs, or by commas or semicolons; as
+The formats have no header and no quoting. Fields are separated by spaces and tabs, or by commas or semicolons; as
 paths may hold all of these, a line is read from its right end: labels and frame counts first, the rest is the path.
 """
 
 from __future__ import annotations
 
 import csv
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from dualformer_cli.data.lists.matching import ClassLookup
 from dualformer_cli.data.lists.named_labels import labels_of_lines
-from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable
-from dualformer_cli.errors import DualFormerError, nearest
+from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample
+from dualformer_cli.errors import DualFormerError
 from dualformer_cli.video.suffixes import IMAGE_FORMATS, VIDEO_SUFFIXES, is_video_name
 
 LineFormat = Literal["video", "rawframe", "rawframe_offset", "multilabel_video", "multilabel_rawframe"]
@@ -257,134 +256,6 @@ def _check_labels(row: _Row, list_format: LineFormat, num_counts: int, labels: L
         if out_of_range := labels.problem(label):
             raise labels.error(row.where, row.text, out_of_range)
     return tuple(dict.fromkeys(row.tail[num_counts:]))
-
-
-def parse_json(text: str, labels: Labels, label_group: str | None = None) -> ParsedList:
-    """Parse a list of objects: filename or frame_dir; label, one or a list; and maybe total_frames and offset.
-
-    Args:
-        text: the list.
-        labels: knows the classes.
-        label_group: of labels that come in groups, {"action": [3], "scene": [1, 2]}, the one to read. Entries without
-            it are left out, as nobody said which of its labels they lack.
-
-    Raises:
-        DualFormerError: if the text or an entry of it is something else.
-    """
-    try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DualFormerError(f"list {labels.source!r} is not valid JSON: {error}") from None
-    if not isinstance(entries, list):
-        keys = f" with the keys {', '.join(map(repr, list(entries)[:3]))}" if isinstance(entries, dict) else ""
-        raise DualFormerError(
-            f"list {labels.source!r} is a JSON {type(entries).__name__}{keys}; it needs a list like "
-            '[{"filename": "a.mp4", "label": [0]}]'
-        )
-    labels.report(_labels_of(entries))
-    numbered = list(enumerate(entries, start=1))
-    warnings: tuple[str, ...] = ()
-    if label_group is not None:
-        numbered = _of_group(numbered, label_group, labels)
-        if num_left_out := len(entries) - len(numbered):
-            warnings = (f"{num_left_out} of {len(entries)} videos have no label of {label_group!r} and are left out",)
-    parsed = [_parse_entry(entry, f"entry {number}", labels) for number, entry in numbered]
-    is_multi_label = label_group is not None or any(len(found) > 1 for _, found, _, _ in parsed)
-    return ParsedList(
-        [
-            Sample(path, found[0] if found and not is_multi_label else None, found, start, num_frames)
-            for path, found, start, num_frames in parsed
-        ],
-        is_multi_label,
-        warnings,
-    )
-
-
-def _labels_of(entries: Sequence[Any]) -> Iterator[str]:
-    for entry in entries:
-        listed = entry.get("label") if isinstance(entry, dict) else None
-        for label in listed if isinstance(listed, list) else [listed]:
-            if isinstance(label, str | int) and not isinstance(label, bool):
-                yield str(label).strip()
-
-
-def _of_group(numbered: list[tuple[int, Any]], group: str, labels: Labels) -> list[tuple[int, Any]]:
-    """Return the entries that have labels of a group, with these as their only ones."""
-    groups: dict[str, None] = {}
-    found = []
-    for number, entry in numbered:
-        listed = (entry.get("label") or {}) if isinstance(entry, dict) else None
-        if not isinstance(listed, dict):
-            problem = f"its labels do not come in groups; leave label_group ({group!r}) out, or mend the entry"
-            raise labels.error(f"entry {number}", json.dumps(entry), problem)
-        groups |= dict.fromkeys(listed)
-        if listed.get(group):
-            found.append((number, {**entry, "label": listed[group]}))
-    if numbered and not found:
-        raise DualFormerError(
-            f"list {labels.source!r} has no labels of the group {group!r}{nearest(group, groups) or '.'} Its groups "
-            f"are {', '.join(map(repr, groups)) or 'none'}"
-        )
-    return found
-
-
-def _parse_entry(entry: Any, where: str, labels: Labels) -> tuple[str, tuple[int, ...], int, int | None]:
-    def fail(problem: str) -> DualFormerError:
-        return labels.error(where, json.dumps(entry), problem)
-
-    if not isinstance(entry, dict):
-        raise fail('it needs an object like {"filename": "a.mp4", "label": [0]}')
-    path = entry.get("filename", entry.get("frame_dir"))
-    if not isinstance(path, str) or not path or not is_encodable(path):
-        raise fail("it needs filename (a video) or frame_dir (a folder of frames)")
-    listed = entry.get("label")
-    listed = [] if listed is None else listed
-    if isinstance(listed, dict):
-        raise fail(
-            f"its labels come in groups ({', '.join(map(str, listed))}), each with numbers of its own; choose one, "
-            f"as --set data.label_group={next(iter(listed), 'action')} does"
-        )
-    found = dict.fromkeys(
-        _json_label(label, fail, labels) for label in (listed if isinstance(listed, list) else [listed])
-    )
-    start, num_frames = entry.get("offset", 0), entry.get("total_frames")
-    if not _is_count(start) or not (num_frames is None or _is_count(num_frames)):
-        raise fail(f"offset {start!r} and total_frames {num_frames!r} must be whole numbers and at least 0")
-    return path, tuple(found), start, num_frames
-
-
-def _json_label(label: Any, fail: Callable[[str], DualFormerError], labels: Labels) -> int:
-    if isinstance(label, str):
-        number = labels.classes.find(label) if labels.classes is not None else None
-        if number is None:
-            raise fail(labels.no_label(label))
-        return number
-    if not isinstance(label, int) or isinstance(label, bool):
-        raise fail(f"label {label!r} is not a class number, a class name or a list of them")
-    if problem := labels.problem(label):
-        raise fail(problem)
-    return label
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def format_json(samples: Sequence[Sample], groups: Sequence[Mapping[str, Sequence[int]]] | None = None) -> str:
-    """Return a list as JSON, one entry a line; `groups` are labels in groups, in place of those of the samples."""
-    entries = []
-    for number, sample in enumerate(samples):
-        entry: dict[str, object] = {("filename" if is_video_name(sample.path) else "frame_dir"): sample.path}
-        if sample.num_frames is not None:
-            entry["total_frames"] = sample.num_frames
-        if sample.start:
-            entry["offset"] = sample.start
-        if groups is not None:
-            entry["label"] = {group: list(labels) for group, labels in groups[number].items()}
-        elif sample.labels:
-            entry["label"] = list(sample.labels)
-        entries.append(json.dumps(entry))
-    return "[" + ",\n ".join(entries) + "]\n"
 
 
 def format_lines(samples: Sequence[Sample], list_format: LineFormat) -> str:

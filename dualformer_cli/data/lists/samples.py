@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from dualformer_cli.data.lists.matching import ClassLookup
 from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.system.words import counted
+from dualformer_cli.video.parts import Part
 
 USABLE = frozenset(("ok", "sequential_only"))
 """What `prepare` says of videos that can be read."""
@@ -40,11 +41,26 @@ class Sample:
     duration_seconds: float | None = None
     status: str = "ok"
     """What `prepare` found: ok, sequential_only, or what is wrong with the file."""
+    start_seconds: float | None = None
+    """First moment of the part that counts; if there is one or an end, frame numbers do not say which part it is."""
+    end_seconds: float | None = None
 
     @property
     def is_usable(self) -> bool:
         """Whether the file could be read when the list was made."""
         return self.status in USABLE
+
+    @property
+    def part(self) -> Part:
+        """Return the part that counts."""
+        if self.start_seconds is None and self.end_seconds is None:
+            return Part(self.start, self.num_frames)
+        return Part(start_seconds=self.start_seconds, end_seconds=self.end_seconds)
+
+    @property
+    def name(self) -> str:
+        """Return the path, and after it the times of the part, which tell it from others of the same video."""
+        return self.path + self.part.fragment
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +128,7 @@ class Labels:
             return  # an unknown name among known ones is a slip, and is named with its line
         self.classes = ClassLookup(sorted(names))
         shown = ", ".join(self.classes.names[:3]) + (", ..." if len(names) > 3 else "")
-        classes = counted(len(names), "class", "classes")
+        classes = counted(len(names), "class")
         self.warning = f"list {self.source!r} names its labels: {classes} in the order of their names ({shown})"
 
     def error(self, where: str, text: str, problem: str) -> DualFormerError:

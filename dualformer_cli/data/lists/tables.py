@@ -12,15 +12,18 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample
+from dualformer_cli.data.lists.time_columns import TimeColumns, check_times, find_time_columns
 from dualformer_cli.errors import DualFormerError
 
 COLUMNS = ("path", "label", "num_frames", "fps", "width", "height", "duration_seconds", "status")
-"""Header of a manifest. A column `start`, for parts of videos, comes last where some row has one."""
+"""Header of a manifest. Columns for parts of videos come last, where some row needs them."""
 
-_KNOWN = (*COLUMNS, "start")
+_PARTS = ("start", "start_seconds", "end_seconds")
+_KNOWN = (*COLUMNS, *_PARTS)
 PATH_NAMES = (
     *("path", "file", "filename", "file_name", "filepath", "file_path", "video", "video_path", "video_name"),
     *("video_file", "clip", "clip_path", "name", "video_id", "clip_id"),
@@ -97,7 +100,8 @@ def parse_table(text: str, delimiter: str, labels: Labels, *, with_splits: bool 
     labels.report(filter(None, pieces))
     if "path" not in table.header:
         return _parse_kinetics(table, labels)
-    _check_columns(table.header, labels)
+    times = find_time_columns(table.header, f"list {labels.source!r}")
+    _check_columns(table.header, times, labels)
     named = [name for name in SPLIT_NAMES if name in table.header]
     _check_splits(table, named[1:] if with_splits else named, labels)
     splits = [value.strip().lower() for value in _column(table, named[0])] if with_splits and named else None
@@ -106,25 +110,33 @@ def parse_table(text: str, delimiter: str, labels: Labels, *, with_splits: bool 
         if not path:
             raise _error(table, row, labels, "the path is empty")
     listed, is_multi_label = _read_labels(table, labels)
+    starts, ends = _read_times(table, times, labels)
+    frames = [0] * len(paths)
+    if times is None or times.start != "start":
+        frames = [start or 0 for start in _convert(table, "start", _whole, labels)]
     samples = map(
         Sample,
         paths,
         [each[0] if each and not is_multi_label else None for each in listed],
         listed,
-        [start or 0 for start in _convert(table, "start", _whole, labels)],
+        frames,
         _convert(table, "num_frames", _whole, labels),
         _convert(table, "fps", _number, labels),
         _convert(table, "width", _whole, labels),
         _convert(table, "height", _whole, labels),
         _convert(table, "duration_seconds", _number, labels),
         [status.strip() or "ok" for status in _column(table, "status")],
+        starts,
+        ends,
     )
-    return ParsedList(list(samples), is_multi_label, splits=splits)
+    notes = (times.note,) if times and times.note else ()
+    return ParsedList(list(samples), is_multi_label, notes, splits)
 
 
 def format_table(samples: Sequence[Sample], *, is_multi_label: bool) -> str:
     """Return the samples as a manifest."""
-    columns = _KNOWN if any(sample.start for sample in samples) else COLUMNS
+    parts = [name for name in _PARTS if any(getattr(sample, name) for sample in samples)]
+    columns = (*COLUMNS, *parts)
     lines = [",".join(columns)]
     for sample in samples:
         values = {name: getattr(sample, name) for name in columns}
@@ -135,11 +147,12 @@ def format_table(samples: Sequence[Sample], *, is_multi_label: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _check_columns(header: list[str], labels: Labels) -> None:
+def _check_columns(header: list[str], times: TimeColumns | None, labels: Labels) -> None:
     """Refuse a misspelt column; columns of other purposes are nobody's concern."""
     for name in header:
         absent = [known for known in _KNOWN if known not in header]
-        if name not in _KNOWN and (close := get_close_matches(name, absent, n=1, cutoff=0.75)):
+        is_known = name in _KNOWN or (times is not None and name in (times.start, times.end))
+        if not is_known and (close := get_close_matches(name, absent, n=1, cutoff=0.75)):
             raise DualFormerError(
                 f"list {labels.source!r}: the header has {name!r}; did you mean {close[0]!r}? "
                 f"The columns of a manifest are {', '.join(_KNOWN)}"
@@ -221,10 +234,29 @@ def _convert(table: _Table, name: str, convert: Callable[[str], T], labels: Labe
             try:
                 converted[value] = convert(value)
             except ValueError:
-                expected = "a whole number" if convert is _whole else "a number"
-                problem = f"{name} {value!r} is not {expected} of at least 0; leave it empty if it is unknown"
+                expected = "a whole number of at least 0" if convert is _whole else "a number of at least 0"
+                if isinstance(convert, partial):
+                    expected = "a time in seconds, or such as 1:23.5"
+                problem = f"{name} {value!r} is not {expected}; leave it empty if it is unknown"
                 raise _error(table, row, labels, problem) from None
     return [converted[value] for value in values]
+
+
+def _read_times(
+    table: _Table, times: TimeColumns | None, labels: Labels
+) -> tuple[list[float | None], list[float | None]]:
+    """Return the starts and ends of the rows' parts in seconds."""
+
+    def read(name: str | None) -> list[float | None]:
+        if times is None or name is None:
+            return [None] * len(table.rows)
+        return _convert(table, name, partial(times.seconds, name), labels)
+
+    starts, ends = (read(times.start), read(times.end)) if times else (read(None), read(None))
+    for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        if problem := check_times(start, end):
+            raise _error(table, row, labels, problem)
+    return starts, ends
 
 
 def _whole(value: str) -> int:
@@ -266,12 +298,17 @@ def read_label(value: str, labels: Labels) -> tuple[tuple[int, ...], bool]:
     if not value.strip():
         return (), False
     if ";" not in value or (labels.classes is not None and labels.classes.find(value) is not None):
-        return (_one_label(value, labels),), False
+        return (one_label(value, labels),), False
     pieces = [piece for piece in value.split(";") if piece.strip()]
-    return tuple(dict.fromkeys(_one_label(piece, labels) for piece in pieces)), True
+    return tuple(dict.fromkeys(one_label(piece, labels) for piece in pieces)), True
 
 
-def _one_label(value: str, labels: Labels) -> int:
+def one_label(value: str, labels: Labels) -> int:
+    """Return the class that a value names, or the number that it is.
+
+    Raises:
+        ValueError: if it is none of the classes.
+    """
     value = value.strip()
     if re.fullmatch(r"-?[0-9]{1,18}(?:\.0*)?", value):
         number = int(value.partition(".")[0])
@@ -282,6 +319,11 @@ def _one_label(value: str, labels: Labels) -> int:
     if found is None:
         raise ValueError(labels.no_label(value))
     return found
+
+
+def kinetics_name(youtube_id: str, start_seconds: float, end_seconds: float) -> str:
+    """Return what the file of a clip of Kinetics is called, without its suffix: whole seconds, the rest is cut off."""
+    return f"{youtube_id}_{int(start_seconds):06d}_{int(end_seconds):06d}"
 
 
 def _parse_kinetics(table: _Table, labels: Labels) -> ParsedList:
@@ -304,5 +346,5 @@ def _parse_kinetics(table: _Table, labels: Labels) -> ParsedList:
         if not clip or start is None or end is None:
             raise _error(table, row, labels, "youtube_id, time_start and time_end must not be empty")
         label = listed[row][0] if listed[row] and not is_multi_label else None
-        samples.append(Sample(f"{clip}_{int(start):06d}_{int(end):06d}.mp4", label, listed[row]))
+        samples.append(Sample(kinetics_name(clip, start, end) + ".mp4", label, listed[row]))
     return ParsedList(samples, is_multi_label)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from dualformer_cli.data.prepare.look_alikes import frames_to_hash, hash_frame, shrink
 from dualformer_cli.errors import VideoError
 from dualformer_cli.video.open import open_video
+from dualformer_cli.video.parts import Part
 from dualformer_cli.video.reader import Frame, VideoReader
 
 MAX_DAMAGED = 0.1
@@ -31,6 +32,8 @@ class CheckJob:
     path: str
     check: bool
     """Whether to decode all of it."""
+    parts: tuple[Part, ...] = ()
+    """By times: where their frames are is found out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +54,8 @@ class Finding:
     """What is odd about it, without making it unusable."""
     hashes: tuple[int | None, ...] = field(default=())
     """Of a few frames, for `find_look_alikes`."""
+    parts: tuple[tuple[Part, int, int], ...] = ()
+    """Those of the job, each with its first frame and how many it has; none if nothing says when frames are shown."""
 
 
 def check_video(job: CheckJob) -> Finding:
@@ -65,7 +70,8 @@ def check_video(job: CheckJob) -> Finding:
             wanted = frames_to_hash(reader.info.num_frames)
             hashes = tuple(hash_frame(small) for small in reader.read(wanted, shrink))
             status, notes = _check(reader) if job.check else ("ok", ())
-            return _finding(reader, status, notes, hashes)
+            parts = tuple((part, *part.frames(reader)) for part in job.parts) if reader.info.fps else ()
+            return replace(_finding(reader, status, notes, hashes), parts=parts)
     except VideoError as error:
         return Finding(status=f"broken: {error.reason}")
 

@@ -14,7 +14,7 @@ from dualformer_cli.system.workers import WorkerPool
 
 def find_out(pool: WorkerPool, plan: Plan, videos: Sequence[int]) -> Iterator[tuple[int, Finding]]:
     """Yield videos, by number, with what they are."""
-    jobs = (CheckJob(path=plan.sources[video], check=plan.check) for video in videos)
+    jobs = (CheckJob(path=plan.sources[video], check=plan.check, parts=plan.parts.get(video, ())) for video in videos)
     outcomes = pool.imap(check_video, jobs, ahead=8 * plan.num_workers)
     for video, outcome in zip(videos, outcomes, strict=True):
         yield video, outcome.value if outcome.error is None else Finding(status=f"broken: {outcome.reason}")
@@ -27,7 +27,9 @@ def check_videos(work: Work, videos: Sequence[int]) -> dict[int, Finding]:
     known: dict[int, Finding] = {}
     for video in videos:
         noted = work.journal.find(Checked, plan.content.videos[video].path)
-        if noted and noted.stamp == stamps[video] is not None and noted.check >= plan.check:
+        known_parts = {part for part, *_ in noted.finding.parts} if noted else set()
+        has_parts = known_parts.issuperset(plan.parts.get(video, ())) or (noted and noted.finding.fps is None)
+        if noted and noted.stamp == stamps[video] is not None and noted.check >= plan.check and has_parts:
             known[video] = noted.finding
     todo = [video for video in videos if video not in known]
     with work.watch("check" if plan.check else "look at", len(todo)) as advance:

@@ -21,6 +21,7 @@ from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.disk import is_full
 from dualformer_cli.system.locks import try_lock
 from dualformer_cli.system.words import os_reason
+from dualformer_cli.video.parts import Part
 
 Stamp = list[int]
 """Size and time of change of a file, or of a folder of images."""
@@ -43,8 +44,9 @@ class Checked:
     def read(cls, record: JsonObject) -> Checked:
         """Return what a line of the journal says."""
         finding = record["finding"]
-        finding = Finding(**{**finding, "notes": tuple(finding["notes"]), "hashes": tuple(finding["hashes"])})
-        return cls(stamp=record["stamp"], check=record["check"], finding=finding)
+        parts = tuple((Part(*part), *frames) for part, *frames in finding.get("parts", ()))
+        tuples = {"notes": tuple(finding["notes"]), "hashes": tuple(finding["hashes"]), "parts": parts}
+        return cls(stamp=record["stamp"], check=record["check"], finding=Finding(**{**finding, **tuples}))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

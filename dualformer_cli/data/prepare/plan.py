@@ -15,6 +15,7 @@ from dualformer_cli.data.prepare.check import Finding
 from dualformer_cli.data.prepare.convert import Conversion
 from dualformer_cli.documents.prepare import Arguments, Convert
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.video.parts import WHOLE, Part
 
 _FOLDERS: Mapping[Convert, str] = {"transcode": "videos", "frames": "frames"}
 _LONGEST_NAME = 255
@@ -77,7 +78,8 @@ class Plan:
         numbers = {name: number for number, name in enumerate(self.content.class_names)}
         rows: list[list[Row]] = [[] for _ in SPLITS]
         for number, (video, split) in enumerate(zip(self.content.videos, self.splits, strict=True)):
-            rows[split].append(Row(number, tuple(numbers[label] for label in video.labels)))
+            for labels, part in [(each.labels, each.part) for each in video.parts] or [(video.labels, WHOLE)]:
+                rows[split].append(Row(number, tuple(numbers[label] for label in labels), part))
         return [
             VideoList(
                 name=name,
@@ -88,6 +90,16 @@ class Plan:
             )
             for name, of_split in zip(SPLITS, rows, strict=True)
         ]
+
+    @cached_property
+    def parts(self) -> Mapping[int, tuple[Part, ...]]:
+        """The parts of each video that are listed, by its number; those by frames need not be found."""
+        parts: dict[int, dict[Part, None]] = {}
+        for listed in self.lists:
+            for row in listed.rows:
+                if row.part.is_timed:
+                    parts.setdefault(row.video, {})[row.part] = None
+        return {video: tuple(of_video) for video, of_video in parts.items()}
 
     @cached_property
     def sources(self) -> list[str]:

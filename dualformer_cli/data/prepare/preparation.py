@@ -137,7 +137,7 @@ def prepare(
             if plan.convert is not None:
                 conversions = convert_videos(replace(work, plan=plan), dict(enumerate(findings)))
                 samples, run = converted_samples(plan, samples, conversions), conversions.counts(helped)
-        lists = lists_of(plan, samples, found.splits)
+        lists = lists_of(plan, samples, findings, found.splits)
         summary = summarize(plan, found, findings, samples, lists, fingerprint)
         write_lists(plan, lists, summary, earlier)
     return Preparation(summary=summary, run=run)

@@ -7,7 +7,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 
@@ -80,11 +80,13 @@ def fingerprint_of(plan: Plan) -> str:
     """Return the SHA-256 over the videos as they are listed and as they lie on disk."""
     digest = hashlib.sha256()
     for video, source in zip(plan.content.videos, plan.sources, strict=True):
-        row = json.dumps([video.path, video.labels, video.split, video.group, stamp_of(source)])
+        row = json.dumps(
+            [video.path, video.labels, video.split, video.group, stamp_of(source), *map(astuple, video.parts)]
+        )
         digest.update(row.encode())
     digest.update(json.dumps(plan.content.class_names).encode())
     for listed in plan.content.lists:
-        rows = [[row.video, row.labels, row.part_seconds] for row in listed.rows]
+        rows = [[row.video, row.labels, row.part[2:] if row.part.is_timed else None] for row in listed.rows]
         digest.update(json.dumps([listed.name, listed.class_names, rows]).encode())
     return digest.hexdigest()
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 
 from dualformer_cli.config.schema import ListFormat
 from dualformer_cli.data.lists.folders import Row, VideoList
+from dualformer_cli.data.lists.json_lists import format_json
 from dualformer_cli.data.lists.manifest import Manifest, check_class_names, list_text, manifest_text
-from dualformer_cli.data.lists.older_formats import format_json
 from dualformer_cli.data.lists.samples import Sample
 from dualformer_cli.data.prepare.check import Finding
 from dualformer_cli.data.prepare.findings import rounded, samples_of
@@ -19,6 +19,7 @@ from dualformer_cli.data.prepare.work import make_folder
 from dualformer_cli.documents.prepare import ListCounts
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.video.parts import WHOLE
 
 LIST_NAMES: Mapping[ListFormat, str] = {
     "video": "_videos.txt",
@@ -61,8 +62,11 @@ def check_formats(plan: Plan) -> None:
         if list_format != "json" and ("rawframe" in list_format) not in has_folders:
             problem = "needs folders of frames: add --frames" if "rawframe" in list_format else "needs video files"
             raise DualFormerError(f"--formats {list_format} {problem}")
-    samples = samples_of(plan, [Finding(status="ok", num_frames=2)] * len(plan.targets))
-    for listed, manifest in _manifests(plan, samples):
+    findings = [
+        Finding(status="ok", num_frames=2, parts=tuple((part, 0, 2) for part in plan.parts.get(video, ())))
+        for video in range(len(plan.targets))
+    ]
+    for listed, manifest in _manifests(plan, samples_of(plan, findings), findings):
         for name, list_format in _older_lists(plan, listed):
             list_text(manifest, os.path.join(plan.root, name), list_format)
 
@@ -73,11 +77,13 @@ def list_names(plan: Plan) -> list[str]:
     return list(dict.fromkeys([*names, *_grouped_lists(plan)]))
 
 
-def lists_of(plan: Plan, samples: Sequence[Sample], splits: Mapping[str, ListCounts]) -> WrittenLists:
+def lists_of(
+    plan: Plan, samples: Sequence[Sample], findings: Sequence[Finding], splits: Mapping[str, ListCounts]
+) -> WrittenLists:
     """Return what is to be written of every list, and its counts with those of its usable videos."""
     files: dict[str, bytes] = {}
     counts = dict(splits)
-    for listed, manifest in _manifests(plan, samples):
+    for listed, manifest in _manifests(plan, samples, findings):
         classes, table, *_ = _file_names(plan, listed)
         files[classes] = check_class_names(listed.class_names)
         files[table] = manifest_text(manifest, os.path.join(plan.root, table))
@@ -109,14 +115,14 @@ def hash_of(path: str) -> str | None:
         return None
 
 
-def _manifests(plan: Plan, samples: Sequence[Sample]) -> list[tuple[VideoList, Manifest]]:
+def _manifests(plan: Plan, samples: Sequence[Sample], findings: Sequence[Finding]) -> list[tuple[VideoList, Manifest]]:
     """Return what is written of every list that has rows."""
     manifests = []
     for listed in filter(lambda each: each.rows, plan.lists):
         folder = os.path.dirname(listed.name)
         up = os.path.relpath(os.curdir, folder) if folder else ""
         manifest = Manifest(
-            samples=[_row(listed, row, samples[row.video], up) for row in listed.rows],
+            samples=[_row(listed, row, samples[row.video], findings[row.video], up) for row in listed.rows],
             class_names=listed.class_names,
             is_multi_label=listed.is_multi_label,
             root=os.path.join(plan.root, folder) if folder else plan.root,
@@ -125,16 +131,26 @@ def _manifests(plan: Plan, samples: Sequence[Sample]) -> list[tuple[VideoList, M
     return manifests
 
 
-def _row(listed: VideoList, row: Row, sample: Sample, up: str) -> Sample:
+def _row(listed: VideoList, row: Row, sample: Sample, finding: Finding, up: str) -> Sample:
     """Return a video as a row of a list that is `up` from it."""
     label = row.labels[0] if row.labels and not listed.is_multi_label else None
     labelled = replace(sample, path=os.path.join(up, sample.path), label=label, labels=row.labels)
-    if row.part_seconds is None or sample.fps is None or sample.num_frames is None:
+    if row.part == WHOLE:
         return labelled
-    start, end = (min(round(seconds * sample.fps), sample.num_frames) for seconds in row.part_seconds)
-    status = sample.status if end > start or not sample.is_usable else "broken: the part is outside of the video"
-    seconds = rounded((end - start) / sample.fps)
-    return replace(labelled, start=start, num_frames=end - start, duration_seconds=seconds, status=status)
+    start, num_frames = row.part.start, row.part.num_frames
+    if row.part.is_timed:
+        found = next((frames for part, *frames in finding.parts if part == row.part), None)
+        if found is None and not sample.is_usable:
+            return labelled
+        if found is None:
+            return replace(labelled, start_seconds=row.part.start_seconds, end_seconds=row.part.end_seconds)
+        start, num_frames = found
+    elif sample.num_frames is not None:
+        rest = max(0, sample.num_frames - start)
+        num_frames = rest if num_frames is None else min(num_frames, rest)
+    status = sample.status if num_frames or not sample.is_usable else "broken: the part is outside of the video"
+    seconds = None if sample.fps is None or num_frames is None else rounded(num_frames / sample.fps)
+    return replace(labelled, start=start, num_frames=num_frames, duration_seconds=seconds, status=status)
 
 
 def _file_names(plan: Plan, listed: VideoList) -> list[str]:
@@ -145,7 +161,7 @@ def _file_names(plan: Plan, listed: VideoList) -> list[str]:
 
 def _older_lists(plan: Plan, listed: VideoList) -> list[tuple[str, ListFormat]]:
     """Return the name and format of each older list; parts of videos go only where a format has them."""
-    has_parts = any(row.part_seconds for row in listed.rows)
+    has_parts = any(row.part != WHOLE for row in listed.rows)
     formats = [name for name in plan.formats if not has_parts or name in ("rawframe_offset", "json")]
     folder = os.path.dirname(listed.name)
     return [(os.path.join(folder, listed.old_name + LIST_NAMES[name]), name) for name in formats]

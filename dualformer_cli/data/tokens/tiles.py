@@ -17,8 +17,9 @@ from dualformer_cli.data.clips import sampling
 from dualformer_cli.data.clips.sampling import Indices
 from dualformer_cli.data.clips.source import Fractions
 from dualformer_cli.data.clips.transforms import Box, Frames, resize_frame, resized_size
-from dualformer_cli.data.clips.views import check_video, part_length
+from dualformer_cli.data.clips.views import check_video
 from dualformer_cli.video.open import open_video
+from dualformer_cli.video.parts import Part
 from dualformer_cli.video.reader import VideoInfo, VideoReader
 
 CLIPS_PER_READ = 8
@@ -32,8 +33,8 @@ class Layout:
     info: VideoInfo
     starts: tuple[int, ...]
     """First frame of each clip, in the video."""
-    num_frames: int
-    """Frames of the part that counts."""
+    part: tuple[int, int]
+    """First frame of the part that counts, and how many it has."""
     tiles: tuple[Box, ...]
     """In the frame resized to the tiles' side."""
     size: tuple[int, int]
@@ -53,8 +54,7 @@ class LabelJob:
     index: int
     """The video's place in its list."""
     path: str
-    start: int
-    num_frames: int | None
+    part: Part
     first: int = 0
     """The first clip to read."""
 
@@ -84,7 +84,7 @@ def read_layout(data: DataConfig, job: LabelJob) -> Layout:
         VideoError: if the video cannot be used.
     """
     with _open(data, job) as reader:
-        return _layout(data, job, reader.info)
+        return _layout(data, job, reader)
 
 
 def read_label_clips(data: DataConfig, job: LabelJob) -> Frames:
@@ -97,8 +97,8 @@ def read_label_clips(data: DataConfig, job: LabelJob) -> Frames:
         VideoError: if the video cannot be read.
     """
     with _open(data, job) as reader:
-        layout = _layout(data, job, reader.info)
-        indices = np.stack([_indices(data.clip, layout, job.start, start) for start in layout.starts])
+        layout = _layout(data, job, reader)
+        indices = np.stack([_indices(data.clip, layout, start) for start in layout.starts])
         indices = indices[job.first : job.first + CLIPS_PER_READ]
         needed, positions = np.unique(indices, return_inverse=True)
 
@@ -118,8 +118,8 @@ def read_whole_frame(data: DataConfig, job: LabelJob) -> tuple[Frames, Indices]:
         VideoError: if the video cannot be read.
     """
     with _open(data, job) as reader:
-        layout = _layout(data, job, reader.info)
-        indices = _indices(data.clip, layout, job.start, layout.starts[job.first])
+        layout = _layout(data, job, reader)
+        indices = _indices(data.clip, layout, layout.starts[job.first])
         middle = int(indices[len(indices) // 2])
         frames = reader.read([middle], lambda frame: resize_frame(frame, layout.size, antialias=data.antialias))
     return frames[0], indices
@@ -129,8 +129,9 @@ def _open(data: DataConfig, job: LabelJob) -> VideoReader:
     return open_video(job.path, decoder=data.decoder, frame_rate=data.frame_rate, frame_name=data.frame_name)
 
 
-def _layout(data: DataConfig, job: LabelJob, info: VideoInfo) -> Layout:
-    clip, available = data.clip, part_length(info, job.start, job.num_frames)
+def _layout(data: DataConfig, job: LabelJob, reader: VideoReader) -> Layout:
+    clip, info = data.clip, reader.info
+    first, available = job.part.frames(reader)
     check_video(info, available, min_frames=data.min_frames)
     size = resized_size(info.height, info.width, data.crop_size)
     starts: Sequence[int] = [0]
@@ -138,17 +139,18 @@ def _layout(data: DataConfig, job: LabelJob, info: VideoInfo) -> Layout:
         starts = clip_starts(available, num_frames=clip.num_frames, frame_interval=clip.frame_interval).tolist()
     return Layout(
         info=info,
-        starts=tuple(job.start + start for start in starts),
-        num_frames=available,
+        starts=tuple(first + start for start in starts),
+        part=(first, available),
         tiles=tiles_of(*size, data.crop_size),
         size=size,
     )
 
 
-def _indices(clip: ClipConfig, layout: Layout, part_start: int, start: int) -> Indices:
+def _indices(clip: ClipConfig, layout: Layout, start: int) -> Indices:
     """Return the frame numbers of one clip; they wrap around at the end of the part that counts."""
+    first, num_frames = layout.part
     if clip.sampling == "segments":
-        return part_start + sampling.segment_clip(layout.num_frames, num_frames=clip.num_frames)
+        return first + sampling.segment_clip(num_frames, num_frames=clip.num_frames)
     steps = np.arange(clip.num_frames, dtype=np.int64) * clip.frame_interval
-    indices: Indices = part_start + (start - part_start + steps) % layout.num_frames
+    indices: Indices = first + (start - first + steps) % num_frames
     return indices

@@ -22,6 +22,7 @@ from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Clips, Scorer
 from dualformer_cli.errors import DualFormerError, TooShortError
 from dualformer_cli.system.workers import Outcome, WorkerPool
+from dualformer_cli.video.parts import Part
 from dualformer_cli.video.reader import FileIndex
 from dualformer_cli.video.tar_members import is_there
 
@@ -116,11 +117,11 @@ def _score(
     indexes: IndexCache,
 ) -> Iterator[VideoRecord]:
     parts = ((i, listed.files[i], listed.samples[i]) for i in indices)
-    jobs = ((i, file, sample.start, sample.num_frames, indexes.get(file)) for i, file, sample in parts)
+    jobs = ((i, file, sample.part, indexes.get(file)) for i, file, sample in parts)
     outcomes = pool.imap(partial(_read, data, views), jobs)
     for outcome, scored in scorer.score_each(outcomes, _clips_of):
         index, file, *_ = outcome.item
-        record = partial(VideoRecord, index, listed.samples[index].path, listed.labels[index])
+        record = partial(VideoRecord, index, listed.samples[index].name, listed.labels[index])
         if outcome.error is not None:
             yield record(_bucket(file, outcome.error), outcome.reason, None)
         elif scored is not None:
@@ -131,9 +132,9 @@ def _score(
             yield record("scored", None, scored.scores.astype(np.float32))
 
 
-def _read(data: DataConfig, views: ViewsConfig, job: tuple[int, str, int, int | None, FileIndex | None]) -> VideoViews:
-    _, file, start, num_frames, index = job
-    return read_views(file, data, views, start=start, num_frames=num_frames, index=index)
+def _read(data: DataConfig, views: ViewsConfig, job: tuple[int, str, Part, FileIndex | None]) -> VideoViews:
+    _, file, part, index = job
+    return read_views(file, data, views, part=part, index=index)
 
 
 def _clips_of(outcome: Outcome[Any, VideoViews]) -> Clips | None:

@@ -35,7 +35,7 @@ class KeptRecords:
             if "blob" in line.row:
                 content = self._parts.blob(line.part, line.row["blob"])
                 scores = np.frombuffer(content, "<f4").reshape(int(line.row["views"]), -1).astype(np.float32)
-            path, labels = listed.samples[index].path, listed.labels[index]
+            path, labels = listed.samples[index].name, listed.labels[index]
             records[index] = VideoRecord(index, path, labels, bucket, line.row["reason"], scores)
         return records
 

@@ -274,7 +274,7 @@ class LabelWriter:
 
     def _job(self, index: int) -> LabelJob:
         sample = self.listed.samples[index]
-        return LabelJob(index, self.listed.files[index], sample.start, sample.num_frames)
+        return LabelJob(index, self.listed.files[index], sample.part)
 
     def _bytes_of(self, layout: Outcome[LabelJob, Layout]) -> int:
         """Return the bytes of a video's labels and of its line in the index."""
@@ -338,7 +338,7 @@ class LabelWriter:
 
 
 def _read_views(data: DataConfig, views: ViewsConfig, job: LabelJob) -> VideoViews:
-    return read_views(job.path, data, views, start=job.start, num_frames=job.num_frames)
+    return read_views(job.path, data, views, part=job.part)
 
 
 def _spread(total: int, number: int) -> list[int]:

@@ -27,6 +27,7 @@ from dualformer_cli.data.clips.training_clips import VideoClips, read_training_c
 from dualformer_cli.data.clips.transforms import random_resized_crop, resize_clip, resize_frame, resized_size
 from dualformer_cli.data.lists.samples import LabelledList, Sample
 from dualformer_cli.errors import TooShortError, VideoError
+from dualformer_cli.video.parts import Part
 from dualformer_cli.video.reader import VideoInfo
 
 SEEDS = [(7, epoch, repeat) for epoch in range(3) for repeat in range(2)]
@@ -221,7 +222,7 @@ def test_clips_stay_in_the_listed_part_of_a_video(fake_video, mode, start, num_f
     fake_video(numbered(30))
     data, train = sections(sampling=mode)
     seeds = [(seed,) for seed in range(40)]
-    got = read_training_clips("clip.mp4", data, train, seeds, start=start, num_frames=num_frames)
+    got = read_training_clips("clip.mp4", data, train, seeds, part=Part(start, num_frames))
     assert set(got.indices.ravel()) <= set(allowed)
     assert got.indices.min() == allowed[0]
     assert got.indices.max() >= allowed[-1] - 1  # a clip takes up num_frames * frame_interval frames
@@ -230,7 +231,7 @@ def test_clips_stay_in_the_listed_part_of_a_video(fake_video, mode, start, num_f
 
 def test_a_part_shorter_than_a_clip_wraps_around_inside_itself(fake_video):
     fake_video(numbered(30))
-    got = read_training_clips("clip.mp4", *sections(), [(1,)], start=10, num_frames=3)
+    got = read_training_clips("clip.mp4", *sections(), [(1,)], part=Part(10, 3))
     assert got.indices.tolist() == [[10, 12, 11, 10]]
 
 
@@ -253,7 +254,7 @@ def test_a_video_of_one_tiny_frame_makes_a_clip(fake_video):
 def test_a_video_that_is_too_short_is_named_with_its_length(fake_video, start, num_frames, message):
     fake_video(numbered(3))
     with pytest.raises(TooShortError) as raised:
-        read_training_clips("clip.mp4", *sections(min_frames=5), [(1,)], start=start, num_frames=num_frames)
+        read_training_clips("clip.mp4", *sections(min_frames=5), [(1,)], part=Part(start, num_frames))
     assert message in str(raised.value)
 
 
@@ -322,12 +323,12 @@ def clip(tmp_path_factory: pytest.TempPathFactory, clip_drawer: Callable[..., Pa
 
 def test_a_clip_of_a_part_has_the_frames_of_the_part(clip: str) -> None:
     seeds = [(number,) for number in range(30)]
-    found = read_training_clips(clip, *uncut(), seeds, start=20, num_frames=9)
+    found = read_training_clips(clip, *uncut(), seeds, part=Part(20, 9))
     assert set(found.indices[:, 0]) == set(range(20, 26))  # 9 - 4 + 1 places to begin at
     assert (found.indices == found.indices[:, :1] + np.arange(4)).all()
-    short = read_training_clips(clip, *uncut(frame_interval=3), [(0,)], start=30, num_frames=5)
+    short = read_training_clips(clip, *uncut(frame_interval=3), [(0,)], part=Part(30, 5))
     assert short.indices.tolist() == [[30, 33, 31, 34]]  # too short: it wraps around inside of the part
-    rest = read_training_clips(clip, *uncut(), seeds, start=35)
+    rest = read_training_clips(clip, *uncut(), seeds, part=Part(35))
     assert set(rest.indices[:, 0]) == {35, 36}
 
 
@@ -359,10 +360,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """(path, seeds, start, number of frames) of each read."""
     calls: list[tuple[Any, ...]] = []
 
-    def read(
-        path: str, data: Any, train: Any, seeds: Any, *, start: int = 0, num_frames: int | None = None, **_: Any
-    ) -> Any:
-        calls.append((path, tuple(seeds), start, num_frames))
+    def read(path: str, data: Any, train: Any, seeds: Any, *, part: Part, **_: Any) -> Any:
+        calls.append((path, tuple(seeds), part.start, part.num_frames))
         raise Asked
 
     monkeypatch.setattr(training_clips, "read_training_clips", read)

@@ -202,7 +202,7 @@ def test_parts_of_activitynet_come_in_seconds_with_their_own_class(root: Path) -
     content = read(root, "activitynet")
     (clips,) = [one for one in content.lists if one.name == "val_clips"]
     names = load_class_names("activitynet200")
-    assert [(names[row.labels[0]], row.part_seconds) for row in clips.rows] == [
+    assert [(names[row.labels[0]], row.part[2:]) for row in clips.rows] == [
         ("Rock climbing", (30.03, 205.23)),
         ("Arm wrestling", (1.0, 2.0)),
     ]
@@ -336,7 +336,7 @@ def test_parts_of_no_length_or_beyond_the_end_are_counted_and_left_out(root: Pat
     put(root, "activitynet", {"activity_net.v1-3.min.json": json.dumps({"database": {"a": video}})}, ["videos/v_a.mp4"])
     content = read(root, "activitynet")
     (clips,) = [one for one in content.lists if one.name == "train_clips"]
-    assert [row.part_seconds for row in clips.rows] == [(1.0, 2.0), (5.0, 99.0)]
+    assert [row.part[2:] for row in clips.rows] == [(1.0, 2.0), (5.0, 99.0)]
     told = "\n".join(content.notes)
     assert "2 annotated parts of train have no length and are left out, such as v_a 3 to 3 s" in told
     assert "1 annotated parts of train begin at or beyond the end of their video and are left out" in told

@@ -15,6 +15,7 @@ from dualformer_cli.data.tokens.store import Header, LabelClip, LabelFolder, Tok
 from dualformer_cli.data.tokens.tiles import LabelJob, Layout
 from dualformer_cli.documents.tokenlabel import TeacherFacts
 from dualformer_cli.errors import DualFormerError, VideoError
+from dualformer_cli.video.parts import WHOLE
 
 HEADER = Header(
     teacher=TeacherFacts(source="a.pt", weights_sha256="0", precision="fp32"),
@@ -32,7 +33,7 @@ HEADER = Header(
 
 def write_shard(folder: LabelFolder, shard: int, *, fails_at: int | None = None) -> None:
     info: Any = None
-    layout = Layout(info=info, starts=(0, 8), num_frames=16, tiles=(Box(0, 0, 64, 64),), size=(64, 64))
+    layout = Layout(info=info, starts=(0, 8), part=(0, 16), tiles=(Box(0, 0, 64, 64),), size=(64, 64))
 
     def records(index: int) -> Any:
         for clip in range(2):
@@ -42,7 +43,7 @@ def write_shard(folder: LabelFolder, shard: int, *, fails_at: int | None = None)
 
     with folder.shard_writer(shard) as writer:
         for index in HEADER.videos_of(shard):
-            writer.add(LabelJob(index, "x", 0, None), f"{index}.mp4", layout, records(index), (0,))
+            writer.add(LabelJob(index, "x", WHOLE), f"{index}.mp4", layout, records(index), (0,))
 
 
 def test_a_video_that_breaks_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:

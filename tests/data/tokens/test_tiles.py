@@ -23,6 +23,7 @@ from dualformer_cli.data.tokens.tiles import (
     tiles_of,
 )
 from dualformer_cli.errors import TooShortError, VideoError
+from dualformer_cli.video.parts import WHOLE, Part
 
 DATA = DataConfig(clip=ClipConfig(num_frames=4), crop_size=64, antialias=False)
 
@@ -51,7 +52,7 @@ def test_tiles_cover_a_frame_evenly_and_stay_inside(side: int, more: int, is_upr
 
 
 def test_clips_and_tiles_of_a_video_are_read(clips: Any) -> None:
-    job = LabelJob(0, str(clips.path("h264.mp4")), 0, None)
+    job = LabelJob(0, str(clips.path("h264.mp4")), WHOLE)
     layout = read_layout(DATA, job)
     assert layout.starts == (0, 8, 16, 24, 32)
     assert layout.tiles == (Box(0, 0, 64, 64), Box(21, 0, 64, 64))
@@ -63,10 +64,10 @@ def test_clips_and_tiles_of_a_video_are_read(clips: Any) -> None:
     assert frame.shape == (64, 85, 3)
     assert np.array_equal(frame[:, :64], read[1, 0, 2])
     assert np.array_equal(frame[:, 21:], read[1, 1, 2])
-    part = read_label_clips(DATA, replace(job, start=3, num_frames=5, first=0))
+    part = read_label_clips(DATA, replace(job, part=Part(3, 5), first=0))
     assert part.shape == (1, 2, 4, 64, 64, 3)  # frames 3, 5, 7 and, around the end of the part, 4
     with pytest.raises(TooShortError, match="has 1 frame in the listed part"):
-        read_layout(DATA, replace(job, start=39))
+        read_layout(DATA, replace(job, part=Part(39)))
 
 
 @pytest.mark.parametrize("read", [read_layout, read_label_clips, read_whole_frame])
@@ -80,5 +81,5 @@ def test_videos_are_opened_as_the_configuration_says(read: Any, monkeypatch: pyt
     monkeypatch.setattr(tiles, "open_video", open_video)
     data = replace(DATA, decoder="pyav", frame_rate=12.5, frame_name="img_{:05}.jpg")
     with pytest.raises(VideoError, match="asked for"):
-        read(data, LabelJob(0, "frames", 0, None))
+        read(data, LabelJob(0, "frames", WHOLE))
     assert opened == [("frames", {"decoder": "pyav", "frame_rate": 12.5, "frame_name": "img_{:05}.jpg"})]

@@ -21,6 +21,7 @@ from dualformer_cli.engine.scoring.evaluate import evaluate
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Scored
 from dualformer_cli.engine.scoring.summary import summarise
+from dualformer_cli.video.parts import WHOLE, Part
 
 NAMES = ["a", "b"]
 VIEWS = np.array([[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]], np.float32)
@@ -109,8 +110,8 @@ def score_list(toy_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: py
         (tmp_path / "list.csv").write_text(text)
         reads: list[Any] = []
 
-        def read_views(path: str, data: Any, views: Any, *, start: int, num_frames: int | None, index: Any) -> Any:
-            reads.append((Path(path).name, start, num_frames))
+        def read_views(path: str, data: Any, views: Any, *, part: Part, index: Any) -> Any:
+            reads.append((Path(path).name, part.start, part.num_frames))
             return SimpleNamespace(clips=int(Path(path).stem), index=None)
 
         monkeypatch.setattr(module, "read_views", lambda *given, **named: read_views(*given, **{**DEFAULTS, **named}))
@@ -129,7 +130,7 @@ def score_list(toy_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: py
     return run
 
 
-DEFAULTS = {"start": 0, "num_frames": None, "index": None}
+DEFAULTS = {"part": WHOLE, "index": None}
 
 
 def test_parts_of_files_are_read_from_their_first_frame_to_their_last(score_list: Any) -> None:

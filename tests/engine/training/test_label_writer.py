@@ -25,6 +25,7 @@ from dualformer_cli.documents.tokenlabel import LabelledVideos, TeacherTrial
 from dualformer_cli.engine.training import label_writer as module
 from dualformer_cli.engine.training.label_writer import Estimate, LabelWriter
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.video.parts import Part
 
 Make = Callable[..., Any]
 
@@ -281,13 +282,13 @@ def test_parts_of_files_are_labelled_and_tried_as_parts(monkeypatch: pytest.Monk
     listed = SimpleNamespace(samples=[Sample("a.mp4", labels=(0,), start=30, num_frames=20)], files=["/videos/a.mp4"])
     writer: Any = SimpleNamespace(listed=listed)
     job = LabelWriter._job(writer, 0)
-    assert job == LabelJob(0, "/videos/a.mp4", 30, 20)
+    assert job == LabelJob(0, "/videos/a.mp4", Part(30, 20))
     monkeypatch.setattr(module, "read_views", lambda *given, **named: (given, named))
     data: Any = "settings"
     views: Any = "one view"
     assert module._read_views(data, views, job) == (
         ("/videos/a.mp4", data, views),
-        {"start": 30, "num_frames": 20},
+        {"part": Part(30, 20)},
     )
 
 

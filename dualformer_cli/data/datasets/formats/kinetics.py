@@ -7,6 +7,7 @@ from typing import Any
 
 from dualformer_cli.data.datasets.formats import base
 from dualformer_cli.data.datasets.formats.base import Annotation, Format, Found, Names
+from dualformer_cli.data.lists.tables import kinetics_name
 from dualformer_cli.errors import DualFormerError
 
 _KINETICS = "{0}.csv|kinetics*{0}.csv|k[4-7]00*{0}.csv|{0}.json|kinetics*{0}.json|k[4-7]00*{0}.json"
@@ -45,8 +46,7 @@ def _kinetics_json(path: Path, split: str) -> Found:
 
 
 def _clip_names(name: str, start: Any, end: Any) -> Names:
-    begin, finish = round(float(start)), round(float(end))
-    return f"{name}_{begin:06d}_{finish:06d}", name
+    return kinetics_name(name, float(start), float(end)), name
 
 
 FORMAT = Format(files=FILES, read=_kinetics)

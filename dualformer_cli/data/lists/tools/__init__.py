@@ -1,0 +1,1 @@
+"""What files of annotation tools say of videos: a reader for each tool. Opened by `annotation_tools`."""

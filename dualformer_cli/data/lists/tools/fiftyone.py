@@ -1,0 +1,38 @@
+"""FiftyOne: labels.json of classifications and of temporal detections, whose videos are in data/ beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dualformer_cli.data.lists.tools.base import Annotations, Entry, Folder, texts
+from dualformer_cli.video.parts import WHOLE, Part
+
+
+def is_fiftyone(document: Mapping[str, Any]) -> bool:
+    """Return whether an object is such a file: {"classes": [...] or null, "labels": {name: ...}}."""
+    return "classes" in document and isinstance(document.get("labels"), dict)
+
+
+def read_fiftyone(document: Mapping[str, Any], files: Folder) -> Annotations:
+    """Return the label of each video, or of its parts: those have "timestamps", or "support", frames from 1."""
+    classes = texts(document["classes"])
+    found = [entry for name, target in document["labels"].items() for entry in _of(name, target, classes, files)]
+    return Annotations(found, classes)
+
+
+def _of(name: str, target: Any, classes: tuple[str, ...], files: Folder) -> Iterator[Entry]:
+    where, path = f"video {name!r}", files.first(f"data/{name}", name)
+    parts = target if isinstance(target, list) and any(isinstance(each, dict) for each in target) else [target]
+    for said in parts:
+        label, part = said, WHOLE
+        if isinstance(said, dict):
+            label = said.get("label")
+            if (seconds := said.get("timestamps")) is not None:
+                part = Part(start_seconds=float(seconds[0]), end_seconds=float(seconds[1]))
+            elif (frames := said.get("support")) is not None:
+                part = Part(int(frames[0]) - 1, int(frames[1]) - int(frames[0]) + 1)
+        several = label if isinstance(label, list) else [label]
+        yield Entry(
+            where, path, texts([classes[each] if isinstance(each, int) and classes else each for each in several]), part
+        )

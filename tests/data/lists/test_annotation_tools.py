@@ -1,0 +1,333 @@
+"""Files of annotation tools, as these write them: what is listed, and what is refused.
+
+The samples follow the tools' documentation and source: ActivityNet's evaluation code, Label Studio's "Export" page and
+tags, FiftyOne's "Exporting datasets", VIA's `_via_import_export.js`, CVAT's "XML annotation format".
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dualformer_cli.data.lists.labelled_lists import read_lists
+from dualformer_cli.data.lists.manifest import Manifest, read_manifest
+from dualformer_cli.errors import DualFormerError
+from dualformer_cli.tasks.prepare import PrepareRequest, _read_content
+from dualformer_cli.video.parts import WHOLE, Part
+
+
+def seconds(start: float, end: float) -> Part:
+    return Part(start_seconds=start, end_seconds=end)
+
+
+@pytest.fixture
+def export(tmp_path: Path) -> Any:
+    """The function export(name, content, *videos) -> path of a file with this content, beside these videos."""
+
+    def write(name: str, content: Any, *videos: str) -> str:
+        for video in videos:
+            path = tmp_path / video
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        return str(tmp_path / name)
+
+    return write
+
+
+def rows(manifest: Manifest) -> list[tuple[Any, ...]]:
+    """Return (file relative to the list, names of the labels, part) of each row."""
+    assert manifest.class_names is not None
+    names = manifest.class_names
+    return [
+        (file.removeprefix(manifest.root + "/"), tuple(names[label] for label in sample.labels), sample.part)
+        for file, sample in zip(manifest.files, manifest.samples, strict=True)
+    ]
+
+
+ACTIVITYNET = {
+    "version": "VERSION 1.3",
+    "taxonomy": [],
+    "database": {
+        "--0edUL8zmA": {
+            "duration": 92.18,
+            "subset": "training",
+            "resolution": "1280x720",
+            "url": "https://www.youtube.com/watch?v=--0edUL8zmA",
+            "annotations": [
+                {"segment": [33.24, 86.94], "label": "Dodgeball"},
+                {"segment": [10, 12.5], "label": "Running"},
+            ],
+        },
+        "uqiMw7tQ1Cc": {
+            "duration": 55.15,
+            "subset": "training",
+            "url": "",
+            "annotations": [{"segment": [0.28, 55.15], "label": "Running"}],
+        },
+    },
+}
+
+
+def test_activitynet_has_parts_with_times(export: Any) -> None:
+    source = export("activity_net.v1-3.min.json", ACTIVITYNET, "v_--0edUL8zmA.mp4", "uqiMw7tQ1Cc.mkv")
+    assert rows(read_manifest(source)) == [
+        ("v_--0edUL8zmA.mp4", ("Dodgeball",), seconds(33.24, 86.94)),
+        ("v_--0edUL8zmA.mp4", ("Running",), seconds(10, 12.5)),
+        ("uqiMw7tQ1Cc.mkv", ("Running",), seconds(0.28, 55.15)),
+    ]
+
+
+def test_the_splits_of_activitynet_are_those_of_prepare(export: Any) -> None:
+    database = {**ACTIVITYNET["database"]}  # type: ignore[dict-item]
+    database["val"] = {"subset": "validation", "annotations": [{"segment": [1, 2], "label": "Running"}]}
+    source = export("a.json", {"database": database}, "v_--0edUL8zmA.mp4", "uqiMw7tQ1Cc.mp4", "val.mp4")
+    content = read_lists([source])
+    assert [(video.path, video.split, len(video.parts)) for video in content.videos] == [
+        ("v_--0edUL8zmA.mp4", "train", 2),
+        ("uqiMw7tQ1Cc.mp4", "train", 1),
+        ("val.mp4", "val", 1),
+    ]
+    with pytest.raises(DualFormerError, match=r"holds several splits \(training, validation\); dualformer prepare"):
+        read_manifest(source)
+
+
+def test_json_of_kinetics_names_cut_clips(export: Any) -> None:
+    said = {"annotations": {"label": "archery", "segment": [3.7, 13.7]}, "duration": 10.0, "subset": "train", "url": ""}
+    source = export(
+        "train.json",
+        {"abc": said, "xyz": {**said, "annotations": {"label": "yoga", "segment": [0, 10]}}},
+        "abc_000003_000013.mp4",
+        "xyz.webm",
+    )
+    assert rows(read_manifest(source)) == [
+        ("abc_000003_000013.mp4", ("archery",), WHOLE),
+        ("xyz.webm", ("yoga",), WHOLE),
+    ]
+
+
+LABEL_STUDIO = [
+    {
+        "id": 1,
+        "annotations": [
+            {"id": 3, "was_cancelled": True, "result": [{"type": "choices", "value": {"choices": ["wrong"]}}]},
+            {
+                "id": 4,
+                "was_cancelled": False,
+                "result": [
+                    {
+                        "value": {"ranges": [{"start": 1, "end": 50}], "timelinelabels": ["Moving"]},
+                        "id": "x", "from_name": "timelineLabels", "to_name": "video", "type": "timelinelabels",
+                    },
+                    {
+                        "value": {"ranges": [{"start": 51, "end": 51}], "timelinelabels": ["Still"]},
+                        "id": "y", "from_name": "timelineLabels", "to_name": "video", "type": "timelinelabels",
+                    },
+                    {"value": {"labels": ["hand"], "sequence": []}, "type": "videorectangle", "to_name": "video"},
+                ],
+            },
+        ],
+        "file_upload": "0123abcd-one.mp4",
+        "data": {"video": "/data/upload/7/0123abcd-one.mp4"},
+    },
+    {
+        "id": 2,
+        "annotations": [{"result": [{"type": "choices", "value": {"choices": ["Still"]}, "from_name": "choice"}]}],
+        "data": {"video": "/data/local-files/?d=clips%2Ftwo%20b.mp4"},
+    },
+    {
+        "id": 5,
+        "annotations": [
+            {"result": [{"type": "labels", "value": {"start": 0.5, "end": 3.25, "channel": 0, "labels": ["Moving"]}}]}
+        ],
+        "data": {"video_url": "s3://bucket/deep/three.mp4"},
+    },
+]  # fmt: skip
+
+
+def test_label_studio_has_choices_timelines_and_labels_with_times(export: Any) -> None:
+    manifest = read_manifest(export("project.json", LABEL_STUDIO, "one.mp4", "clips/two b.mp4", "three.mp4"))
+    assert rows(manifest) == [
+        ("one.mp4", ("Moving",), Part(0, 50)),
+        ("one.mp4", ("Still",), Part(50, 1)),
+        ("clips/two b.mp4", ("Still",), WHOLE),
+        ("three.mp4", ("Moving",), seconds(0.5, 3.25)),
+    ]
+    assert manifest.warnings[-1].endswith("1 result of other kinds (videorectangle) left out")
+
+
+def test_label_studio_csv_has_its_tags_for_columns(export: Any) -> None:
+    source = export(
+        "project.csv",
+        "annotation_id,annotator,choice,created_at,id,lead_time,tl,updated_at,video\n"
+        '4,1,Still,2024-01-01T00:00:00Z,1,3.5,,2024-01-01T00:00:00Z,/data/upload/7/0123abcd-one.mp4\n'
+        '5,1,,2024-01-01T00:00:00Z,2,3.5,"[{""ranges"": [{""start"": 11, ""end"": 20}], ""timelinelabels"": '
+        '[""Moving""]}]",2024-01-01T00:00:00Z,two.mp4\n',
+        "0123abcd-one.mp4", "two.mp4",
+    )  # fmt: skip
+    assert rows(read_manifest(source)) == [
+        ("0123abcd-one.mp4", ("Still",), WHOLE),
+        ("two.mp4", ("Moving",), Part(10, 10)),
+    ]
+
+
+def test_label_studio_json_min_may_have_several_choices(export: Any) -> None:
+    row = {"video": "one.mp4", "id": 1, "annotator": 1, "annotation_id": 4, "lead_time": 2.5, "created_at": "2024"}
+    content = [{**row, "choice": {"choices": ["a", "b"]}}, {**row, "video": "two.mp4", "choice": "a"}]
+    manifest = read_manifest(export("min.json", content, "one.mp4", "two.mp4"))
+    assert manifest.is_multi_label
+    assert rows(manifest) == [("one.mp4", ("a", "b"), WHOLE), ("two.mp4", ("a",), WHOLE)]
+
+
+def test_fiftyone_finds_its_videos_in_data(export: Any) -> None:
+    content = {
+        "classes": ["swim", "run", "never"],
+        "labels": {"one": 1, "two": "swim", "three": {"label": "run", "confidence": 0.5}},
+    }
+    source = export("labels.json", content, "data/one.mp4", "data/two.avi", "data/three.webm")
+    manifest = read_manifest(source)
+    assert manifest.class_names == ["swim", "run", "never"]
+    assert rows(manifest) == [
+        ("data/one.mp4", ("run",), WHOLE),
+        ("data/two.avi", ("swim",), WHOLE),
+        ("data/three.webm", ("run",), WHOLE),
+    ]
+
+
+def test_fiftyone_has_temporal_detections(export: Any) -> None:
+    content = {
+        "classes": None,
+        "labels": {
+            "one": [
+                {"label": "meet", "timestamps": [0.5, 2.0]},
+                {"label": "party", "support": [11, 20], "confidence": 0.9},
+            ],
+            "two": None,
+        },
+    }
+    assert rows(read_manifest(export("labels.json", content, "data/one.mp4", "data/two.mp4"))) == [
+        ("data/one.mp4", ("meet",), seconds(0.5, 2.0)),
+        ("data/one.mp4", ("party",), Part(10, 10)),
+        ("data/two.mp4", (), WHOLE),
+    ]
+
+
+VIA_CSV = """\
+# Exported using VGG Image Annotator (http://www.robots.ox.ac.uk/~vgg/software/via)
+# Notes:
+# - temporal coordinate of [1.349,2.741] denotes a temporal segment from time 1.346 sec. to 2.741 sec.
+# SHAPE_ID = {"POINT":1,"RECTANGLE":2}
+# FLAG_ID = {"ACTIVITY":1}
+# ATTRIBUTE = {"1":{"aname":"TEMPORAL-SEGMENTS","anchor_id":"FILE1_Z2_XY0","type":4,"options":{}},\
+"3":{"aname":"Kind","anchor_id":"FILE1_Z2_XY0","type":3,"options":{"0":"Title","1":"Chart"}}}
+# CSV_HEADER = metadata_id,file_list,flags,temporal_coordinates,spatial_coordinates,metadata
+"1_j5sJvB9h","[""one.mp4""]",0,"[1.124,5.31493]","[]","{""1"":""_DEFAULT"",""3"":""1""}"
+"1_zYQJk2sM","[""one.mp4""]",0,"[2.41892]","[2,162.262,176.21971,639.45,192.49481]","{""1"":""AOI""}"
+"1_abc","[""videos/two.mp4""]",0,"[0,6.5]","[]","{""1"":""clapping""}"
+"""
+
+
+def test_via_has_segments(export: Any) -> None:
+    manifest = read_manifest(export("via.csv", VIA_CSV, "one.mp4", "two.mp4"))
+    assert rows(manifest) == [
+        ("one.mp4", ("Chart",), seconds(1.124, 5.31493)),
+        ("two.mp4", ("clapping",), seconds(0, 6.5)),
+    ]
+    assert "1 annotation of still frames and regions" in manifest.warnings[-1]
+
+
+def test_via_projects_have_the_same(export: Any) -> None:
+    content = {
+        "project": {"pid": "__VIA_PROJECT_ID__", "vid_list": ["1"]},
+        "config": {},
+        "attribute": {"1": {"aname": "TEMPORAL-SEGMENTS", "anchor_id": "FILE1_Z2_XY0", "type": 4, "options": {}}},
+        "file": {"1": {"fid": "1", "fname": "one.mp4", "type": 4, "loc": 1, "src": ""}},
+        "metadata": {"-glfwaaX": {"vid": "1", "flg": 0, "z": [0.5, 6.5], "xy": [], "av": {"1": "break"}}},
+        "view": {"1": {"fid_list": ["1"]}},
+    }
+    assert rows(read_manifest(export("via.json", content, "one.mp4"))) == [("one.mp4", ("break",), seconds(0.5, 6.5))]
+
+
+CVAT = """\
+<?xml version="1.0" encoding="utf-8"?>
+<annotations>
+  <version>1.1</version>
+  <meta>
+    <task>
+      <id>5</id><name>my task</name><size>100</size><mode>{mode}</mode><overlap>5</overlap>
+      <subset>Train</subset><start_frame>{start}</start_frame><stop_frame>99</stop_frame><frame_filter>{step}</frame_filter>
+      <segments><segment><id>6</id><start>0</start><stop>99</stop><url>http://x</url></segment></segments>
+      <labels><label><name>run</name></label></labels>
+      <source>one.mp4</source>
+    </task>
+    <dumped>2024-01-01</dumped>
+  </meta>
+{body}
+</annotations>
+"""
+TRACKS = """\
+  <track id="0" label="run" source="manual">
+    <box frame="0" outside="0" occluded="0" keyframe="1" xtl="1" ytl="1" xbr="2" ybr="2"></box>
+    <box frame="9" outside="0" occluded="0" keyframe="1" xtl="1" ytl="1" xbr="2" ybr="2"></box>
+    <box frame="10" outside="1" occluded="0" keyframe="1" xtl="1" ytl="1" xbr="2" ybr="2"></box>
+    <box frame="20" outside="0" occluded="0" keyframe="1" xtl="1" ytl="1" xbr="2" ybr="2"></box>
+    <box frame="24" outside="1" occluded="0" keyframe="1" xtl="1" ytl="1" xbr="2" ybr="2"></box>
+  </track>
+"""
+
+
+def test_cvat_tracks_are_the_frames_that_show_them(export: Any) -> None:
+    source = export("annotations.xml", CVAT.format(mode="interpolation", start=0, step="", body=TRACKS), "one.mp4")
+    manifest = read_manifest(source)
+    assert rows(manifest) == [("one.mp4", ("run",), Part(0, 10)), ("one.mp4", ("run",), Part(20, 4))]
+    assert manifest.warnings[-1].endswith("1 track taken as the parts of videos in which they are shown")
+
+
+def test_cvat_tags_of_neighbouring_frames_are_a_part(export: Any) -> None:
+    tagged = {3: "run", 4: "run", 5: "run", 9: "run", 10: "walk"}
+    body = "".join(
+        f'<image id="{number}" name="frame_{number:06d}" width="1"><tag label="{label}" source="manual"/></image>'
+        for number, label in tagged.items()
+    )
+    source = export("annotations.xml", CVAT.format(mode="annotation", start=10, step="step=2", body=body), "one.mp4")
+    assert rows(read_manifest(source)) == [
+        ("one.mp4", ("run",), Part(16, 6)),
+        ("one.mp4", ("run",), Part(28, 2)),
+        ("one.mp4", ("walk",), Part(30, 2)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("a.xml", "<?xml version='1.0'?><annotations>", "is not as its tool writes it: it is not XML"),
+        ("a.xml", "<?xml version='1.0'?><!DOCTYPE x [<!ENTITY a 'b'>]><annotations/>", "it declares entities"),
+        ("a.xml", "<?xml version='1.0'?><html/>", "its XML is <html>, and that of CVAT <annotations>"),
+        ("a.xml", CVAT.format(mode="annotation", start=0, step="", body=""), "labels no videos and no parts"),
+        ("a.json", {"database": {"x": {"annotations": [{"label": "y"}]}}}, "an entry has no 'segment'"),
+        ("a.json", {"database": {"x": {"annotations": [{"label": "y", "segment": [3, 2]}]}}}, "ends at 2 seconds"),
+        ("a.json", {"database": {"x": {"annotations": [{"label": "y", "segment": [-3, 2]}]}}}, "does not begin in"),
+        ("a.json", {"classes": ["a"], "labels": {"x": 7}}, "is not as its tool writes it: tuple index out of range"),
+        ("a.json", [{"data": {"text": "no video"}, "annotations": [], "id": 1}], "no column or key is a video: text"),
+    ],
+)
+def test_what_is_not_as_a_tool_writes_it_is_named(export: Any, name: str, content: Any, complaint: str) -> None:
+    with pytest.raises(DualFormerError, match=complaint) as caught:
+        read_manifest(export(name, content))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_file_of_a_tool_in_a_folder_labels_its_videos(export: Any, tmp_path: Path) -> None:
+    """FiftyOne's videos are all in data/, which is no class."""
+    export("labels.json", {"classes": ["b", "a"], "labels": {"one": 0, "two": "a"}}, "data/one.mp4", "data/two.mp4")
+    export("notes.json", {"author": "me"})
+    content, root = _read_content(PrepareRequest(names=(str(tmp_path),)), lambda _line: None)
+    assert Path(content.folder) == tmp_path / "data"
+    assert [(video.path, video.labels) for video in content.videos] == [("one.mp4", ("b",)), ("two.mp4", ("a",))]
+    assert root == tmp_path / "prepared"
+    named = PrepareRequest(names=(str(tmp_path),), labels=export("other.xml", "<annotations/>"))
+    with pytest.raises(DualFormerError, match=r"other.xml.*does not say of which task it is"):
+        _read_content(named, lambda _line: None)
