@@ -117,6 +117,8 @@ def attends_with_triton(x: Tensor, head_width: int, backend: Backend = "auto") -
 
     In float32 auto leaves it to PyTorch, whose products run on the matrix units; the kernel's do not.
     """
+    if x.is_meta:
+        return False  # sizes without numbers, for which there is no autocast either
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
     if backend == "auto" and dtype == torch.float32:
