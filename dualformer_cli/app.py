@@ -10,7 +10,6 @@ import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +19,7 @@ from dualformer_cli.commands.eval import evaluate
 from dualformer_cli.commands.export import export
 from dualformer_cli.commands.flops import flops
 from dualformer_cli.commands.gradcam import gradcam
+from dualformer_cli.commands.help import Command, epilog_of, summary_of
 from dualformer_cli.commands.options import VerboseOption, say
 from dualformer_cli.commands.predict import predict
 from dualformer_cli.commands.prepare import prepare
@@ -241,11 +241,6 @@ def start(
     _LOGGER.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
-def page_of(name: str) -> str:
-    r"""Return the sentence at the end of a command's help: where its page is; `\b` keeps it on one line, to copy."""
-    return f"\b\nPage: {Path(__file__).parent / 'docs' / name}.md"
-
-
 def register(name: str, command: Callable[..., None], *, group: typer.Typer = app, page: str | None = None) -> None:
     """Make a function of options a command of the app, or of a group of commands in it.
 
@@ -255,7 +250,9 @@ def register(name: str, command: Callable[..., None], *, group: typer.Typer = ap
         group: that it belongs to.
         page: in docs/, where it has not the command's name.
     """
-    group.command(name, epilog=page_of(page or name))(_past_typer(command))
+    full_name = name if group is app else f"{page} {name}"
+    epilog = epilog_of(full_name, page or name)
+    group.command(name, cls=Command, short_help=summary_of(command), epilog=epilog)(_past_typer(command))
 
 
 def register_group(name: str, help_text: str) -> typer.Typer:
@@ -266,7 +263,7 @@ def register_group(name: str, help_text: str) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "default_map": {"help": False}},
     )
-    app.add_typer(group, name=name, help=help_text, epilog=page_of(name))
+    app.add_typer(group, name=name, help=help_text, short_help=help_text, epilog=epilog_of(name, name))
     return group
 
 

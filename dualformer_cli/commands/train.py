@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from dualformer_cli.commands.completion import complete_teacher
 from dualformer_cli.commands.options import (
     CompileOption,
     CpuProcessesOption,
@@ -51,7 +52,12 @@ def train(
     ] = None,
     teacher: Annotated[
         str | None,
-        typer.Option("--teacher", metavar="FILE|PRESET", help="Label every token by this frozen model, on the fly."),
+        typer.Option(
+            "--teacher",
+            metavar="FILE|PRESET",
+            autocompletion=complete_teacher,
+            help="Label every token by this frozen model, on the fly.",
+        ),
     ] = None,
     token_labels: Annotated[
         str | None,

@@ -229,4 +229,5 @@ def _resolve(
             preset = None if text is None else request.weights
         preset = named if preset is None else preset
     flags = {**request.settings(), **given}
-    return load_config(preset or default, overrides=request.overrides, flags=flags, text=text), checkpoint
+    preset = default if preset is None else preset
+    return load_config(preset, overrides=request.overrides, flags=flags, text=text), checkpoint
