@@ -362,7 +362,7 @@ data:
   validation: {short_side: 48}
 train: {epochs: 1, batch_size: 16, global_batch_size: 16, repeats: 2, motion_weight: 1.0, ema_decay: 0.0, log_every_steps: 20}
 EOF
-  step render 25 2 $PY tests/benchmarks/loader.py --render $C/a.mp4
+  "$PY" -c "import cv2" 2> /dev/null && step render 25 2 $PY tests/benchmarks/loader.py --render $C/a.mp4
   [ -s $C/a.mp4 ] || cp dualformer_cli/video/sample_clip/cockatoo.mp4 $C/a.mp4
   for i in $(seq 1 $(quick 127 1)); do cp $C/a.mp4 $C/b$i.mp4; done
   W=$(quick 14 1); TINY=$(quick k400-tiny camera-motion)
