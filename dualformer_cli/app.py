@@ -102,7 +102,11 @@ def _exit_code() -> int:
             _discard_stdout()
             what = "the output" if error.filename is None else repr(error.filename)
             return _fail(f"cannot write {what}: {os_reason(error)}; free some space", 1)
-        raise
+        if error.errno in (None, errno.EPIPE):
+            raise
+        _LOGGER.debug("where it failed:", exc_info=error)
+        place = "" if error.filename is None else f"{os.fspath(error.filename)!r}: "
+        return _fail(f"{place}{os_reason(error)}; -v shows where", 1)
 
 
 def _run_app() -> int:

@@ -244,6 +244,17 @@ def test_a_full_disk_is_one_line() -> None:
     assert result.stderr == "dualformer: cannot write the output: no space left on device; free some space\n"
 
 
+def test_a_file_that_the_system_refuses_is_one_line_and_verbose_shows_where() -> None:
+    body = "open('/no such folder/x')"
+    plain, verbose = probe(body), probe(body, "--verbose")
+    assert plain.returncode == verbose.returncode == 1
+    assert plain.stderr == "dualformer: '/no such folder/x': no such file or directory; -v shows where\n"
+    assert "Traceback (most recent call last):" in verbose.stderr
+    assert probe("raise OSError(errno.EIO, 'Input/output error')").stderr == (
+        "dualformer: input/output error; -v shows where\n"
+    )
+
+
 def test_warnings_are_logged_on_stderr_in_one_line_and_details_only_with_verbose() -> None:
     body = (
         "import logging\nlog = logging.getLogger('dualformer_cli.x')\nlog.warning('odd %s', 'a\\nb')\nlog.info('so')\n"

@@ -419,9 +419,8 @@ def test_several_videos_are_saved_into_a_folder_each_under_its_own_name(
 ) -> None:
     (tmp_path / "other").mkdir()
     shutil.copy(scenes / "a.mp4", tmp_path / "other" / "a.mov")
-    (tmp_path / "out").mkdir()
-    target = tmp_path / "out"
-    results(scenes / "a.mp4", tmp_path / "other" / "a.mov", "no.mp4", "--save", target, "--srt", target, code=3)
+    target = tmp_path / "out"  # which the slash makes
+    results(scenes / "a.mp4", tmp_path / "other" / "a.mov", "no.mp4", "--save", f"{target}/", "--srt", target, code=3)
     assert sorted(os.listdir(target)) == ["a-2.mp4", "a-2.srt", "a.mp4", "a.srt"]
     assert len(frames_of(target / "a-2.mp4")) == 40
 
