@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dualformer_cli.commands.completion import complete_weights
 from dualformer_cli.commands.options import (
     JsonOption,
     OfflineOption,
     OverridesOption,
     PresetOption,
     VerboseOption,
-    complete_weights,
     model_request,
     print_document,
 )

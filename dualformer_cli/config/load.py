@@ -101,7 +101,7 @@ def values_of(section: object, prefix: str = "") -> dict[str, object]:
 
 
 @cache
-def known_keys() -> dict[str, Any]:
+def known_keys() -> Mapping[str, Any]:
     """Return every dotted key with its annotation, in the schema's order."""
 
     def walk(section: type[Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -342,7 +342,7 @@ class _Preset(Document):
             self._extends = self._parent(value)
         elif key not in known_keys() and _keys_below(key):
             self._read_section(value, f"{key}.")
-        elif self._is_saved and key not in _keys() and key.startswith("train."):
+        elif self._is_saved and key not in known_keys() and key.startswith("train."):
             return
         else:
             place = f"{self.label}, line {line}"
