@@ -69,6 +69,17 @@ def predict(
     srt: Annotated[
         Path | None, typer.Option("--srt", metavar="FILE|FOLDER", help="Write labels as subtitles of the video.")
     ] = None,
+    vtt: Annotated[
+        Path | None, typer.Option("--vtt", metavar="FILE|FOLDER", help="The same as WebVTT, as web pages show it.")
+    ] = None,
+    segments: Annotated[
+        Path | None,
+        typer.Option(
+            "--segments",
+            metavar="FILE.csv|FILE.json",
+            help="Write the segments of all videos: a CSV that is a list again, or ActivityNet's JSON.",
+        ),
+    ] = None,
     save: Annotated[
         Path | None,
         typer.Option(
@@ -142,6 +153,8 @@ def predict(
         output=output,
         csv=csv,
         srt=srt,
+        vtt=vtt,
+        segments=segments,
         save=save,
         features=features,
         report=report,

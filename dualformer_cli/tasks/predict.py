@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from dualformer_cli.data.fetch.web_videos import fetch_addresses, is_web_address
+from dualformer_cli.data.lists.manifest import names_in_table
 from dualformer_cli.documents.predict import LiveClip, ModelFacts, PredictionRun, Predictions, VideoResult
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.tasks.prediction_outputs import PredictionOutputs
@@ -47,7 +48,10 @@ class PredictRequest:
     """Folder that keeps every result as soon as it is known, and from which the next run goes on."""
     csv: Path | None = None
     srt: Path | None = None
-    """File, or folder with a file for each video; `save` too."""
+    """File, or folder with a file for each video; `vtt` and `save` too."""
+    vtt: Path | None = None
+    segments: Path | None = None
+    """Segments of all videos: a CSV that is a list again, or JSON as ActivityNet's evaluation takes it."""
     save: Path | None = None
     features: Path | None = None
     report: Path | None = None
@@ -88,7 +92,7 @@ def predict(
             that cannot be used is a result with its error.
     """
     offline = request.model.offline
-    found = _check_names(request) if request.output else expand_inputs(request.inputs, stdin=stdin, offline=offline)
+    found = _check_names(request) if request.output else _expanded(request, stdin)
     outputs = PredictionOutputs(request, found)
     shown = fetch_addresses(found, fetching, offline=offline)
     live = [path for path in found.paths if path not in found.remote and is_live(path)]
@@ -102,7 +106,7 @@ def predict(
         if request.output is not None:
             from dualformer_cli.tasks.prediction_run import run
 
-            list_into = partial(list_inputs, request.inputs, stdin=stdin, offline=offline)
+            list_into = partial(list_inputs, request.inputs, stdin=stdin, offline=offline, read_table=names_in_table)
             return run(request, session, engine, list_into, fetching, watching, on_document)
         task = _Task(request, session, engine, outputs, shown)
         results = task.results(found.problems, files, live, watching, on_clip)
@@ -127,6 +131,10 @@ def _load_engine(
     return engine
 
 
+def _expanded(request: PredictRequest, stdin: TextIO | None) -> InputList:
+    return expand_inputs(request.inputs, stdin=stdin, offline=request.model.offline, read_table=names_in_table)
+
+
 def _check_names(request: PredictRequest) -> InputList:
     """Refuse what a run folder cannot take; return no inputs, as they are found while it runs."""
     for name in request.inputs:
@@ -141,7 +149,7 @@ def _check_names(request: PredictRequest) -> InputList:
 
 def _check_live(request: PredictRequest, live: Sequence[str]) -> None:
     """Refuse outputs that a camera or stream cannot have."""
-    if live and (request.srt or request.save or request.output):
+    if live and (request.srt or request.vtt or request.save or request.output):
         options = "--output needs" if request.output else "--srt and --save need"
         raise DualFormerError(f"{options} files, but {mask_credentials(live[0])!r} is live; use --csv")
 

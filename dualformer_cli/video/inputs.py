@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TextIO
 
-from dualformer_cli.errors import VideoError
+from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.system.words import natural_key, os_reason
 from dualformer_cli.video.frame_folders import kind_of_folder
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
+from dualformer_cli.video.parts import split_part
 from dualformer_cli.video.remote_files import is_remote, list_videos, require_remote
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import expand_ranges, is_shard_name, is_there, members
 
 Complain = Callable[[str, str], None]
 """Takes a name and what is wrong with it."""
+ReadTable = Callable[[str], Sequence[str] | None]
+"""Returns the videos that a file names which is more than a list of names; None of such a list."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +45,13 @@ class InputSink(Protocol):
         """Take the name of a list, folder or pattern that gave nothing, and what is wrong with it."""
 
 
-def expand_inputs(names: Sequence[str], *, stdin: TextIO | None, offline: bool = False) -> InputList:
+def expand_inputs(
+    names: Sequence[str],
+    *,
+    stdin: TextIO | None,
+    offline: bool = False,
+    read_table: ReadTable = lambda _path: None,
+) -> InputList:
     """Expand files, folders, patterns, lists and live addresses, in the order given.
 
     * An existing file stands for itself and wins over every other meaning of its name; only `-` is always stdin.
@@ -54,11 +63,13 @@ def expand_inputs(names: Sequence[str], *, stdin: TextIO | None, offline: bool =
       unless the pattern spells the suffix itself (`*.bin`); matching folders are searched.
     * `@list.txt` is a file with one name a line, relative to the list's folder; `-` is such a list on stdin, relative
       to the current folder. Blank lines and lines that start with # are skipped. Names separated by NUL characters,
-      as `find -print0` writes them, may contain line breaks. A list does not name other lists.
+      as `find -print0` writes them, may contain line breaks. A list does not name other lists. One that `read_table`
+      reads is a table, whose rows may be parts of videos.
     * A tar archive, also one that a pattern matches, stands for the videos in it, named `shard.tar/NAME.mp4`.
       `shard-{000..099}.tar` names a hundred of them.
     * An address that fsspec reads is a file (`s3://bucket/clip.mp4`), or one that ends in a slash a folder, or a
       pattern; both are listed as `list_videos` says.
+    * `clip.mp4#t=3.5,7` is the part of a video from 3.5 to 7 seconds.
     * Camera names, stream addresses and web addresses without `*` are passed through.
 
     The same file named twice, in whichever way, is one input, at its first place.
@@ -67,13 +78,20 @@ def expand_inputs(names: Sequence[str], *, stdin: TextIO | None, offline: bool =
         DualFormerError: if an address needs a package that is not installed, or may not be asked as `offline` is true.
     """
     sink = _Listed()
-    list_inputs(names, sink, stdin=stdin, offline=offline)
+    list_inputs(names, sink, stdin=stdin, offline=offline, read_table=read_table)
     return InputList(list(sink.paths.values()), sink.remote, sink.problems)
 
 
-def list_inputs(names: Sequence[str], sink: InputSink, *, stdin: TextIO | None, offline: bool = False) -> None:
+def list_inputs(
+    names: Sequence[str],
+    sink: InputSink,
+    *,
+    stdin: TextIO | None,
+    offline: bool = False,
+    read_table: ReadTable = lambda _path: None,
+) -> None:
     """Give inputs to `sink` as they are found, as `expand_inputs` finds them; nothing is kept, as they may be many."""
-    expansion = _Expansion(sink, offline=offline)
+    expansion = _Expansion(sink, read_table, offline=offline)
     for name in names:
         if name == "-":
             expansion.add_list(name, _read_stdin(stdin), folder="")
@@ -104,8 +122,8 @@ class _Listed:
 class _Expansion:
     """Finds inputs, and the problems met on the way."""
 
-    def __init__(self, sink: InputSink, *, offline: bool) -> None:
-        self._sink, self._offline = sink, offline
+    def __init__(self, sink: InputSink, read_table: ReadTable, *, offline: bool) -> None:
+        self._sink, self._read_table, self._offline = sink, read_table, offline
         self._num_problems = 0
         self._real_folders: dict[str, str] = {}
 
@@ -119,10 +137,16 @@ class _Expansion:
     def add_list_file(self, name: str) -> None:
         path = name.removeprefix("@")
         try:
+            if (videos := self._read_table(path)) is not None:
+                for video in videos:
+                    self.add(video, folder="")
+                return
             with open(path, "rb") as file:
                 text = os.fsdecode(file.read())
         except OSError as error:
             self.complain(name, f"the list {path!r} cannot be read: {os_reason(error)}")
+        except DualFormerError as error:
+            self.complain(name, str(error))
         else:
             self.add_list(name, text, folder=os.path.dirname(path))
 
@@ -141,6 +165,9 @@ class _Expansion:
             self._add_all(path, _videos_below(path, self.complain), "the folder holds no videos and no numbered frames")
         elif is_there(path):
             self._add_file(path)
+        elif is_there(split_part(path)[0]):
+            file, part = split_part(path)
+            self._put(path, identity=self._identity(file) + part.fragment)
         elif is_remote(name):
             self._add_remote(name)
         elif is_live(name):

@@ -228,6 +228,29 @@ def is_export(source: str) -> bool:
     return annotations_in_text(text, source, os.path.dirname(source)) is not None
 
 
+def names_in_table(source: str) -> list[str] | None:
+    """Return the videos and parts of videos that a table or a file of an annotation tool names; None of other files.
+
+    Raises:
+        DualFormerError: if it cannot be read, or names parts by frame numbers.
+    """
+    try:
+        with open(source, "rb") as file:
+            first_line = file.readline(65536).decode("utf-8-sig", "replace").rstrip("\r\n")
+    except OSError:
+        return None  # whoever reads it as a list of names says why
+    is_json = source.lower().endswith(".json") or _JSON.match(first_line) is not None
+    if find_delimiter(first_line) is None and not is_json and not is_export(source):
+        return None
+    manifest = read_manifest(source)
+    for sample in manifest.samples:
+        if sample.start:
+            raise DualFormerError(
+                f"list {source!r} names parts by frame numbers, as of {sample.path!r}; give start_seconds, end_seconds"
+            )
+    return [file + sample.part.fragment for file, sample in zip(manifest.files, manifest.samples, strict=True)]
+
+
 def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> None:
     """Write a manifest, and classes.txt beside it if class names are known.
 
