@@ -175,7 +175,9 @@ WeightsOption = Annotated[
 ]
 DeviceOption = Annotated[
     str | None,
-    typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to run; auto takes a GPU when there is one."),
+    typer.Option(
+        "--device", metavar="auto|cpu|cuda[:i]|mps|xpu", help="Where to run; auto takes a CUDA GPU when there is one."
+    ),
 ]
 PrecisionOption = Annotated[
     str | None,

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from dualformer_cli.engine.parallel.reductions import RanksLost, any_rank, gather_objects
+from dualformer_cli.system.signals import STOPPING
 
 
 class StopSignals:
@@ -35,8 +36,7 @@ class StopSignals:
                 raise KeyboardInterrupt
             self._received = signum
 
-        names = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-        before = {name: signal.signal(name, ask) for name in names}
+        before = {name: signal.signal(name, ask) for name in STOPPING}
         try:
             yield
         except RanksLost:
