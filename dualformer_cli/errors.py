@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from os import PathLike, fspath
 
@@ -26,6 +26,18 @@ class DualFormerError(Exception):
     def reason(self) -> str:
         """Return what is wrong, without the name of the input that it is about."""
         return str(self)
+
+
+class MissingError(DualFormerError):
+    """Several things that a command lacks: the user hears of all of them at once.
+
+    Args:
+        problems: each a sentence that says what is lacking and what brings it.
+    """
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(f"{len(problems)} things are missing: {'; '.join(problems)}")
+        self.problems = tuple(problems)
 
 
 class ConfigError(DualFormerError):

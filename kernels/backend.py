@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 Backend = Literal["auto", "triton", "torch"]
 """auto: kernels on NVIDIA cards that have them; triton: the same, and say why where it cannot be; torch: no kernels."""
@@ -50,7 +51,7 @@ def _decide(device: torch.device, dtype: torch.dtype, problem: str | None) -> bo
     if reason is None and dtype not in DTYPES:
         reason = f"there are none for {str(dtype).removeprefix('torch.')}"
     if reason is not None:
-        _say(reason)
+        say_once(f"computing with PyTorch instead of Triton kernels: {reason}")
     return reason is None
 
 
@@ -76,13 +77,32 @@ def _why_not(device: torch.device) -> str | None:
 
 
 @cache
-def _say(reason: str) -> None:
-    _LOGGER.warning("computing with PyTorch instead of Triton kernels: %s", reason)
+def say_once(message: str) -> None:
+    """Log a warning, the first time that it is given."""
+    _LOGGER.warning("%s", message)
 
 
 def is_interpreted() -> bool:
     """Whether Triton interprets kernels on the CPU, as tests have it."""
     return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def check_operands(*operands: Tensor | None) -> None:
+    """Refuse what a kernel would read wrongly and not say so.
+
+    Raises:
+        ValueError: if the operands differ in type or device, or are of a type without kernels.
+        NotImplementedError: where forward-mode derivatives are taken, which would come out as zero.
+    """
+    given = [x for x in operands if x is not None]
+    kinds = dict.fromkeys((x.dtype, x.device) for x in given)
+    if len(kinds) > 1:
+        found = ", ".join(f"{str(dtype).removeprefix('torch.')} on {device}" for dtype, device in kinds)
+        raise ValueError(f"tensors of a kernel must be of one type and on one device, got {found}")
+    if given[0].dtype not in DTYPES:
+        raise ValueError(f"there are no kernels for {given[0].dtype}")
+    if forward_ad._current_level >= 0:
+        raise NotImplementedError("Triton kernels have no forward-mode derivative; use runtime.kernels=torch")
 
 
 _LIBRARY = torch.library.Library("dualformer", "FRAGMENT")

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dualformer_cli.kernels.backend import Backend, Size3, register_autocast, uses_triton
+from dualformer_cli.kernels.backend import Backend, Size3, check_operands, register_autocast, uses_triton
 
 
 def conv3d_channels_last(
@@ -32,6 +32,8 @@ def conv3d_channels_last(
         Tokens, shape (b, t', h', w', c), contiguous.
     """
     channels_first = x.permute(0, 4, 1, 2, 3)  # a view: the memory stays channels-last
+    if x.is_cuda:  # channels-last goes to cuDNN, which may have no engine for it in 16 bits, and may multiply in TF32
+        channels_first = channels_first.contiguous()
     y = F.conv3d(channels_first, weight, bias, stride=stride, padding=padding, groups=x.shape[-1])
     return y.permute(0, 2, 3, 4, 1).contiguous()
 
@@ -47,8 +49,10 @@ def depthwise_conv3d_reference(x: Tensor, weight: Tensor, bias: Tensor) -> Tenso
 def _operation(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     from dualformer_cli.kernels.depthwise_conv3d_kernel import forward
 
+    _check(x, weight, bias)
+    check_operands(x, weight, bias)
     y = _empty(x)
-    forward(x.contiguous(), weight, bias, y)
+    forward(x.contiguous(), weight, bias.contiguous(), y)
     return y
 
 
@@ -58,6 +62,8 @@ def _operation(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _backward_input(grad: Tensor, weight: Tensor) -> Tensor:
     from dualformer_cli.kernels.depthwise_conv3d_kernel import backward_input
 
+    _check(grad, weight)
+    check_operands(grad, weight)
     grad_x = _empty(grad)
     backward_input(grad.contiguous(), weight, grad_x)
     return grad_x
@@ -77,6 +83,9 @@ def _empty(x: Tensor, *_: object) -> Tensor:
 def _backward_weight(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     from dualformer_cli.kernels.depthwise_conv3d_kernel import backward_weight
 
+    if grad.shape != x.shape:
+        raise ValueError(f"grad and x must have one shape, got {tuple(grad.shape)} and {tuple(x.shape)}")
+    check_operands(grad, x)
     grad_weight, grad_bias = _empty_weights(grad, x)
     backward_weight(grad.contiguous(), x.contiguous(), grad_weight, grad_bias)
     return grad_weight, grad_bias
@@ -119,13 +128,17 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, bias: Tensor, *, backend: Backen
     Raises:
         ValueError: if the shapes do not fit.
     """
-    channels = x.shape[-1]
-    if x.dim() != 5 or weight.shape != (channels, 1, 3, 3, 3) or bias.shape != (channels,):
-        raise ValueError(
-            f"x (b, t, h, w, c), weight (c, 1, 3, 3, 3) and bias (c,) must fit, got {tuple(x.shape)}, "
-            f"{tuple(weight.shape)} and {tuple(bias.shape)}"
-        )
+    _check(x, weight, bias)
     if uses_triton(backend, x):
         y: Tensor = _operation(x, weight, bias)
         return y
     return depthwise_conv3d_reference(x, weight, bias)
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+    channels = x.shape[-1] if x.dim() else 0
+    if x.dim() != 5 or weight.shape != (channels, 1, 3, 3, 3) or (bias is not None and bias.shape != (channels,)):
+        *others, last = (str(tuple(tensor.shape)) for tensor in (x, weight, bias) if tensor is not None)
+        raise ValueError(
+            f"x (b, t, h, w, c), weight (c, 1, 3, 3, 3) and bias (c,) must fit, got {', '.join(others)} and {last}"
+        )

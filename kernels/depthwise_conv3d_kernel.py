@@ -36,7 +36,7 @@ def _shifted(
     return tl.load(pointers + shift, mask=near[:, None] & inside, other=0.0).to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_frames"])
 def depthwise_conv3d_forward_kernel(
     x: tl.tensor,  # (b, t, h, w, c)
     weight: tl.tensor,  # (27, c)
@@ -99,7 +99,7 @@ def depthwise_conv3d_forward_kernel(
         same = after
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_columns", "columns_per_program"])
 def depthwise_conv3d_backward_weight_kernel(
     grad: tl.tensor,  # (b, t, h, w, c)
     x: tl.tensor,  # (b, t, h, w, c)
@@ -195,31 +195,36 @@ def backward_input(grad: Tensor, weight: Tensor, grad_x: Tensor) -> None:
 
 
 def _convolve(x: Tensor, weight: Tensor, bias: Tensor, y: Tensor, *, mirrored: bool) -> None:
+    if x.numel() == 0:
+        return
     b, t, h, w, channels = x.shape
     block_c = block_of_channels(channels)
     num_tiles = triton.cdiv(h * w, FORWARD_POSITIONS)
     num_blocks = triton.cdiv(channels, block_c)
-    parts = min(triton.cdiv(t, 2), triton.cdiv(ENOUGH_PROGRAMS, max(1, b * num_tiles * num_blocks)))
-    num_frames = triton.cdiv(t, max(1, parts))
+    parts = min(triton.cdiv(t, 2), triton.cdiv(ENOUGH_PROGRAMS, b * num_tiles * num_blocks))
+    num_frames = triton.cdiv(t, parts)
     grid = (b * num_tiles * triton.cdiv(t, num_frames), num_blocks)
+    num_warps = 8 if x.dtype == torch.float32 else 4  # with 4, float32 does not fit into the registers of all cards
     with torch.cuda.device_of(x):
         depthwise_conv3d_forward_kernel[grid](
             x, taps_first(weight), bias, y, t, h, w, channels, num_tiles, num_frames,
-            MIRRORED=mirrored, BLOCK_P=FORWARD_POSITIONS, BLOCK_C=block_c, num_warps=4,
+            MIRRORED=mirrored, BLOCK_P=FORWARD_POSITIONS, BLOCK_C=block_c, num_warps=num_warps,
         )  # fmt: skip
 
 
 def backward_weight(grad: Tensor, x: Tensor, grad_weight: Tensor, grad_bias: Tensor) -> None:
     """Fill grad_weight (c, 1, 3, 3, 3) and grad_bias (c,); grad and x (b, t, h, w, c) contiguous."""
+    if x.numel() == 0:
+        grad_weight.zero_()
+        grad_bias.zero_()
+        return
     b, t, h, w, channels = x.shape
     block_c = block_of_channels(channels)
     num_tiles = triton.cdiv(h * w, WEIGHT_POSITIONS)
     num_blocks = triton.cdiv(channels, block_c)
-    parts = max(1, min(b * num_tiles, ENOUGH_PROGRAMS // (3 * num_blocks)))
+    parts = min(b * num_tiles, max(1, ENOUGH_PROGRAMS // (3 * num_blocks)))
     columns_per_program = triton.cdiv(b * num_tiles, parts)
-    partial = torch.empty(
-        triton.cdiv(b * num_tiles, max(1, columns_per_program)), 28, channels, dtype=torch.float32, device=x.device
-    )
+    partial = x.new_empty(triton.cdiv(b * num_tiles, columns_per_program), 28, channels, dtype=torch.float32)
     with torch.cuda.device_of(x):
         depthwise_conv3d_backward_weight_kernel[(3 * len(partial), num_blocks)](
             grad, x, partial, t, h, w, channels, num_tiles, b * num_tiles, columns_per_program,

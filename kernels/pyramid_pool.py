@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualformer_cli.kernels.backend import Backend, Size3, register_autocast, uses_triton
+from dualformer_cli.kernels.backend import Backend, Size3, check_operands, register_autocast, uses_triton
 from dualformer_cli.kernels.depthwise_conv3d import conv3d_channels_last
 
 
@@ -41,8 +41,11 @@ def _operation(
 ) -> tuple[Tensor, Tensor]:
     from dualformer_cli.kernels.pyramid_pool_kernel import forward
 
+    _check_levels(x, fine_weight, fine_bias, coarse_weight, coarse_bias)
+    check_operands(x, fine_weight, fine_bias, coarse_weight, coarse_bias)
     fine, coarse = _empty_levels(x, fine_weight, fine_bias, coarse_weight, coarse_bias)
-    forward(x.contiguous(), fine_weight, fine_bias, fine, coarse_weight, coarse_bias, coarse)
+    coarse_bias = None if coarse_bias is None else coarse_bias.contiguous()
+    forward(x.contiguous(), fine_weight, fine_bias.contiguous(), fine, coarse_weight, coarse_bias, coarse)
     return fine, coarse
 
 
@@ -71,7 +74,13 @@ def _backward_input(
 ) -> Tensor:
     from dualformer_cli.kernels.pyramid_pool_kernel import backward_input
 
+    check_operands(grad_fine, grad_coarse, fine_weight, coarse_weight)
     grad_x = _empty_input(grad_fine, grad_coarse, fine_weight, coarse_weight)
+    _check(grad_x, fine_weight)
+    if coarse_weight is not None:
+        _check(grad_x, coarse_weight)
+        if grad_coarse.shape != _empty_level(grad_x, coarse_weight).shape:
+            raise ValueError(f"gradients {tuple(grad_fine.shape)} and {tuple(grad_coarse.shape)} are not of one grid")
     backward_input(grad_fine.contiguous(), fine_weight, grad_coarse.contiguous(), coarse_weight, grad_x)
     return grad_x
 
@@ -92,6 +101,8 @@ def _backward_weight(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of one level's weight and bias, from the gradient of its tokens."""
     from dualformer_cli.kernels.pyramid_pool_kernel import backward_weight
 
+    _check_boxes(x, grad)
+    check_operands(grad, x)
     grad_weight, grad_bias = _empty_weights(grad, x)
     backward_weight(grad.contiguous(), x.contiguous(), grad_weight, grad_bias)
     return grad_weight, grad_bias
@@ -146,23 +157,36 @@ def pyramid_pool(
     Raises:
         ValueError: if the grid does not divide into boxes or the shapes do not fit.
     """
-    _check(x, fine_weight, fine_bias)
-    if (coarse_weight is None) != (coarse_bias is None):
-        raise ValueError("coarse_weight and coarse_bias go together, got only one")
-    if coarse_weight is not None and coarse_bias is not None:
-        _check(x, coarse_weight, coarse_bias)
+    _check_levels(x, fine_weight, fine_bias, coarse_weight, coarse_bias)
     if not uses_triton(backend, x):
         return pyramid_pool_reference(x, fine_weight, fine_bias, coarse_weight, coarse_bias)
     fine, coarse = _operation(x, fine_weight, fine_bias, coarse_weight, coarse_bias)
     return fine, None if coarse_weight is None else coarse
 
 
-def _check(x: Tensor, weight: Tensor, bias: Tensor) -> None:
-    channels = x.shape[-1]
-    if x.dim() != 5 or weight.dim() != 5 or weight.shape[:2] != (channels, 1) or bias.shape != (channels,):
+def _check_levels(
+    x: Tensor, fine_weight: Tensor, fine_bias: Tensor, coarse_weight: Tensor | None, coarse_bias: Tensor | None
+) -> None:
+    _check(x, fine_weight, fine_bias)
+    if (coarse_weight is None) != (coarse_bias is None):
+        raise ValueError("coarse_weight and coarse_bias go together, got only one")
+    if coarse_weight is not None:
+        _check(x, coarse_weight, coarse_bias)
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
+    channels = x.shape[-1] if x.dim() else 0
+    shapes_fit = x.dim() == weight.dim() == 5 and weight.shape[:2] == (channels, 1)
+    if not shapes_fit or (bias is not None and bias.shape != (channels,)):
+        *others, last = (str(tuple(tensor.shape)) for tensor in (x, weight, bias) if tensor is not None)
         raise ValueError(
-            f"x (b, t, h, w, c), weight (c, 1, kt, kh, kw) and bias (c,) must fit, got {tuple(x.shape)}, "
-            f"{tuple(weight.shape)} and {tuple(bias.shape)}"
+            f"x (b, t, h, w, c), weight (c, 1, kt, kh, kw) and bias (c,) must fit, got {', '.join(others)} and {last}"
         )
-    if any(side % box for side, box in zip(x.shape[1:4], weight.shape[2:], strict=True)):
+    if any(box < 1 or side < box or side % box for side, box in zip(x.shape[1:4], weight.shape[2:], strict=True)):
         raise ValueError(f"token grid {tuple(x.shape[1:4])} does not divide into boxes of {tuple(weight.shape[2:])}")
+
+
+def _check_boxes(x: Tensor, level: Tensor) -> None:
+    shapes_fit = x.dim() == level.dim() == 5 and (x.shape[0], x.shape[4]) == (level.shape[0], level.shape[4])
+    if not shapes_fit or any(box < 1 or side % box for side, box in zip(x.shape[1:4], level.shape[1:4], strict=True)):
+        raise ValueError(f"tokens {tuple(x.shape)} do not divide into the boxes of a level {tuple(level.shape)}")

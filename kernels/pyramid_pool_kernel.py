@@ -143,7 +143,7 @@ def _spread(
     return above.to(tl.float32) * kernel.to(tl.float32)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_rows"])
 def pyramid_pool_backward_input_kernel(
     grad_fine: tl.tensor,  # (b, t', h', w', c)
     fine_weight: tl.tensor,  # (fine taps, c)
@@ -180,7 +180,7 @@ def pyramid_pool_backward_input_kernel(
     tl.store(pointers, cast(result, grad_x.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["num_boxes", "boxes_per_program"])
 def pyramid_pool_backward_weight_kernel(
     grad: tl.tensor,  # (b, t', h', w', c) of a level
     x: tl.tensor,  # (b, t, h, w, c)
@@ -241,6 +241,8 @@ def forward(
     coarse: Tensor,
 ) -> None:
     """Fill `fine` and, with a coarse level, `coarse`; x and levels (b, t, h, w, c) contiguous."""
+    if x.numel() == 0:
+        return
     b, t, h, w, channels = x.shape
     ft, fh, fw = fine_weight.shape[2:]
     ct, ch, cw = (ft, fh, fw) if coarse_weight is None else coarse_weight.shape[2:]
@@ -263,6 +265,8 @@ def backward_input(
     grad_fine: Tensor, fine_weight: Tensor, grad_coarse: Tensor, coarse_weight: Tensor | None, grad_x: Tensor
 ) -> None:
     """Fill grad_x; all gradients (b, t, h, w, c) contiguous."""
+    if grad_x.numel() == 0:
+        return
     h, w, channels = grad_x.shape[2:]
     ft, fh, fw = fine_weight.shape[2:]
     ct, ch, cw = (ft, fh, fw) if coarse_weight is None else coarse_weight.shape[2:]
@@ -280,19 +284,23 @@ def backward_input(
 
 def backward_weight(grad: Tensor, x: Tensor, grad_weight: Tensor, grad_bias: Tensor) -> None:
     """Fill one level's grad_weight (c, 1, kt, kh, kw) and grad_bias (c,); grad and x contiguous."""
+    if x.numel() == 0:
+        grad_weight.zero_()
+        grad_bias.zero_()
+        return
     h, w, channels = x.shape[2:]
     kt, kh, kw = grad_weight.shape[2:]
     taps, num_boxes = kt * kh * kw, prod(grad.shape[:4])
     block_c = block_of_channels(channels)
     blocks = triton.cdiv(taps, BLOCK_TAPS)
     num_blocks = triton.cdiv(channels, block_c)
-    parts = max(1, min(triton.cdiv(num_boxes, 2 * BLOCK_BOXES), ENOUGH_PROGRAMS // (blocks * num_blocks)))
+    parts = min(triton.cdiv(num_boxes, 2 * BLOCK_BOXES), max(1, ENOUGH_PROGRAMS // (blocks * num_blocks)))
     boxes_per_program = triton.cdiv(num_boxes, parts)
-    partial = x.new_empty(triton.cdiv(num_boxes, max(1, boxes_per_program)), taps, channels, dtype=torch.float32)
+    partial = x.new_empty(triton.cdiv(num_boxes, boxes_per_program), taps, channels, dtype=torch.float32)
     with torch.cuda.device_of(x):
         pyramid_pool_backward_weight_kernel[(len(partial) * blocks, num_blocks)](
             grad, x, partial, num_boxes, boxes_per_program, h, w, channels, KT=kt, KH=kh, KW=kw,
-            BLOCK_B=BLOCK_BOXES, BLOCK_T=BLOCK_TAPS, BLOCK_C=block_c, num_warps=4,
+            BLOCK_B=BLOCK_BOXES, BLOCK_T=BLOCK_TAPS, BLOCK_C=block_c, num_warps=8,  # 4 spill on some cards
         )  # fmt: skip
     grad_weight.copy_(partial.sum(0).t().reshape(grad_weight.shape))
     grad_bias.copy_(grad.sum(dim=(0, 1, 2, 3), dtype=torch.float32))

@@ -1,13 +1,28 @@
-"""What the Triton files share: products and rounding that are the same on a GPU and interpreted on a CPU."""
+"""What the Triton files share: products and rounding that are the same on a GPU and interpreted on a CPU.
+
+Importing it has Triton say when it compiles kernels of ours.
+"""
 
 from __future__ import annotations
+
+from typing import Any
 
 import triton
 import triton.language as tl
 
-from dualformer_cli.kernels.backend import is_interpreted
+from dualformer_cli.kernels.backend import is_interpreted, say_once
 
 INTERPRETED = tl.constexpr(is_interpreted())
+
+
+def _compiled(*, src: Any, cache_hit: bool, **_: object) -> None:
+    """Say once why the first pass takes longer, when Triton has compiled the first kernel of ours."""
+    if not cache_hit and src.fn.__module__.startswith("dualformer_cli.kernels"):
+        say_once(f"compiling GPU kernels, once; they are kept in {triton.knobs.cache.dir}")
+
+
+if triton.knobs.compilation.listener is None:
+    triton.knobs.compilation.listener = _compiled
 
 
 @triton.jit

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from dualformer_cli.kernels.backend import Backend, Size3, register_autocast, uses_triton
+from dualformer_cli.kernels.backend import Backend, Size3, check_operands, register_autocast, uses_triton
 
-HEAD_WIDTHS = (16, 32, 64)
-"""Channels per head that the kernel takes."""
+HEAD_WIDTHS = range(8, 65, 8)
+"""Channels per head that the kernel takes; it multiplies 16, 32 or 64 of them, of which the last may be zeros."""
 
 
 def window_attention_reference(qkv: Tensor, window_size: Size3, num_heads: int) -> Tensor:
@@ -47,6 +47,7 @@ def window_attention_reference(qkv: Tensor, window_size: Size3, num_heads: int) 
 def _operation(qkv: Tensor, window_size: Sequence[int], num_heads: int, with_logsumexp: bool) -> tuple[Tensor, Tensor]:
     from dualformer_cli.kernels.window_attention_kernel import forward
 
+    _check_kernel(qkv, window_size, num_heads)
     out, logsumexp = _empty_outputs(qkv, window_size, num_heads, with_logsumexp)
     forward(qkv.contiguous(), out, logsumexp, window_size, num_heads)
     return out, logsumexp
@@ -57,10 +58,15 @@ def _empty_outputs(
     qkv: Tensor, window_size: Sequence[int], num_heads: int, with_logsumexp: bool
 ) -> tuple[Tensor, Tensor]:
     """Results (b, t, h, w, c), and one number per query, (b, windows of a clip, heads, l), or nothing."""
+    of_out, of_logsumexp = _shapes(qkv, window_size, num_heads)
+    shape = of_logsumexp if with_logsumexp else (0,)
+    return qkv.new_empty(of_out), qkv.new_empty(shape, dtype=torch.float32)
+
+
+def _shapes(qkv: Tensor, window_size: Sequence[int], num_heads: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
     b, t, h, w, channels = qkv.shape
     tokens = prod(window_size)
-    shape = (b, t * h * w // tokens, num_heads, tokens) if with_logsumexp else (0,)
-    return qkv.new_empty(b, t, h, w, channels // 3), qkv.new_empty(shape, dtype=torch.float32)
+    return (b, t, h, w, channels // 3), (b, t * h * w // tokens, num_heads, tokens)
 
 
 @torch.library.custom_op(
@@ -73,8 +79,12 @@ def _backward_operation(
 ) -> Tensor:
     from dualformer_cli.kernels.window_attention_kernel import backward
 
+    _check_kernel(qkv, window_size, num_heads, grad, out)
+    shapes = _shapes(qkv, window_size, num_heads)
+    if (out.shape, logsumexp.shape) != shapes or grad.shape != out.shape or logsumexp.dtype != torch.float32:
+        raise ValueError("grad, out and logsumexp must fit qkv as the results of dualformer::window_attention do")
     grad_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
-    backward(grad.contiguous(), qkv.contiguous(), out, logsumexp, grad_qkv, window_size, num_heads)
+    backward(*(x.contiguous() for x in (grad, qkv, out, logsumexp)), grad_qkv, window_size, num_heads)
     return grad_qkv
 
 
@@ -103,7 +113,14 @@ register_autocast("window_attention", _operation, lower=True)
 
 
 def attends_with_triton(x: Tensor, head_width: int, backend: Backend = "auto") -> bool:
-    """Whether `window_attention` runs its kernel for tokens like `x`, on its device and of its type."""
+    """Whether `window_attention` runs its kernel for tokens like `x`, on its device and of its type.
+
+    In float32 auto leaves it to PyTorch, whose products run on the matrix units; the kernel's do not.
+    """
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+    if backend == "auto" and dtype == torch.float32:
+        return False
     problem = None if head_width in HEAD_WIDTHS else f"window attention has none for {head_width} channels per head"
     return uses_triton(backend, x, problem=problem)
 
@@ -115,7 +132,7 @@ def window_attention(qkv: Tensor, window_size: Size3, num_heads: int, *, backend
         qkv: queries, keys and values of each token, shape (b, t, h, w, 3c), c = heads * d.
         window_size: tokens per window along (time, height, width).
         num_heads: attention heads.
-        backend: who computes it; auto is the kernel on CUDA, the reference elsewhere.
+        backend: who computes it; auto is the kernel on CUDA in 16 bits, the reference elsewhere.
 
     Returns:
         Shape (b, t, h, w, c).
@@ -123,13 +140,27 @@ def window_attention(qkv: Tensor, window_size: Size3, num_heads: int, *, backend
     Raises:
         ValueError: if a grid side is not a multiple of its window side, or 3 * num_heads does not divide the channels.
     """
-    grid = tuple(qkv.shape[1:4])
-    if qkv.dim() != 5 or any(side % window for side, window in zip(grid, window_size, strict=True)):
-        raise ValueError(f"tokens {tuple(qkv.shape)}, (b, t, h, w, 3c), do not divide into windows of {window_size}")
-    if qkv.shape[-1] % (3 * num_heads):
-        raise ValueError(f"{qkv.shape[-1]} channels of qkv are not 3 times {num_heads} equal heads")
+    _check(qkv, window_size, num_heads)
     if not attends_with_triton(qkv, qkv.shape[-1] // (3 * num_heads), backend):
         return window_attention_reference(qkv, window_size, num_heads)
     with_logsumexp = torch.is_grad_enabled() and qkv.requires_grad
     out: Tensor = _operation(qkv, list(window_size), num_heads, with_logsumexp)[0]
     return out
+
+
+def _check(qkv: Tensor, window_size: Sequence[int], num_heads: int) -> None:
+    sides = list(zip(qkv.shape[1:4], window_size, strict=False))
+    if qkv.dim() != 5 or len(window_size) != 3 or any(window < 1 or side % window for side, window in sides):
+        raise ValueError(
+            f"tokens {tuple(qkv.shape)}, (b, t, h, w, 3c), do not divide into windows of {tuple(window_size)}"
+        )
+    if num_heads < 1 or qkv.shape[-1] % (3 * num_heads):
+        raise ValueError(f"{qkv.shape[-1]} channels of qkv are not 3 times {num_heads} equal heads")
+
+
+def _check_kernel(qkv: Tensor, window_size: Sequence[int], num_heads: int, *others: Tensor) -> None:
+    _check(qkv, window_size, num_heads)
+    check_operands(qkv, *others)
+    width = qkv.shape[-1] // (3 * num_heads)
+    if width not in HEAD_WIDTHS:
+        raise ValueError(f"the kernel takes heads of 8, 16, 24, ... or 64 channels, got {width}")

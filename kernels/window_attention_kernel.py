@@ -2,15 +2,13 @@
 
 Flash-style: a program owns a block of one window's tokens in one head and walks over the others in blocks, with running
 maximum and sum (forward) or with the saved logarithm of the sum (backward); every result is written by exactly one
-program, so there are no atomics and two runs give the same bits. Tuning may choose only what leaves each sum in the
-same order, so that processes that tune on their own still agree on every bit.
+program, so there are no atomics and two runs give the same bits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import e, log, log2, prod
-from typing import Any
 
 import torch
 import triton
@@ -22,6 +20,12 @@ from dualformer_cli.kernels.rounding import cast, dot
 
 LN2 = tl.constexpr(log(2.0))
 """Exponentials are taken in base 2, which the hardware has."""
+
+
+@triton.constexpr_function
+def tail_block(count: int) -> int:
+    """Return the size of the block that takes the last tokens: a power of two that products of matrices take."""
+    return max(16, triton.next_power_of_2(count))
 
 
 @triton.jit
@@ -49,23 +53,48 @@ def _token_rows(
 def _load(
     base: tl.tensor,  # of the first token's first channel
     rows: tl.tensor,  # (l,) int64
-    columns: tl.tensor,  # (d,)
+    head: tl.tensor,
     stride: tl.tensor,  # from row to row
     valid: tl.tensor,  # (l,)
     MASKED: tl.constexpr,
+    WIDTH: tl.constexpr,
+    D: tl.constexpr,
 ) -> tl.tensor:
-    """Tokens (l, d), zeros where not valid."""
-    pointers = base + rows[:, None] * stride + columns[None, :]
+    """Tokens (l, D), zeros where not valid and beyond the head's channels."""
+    columns = tl.arange(0, D)
+    pointers = base + rows[:, None] * stride + (head * WIDTH + columns)[None, :]
+    if WIDTH < D:
+        return tl.load(pointers, mask=valid[:, None] & (columns < WIDTH)[None, :], other=0.0)
     if MASKED:
         return tl.load(pointers, mask=valid[:, None], other=0.0)
     return tl.load(pointers)
 
 
 @triton.jit
+def _store(
+    base: tl.tensor,  # of the first token's first channel
+    rows: tl.tensor,  # (l,) int64
+    head: tl.tensor,
+    stride: tl.tensor,  # from row to row
+    valid: tl.tensor,  # (l,)
+    result: tl.tensor,  # (l, D) float32
+    WIDTH: tl.constexpr,
+    D: tl.constexpr,
+) -> None:
+    """Round and store the head's channels of the valid tokens."""
+    columns = tl.arange(0, D)
+    pointers = base + rows[:, None] * stride + (head * WIDTH + columns)[None, :]
+    mask = valid[:, None]
+    if WIDTH < D:
+        mask = mask & (columns < WIDTH)[None, :]
+    tl.store(pointers, cast(result, base.dtype.element_ty), mask=mask)
+
+
+@triton.jit
 def _attend_block(
     acc: tl.tensor,  # (BLOCK_M, D) float32, values weighted so far
-    highest: tl.tensor,  # (BLOCK_M,) highest score so far
-    total: tl.tensor,  # (BLOCK_M,) sum of exp2(score - highest)
+    highest: tl.tensor,  # (BLOCK_M,) highest score so far, not scaled
+    total: tl.tensor,  # (BLOCK_M,) sum of exp2(scale * (score - highest))
     q: tl.tensor,  # (BLOCK_M, D)
     qkv: tl.tensor,
     start: tl.tensor,  # first key
@@ -78,23 +107,24 @@ def _attend_block(
     WT: tl.constexpr,
     WH: tl.constexpr,
     WW: tl.constexpr,
+    WIDTH: tl.constexpr,
     D: tl.constexpr,
     BLOCK_N: tl.constexpr,
     MASKED: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
     """Add the keys start, ..., start + BLOCK_N - 1."""
     keys = start + tl.arange(0, BLOCK_N)
-    columns = head * D + tl.arange(0, D)
     rows = _token_rows(window, keys, grid_h, grid_w, WT, WH, WW)
     valid = keys < WT * WH * WW
-    k = _load(qkv + channels, rows, columns, 3 * channels, valid, MASKED)
-    v = _load(qkv + 2 * channels, rows, columns, 3 * channels, valid, MASKED)
-    scores = dot(q, tl.trans(k)) * scale
+    k = _load(qkv + channels, rows, head, 3 * channels, valid, MASKED, WIDTH, D)
+    v = _load(qkv + 2 * channels, rows, head, 3 * channels, valid, MASKED, WIDTH, D)
+    scores = dot(q, tl.trans(k))
     if MASKED:
         scores = tl.where(valid[None, :], scores, float("-inf"))
     new_highest = tl.maximum(highest, tl.max(scores, 1))
-    shrink = tl.exp2(highest - new_highest)
-    weights = tl.exp2(scores - new_highest[:, None])
+    shift = tl.where(new_highest == float("-inf"), 0.0, new_highest * scale)  # -inf - -inf would be NaN
+    shrink = tl.exp2(highest * scale - shift)
+    weights = tl.exp2(scores * scale - shift[:, None])  # one multiply-add a score
     total = total * shrink + tl.sum(weights, 1)
     acc = acc * shrink[:, None] + dot(cast(weights, v.dtype), v)
     return acc, new_highest, total
@@ -113,6 +143,7 @@ def window_attention_forward_kernel(
     WT: tl.constexpr,
     WH: tl.constexpr,
     WW: tl.constexpr,
+    WIDTH: tl.constexpr,
     D: tl.constexpr,
     WITH_LOGSUMEXP: tl.constexpr,
     BLOCK_M: tl.constexpr,  # queries of a program
@@ -122,32 +153,31 @@ def window_attention_forward_kernel(
     TOKENS: tl.constexpr = WT * WH * WW
     BLOCKS: tl.constexpr = (TOKENS + BLOCK_M - 1) // BLOCK_M
     WHOLE: tl.constexpr = TOKENS // BLOCK_N * BLOCK_N
+    TAIL: tl.constexpr = tail_block(TOKENS - WHOLE)
     program = tl.program_id(0)
     head = program // BLOCKS % num_heads
     window = program // (BLOCKS * num_heads)
     queries = program % BLOCKS * BLOCK_M + tl.arange(0, BLOCK_M)
-    columns = head * D + tl.arange(0, D)
     rows = _token_rows(window, queries, grid_h, grid_w, WT, WH, WW)
     valid = queries < TOKENS
-    q = _load(qkv, rows, columns, 3 * channels, valid, True)
+    q = _load(qkv, rows, head, 3 * channels, valid, True, WIDTH, D)
     acc = tl.zeros((BLOCK_M, D), tl.float32)
     highest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     total = tl.zeros((BLOCK_M,), tl.float32)
     for start in range(0, WHOLE, BLOCK_N):
         acc, highest, total = _attend_block(
             acc, highest, total, q, qkv, start, window, head, channels,
-            grid_h, grid_w, scale, WT, WH, WW, D, BLOCK_N, False,
+            grid_h, grid_w, scale, WT, WH, WW, WIDTH, D, BLOCK_N, False,
         )  # fmt: skip
     if WHOLE < TOKENS:
         acc, highest, total = _attend_block(
             acc, highest, total, q, qkv, WHOLE, window, head, channels,
-            grid_h, grid_w, scale, WT, WH, WW, D, BLOCK_N, True,
+            grid_h, grid_w, scale, WT, WH, WW, WIDTH, D, TAIL, True,
         )  # fmt: skip
-    result = cast(acc / total[:, None], out.dtype.element_ty)
-    tl.store(out + rows[:, None] * channels + columns[None, :], result, mask=valid[:, None])
+    _store(out, rows, head, channels, valid, acc / total[:, None], WIDTH, D)
     if WITH_LOGSUMEXP:
         first = (window.to(tl.int64) * num_heads + head) * TOKENS
-        tl.store(logsumexp + first + queries, highest + tl.log2(total), mask=valid)
+        tl.store(logsumexp + first + queries, highest * scale + tl.log2(total), mask=valid)
 
 
 @triton.jit
@@ -168,17 +198,17 @@ def _query_gradient_block(
     WT: tl.constexpr,
     WH: tl.constexpr,
     WW: tl.constexpr,
+    WIDTH: tl.constexpr,
     D: tl.constexpr,
     BLOCK_N: tl.constexpr,
     MASKED: tl.constexpr,
 ) -> tl.tensor:
     """Add what the keys start, ..., start + BLOCK_N - 1 contribute."""
     keys = start + tl.arange(0, BLOCK_N)
-    columns = head * D + tl.arange(0, D)
     rows = _token_rows(window, keys, grid_h, grid_w, WT, WH, WW)
     valid = keys < WT * WH * WW
-    k = _load(qkv + channels, rows, columns, 3 * channels, valid, MASKED)
-    v = _load(qkv + 2 * channels, rows, columns, 3 * channels, valid, MASKED)
+    k = _load(qkv + channels, rows, head, 3 * channels, valid, MASKED, WIDTH, D)
+    v = _load(qkv + 2 * channels, rows, head, 3 * channels, valid, MASKED, WIDTH, D)
     weights = tl.exp2(dot(q, tl.trans(k)) * scale - logsumexp[:, None])
     if MASKED:
         weights = tl.where(valid[None, :], weights, 0.0)
@@ -202,6 +232,7 @@ def window_attention_backward_query_kernel(
     WT: tl.constexpr,
     WH: tl.constexpr,
     WW: tl.constexpr,
+    WIDTH: tl.constexpr,
     D: tl.constexpr,
     BLOCK_M: tl.constexpr,  # queries of a program
     BLOCK_N: tl.constexpr,  # keys of a step; the sums' order depends on it
@@ -210,16 +241,16 @@ def window_attention_backward_query_kernel(
     TOKENS: tl.constexpr = WT * WH * WW
     BLOCKS: tl.constexpr = (TOKENS + BLOCK_M - 1) // BLOCK_M
     WHOLE: tl.constexpr = TOKENS // BLOCK_N * BLOCK_N
+    TAIL: tl.constexpr = tail_block(TOKENS - WHOLE)
     program = tl.program_id(0)
     head = program // BLOCKS % num_heads
     window = program // (BLOCKS * num_heads)
     queries = program % BLOCKS * BLOCK_M + tl.arange(0, BLOCK_M)
-    columns = head * D + tl.arange(0, D)
     rows = _token_rows(window, queries, grid_h, grid_w, WT, WH, WW)
     valid = queries < TOKENS
-    q = _load(qkv, rows, columns, 3 * channels, valid, True)
-    grad_out = _load(grad, rows, columns, channels, valid, True)
-    result = _load(out, rows, columns, channels, valid, True)
+    q = _load(qkv, rows, head, 3 * channels, valid, True, WIDTH, D)
+    grad_out = _load(grad, rows, head, channels, valid, True, WIDTH, D)
+    result = _load(out, rows, head, channels, valid, True, WIDTH, D)
     first = (window.to(tl.int64) * num_heads + head) * TOKENS
     row_delta = tl.sum(grad_out.to(tl.float32) * result.to(tl.float32), 1)
     tl.store(delta + first + queries, row_delta, mask=valid)
@@ -228,15 +259,14 @@ def window_attention_backward_query_kernel(
     for start in range(0, WHOLE, BLOCK_N):
         grad_q = _query_gradient_block(
             grad_q, q, grad_out, row_logsumexp, row_delta, qkv, start, window, head, channels,
-            grid_h, grid_w, scale, WT, WH, WW, D, BLOCK_N, False,
+            grid_h, grid_w, scale, WT, WH, WW, WIDTH, D, BLOCK_N, False,
         )  # fmt: skip
     if WHOLE < TOKENS:
         grad_q = _query_gradient_block(
             grad_q, q, grad_out, row_logsumexp, row_delta, qkv, WHOLE, window, head, channels,
-            grid_h, grid_w, scale, WT, WH, WW, D, BLOCK_N, True,
+            grid_h, grid_w, scale, WT, WH, WW, WIDTH, D, TAIL, True,
         )  # fmt: skip
-    grad_q = cast(grad_q * (scale * LN2), grad_qkv.dtype.element_ty)
-    tl.store(grad_qkv + rows[:, None] * (3 * channels) + columns[None, :], grad_q, mask=valid[:, None])
+    _store(grad_qkv, rows, head, 3 * channels, valid, grad_q * (scale * LN2), WIDTH, D)
 
 
 @triton.jit
@@ -259,17 +289,17 @@ def _key_gradient_block(
     WT: tl.constexpr,
     WH: tl.constexpr,
     WW: tl.constexpr,
+    WIDTH: tl.constexpr,
     D: tl.constexpr,
     BLOCK_M: tl.constexpr,
     MASKED: tl.constexpr,
 ) -> tuple[tl.tensor, tl.tensor]:
     """Add what the queries start, ..., start + BLOCK_M - 1 contribute."""
     queries = start + tl.arange(0, BLOCK_M)
-    columns = head * D + tl.arange(0, D)
     rows = _token_rows(window, queries, grid_h, grid_w, WT, WH, WW)
     valid = queries < WT * WH * WW
-    q = _load(qkv, rows, columns, 3 * channels, valid, MASKED)
-    grad_out = _load(grad, rows, columns, channels, valid, MASKED)
+    q = _load(qkv, rows, head, 3 * channels, valid, MASKED, WIDTH, D)
+    grad_out = _load(grad, rows, head, channels, valid, MASKED, WIDTH, D)
     if MASKED:
         row_logsumexp = tl.load(logsumexp + queries, mask=valid, other=float("inf"))  # weight 0
         row_delta = tl.load(delta + queries, mask=valid, other=0.0)
@@ -298,6 +328,7 @@ def window_attention_backward_key_kernel(
     WT: tl.constexpr,
     WH: tl.constexpr,
     WW: tl.constexpr,
+    WIDTH: tl.constexpr,
     D: tl.constexpr,
     BLOCK_M: tl.constexpr,  # queries of a step; the sums' order depends on it
     BLOCK_N: tl.constexpr,  # keys of a program
@@ -306,75 +337,59 @@ def window_attention_backward_key_kernel(
     TOKENS: tl.constexpr = WT * WH * WW
     BLOCKS: tl.constexpr = (TOKENS + BLOCK_N - 1) // BLOCK_N
     WHOLE: tl.constexpr = TOKENS // BLOCK_M * BLOCK_M
+    TAIL: tl.constexpr = tail_block(TOKENS - WHOLE)
     program = tl.program_id(0)
     head = program // BLOCKS % num_heads
     window = program // (BLOCKS * num_heads)
     keys = program % BLOCKS * BLOCK_N + tl.arange(0, BLOCK_N)
-    columns = head * D + tl.arange(0, D)
     rows = _token_rows(window, keys, grid_h, grid_w, WT, WH, WW)
     valid = keys < TOKENS
-    k = _load(qkv + channels, rows, columns, 3 * channels, valid, True)
-    v = _load(qkv + 2 * channels, rows, columns, 3 * channels, valid, True)
+    k = _load(qkv + channels, rows, head, 3 * channels, valid, True, WIDTH, D)
+    v = _load(qkv + 2 * channels, rows, head, 3 * channels, valid, True, WIDTH, D)
     first = (window.to(tl.int64) * num_heads + head) * TOKENS
     grad_k = tl.zeros((BLOCK_N, D), tl.float32)
     grad_v = tl.zeros((BLOCK_N, D), tl.float32)
     for start in range(0, WHOLE, BLOCK_M):
         grad_k, grad_v = _key_gradient_block(
             grad_k, grad_v, k, v, grad, qkv, logsumexp + first, delta + first, start, window, head, channels,
-            grid_h, grid_w, scale, WT, WH, WW, D, BLOCK_M, False,
+            grid_h, grid_w, scale, WT, WH, WW, WIDTH, D, BLOCK_M, False,
         )  # fmt: skip
     if WHOLE < TOKENS:
         grad_k, grad_v = _key_gradient_block(
             grad_k, grad_v, k, v, grad, qkv, logsumexp + first, delta + first, WHOLE, window, head, channels,
-            grid_h, grid_w, scale, WT, WH, WW, D, BLOCK_M, True,
+            grid_h, grid_w, scale, WT, WH, WW, WIDTH, D, TAIL, True,
         )  # fmt: skip
-    grad_k = grad_k * (scale * LN2)
-    pointers = grad_qkv + rows[:, None] * (3 * channels) + columns[None, :]
-    tl.store(pointers + channels, cast(grad_k, grad_qkv.dtype.element_ty), mask=valid[:, None])
-    tl.store(pointers + 2 * channels, cast(grad_v, grad_qkv.dtype.element_ty), mask=valid[:, None])
+    _store(grad_qkv + channels, rows, head, 3 * channels, valid, grad_k * (scale * LN2), WIDTH, D)
+    _store(grad_qkv + 2 * channels, rows, head, 3 * channels, valid, grad_v, WIDTH, D)
 
 
-def _tuned(kernel: Any, *configs: dict[str, int]) -> Any:
-    """The kernel behind a choice of launches, timed once per kind of window and type, and remembered on disk."""
-    choices = [
-        triton.Config(
-            {name: value for name, value in config.items() if name.startswith("BLOCK")},
-            num_warps=config["num_warps"],
-            num_stages=config["num_stages"],
-        )
-        for config in configs
-    ]
-    return triton.autotune(choices, key=["WT", "WH", "WW", "D"], cache_results=True)(kernel)
+_LAUNCHES = {
+    "forward": {16: (64, 64, 4, 3), 32: (64, 64, 4, 3), 64: (64, 64, 4, 3)},
+    "query": {16: (64, 64, 4, 2), 32: (64, 64, 4, 2), 64: (64, 32, 4, 2)},
+    "key": {16: (64, 64, 4, 2), 32: (64, 64, 4, 2), 64: (32, 64, 4, 2)},
+}
+"""Queries and keys of a block, warps and stages by kernel and channels of a head, in 16 bits: no registers are spilled.
 
-
-_INTERPRETED = {"BLOCK_M": 16, "BLOCK_N": 16}
-
-FORWARD_CONFIGS = (
-    {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 3},
-    {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 4, "num_stages": 3},
-    {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2},
-)
-QUERY_CONFIGS = (
-    {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2},
-    {"BLOCK_M": 128, "BLOCK_N": 64, "num_warps": 8, "num_stages": 2},
-)
-KEY_CONFIGS = (
-    {"BLOCK_M": 64, "BLOCK_N": 64, "num_warps": 4, "num_stages": 2},
-    {"BLOCK_M": 64, "BLOCK_N": 128, "num_warps": 8, "num_stages": 2},
-)
-
-_tuned_forward = _tuned(window_attention_forward_kernel, *FORWARD_CONFIGS)
-_tuned_query = _tuned(window_attention_backward_query_kernel, *QUERY_CONFIGS)
-_tuned_key = _tuned(window_attention_backward_key_kernel, *KEY_CONFIGS)
+There is no tuning at run time: every process computes every sum in one order, a pass can be captured in a CUDA graph
+from the first, and the first pass takes no memory for timing. `tests/benchmarks/kernel_table.py` shows what a launch
+takes on each card.
+"""
+_LAUNCHES_FLOAT32 = {16: (32, 32, 8, 1), 32: (32, 32, 8, 1), 64: (16, 16, 8, 1)}
+"""Products run on the ordinary units, out of registers. As three products of TF32 on the matrix units, whose error is
+that of float32 (of sums of 392 products 0.4 times that of adding them one by one), the backward kernels would spill."""
 
 
 def forward(qkv: Tensor, out: Tensor, logsumexp: Tensor, window_size: Sequence[int], num_heads: int) -> None:
     """Fill `out` and, where it is not empty, `logsumexp`; shapes as in the kernel, all contiguous."""
-    grid, numbers, constants = _sizes(qkv, window_size, num_heads)
-    constants["WITH_LOGSUMEXP"] = logsumexp.numel() > 0
+    if qkv.numel() == 0:
+        return
+    pairs, numbers, constants = _sizes(qkv, window_size, num_heads)
+    config = launch_config("forward", qkv.dtype, constants["D"])
+    grid = (pairs * triton.cdiv(prod(window_size), config["BLOCK_M"]),)
     with torch.cuda.device_of(qkv):
-        kernel, config = _pick(window_attention_forward_kernel, _tuned_forward, qkv, constants["D"])
-        kernel[grid("BLOCK_M")](qkv, out, logsumexp, *numbers, **constants, **config)
+        window_attention_forward_kernel[grid](
+            qkv, out, logsumexp, *numbers, **constants, WITH_LOGSUMEXP=logsumexp.numel() > 0, **config
+        )
 
 
 def backward(
@@ -387,42 +402,44 @@ def backward(
     num_heads: int,
 ) -> None:
     """Fill `grad_qkv`; shapes as in the kernels, all contiguous."""
-    grid, numbers, constants = _sizes(qkv, window_size, num_heads)
-    delta = torch.empty_like(logsumexp)
+    if qkv.numel() == 0:
+        return
+    pairs, numbers, constants = _sizes(qkv, window_size, num_heads)
+    tokens, delta = prod(window_size), torch.empty_like(logsumexp)
     with torch.cuda.device_of(qkv):
-        kernel, config = _pick(window_attention_backward_query_kernel, _tuned_query, qkv, constants["D"])
-        kernel[grid("BLOCK_M")](grad, qkv, out, logsumexp, delta, grad_qkv, *numbers, **constants, **config)
-        kernel, config = _pick(window_attention_backward_key_kernel, _tuned_key, qkv, constants["D"])
-        kernel[grid("BLOCK_N")](grad, qkv, logsumexp, delta, grad_qkv, *numbers, **constants, **config)
-
-
-Grid = Callable[[dict[str, int]], tuple[int]]
+        config = launch_config("query", qkv.dtype, constants["D"])
+        window_attention_backward_query_kernel[(pairs * triton.cdiv(tokens, config["BLOCK_M"]),)](
+            grad, qkv, out, logsumexp, delta, grad_qkv, *numbers, **constants, **config
+        )
+        config = launch_config("key", qkv.dtype, constants["D"])
+        window_attention_backward_key_kernel[(pairs * triton.cdiv(tokens, config["BLOCK_N"]),)](
+            grad, qkv, logsumexp, delta, grad_qkv, *numbers, **constants, **config
+        )
 
 
 def _sizes(
     qkv: Tensor, window_size: Sequence[int], num_heads: int
-) -> tuple[Callable[[str], Grid], tuple[int | float, ...], dict[str, int]]:
-    """Launch grid by the name of a program's block, numbers, and constants that the three kernels share."""
+) -> tuple[int, tuple[int | float, ...], dict[str, int]]:
+    """Return the pairs of window and head, and the numbers and constants that the three kernels share."""
     _, _, grid_h, grid_w, triple = qkv.shape
-    tokens, channels = prod(window_size), triple // 3
+    channels = triple // 3
     width = channels // num_heads
-    pairs = qkv.numel() // triple // tokens * num_heads  # of window and head
-
-    def grid(block: str) -> Grid:
-        return lambda config: (pairs * triton.cdiv(tokens, config[block]),)
-
+    pairs = qkv.numel() // triple // prod(window_size) * num_heads
     numbers = (num_heads, channels, grid_h, grid_w, log2(e) / width**0.5)
-    return grid, numbers, dict(zip(("WT", "WH", "WW", "D"), (*window_size, width), strict=True))
+    block = max(16, triton.next_power_of_2(width))
+    names = ("WT", "WH", "WW", "WIDTH", "D")
+    return pairs, numbers, dict(zip(names, (*window_size, width, block), strict=True))
 
 
-def _pick(kernel: Any, tuned: Any, qkv: Tensor, width: int) -> tuple[Any, dict[str, int]]:
-    """What to launch, and with which blocks if they are not tuned."""
+def launch_config(kernel: str, dtype: torch.dtype, block: int) -> dict[str, int]:
+    """Return the blocks, warps and stages of a launch.
+
+    Args:
+        kernel: forward, query or key.
+        dtype: of the tokens.
+        block: channels of a head that are multiplied: 16, 32 or 64.
+    """
     if is_interpreted():
-        return kernel, _INTERPRETED
-    return (kernel, float32_config(width)) if qkv.dtype == torch.float32 else (tuned, {})
-
-
-def float32_config(width: int) -> dict[str, int]:
-    """Products of float32 run on the ordinary units, out of registers: blocks that do not spill."""
-    side = 32 if width <= 32 else 16
-    return {"BLOCK_M": side, "BLOCK_N": side, "num_warps": 8, "num_stages": 1}
+        return {"BLOCK_M": 16, "BLOCK_N": 16}
+    launches = _LAUNCHES_FLOAT32 if dtype == torch.float32 else _LAUNCHES[kernel]
+    return dict(zip(("BLOCK_M", "BLOCK_N", "num_warps", "num_stages"), launches[block], strict=True))

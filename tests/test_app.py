@@ -119,6 +119,14 @@ def test_an_error_of_the_user_is_one_line_and_exit_1() -> None:
     assert result.stderr == "dualformer: no \\x1b[2Jpreset 'a\\nb\\udcff'; did you mean 'ä'?\n"
 
 
+def test_a_full_gpu_is_one_line_that_says_what_takes_less_and_another_bug_keeps_its_traceback() -> None:
+    result = probe("import torch\nraise torch.OutOfMemoryError('tried to allocate 2 GiB')")
+    assert result.returncode == 1
+    assert result.stderr.startswith("dualformer: the GPU's memory is full; --set train.batch_size ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" in probe("raise RuntimeError('a bug')").stderr
+
+
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_verbose_shows_the_traceback_of_an_error_before_its_line(place: str) -> None:
     body = "raise DualFormerError('broken: 3')"
@@ -212,16 +220,17 @@ def test_a_full_disk_is_one_line() -> None:
     with open("/dev/full", "w") as full:
         result = probe("print('x')", capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert result.returncode == 1
-    assert result.stderr == "dualformer: [Errno 28] No space left on device; free some space\n"
+    assert result.stderr == "dualformer: cannot write the output: no space left on device; free some space\n"
 
 
 def test_warnings_are_logged_on_stderr_in_one_line_and_details_only_with_verbose() -> None:
     body = (
-        "import logging\nlog = logging.getLogger('dualformer_cli.x')\nlog.warning('odd %s', 'a\\nb')\nlog.debug('more')"
+        "import logging\nlog = logging.getLogger('dualformer_cli.x')\nlog.warning('odd %s', 'a\\nb')\nlog.info('so')\n"
+        "log.debug('more')"
     )
     quiet, verbose = probe(body), probe(body, "--verbose")
-    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "WARNING: odd a\\nb\n")
-    assert verbose.stderr == "WARNING: odd a\\nb\nDEBUG: more\n"
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "WARNING: odd a\\nb\nso\n")
+    assert verbose.stderr == "WARNING: odd a\\nb\nso\nDEBUG: more\n"
 
 
 def test_the_version_names_what_matters_for_a_bug_report() -> None:

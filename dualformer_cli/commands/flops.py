@@ -51,6 +51,7 @@ def flops(
     if (size is None) == (preset is None):
         raise typer.BadParameter("name one model: a size, or a preset", param_hint="SIZE|PRESET")
     from dualformer_cli.outputs.flops import print_flops
+    from dualformer_cli.outputs.screen import log
     from dualformer_cli.tasks import flops as task
     from dualformer_cli.tasks.session import resolve
 
@@ -58,5 +59,7 @@ def flops(
     if print_config:
         show_config(resolve(model))
         return
+    if not as_json:
+        log("counting multiply-adds" + (", then timing forward passes" if latency else ""))
     request = task.FlopsRequest(model=model, by_module=by_module, latency=latency)
     print_document(task.flops(request), print_flops, as_json=as_json)

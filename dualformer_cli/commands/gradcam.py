@@ -12,6 +12,7 @@ import typer
 
 from dualformer_cli.commands.options import (
     DeviceOption,
+    FontOption,
     JsonOption,
     OfflineOption,
     OverridesOption,
@@ -26,7 +27,7 @@ from dualformer_cli.commands.options import (
     model_request,
     print_document,
     sample_input,
-    show_config,
+    show_config_that_runs,
 )
 from dualformer_cli.commands.predict import announce
 
@@ -68,6 +69,7 @@ def gradcam(
     colormap: Annotated[Literal["magma", "viridis", "turbo", "gray"], typer.Option(help="Colours of the heat.")] = (
         "magma"
     ),
+    font: FontOption = None,
     views: ViewsOption = None,
     side_by_side: Annotated[
         bool, typer.Option("--side-by-side", help="Show the plain frame to the left of the painted one.")
@@ -99,7 +101,6 @@ def gradcam(
     The heat is drawn on the whole frame; what lies outside the model's crop is darker.
     """
     from dualformer_cli.tasks import gradcam as task
-    from dualformer_cli.tasks.session import DEFAULT_PRESET, resolve
 
     model = model_request(
         preset,
@@ -112,14 +113,14 @@ def gradcam(
         offline=offline,
     )
     if print_config:
-        show_config(resolve(model, default=DEFAULT_PRESET))
+        show_config_that_runs(model)
         return
     from dualformer_cli.outputs.gradcam import print_gradcam, print_layers
     from dualformer_cli.outputs.progress import fetch_progress
     from dualformer_cli.outputs.screen import log
 
     if list_layers:
-        print_document(task.list_layers(model), print_layers, as_json=as_json)
+        print_document(task.list_layers(model, on_fallback=log), print_layers, as_json=as_json)
         return
     if not 0 <= alpha <= 1:
         raise typer.BadParameter(f"{alpha:g} is not between 0 and 1", param_hint="--alpha")
@@ -138,6 +139,7 @@ def gradcam(
         fps=fps,
         alpha=alpha,
         colormap=colormap,
+        font=font,
         side_by_side=side_by_side,
         overwrite=overwrite,
     )

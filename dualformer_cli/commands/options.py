@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -24,12 +26,18 @@ def sample_input() -> str:
     return str(sample_clip())
 
 
+def say(message: str) -> None:
+    """Print one escaped line on stderr."""
+    from dualformer_cli.outputs.screen import log
+
+    log(message)
+
+
 def announce_sample() -> None:
     """Say that the sample clip is looked at, and what it is."""
-    from dualformer_cli.outputs.screen import log
     from dualformer_cli.video.sample import SAMPLE_CREDIT
 
-    log(f"no input was named, so this is about the sample clip of the package ({SAMPLE_CREDIT}): {sample_input()}")
+    say(f"no input was named, so this is about the sample clip of the package ({SAMPLE_CREDIT}): {sample_input()}")
 
 
 def model_request(
@@ -81,6 +89,15 @@ def show_config(resolved: ResolvedConfig) -> None:
     typer.echo(to_yaml(resolved.config, resolved.origins), nl=False)
 
 
+def show_config_that_runs(model: ModelRequest) -> None:
+    """Print the configuration of the model that would run: the built-in one's where the default one is not here."""
+    from dualformer_cli.outputs.screen import log
+    from dualformer_cli.tasks.fall_back import resolve_what_runs
+    from dualformer_cli.tasks.session import DEFAULT_PRESET
+
+    show_config(resolve_what_runs(model, log, default=DEFAULT_PRESET))
+
+
 def parse_views(views: str | None) -> tuple[int, int] | None:
     """Return clips and crops of the value of --views, such as "4x3".
 
@@ -93,6 +110,20 @@ def parse_views(views: str | None) -> tuple[int, int] | None:
     if match is None:
         raise typer.BadParameter(f"{views!r} is not CLIPSxCROPS, such as 4x3", param_hint="--views")
     return int(match[1]), int(match[2])
+
+
+def folder_or_file(text: str) -> Path:
+    """Return the path of an output; a folder, whose name ends in a slash, is made where it is not there yet.
+
+    Raises:
+        typer.BadParameter: if it cannot be made.
+    """
+    if text.endswith(("/", os.sep)):
+        try:
+            os.makedirs(text, exist_ok=True)
+        except OSError as error:
+            raise typer.BadParameter(f"cannot make the folder {text!r}: {error.strerror}") from None
+    return Path(text)
 
 
 RETRIES = 3
@@ -137,6 +168,13 @@ def complete_preset(incomplete: str) -> list[str]:
     return [name for name in known_presets() if name.startswith(incomplete)]
 
 
+def complete_weights(incomplete: str) -> list[str]:
+    """Return the presets with weights that start with `incomplete`, and the words that stand for weights."""
+    from dualformer_cli.data.fetch.weights import weights_names
+
+    return [name for name in (*weights_names(), "published", "random") if name.startswith(incomplete)]
+
+
 def set_verbose(verbose: bool) -> bool:
     """Log details, and let `app.main` print tracebacks. It never resets: -v counts before and after the command."""
     if verbose:
@@ -169,8 +207,18 @@ WeightsOption = Annotated[
     str | None,
     typer.Option(
         "--weights",
-        metavar="FILE|published|random",
-        help="Weights to use: a file, the preset's published ones, or random ones to try things out.",
+        metavar="FILE|NAME|published|random",
+        autocompletion=complete_weights,
+        help="Weights to use: a file, those of a preset such as k400-tiny, the preset's own published ones, or random "
+        "ones to try things out.",
+    ),
+]
+FontOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--font",
+        metavar="FILE",
+        help="Font of the labels in pictures. [default: the built-in one; one of this system for letters it lacks]",
     ),
 ]
 DeviceOption = Annotated[

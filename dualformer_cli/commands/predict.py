@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -15,6 +15,7 @@ from dualformer_cli.commands.options import (
     CompileOption,
     CpuProcessesOption,
     DeviceOption,
+    FontOption,
     GpusOption,
     JsonOption,
     OfflineOption,
@@ -27,15 +28,16 @@ from dualformer_cli.commands.options import (
     ViewsOption,
     WeightsOption,
     announce_sample,
+    folder_or_file,
     model_request,
     print_document,
     relaunched,
     sample_input,
-    show_config,
+    show_config_that_runs,
 )
 
 if TYPE_CHECKING:
-    from dualformer_cli.documents.predict import ModelFacts, PredictionRun, Predictions, Timing, VideoResult
+    from dualformer_cli.documents.predict import LiveClip, ModelFacts, PredictionRun, Predictions, Timing, VideoResult
     from dualformer_cli.tasks.predict import PredictRequest
 
 
@@ -44,8 +46,8 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="INPUT...",
-            help="Videos, folders, patterns, @list.txt, - for a list on stdin, tar shards, s3://... and other remote "
-            "files, camera:0, rtsp://... addresses. "
+            help="Videos, folders, patterns, @list.txt, @train.csv to compare with its labels, - for a list on stdin, "
+            "tar shards, s3://... and other remote files, camera:0, rtsp://... addresses. "
             "[default: the sample clip of the package]",
         ),
     ] = None,
@@ -57,6 +59,15 @@ def predict(
         float | None,
         typer.Option(metavar="SECONDS", help="Classify every so many seconds and merge equal neighbours: a timeline."),
     ] = None,
+    min_score: Annotated[
+        str | None,
+        typer.Option(
+            "--min-score",
+            metavar="PERCENT",
+            help="Below it the best label is unsure. [default: a tenth of the way from chance, 1 / classes, to 100: "
+            "10.2 for 400 classes, 19 for 10]",
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -67,7 +78,10 @@ def predict(
     ] = None,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the results as a table.")] = None,
     srt: Annotated[
-        Path | None, typer.Option("--srt", metavar="FILE|FOLDER", help="Write labels as subtitles of the video.")
+        Path | None,
+        typer.Option(
+            "--srt", metavar="FILE|FOLDER/", parser=folder_or_file, help="Write labels as subtitles of the video."
+        ),
     ] = None,
     vtt: Annotated[
         Path | None, typer.Option("--vtt", metavar="FILE|FOLDER", help="The same as WebVTT, as web pages show it.")
@@ -83,9 +97,13 @@ def predict(
     save: Annotated[
         Path | None,
         typer.Option(
-            "--save", metavar="FILE.mp4|FILE.gif|FOLDER", help="Write the video with the labels drawn onto it."
+            "--save",
+            metavar="FILE.mp4|FILE.gif|FOLDER/",
+            parser=folder_or_file,
+            help="Write the video with the labels drawn onto it.",
         ),
     ] = None,
+    font: FontOption = None,
     features: Annotated[
         Path | None,
         typer.Option("--features", metavar="FILE.npz", help="Write the pooled features of each video or segment."),
@@ -109,6 +127,12 @@ def predict(
     seed: SeedOption = None,
     offline: OfflineOption = False,
     as_json: JsonOption = False,
+    as_json_lines: Annotated[
+        bool,
+        typer.Option(
+            "--json-lines", help="Print each result, and each clip of a live input, as a line of JSON at once."
+        ),
+    ] = False,
     print_config: PrintConfigOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -131,8 +155,13 @@ def predict(
         offline=offline,
     )
     if print_config:
-        show_config(resolve(model, default=DEFAULT_PRESET))
+        show_config_that_runs(model)
         return
+    if as_json_lines and (as_json or output is not None):
+        problem = (
+            "choose one of --json and --json-lines" if as_json else "--output keeps the lines in predictions.jsonl"
+        )
+        raise typer.BadParameter(problem, param_hint="--json-lines")
     for name, seconds in (("--every", every), ("--duration", duration)):
         if seconds is not None and not 0 < seconds < float("inf"):
             raise typer.BadParameter(f"{seconds:g} is not a positive number of seconds", param_hint=name)
@@ -148,6 +177,7 @@ def predict(
         model=model,
         inputs=tuple(inputs or [sample_input()]),
         top_k=top_k,
+        min_score=_share(min_score),
         every_seconds=every,
         duration_seconds=duration,
         output=output,
@@ -156,25 +186,67 @@ def predict(
         vtt=vtt,
         segments=segments,
         save=save,
+        font=font,
         features=features,
         report=report,
         overwrite=overwrite,
     )
-    _run(request, is_sample=not inputs, as_json=as_json, verbose=verbose)
+    _run(
+        request, is_sample=not inputs, form="json" if as_json else "lines" if as_json_lines else "text", verbose=verbose
+    )
 
 
-def _run(request: PredictRequest, *, is_sample: bool, as_json: bool, verbose: bool) -> None:
+def _share(percent: str | None) -> float | None:
+    """Return the value of --min-score, "30" or "30%", as a share.
+
+    Raises:
+        typer.BadParameter: if it is not a percentage, or seems to be a share already.
+    """
+    if percent is None:
+        return None
+    try:
+        value = float(percent.removesuffix("%"))
+    except ValueError:
+        value = -1.0
+    if 0 < value < 1:
+        raise typer.BadParameter(f"{percent} is less than 1 %; write {100 * value:g} for {100 * value:g} %")
+    if not 0 <= value <= 100:
+        raise typer.BadParameter(f"{percent!r} is not a percentage, 0 to 100", param_hint="--min-score")
+    return value / 100
+
+
+def _run(request: PredictRequest, *, is_sample: bool, form: Literal["text", "json", "lines"], verbose: bool) -> None:
     """Do what the request says, print results as they come, and leave with the code that sums them up."""
+    from dualformer_cli.documents.base import to_json
     from dualformer_cli.documents.predict import PredictionRun
-    from dualformer_cli.outputs.predictions import print_clip, print_predictions, print_run
+    from dualformer_cli.outputs.json_text import print_json
+    from dualformer_cli.outputs.predictions import (
+        print_clip,
+        print_counts,
+        print_predictions,
+        print_question,
+        print_run,
+    )
     from dualformer_cli.outputs.progress import Progress, fetch_progress
     from dualformer_cli.outputs.screen import log
     from dualformer_cli.tasks.predict import predict as run_task
+
+    has_fallen_back = False
+
+    def on_fallback(note: str) -> None:
+        nonlocal has_fallen_back
+        has_fallen_back = True
+        log(note)
 
     def on_model(facts: ModelFacts) -> None:
         announce(facts)
         if is_sample:
             announce_sample()
+        if has_fallen_back and form == "text":
+            print_question(facts)
+
+    def print_line(document: VideoResult | LiveClip) -> None:
+        print_json(to_json(document), on_one_line=True)
 
     @contextmanager
     def watching(total: Callable[[], int]) -> Iterator[Callable[[VideoResult], None]]:
@@ -183,8 +255,10 @@ def _run(request: PredictRequest, *, is_sample: bool, as_json: bool, verbose: bo
 
             def show(result: VideoResult) -> None:
                 with progress.paused():
-                    if not is_run and not as_json:
+                    if not is_run and form == "text":
                         print_predictions(result)
+                    if form == "lines":
+                        print_line(result)
                     if is_run and result.error is not None:
                         log(f"{result.path}: {result.error}")
                     if verbose and result.timing is not None:
@@ -197,16 +271,21 @@ def _run(request: PredictRequest, *, is_sample: bool, as_json: bool, verbose: bo
     def as_text(document: Predictions | PredictionRun) -> None:
         if isinstance(document, PredictionRun):  # of the others each result was printed as it came
             print_run(document)
+        if document.compared is not None:
+            print_counts(document.compared)
 
     document = run_task(
         request,
         stdin=sys.stdin,
         fetching=fetch_progress,
         watching=watching,
-        on_fallback=log,
+        on_fallback=on_fallback,
         on_model=on_model,
-        on_clip=(lambda clip: None) if as_json else print_clip,
-        on_document=partial(print_document, as_text=as_text, as_json=as_json),
+        on_clip={"text": print_clip, "lines": print_line, "json": lambda clip: None}[form],
+        on_document=(lambda document: None)
+        if form == "lines"
+        else partial(print_document, as_text=as_text, as_json=form == "json"),
+        on_written=lambda what: log(f"wrote {what}"),
     )
     if document is not None and (code := _exit_code(document)):
         raise typer.Exit(code)
@@ -216,7 +295,7 @@ def announce(facts: ModelFacts) -> None:
     """Say on stderr which model looks at the videos, and how."""
     from dualformer_cli.outputs.screen import log
 
-    log(f"{facts.preset}, {facts.weights} weights, {facts.views} views, {facts.device} {facts.precision}")
+    log(f"{facts.model}, {facts.views} views, {facts.device} {facts.precision}")
 
 
 def _timing(timing: Timing) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -25,12 +25,10 @@ from dualformer_cli.commands.options import (
     model_request,
     print_document,
     relaunched,
+    say,
     show_config,
 )
 from dualformer_cli.errors import Stopped
-
-if TYPE_CHECKING:
-    from dualformer_cli.documents.train import StepRow, TrainEvent, TrainResult
 
 
 def train(
@@ -58,7 +56,7 @@ def train(
     gpus: GpusOption = None,
     cpu_processes: CpuProcessesOption = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Take one real step, then say what the run would need.")
+        bool, typer.Option("--dry-run", help="Measure one real pass, then say what the run would need.")
     ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write the log for TensorBoard too, into the run folder.")
@@ -76,7 +74,8 @@ def train(
     """Train DualFormer on a list of videos.
 
     The run folder gets config.yaml, log.jsonl, curves.png and checkpoints/{last,best,epoch-N}.pt. SIGTERM and
-    SIGUSR1 save and leave with 75; --resume goes on exactly from there.
+    SIGUSR1 save and leave with 75; --resume goes on exactly from there, with the folder's own configuration.
+    Weights of --init-from bring the recipe that they were made with, unless --preset names another one.
     """
     if data is not None and len(data) > 2:
         raise typer.BadParameter("give one training list, and at most one for validation", param_hint="--data")
@@ -84,7 +83,10 @@ def train(
         raise typer.BadParameter("choose one of --init-from and --pretrained-2d", param_hint="--init-from")
     if teacher is not None and token_labels is not None:
         raise typer.BadParameter("choose one of --teacher and --token-labels", param_hint="--teacher")
-    from dualformer_cli.outputs.runs import print_preflight
+    from dualformer_cli.engine.parallel.placement import read_placement
+    from dualformer_cli.outputs.progress import Progress
+    from dualformer_cli.outputs.runs import print_preflight, print_training
+    from dualformer_cli.outputs.training_display import TrainingDisplay
     from dualformer_cli.tasks import train as task
 
     training_list, validation_list = [*(data or ()), None, None][:2]
@@ -112,65 +114,24 @@ def train(
     if print_config:
         show_config(request.resolve())
         return
-    if preset is None:
+    if preset is None and init_from is None and not resume:
         raise typer.BadParameter("name the recipe, for example k400-small", param_hint="--preset")
-    if gpus or cpu_processes:  # what is wrong is said before there are many processes
-        task.check_request(request, dry_run=dry_run)
+    if bool(gpus) != bool(cpu_processes):  # what is wrong is said before there are many processes
+        task.check_request(request, dry_run=dry_run, gpus=gpus, cpu_processes=cpu_processes)
     if relaunched(gpus, cpu_processes):
         return
     if dry_run:
-        print_document(task.preflight(request), print_preflight, as_json=as_json)
+        silent = read_placement(os.environ).rank > 0
+        with Progress("dry run", total=task.NUM_STAGES, silent=silent, interval_seconds=0, says_time_left=False) as bar:
+            document = task.preflight(request, on_stage=lambda stage: bar.advance(note=stage))
+            bar.expect(bar.done)
+        print_document(document, print_preflight, as_json=as_json)
         return
-    show = _Show()
     try:
-        result = task.train(request, on_event=show.event)
+        with TrainingDisplay() as display:
+            result = task.train(request, on_event=display.event)
     except Stopped as stop:
-        show.line(f"stopped by {stop}; the state is saved, go on with --resume")
+        say(f"stopped by {stop}; the state is saved, go on with:")
+        say(task.resume_command(output))
         raise typer.Exit(130 if stop.signum == signal.SIGINT else 75) from None
-    print_document(result, _print_result, as_json=as_json)
-
-
-class _Show:
-    """Tells on stderr what happens in a run."""
-
-    def __init__(self) -> None:
-        self.num_steps = 0
-
-    def line(self, text: str) -> None:
-        from dualformer_cli.outputs.screen import log
-
-        log(text)
-
-    def event(self, event: TrainEvent) -> None:
-        """Print one event, if it is worth a line."""
-        from dualformer_cli.documents import train as events
-        from dualformer_cli.outputs.runs import metric_line
-
-        if isinstance(event, events.Started):
-            self.num_steps = event.steps
-        elif isinstance(event, events.Note):
-            self.line(event.text)
-        elif isinstance(event, events.StepRow):
-            self.line(self._step(event))
-        elif isinstance(event, events.ValidationRow):
-            self.line(f"validation after epoch {event.epoch}: {metric_line(event.summary)}")
-        elif event.best:
-            self.line("this is the best so far")
-
-    def _step(self, row: StepRow) -> str:
-        from dualformer_cli.outputs.screen import clock
-
-        loss = "no video could be read" if row.losses["loss"] is None else f"loss {row.losses['loss']:.4f}"
-        return (
-            f"epoch {row.epoch + 1}, step {row.step}/{self.num_steps}: {loss}, "
-            f"lr {row.lr:.3g}, {row.clips_per_second:.1f} clips/s, "
-            f"{row.data_share:.0%} waiting for data, {row.memory_mib:.0f} MiB, "
-            f"{clock(row.seconds_left)} left"
-        )
-
-
-def _print_result(result: TrainResult) -> None:
-    from dualformer_cli.outputs.runs import metric_line
-
-    found = "" if result.validation is None else f", {metric_line(result.validation.summary)}"
-    sys.stdout.write(f"{result.epochs} epochs, {result.steps} steps{found}; run folder {result.output}\n")
+    print_document(result, print_training, as_json=as_json)

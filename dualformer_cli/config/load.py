@@ -14,6 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_origin, get_type_hints
 
+from dualformer_cli.config.foreign import foreign_config
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.config.typed_yaml import Document, Plain, checked, shown
 from dualformer_cli.errors import ConfigError, nearest
@@ -239,6 +240,8 @@ def _text_settings(label: str, text: str) -> dict[str, _Setting]:
 
 def _locate(name: str, folder: Path | None) -> tuple[_File, str, str, Path | None]:
     """Find a preset: (file, label for messages, identity, folder of relative names)."""
+    if (answer := foreign_config(name)) is not None:
+        raise ConfigError(answer)
     if name.endswith((".yaml", ".yml")) or "/" in name or os.sep in name:
         path = Path(name) if folder is None else folder / name
         try:

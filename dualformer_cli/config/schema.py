@@ -411,7 +411,8 @@ class RuntimeConfig:
     seed: int = 0
     """Seed of every random choice."""
     num_workers: int = 1
-    """Processes that decode videos. Left out, predict and eval take one for each core of theirs, up to 8."""
+    """Processes that decode videos. Left out, predict and eval take one for each core of theirs, up to 8; with a GPU
+    they and train take one for each core but one."""
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))

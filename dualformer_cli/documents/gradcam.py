@@ -57,6 +57,8 @@ class DeletionCurves:
 
     score: float
     """Area between the curves: above 0 if the hottest places matter more to the class than random ones."""
+    spread: float
+    """Standard deviation of that area over the views and the random orders."""
     shares: Sequence[float]
     """Deleted shares of the clip, 0 to 1."""
     hottest_first: Sequence[float]

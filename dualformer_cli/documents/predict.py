@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 from dualformer_cli.documents.base import absent, inlined
 
+BUILT_IN_QUESTION = "how the camera moves"
+"""What the built-in model answers, in the place of the default one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelFacts:
@@ -17,12 +20,17 @@ class ModelFacts:
 
     preset: str
     weights: str
-    """published, random, or a file."""
+    """published, built-in, random, or a file; "published k400-tiny" where they are those of another preset."""
     weights_sha256: str | None
     device: str
     precision: str
     views: str
     """Clips times crops of a video, such as 4x1."""
+
+    @property
+    def model(self) -> str:
+        """Return preset and weights in words; weights that brought their own configuration are named once."""
+        return self.preset if self.preset == self.weights else f"{self.preset}, {self.weights} weights"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +59,14 @@ class Segment:
 class LiveClip:
     """The latest clip of a camera or stream."""
 
+    path: str
+    """Of the camera or stream; an address without its password."""
     start_seconds: float
+    """End of the clip before; of the first clip, its first frame."""
     end_seconds: float
     predictions: tuple[ScoredLabel, ...]
+    unsure_below: float | None = absent()
+    """As that of a video."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +95,26 @@ class VideoResult:
     """Of the whole video, best first."""
     segments: tuple[Segment, ...] | None = absent()
     """The timeline (--every, and live inputs)."""
+    unsure_below: float | None = absent()
+    """Score (--min-score) that the best label, or that of a part of the timeline, does not reach; absent if all do."""
+    labels: tuple[str, ...] | None = absent()
+    """That the list gives it, which was named as input."""
+    is_right: bool | None = absent()
+    """Whether the best label is one of these; absent where the model has none of them."""
     interrupted: bool | None = absent()
     """True where Ctrl-C ended a live input."""
     warnings: tuple[str, ...] | None = absent()
     timing: Timing | None = absent()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelCounts:
+    """How often the best label of a video is the one that a list gives it."""
+
+    right: int
+    wrong: int
+    not_compared: int
+    """Videos with an error, and those whose label is none of the model's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +126,8 @@ class Predictions:
     """Why the built-in model was taken in place of the default one; null if it was not."""
     results: tuple[VideoResult, ...]
     """In the order of the inputs."""
+    compared: LabelCounts | None = absent()
+    """With the labels of the lists that were named as inputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,6 +156,8 @@ class PredictionRun:
     videos: RunCounts
     files: tuple[str, ...]
     """That were written."""
+    compared: LabelCounts | None = absent()
+    """With the labels of the lists that were named as inputs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,10 @@ class Started:
     """Of the whole run."""
     step: int
     """Steps that are done already, by the run that is resumed."""
+    epochs: int
+    """Of the whole run."""
+    best_metric: str
+    """What chooses the best checkpoint."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +58,21 @@ class StepRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Advanced:
+    """How far an epoch or a validation is, for a display; log.jsonl has nothing of it."""
+
+    event: Literal["advance"] = "advance"
+    phase: Literal["training", "validation"]
+    epoch: int
+    """From 1."""
+    done: int
+    """Steps of the epoch, or videos of rank 0."""
+    total: int
+    row: StepRow | None = None
+    """The step that is done; None before the first one, and for videos."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ValidationRow:
     """A line of log.jsonl: the validation list scored after an epoch."""
 
@@ -77,7 +96,7 @@ class Saved:
     """Whether it is the best so far."""
 
 
-TrainEvent = Note | Started | StepRow | ValidationRow | Saved
+TrainEvent = Note | Started | Advanced | StepRow | ValidationRow | Saved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +107,12 @@ class TrainResult:
     steps: int
     best: float | None
     """Value of train.best_metric in the best epoch."""
+    best_metric: str
+    """train.best_metric."""
+    checkpoint: str
+    """Where the best weights are; those of the last step where nothing was validated."""
+    validation_list: str | None
+    """As it was given; null where nothing was validated, or what is rendered."""
     validation: ValidationRow | None
     """The last one."""
     output: str
@@ -107,6 +132,9 @@ class Preflight:
     read_clips_per_second: float
     """What the worker processes decode."""
     model_clips_per_second: float
+    """From one forward and backward pass, of which a step has `passes`."""
+    passes: int
+    """Forward and backward passes of a process in one step."""
     limited_by: Literal["reading", "the model"]
     waited_seconds: float
     """For the data of the step."""

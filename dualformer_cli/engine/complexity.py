@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dualformer_cli.config.schema import DataConfig, RunConfig, RuntimeConfig
 from dualformer_cli.documents.flops import Flops, Latency, ModuleCost
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.devices import dtype_of, pick_device, pick_precision
+from dualformer_cli.kernels.backend import Size3
 
 with warnings.catch_warnings():  # fvcore still uses torch.jit; that it is deprecated is no news for our users
     warnings.simplefilter("ignore", FutureWarning)
@@ -109,7 +111,8 @@ def describe(config: RunConfig, *, name: str, with_modules: bool = False, with_l
     """
     if with_latency:
         pick_device(config.runtime.device)  # fail before the slow part
-    model = build_model(config.model, config.data, kernels=config.runtime.kernels)
+    with torch.device("meta"):
+        model = build_model(config.model, config.data, kernels="torch")
     cost = count(model, (3, config.data.clip.num_frames, config.data.crop_size, config.data.crop_size))
     views = _num_views(config.data)
     return Flops(
@@ -122,8 +125,13 @@ def describe(config: RunConfig, *, name: str, with_modules: bool = False, with_l
         parameters_backbone=cost.parameters_backbone,
         parameters=cost.parameters,
         by_module=cost.by_module if with_modules else None,
-        latency=measure_latency(model, cost.input_size, config.runtime) if with_latency else None,
+        latency=_latency(config, cost.input_size) if with_latency else None,
     )
+
+
+def _latency(config: RunConfig, input_size: InputSize) -> Latency:
+    model = build_model(config.model, config.data, kernels=config.runtime.kernels)
+    return measure_latency(model, input_size, config.runtime)
 
 
 def _num_views(data: DataConfig) -> int:
@@ -136,7 +144,7 @@ def count(model: nn.Module, input_size: InputSize) -> Complexity:
 
     One multiply-add of a convolution, linear layer or attention product is 1, LayerNorm is 5 and BatchNorm 2 per
     value, everything else 0: the convention behind the published 60.088 G (tiny), 158.687 G and 267.965 G. fvcore
-    traces one real forward pass, on the model's device; meta tensors do not pass through the tracer.
+    traces one forward pass on the model's device; on "meta" nothing is computed.
 
     Args:
         model: takes clips (b, 3, T, H, W).
@@ -171,7 +179,7 @@ def _multiply_adds_by_name(model: nn.Module, input_size: InputSize) -> dict[str,
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), _TracedConvolutions():
             by_name = {name: int(value) for name, value in analysis.by_module().items()}
     finally:
         model.train(was_training)
@@ -179,6 +187,37 @@ def _multiply_adds_by_name(model: nn.Module, input_size: InputSize) -> dict[str,
     if unknown:
         raise ValueError(f"no multiply-adds are known for {', '.join(unknown)}; add them to KERNEL_HANDLES")
     return by_name
+
+
+class _TracedConvolutions(TorchFunctionMode):
+    """Computes a convolution of meta tensors as a matrix product that has as many multiply-adds.
+
+    Its own meta kernel fails on the sizes of a trace, and hides from the trace what it does.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.conv3d and args[0].is_meta:
+            func = _convolution_as_product
+        return func(*args, **(kwargs or {}))
+
+
+def _convolution_as_product(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: Size3 = (1, 1, 1),
+    padding: Size3 = (0, 0, 0),
+    groups: int = 1,
+) -> Tensor:
+    """Return a tensor of the size of the convolution's result: one value is one row times one column."""
+    sides = zip(x.shape[2:], weight.shape[2:], padding, stride, strict=True)
+    grid = ((int(side) + 2 * zeros - int(kernel)) // step + 1 for side, kernel, zeros, step in sides)
+    size = (int(x.shape[0]), int(weight.shape[0]), *grid)
+    rows = x.new_empty(prod(size), prod(map(int, weight.shape[1:])))
+    return (rows @ rows.new_empty(rows.shape[1], 1)).view(size)
 
 
 def _without_heads(by_name: Mapping[str, int]) -> int:
@@ -208,7 +247,8 @@ def measure_latency(
     device = pick_device(runtime.device)
     precision = pick_precision(runtime.precision, device)
     model = model.to(device, dtype_of(precision)).eval()
-    clips = torch.randn(batch_size, *input_size, device=device, dtype=dtype_of(precision))
+    shape = (batch_size, *input_size[1:], input_size[0])  # in memory as the frames come, channels last
+    clips = torch.randn(shape, device=device, dtype=dtype_of(precision)).permute(0, 4, 1, 2, 3)
     forward = torch.compile(model) if runtime.compile else model
     seconds: list[float] = []
     with torch.inference_mode():

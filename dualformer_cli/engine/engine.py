@@ -17,7 +17,7 @@ from dualformer_cli.config.schema import DataConfig, RunConfig
 from dualformer_cli.data.clips.transforms import FrameTransform
 from dualformer_cli.data.clips.views import VideoViews, read_views
 from dualformer_cli.data.fetch.local_copies import LocalCopies, LocalCopy
-from dualformer_cli.data.fetch.weights import published_weights
+from dualformer_cli.data.fetch.weights import preset_of, published_weights, require_weights, shipped_weights
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.data.lists.samples import LabelledList
@@ -31,7 +31,15 @@ from dualformer_cli.engine.scoring.evaluate import evaluate_once
 from dualformer_cli.engine.scoring.kept_records import KeptRecords
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Clips, Scorer
-from dualformer_cli.engine.scoring.video_scores import LiveScores, Prediction, VideoScores, failure, top
+from dualformer_cli.engine.scoring.video_scores import (
+    LiveScores,
+    Prediction,
+    VideoScores,
+    failure,
+    sure_from,
+    top,
+    unsure_below,
+)
 from dualformer_cli.errors import ConfigError, VideoError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import class_names_of, load_weights, read_checkpoint
@@ -135,6 +143,7 @@ class Engine:
         *,
         top_k: int = 5,
         every_seconds: float | None = None,
+        min_score: float | None = None,
     ) -> Iterator[Prediction]:
         """Classify videos, one after the other, while `pool` decodes the next ones.
 
@@ -144,6 +153,8 @@ class Engine:
             pool: worker processes that open the files; a file that hangs or crashes one of them costs only itself.
             top_k: predictions per video.
             every_seconds: classify segments of this length and merge equal neighbours into a timeline.
+            min_score: a best label below it is unsure, 0 to 1; None for what `sure_from` says, and for no limit where
+                classes are scored one by one.
 
         Yields:
             One prediction per path, in order; a file that cannot be used has status "error".
@@ -155,7 +166,7 @@ class Engine:
                 parts = ((each.item, each, True) for each in pool.imap(partial(_read_copy, data=data), files))
             else:
                 parts = (part for copy in files for part in _read_timeline(copy, data, every_seconds, pool))
-            yield from self._finish(parts, top_k, copies)
+            yield from self._finish(parts, top_k, self._min_score(min_score), copies)
 
     def open_list(self) -> LabelledList:
         """The list that the configuration names, with labels in the model's numbering."""
@@ -199,6 +210,7 @@ class Engine:
         every_seconds: float,
         top_k: int = 5,
         duration_seconds: float | None = None,
+        min_score: float | None = None,
         on_clip: Callable[[LiveClip], None],
     ) -> Prediction:
         """Classify a camera or a network stream while it plays, until it ends or Ctrl-C.
@@ -208,12 +220,13 @@ class Engine:
             every_seconds: classify the latest clip this often.
             top_k: predictions per clip.
             duration_seconds: stop after this many seconds of the stream.
+            min_score: as that of `predict`.
             on_clip: told about each clip at once.
 
         Returns:
             The result of what was seen; "interrupted" is true in it if Ctrl-C ended it.
         """
-        data, seen, shown = self.config.data, LiveScores(), mask_credentials(name)
+        data, seen, shown, least = self.config.data, LiveScores(), mask_credentials(name), self._min_score(min_score)
         transform = FrameTransform(
             short_side=data.test.short_side, crop_size=data.crop_size, num_crops=1, antialias=data.antialias
         )
@@ -224,7 +237,9 @@ class Engine:
                     scores, features = self.scorer.score(clip.reshape(1, *clip.shape[:1], *clip.shape[-3:]))
                     seen.add(start, end, scores[0], features[0])
                     best = top(scores[0], self.class_names, top_k)
-                    on_clip(LiveClip(start_seconds=start, end_seconds=end, predictions=best))
+                    times = {"start_seconds": seen.starts[-1], "end_seconds": end}
+                    unsure = unsure_below(best, None, least)
+                    on_clip(LiveClip(path=shown, **times, predictions=best, unsure_below=unsure))
                     if duration_seconds is not None and end >= duration_seconds:
                         break
         except KeyboardInterrupt:
@@ -233,9 +248,16 @@ class Engine:
             if not seen.ends:
                 return failure(shown, error.reason)
             seen.warning = error.reason
-        return seen.prediction(shown, self.class_names, top_k)
+        return seen.prediction(shown, self.class_names, top_k, least)
 
-    def _finish(self, parts: Iterable[_Part], top_k: int, copies: LocalCopies) -> Iterator[Prediction]:
+    def _min_score(self, given: float | None) -> float:
+        if given is not None:
+            return given
+        return 0.0 if self.config.data.multi_label else sure_from(len(self.class_names))
+
+    def _finish(
+        self, parts: Iterable[_Part], top_k: int, min_score: float, copies: LocalCopies
+    ) -> Iterator[Prediction]:
         """Score the views of videos, each of which may come in several parts, into their results."""
         video, reason = VideoScores(), ""
         for (copy, views, is_last), scored in self.scorer.score_each(parts, _clips_of):
@@ -247,7 +269,11 @@ class Engine:
             else:
                 video.add(views.value, scored.scores, scored.features, forward_seconds=scored.seconds)
             if is_last:
-                found = failure(copy.name, reason) if reason else video.prediction(copy.name, self.class_names, top_k)
+                found = (
+                    failure(copy.name, reason)
+                    if reason
+                    else video.prediction(copy.name, self.class_names, top_k, min_score)
+                )
                 yield replace(found, file=copy.path)
                 copies.remove(copy)
                 video, reason = VideoScores(), ""
@@ -282,8 +308,10 @@ class Engine:
         if name == "random":
             _LOGGER.warning("weights are random: labels and scores mean nothing")
             return self._build(), "random", None
-        is_published = name == "published"
-        path = published_weights(self.preset, offline=offline, progress=progress) if is_published else Path(name)
+        preset = self.preset if name == "published" else preset_of(name)
+        if preset is None:
+            require_weights(name)
+        path = Path(name) if preset is None else published_weights(preset, offline=offline, progress=progress)
         with torch.device("meta"):  # no time for initial values that the weights replace
             model = self._build()
         checkpoint = read_checkpoint(path) if checkpoint is None else checkpoint
@@ -296,7 +324,12 @@ class Engine:
         if names is not None:
             self.class_names, self.is_nameless = names, False
         _LOGGER.debug("%s: %s", path, report)
-        return model, "published" if is_published else str(path), sha256_of(path)
+        return model, str(path) if preset is None else self._origin(preset), sha256_of(path)
+
+    def _origin(self, preset: str) -> str:
+        """Return what a preset's weights are: built-in or published, and of which preset where it is another one."""
+        origin = "published" if shipped_weights(preset) is None else "built-in"
+        return origin if preset == self.preset else f"{origin} {preset}"
 
 
 def _flat(prefix: str, section: Mapping[str, Any]) -> dict[str, object]:

@@ -264,8 +264,7 @@ def _explain_misfit(
     extra = tuple(key for key in unused if key not in misshapen and not key.startswith(TRAINING_HEADS))
     if not (missing or extra or misshapen):
         return
-    if not any(key in own for key in tensors):
-        raise WeightsError(f"weights {name} are not those of a DualFormer (tensors: {_some(tuple(tensors))})")
+    require_dualformer(tensors, name)
     if _size(own) != _size(tensors):
         raise WeightsError(
             f"weights {name} are of {_describe(tensors)}, the model is {_describe(own)}; "
@@ -274,8 +273,8 @@ def _explain_misfit(
     if "classifier.weight" in misshapen:
         has, wants = tensors["classifier.weight"].shape[0], own["classifier.weight"].shape[0]
         raise WeightsError(
-            f"weights {name} have {has} classes, the model has {wants}; choose the preset that they were trained with, "
-            f"or --set model.num_classes={has}"
+            f"weights {name} have {has} classes, the model has {wants}; choose the preset that they were "
+            f"trained with, or --set model.num_classes={has}"
         )
     parts = [
         f"{label}: {_some(keys)}"
@@ -283,6 +282,26 @@ def _explain_misfit(
         if keys
     ]
     raise WeightsError(f"weights {name} do not fit the model ({'; '.join(parts)}); choose the preset of these weights")
+
+
+def require_dualformer(tensors: Mapping[str, Tensor], name: str) -> None:
+    """Refuse the weights of another architecture, also those whose classifier has the published name.
+
+    Args:
+        tensors: in our names.
+        name: of the weights, as messages show it.
+
+    Raises:
+        WeightsError: naming a tensor that a DualFormer does not have.
+    """
+    if any(key.startswith("stages.") for key in tensors):
+        return
+    other = next((key for key in tensors if not key.startswith(("norm.", "classifier.", "token_head."))), None)
+    if other is None:
+        raise WeightsError(f"weights {name} have a classifier alone, not a DualFormer; give the whole model's")
+    is_image = "patch_embeds.0.proj.weight" in tensors
+    advice = "`train --pretrained-2d FILE` starts from image weights" if is_image else "give weights of a DualFormer"
+    raise WeightsError(f"weights {name} are not DualFormer weights (it has {other}); {advice}")
 
 
 def _size(tensors: Mapping[str, Tensor]) -> tuple[list[int], list[int]]:

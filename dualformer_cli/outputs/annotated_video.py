@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -17,13 +16,14 @@ from typing import Any
 import av
 import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.outputs.fonts import draw_label, font_of
 from dualformer_cli.outputs.screen import log
 from dualformer_cli.system.files import atomic_path
-from dualformer_cli.system.words import printable
 from dualformer_cli.video.reader import Frame
+from dualformer_cli.video.sound import SoundCopy
 from dualformer_cli.video.writer import PictureWriter, encoder_to_watch, open_gif, open_mp4
 
 Captions = Sequence[tuple[str, float]]
@@ -32,6 +32,8 @@ Captions = Sequence[tuple[str, float]]
 SUFFIXES = (".mp4", ".gif")
 GIF_MAX_FPS = 12.5
 GIF_MAX_SIDE = 480
+_TICK = Fraction(1, 60000)
+"""Seconds between two possible times of a frame, where frames have times of their own."""
 _BT709 = 1  # FFmpeg's number for primaries, transfer and matrix of HD video
 
 _BOX_COLOUR = (0, 0, 0, 150)
@@ -45,8 +47,10 @@ def save_annotated(
     *,
     fps: float,
     captions: Callable[[float], Captions],
+    times: Sequence[float] | None = None,
+    sound_of: str | None = None,
     max_side: int = 1280,
-) -> None:
+) -> str | None:
     """Write a video or GIF of `frames` with what `captions` says drawn onto each.
 
     Args:
@@ -54,18 +58,27 @@ def save_annotated(
         path: the .mp4 or .gif to write; it appears only when complete.
         fps: frames per second of `frames`. A GIF keeps every n-th frame, so that it shows at most 12.5 a second.
         captions: labels and scores (0 to 1) at a time in seconds, best first.
+        times: seconds at which each frame is shown; None: evenly, by `fps`. Those of a constant rate are made even.
+        sound_of: video whose sound an .mp4 gets; a GIF has none.
         max_side: longer sides are shrunk to this, in pixels; a GIF's to at most 480.
+
+    Returns:
+        Why some or all of the sound is missing; None where it is not.
 
     Raises:
         DualFormerError: if the suffix is another one, there are no frames, or the file cannot be written.
     """
+    is_variable = times is not None and any(abs(each - n / fps) > 0.5 / fps for n, each in enumerate(times))
 
     def captioned(frame: Frame, *, seconds: float) -> Frame:
         return draw_captions(frame, captions(seconds))
 
-    with VideoWriter(path, fps=fps, max_side=max_side) as writer:
+    with VideoWriter(path, fps=fps, max_side=max_side, is_variable=is_variable, sound_of=sound_of) as writer:
         for number, frame in enumerate(frames):
-            writer.write(frame, draw=partial(captioned, seconds=number / fps))
+            seconds = number / fps if times is None else times[number]
+            shown_at = seconds if is_variable else None
+            writer.write(frame, seconds=shown_at, draw=partial(captioned, seconds=seconds))
+    return writer.sound_problem
 
 
 class VideoWriter:
@@ -77,12 +90,25 @@ class VideoWriter:
         path: the file to write; its suffix decides the format.
         fps: frames per second of what will be written.
         max_side: longest side of the result in pixels, None for no limit; a GIF's is 480 at most.
+        is_variable: whether frames come with times of their own, and not evenly; `fps` is then their mean rate.
+        sound_of: video whose sound an .mp4 gets.
+
+    Attributes:
+        sound_problem: why some or all of the sound is missing, once all is written; None where it is not.
 
     Raises:
         DualFormerError: if the suffix or the frame rate cannot be used, no frame came, or the file cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, fps: float, max_side: int | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fps: float,
+        max_side: int | None = None,
+        is_variable: bool = False,
+        sound_of: str | None = None,
+    ) -> None:
         self.path = Path(path)
         suffix = self.path.suffix.lower()
         if suffix not in SUFFIXES:
@@ -97,7 +123,11 @@ class VideoWriter:
         # 1e-3 spares 25.002 fps, a usual reading of 25, from losing two frames of three
         self._keep_every = math.ceil(fps / GIF_MAX_FPS - 1e-3) if self._is_gif else 1
         self._num_frames = 0
+        self._is_variable, self._sound_of = is_variable, sound_of
+        self._last_tick = -1
         self._output: PictureWriter | None = None
+        self._sound: SoundCopy | None = None
+        self.sound_problem: str | None = None
 
     def __enter__(self) -> VideoWriter:
         with ExitStack() as exits:
@@ -111,13 +141,16 @@ class VideoWriter:
     ) -> None:
         self._exits.__exit__(kind, error, trace)
 
-    def write(self, frame: Frame, *, draw: Callable[[Frame], Frame] | None = None) -> None:
+    def write(
+        self, frame: Frame, *, draw: Callable[[Frame], Frame] | None = None, seconds: float | None = None
+    ) -> None:
         """Add a frame.
 
         Args:
             frame: shape (H, W, 3), uint8.
             draw: paints on the frame once it has its final size, which it keeps; not called for frames that a GIF
                 leaves out.
+            seconds: when the frame is shown; None: evenly, by the frames per second.
 
         Raises:
             ValueError: if the frame has another shape or type.
@@ -126,14 +159,25 @@ class VideoWriter:
             raise ValueError(f"a frame must be uint8 (H, W, 3), got {frame.dtype} {frame.shape}")
         number = self._num_frames
         self._num_frames += 1
-        if number % self._keep_every:
+        seconds = number / self._fps if seconds is None else seconds
+        if self._is_left_out(number, seconds):
             return
         if self._output is None:
             self._output = self._open(width=frame.shape[1], height=frame.shape[0])
         fitted = _fit(frame, width=self._output.stream.width, height=self._output.stream.height)
         shown = fitted if draw is None else draw(fitted)
         with _naming(self.path):
-            self._output.write_rgb(shown, round(number / self._fps / self._output.tick))
+            tick = max(self._last_tick + 1, round(seconds / self._output.tick))
+            self._output.write_rgb(shown, tick)
+            self._last_tick = tick
+            if self._sound is not None:
+                self._sound.write_until(seconds)
+
+    def _is_left_out(self, number: int, seconds: float) -> bool:
+        """Return whether a GIF would show more frames a second than it should with this one."""
+        if not self._is_variable or self._output is None:
+            return bool(number % self._keep_every)
+        return self._is_gif and seconds < float(self._last_tick * self._output.tick) + 1 / GIF_MAX_FPS - 0.01
 
     def _open(self, *, width: int, height: int) -> PictureWriter:
         width, height = _target_size(width, height, max_side=self._max_side, even=not self._is_gif)
@@ -155,9 +199,12 @@ class VideoWriter:
                 codec=codec,
                 matrix=Colorspace.ITU709,
                 num_threads=0,
+                tick=_TICK if self._is_variable else None,
             )
             context = output.stream.codec_context
             context.color_primaries = context.color_trc = context.colorspace = _BT709
+            if self._sound_of is not None:
+                self._sound = SoundCopy(self._sound_of, output.container)
             return output
 
     def _finish(
@@ -168,6 +215,11 @@ class VideoWriter:
                 raise DualFormerError(f"cannot write {str(self.path)!r}: there are no frames to write")
         else:
             with _naming(self.path):
+                if self._sound is not None:
+                    if kind is None:
+                        self._sound.write_until(math.inf)
+                    self.sound_problem = self._sound.problem
+                    self._sound.close()
                 self._output.__exit__(kind, error, trace)
 
 
@@ -267,50 +319,10 @@ def _draw_line(image: Image.Image, label: str, percent: int, *, top: int, paddin
     number = f"{percent}%"
     draw.text((right - inset, middle), number, fill=_TEXT_COLOUR, font=font, anchor="rm")
     room = right - left - 2 * inset - font.getlength("100%") - inset
-    draw.text((left + inset, middle), shorten(label, font, room), fill=_TEXT_COLOUR, font=font, anchor="lm")
+    draw_label(draw, (left + inset, middle), label, size=size, room=room, fill=_TEXT_COLOUR, anchor="lm")
 
 
 def _blend(image: Image.Image, *, margin: int) -> _Box:
     pixels = np.asarray(image).astype(np.uint16)
     share = pixels[..., 3:] + (pixels[..., 3:] >> 7)  # alpha 0 to 255 as 0 to 256
     return _Box(margin=margin, keep=(256 - share).astype(np.uint16), paint=pixels[..., :3] * share)
-
-
-def shorten(label: str, font: ImageFont.FreeTypeFont, room: float) -> str:
-    """Return the label as the font can draw it, cut with an ellipsis to `room` pixels."""
-    text = _drawable(printable(label))
-    if font.getlength(text) <= room:
-        return text
-    fitting = 0
-    while fitting < len(text) and font.getlength(text[: fitting + 1] + "…") <= room:
-        fitting += 1
-    return text[:fitting].rstrip() + "…"
-
-
-def _drawable(text: str) -> str:
-    """Replace letters that the font lacks by their base letter; what has none is drawn as a box, which is said."""
-    shown = "".join(char if _has_glyph(char) else unicodedata.normalize("NFKD", char)[0] for char in text)
-    if not all(map(_has_glyph, shown)):
-        _say_boxes()
-    return shown
-
-
-@cache
-def _say_boxes() -> None:
-    log("captions: the built-in font has Latin letters only; other letters appear as boxes in the picture")
-
-
-@lru_cache(maxsize=4096)
-def _has_glyph(char: str) -> bool:
-    font = font_of(16)
-    mask, missing = font.getmask(char), font.getmask("\uffff")
-    return (mask.size, bytes(mask)) != (missing.size, bytes(missing))
-
-
-@cache
-def font_of(size: int) -> ImageFont.FreeTypeFont:
-    """The built-in font in a size, in pixels."""
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise DualFormerError("this Pillow was built without FreeType and cannot draw captions; install another Pillow")
-    return font

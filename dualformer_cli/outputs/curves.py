@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from statistics import linear_regression
 from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
@@ -97,8 +98,12 @@ class _Series:
     best: Any = None
     """min or max: which value the legend names beside the last."""
 
+    def course(self) -> Points:
+        """Return the values of the line: smoothed where the values themselves are drawn behind it."""
+        return _smoothed(self.points) if self.background is not None else _extremes(self.points)
+
     def legend(self, *, with_best: bool) -> str:
-        values = [value for _, value in self.points]
+        values = [value for _, value in (self.points if self.background is None else self.course())]
         text = f"{self.name}: {_number(values[-1])}"
         if with_best and self.best is not None and self.best(values) != values[-1]:
             text += f" (best {_number(self.best(values))})"
@@ -175,8 +180,7 @@ class _Picture:
     def _series(self, axes: _Axes, line: _Series) -> None:
         if line.background is not None:
             self._line(axes, _extremes(line.points), line.background, width=1.5)
-        course = _smoothed(line) if line.background is not None else _extremes(line.points)
-        self._line(axes, course, line.colour, width=2.5)
+        self._line(axes, line.course(), line.colour, width=2.5)
         if line.dots or len(line.points) == 1:
             radius = (4 if len(line.points) <= 60 else 2.5) * _SCALE
             for step, value in line.points:
@@ -240,15 +244,22 @@ def _value(point: tuple[float, float]) -> float:
     return point[1]
 
 
-def _smoothed(line: _Series) -> Points:
-    """A running mean over about a twentieth of the run, narrower towards its ends, without the two outermost values."""
-    means = _means(line.points)
+def _smoothed(points: Points) -> Points:
+    """The line through the values near each step, a twentieth of the run without the highest and the lowest.
+
+    At the ends as many values are near as elsewhere: a mean of fewer would follow their noise, and one of as many would
+    miss their slope.
+    """
+    means = _means(points)
+    reach = len(means) // 40
+    if reach < 2:
+        return means
     course = []
     for place, (step, _) in enumerate(means):
-        reach = min(len(means) // 40, place, len(means) - 1 - place)
-        near = sorted(value for _, value in means[place - reach : place + reach + 1])
-        near = near[1:-1] or near
-        course.append((step, sum(near) / len(near)))
+        start = min(max(place - reach, 0), len(means) - 1 - 2 * reach)
+        near = sorted(means[start : start + 2 * reach + 1], key=_value)[1:-1]
+        slope, level = linear_regression([near_step for near_step, _ in near], list(map(_value, near)))
+        course.append((step, level + slope * step))
     return course
 
 
@@ -258,7 +269,7 @@ def _visible(line: _Series) -> list[float]:
     if line.background is None:
         return values
     cut = len(values) // 100
-    return [*values[cut : len(values) - cut], *(value for _, value in _smoothed(line))]
+    return [*values[cut : len(values) - cut], *(value for _, value in line.course())]
 
 
 def _span(values: Sequence[Sequence[float]], limits: tuple[float, float], *, from_zero: bool) -> tuple[float, float]:

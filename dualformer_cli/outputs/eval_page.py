@@ -25,6 +25,7 @@ from dualformer_cli.documents.evaluate import (
 from dualformer_cli.outputs.curves import round_ticks, tick_labels
 from dualformer_cli.outputs.html import STYLE, Html, element, head, joined, tile
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.words import counted
 
 _MOST_ROWS = 200
 """Rows of a list of videos; a page with every video of Kinetics would open in no browser."""
@@ -203,7 +204,7 @@ def _calibration_chart(bins: Sequence[CalibrationBin]) -> Html:
             "rect",
             element(
                 "title",
-                f"score {row.low:.2f} to {row.high:.2f}: {row.videos} videos, "
+                f"score {row.low:.2f} to {row.high:.2f}: {counted(row.videos, 'video')}, "
                 f"{_percent(row.accuracy)} right, mean score {_percent(row.confidence)}",
             ),
             class_="bar",

@@ -16,7 +16,7 @@ def print_flops(document: Flops, *, stream: TextIO | None = None, width: int | N
     """Print multiply-adds and parameters, and, when the document holds them, the modules' shares and the latency."""
     screen = Screen(stream, width)
     facts = [
-        ("model", f"{document.model}, {counted(document.num_classes, 'class', 'classes')}"),
+        ("model", f"{document.model}, {counted(document.num_classes, 'class')}"),
         ("input", " x ".join(str(side) for side in document.input)),
         ("multiply-adds", f"{_giga(document.multiply_adds_per_view)} per view"),
         ("", f"{_giga(document.multiply_adds_per_video)} per video ({counted(document.views, 'view')})"),

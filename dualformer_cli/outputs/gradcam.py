@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from dualformer_cli.documents.gradcam import Gradcam, LayerList
+from dualformer_cli.documents.gradcam import DeletionCurves, Gradcam, LayerList
+from dualformer_cli.documents.predict import BUILT_IN_QUESTION
 from dualformer_cli.outputs.screen import Screen, print_facts
 from dualformer_cli.system.words import counted
 
@@ -15,12 +16,15 @@ def print_gradcam(document: Gradcam, *, stream: TextIO | None = None, width: int
     chosen, grid = document.class_, " x ".join(str(side) for side in document.grid)
     preset = document.facts.preset
     facts = [
-        ("class", f"{chosen.label} ({chosen.index}), score {chosen.score:.3f}"),
+        ("class", f"{chosen.label} ({chosen.index}), score {chosen.score:.1%}"),
         ("layer", f"{document.layer} of {preset}, tokens {grid}, gradient of the {document.gradient_of}"),
         ("frames", f"{document.num_frames} from {counted(document.num_views, 'view')}"),
     ]
-    if document.deletion is not None:
-        facts.append(("deletion", f"{document.deletion.score:+.3f}: {_verdict(document.deletion.score)}"))
+    if document.fallback is not None:
+        facts.insert(0, ("question", f"{BUILT_IN_QUESTION}, by the built-in model"))
+    if (deleted := document.deletion) is not None:
+        numbers = f"{100 * deleted.score:+.1f} points (spread {100 * deleted.spread:.1f})"
+        facts.append(("deletion", f"{numbers}: {_verdict(deleted)}"))
     facts += [(name, path) for name, path in (("written", document.output), ("maps", document.npz)) if path]
     screen.line((document.path, "bold"))
     print_facts(screen, facts)
@@ -29,10 +33,11 @@ def print_gradcam(document: Gradcam, *, stream: TextIO | None = None, width: int
     screen.flush()
 
 
-def _verdict(deletion_score: float) -> str:
-    if abs(deletion_score) < 0.0005:
-        return "no difference between hot places and random ones"
-    return f"hot places matter {'more' if deletion_score > 0 else 'less'} to the score than random ones"
+def _verdict(deleted: DeletionCurves) -> str:
+    """Return what the score shows, which is nothing within two of its spreads."""
+    if abs(deleted.score) <= 2 * deleted.spread:
+        return "hot and random places cannot be told apart"
+    return f"hot places matter {'more' if deleted.score > 0 else 'less'} than random ones"
 
 
 def print_layers(document: LayerList, *, stream: TextIO | None = None, width: int | None = None) -> None:

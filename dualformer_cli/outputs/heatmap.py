@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dualformer_cli.config.schema import Decoder
-from dualformer_cli.outputs.annotated_video import VideoWriter, font_of, shorten
+from dualformer_cli.outputs.annotated_video import VideoWriter
+from dualformer_cli.outputs.fonts import draw_label, font_of, prefer
 from dualformer_cli.outputs.screen import clock
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.workers import heartbeat
@@ -228,11 +229,14 @@ class Drawing:
     fps: float
     """Of the GIF or video that is written."""
     target: str
+    font: str | None = None
+    """File of the font for letters that the built-in one lacks."""
 
 
 def draw(drawing: Drawing) -> None:
     """Decode the frames that are shown, draw the heat onto them and write the file, in a worker process."""
     heatmaps, style, target = drawing.heatmaps, drawing.style, drawing.target
+    prefer(drawing.font)
     with open_video(
         drawing.video, decoder=drawing.decoder, frame_rate=drawing.frame_rate, frame_name=drawing.frame_name
     ) as reader:
@@ -275,8 +279,8 @@ def _centred(picture: Frame, width: int) -> Frame:
 def _caption(text: str, frame: Frame, style: Style) -> Frame:
     width = style.columns * (frame.shape[1] + _GAP) - _GAP
     image = Image.new("RGB", (width, 20), _BACKGROUND)
-    shown = shorten(text, font_of(13), width - 4)
-    ImageDraw.Draw(image).text((width // 2, 9), shown, fill=_FAINT, font=font_of(13), anchor="mm")
+    place = (width // 2, 9)
+    draw_label(ImageDraw.Draw(image), place, text, size=13, room=width - 4, fill=_FAINT, anchor="mm")
     return np.asarray(image)
 
 
@@ -324,9 +328,8 @@ class _Panel:
 
     def _draw_text(self) -> None:
         draw, room = ImageDraw.Draw(self._image), self.width - 2 * self._left
-        draw.text((self._left, 5), shorten(self._heatmaps.title, font_of(16), room), fill=_INK, font=font_of(16))
-        detail = shorten(self._heatmaps.detail, font_of(12), room)
-        draw.text((self._left, 25), detail, fill=_FAINT, font=font_of(12))
+        draw_label(draw, (self._left, 5), self._heatmaps.title, size=16, room=room, fill=_INK)
+        draw_label(draw, (self._left, 25), self._heatmaps.detail, size=12, room=room, fill=_FAINT)
         for index, x, anchor in ((0, self._left, "la"), (-1, self.width - self._left, "ra")):
             draw.text((x, self._bottom + 3), self._end(index), fill=_FAINT, font=font_of(12), anchor=anchor)
 

@@ -12,13 +12,13 @@ from typing import TextIO
 from dualformer_cli.system.words import is_unseen
 
 
-def print_json(document: object, *, stream: TextIO | None = None) -> None:
+def print_json(document: object, *, stream: TextIO | None = None, on_one_line: bool = False) -> None:
     r"""Print exactly one JSON document in UTF-8, whatever the locale, and a newline.
 
     A number that is not finite becomes null, which JSON has and NaN is not. Undecodable bytes of file names and
     characters a terminal would obey stay inside their strings as ``\uXXXX``.
     """
-    text = json.dumps(_finite(document), ensure_ascii=False, allow_nan=False, indent=2)
+    text = json.dumps(_finite(document), ensure_ascii=False, allow_nan=False, indent=None if on_one_line else 2)
     text = re.sub(r"[^\n\x20-\x7e]", lambda match: _json_escape(match[0]), text) + "\n"
     stream = sys.stdout if stream is None else stream
     stream.flush()

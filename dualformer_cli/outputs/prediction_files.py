@@ -17,11 +17,14 @@ from typing import IO, Any
 
 from dualformer_cli.documents.predict import FeatureRow, Segment, VideoResult
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.outputs.predictions import best_shown, shown_parts
 from dualformer_cli.system.files import atomic_path, check_place
 from dualformer_cli.system.words import os_reason, printable
 from dualformer_cli.video.parts import split_part
 
 CSV_COLUMNS = ("path", "status", "error", "start_seconds", "end_seconds", "rank", "label", "index", "score")
+LABEL_COLUMNS = ("listed_labels", "is_right")
+"""Of the video, in each of its rows, where lists with labels were named as inputs."""
 
 
 class PredictionTable:
@@ -34,10 +37,12 @@ class PredictionTable:
 
     Args:
         path: the file, which is made with the first result, or when the table is closed.
+        with_labels: whether the table has the columns of labels that a list gives.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, with_labels: bool = False) -> None:
         self.path = path
+        self._columns = CSV_COLUMNS + LABEL_COLUMNS * with_labels
         self._file: IO[str] | None = None
         self._failure: Exception | None = None
 
@@ -72,7 +77,7 @@ class PredictionTable:
         if self._file is None:
             check_place(Path(self.path))
             self._file = open(self.path, "w", encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115
-        writer = csv.DictWriter(self._file, CSV_COLUMNS, restval="", extrasaction="ignore")
+        writer = csv.DictWriter(self._file, self._columns, restval="", extrasaction="ignore")
         if is_new:
             writer.writeheader()
         for row in rows:
@@ -80,27 +85,28 @@ class PredictionTable:
         self._file.flush()
 
 
-def write_csv(results: Iterable[VideoResult], path: str | os.PathLike[str]) -> None:
+def write_csv(results: Iterable[VideoResult], path: str | os.PathLike[str], *, with_labels: bool = False) -> None:
     """Write a table of predictions that appears only when complete."""
     with atomic_path(path) as temporary:
-        table = PredictionTable(temporary)
+        table = PredictionTable(temporary, with_labels=with_labels)
         for result in results:
             table.add(result)
         table.close()
 
 
-def write_parquet(results: Iterable[VideoResult], path: str | os.PathLike[str]) -> None:
+def write_parquet(results: Iterable[VideoResult], path: str | os.PathLike[str], *, with_labels: bool = False) -> None:
     """Write the rows of the table as Parquet, with pyarrow (extra `parquet`); it appears only when complete."""
     import pyarrow
     from pyarrow import parquet
 
-    kinds = {name: pyarrow.string() for name in CSV_COLUMNS}
+    columns = CSV_COLUMNS + LABEL_COLUMNS * with_labels
+    kinds = {name: pyarrow.string() for name in columns}
     kinds |= dict.fromkeys(("start_seconds", "end_seconds", "score"), pyarrow.float64())
     kinds |= dict.fromkeys(("rank", "index"), pyarrow.int32())
     schema = pyarrow.schema(list(kinds.items()))
     rows = (row for result in results for row in _table_rows(result))
     with atomic_path(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
-        while block := [{name: _in_unicode(row.get(name)) for name in CSV_COLUMNS} for row in islice(rows, 4096)]:
+        while block := [{name: _in_unicode(row.get(name)) for name in columns} for row in islice(rows, 4096)]:
             writer.write_table(pyarrow.Table.from_pylist(block, schema))
 
 
@@ -226,6 +232,9 @@ def timecode(milliseconds: int) -> str:
 
 def _table_rows(result: VideoResult) -> Iterator[dict[str, object]]:
     video: dict[str, object] = {"path": result.path, "status": result.status, "error": result.error}
+    if result.labels is not None:
+        is_right = None if result.is_right is None else str(result.is_right).lower()
+        video |= {"listed_labels": "; ".join(result.labels), "is_right": is_right}
     for rank, prediction in enumerate(result.predictions, start=1):
         yield {**asdict(prediction), **video, "rank": rank}
     for segment in result.segments or ():
@@ -253,12 +262,12 @@ def _segments(result: VideoResult) -> Sequence[Segment]:
     if result.status == "error":
         raise DualFormerError(f"no subtitles for {result.path!r}: {result.error}")
     if result.segments:
-        return sorted(result.segments, key=lambda segment: segment.start_seconds)
+        return sorted(shown_parts(result), key=lambda segment: segment.start_seconds)
     if result.duration_seconds is None:
         raise DualFormerError(f"no subtitles for {result.path!r}: its duration is unknown; set data.frame_rate")
     part = split_part(result.path)[1]
     start, end = part.start_seconds or 0.0, min(part.end_seconds or result.duration_seconds, result.duration_seconds)
-    best = result.predictions[0]
+    best = best_shown(result)
     return [Segment(start_seconds=start, end_seconds=end, label=best.label, index=best.index, score=best.score)]
 
 

@@ -3,11 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TextIO
 
-from dualformer_cli.documents.predict import LiveClip, PredictionRun, ScoredLabel, Segment, VideoResult
-from dualformer_cli.outputs.screen import NARROWEST_BAR, Screen, clock
+from dualformer_cli.documents.predict import (
+    BUILT_IN_QUESTION,
+    LabelCounts,
+    LiveClip,
+    ModelFacts,
+    PredictionRun,
+    ScoredLabel,
+    Segment,
+    VideoResult,
+)
+from dualformer_cli.outputs.screen import NARROWEST_BAR, NARROWEST_LABEL, Screen, clock, pad
 from dualformer_cli.system.words import counted
+
+UNSURE = "unsure"
+"""What is shown in place of a label whose score says too little."""
+_LIVE_BAR = 10
+
+
+def print_question(facts: ModelFacts, *, stream: TextIO | None = None, width: int | None = None) -> None:
+    """Print, above the results, what the built-in model answers in the place of the default one."""
+    screen = Screen(stream, width)
+    screen.line((f"{BUILT_IN_QUESTION.capitalize()}, by {facts.preset}", "bold"))
+    screen.line()
+    screen.flush()
 
 
 def print_predictions(result: VideoResult, *, stream: TextIO | None = None, width: int | None = None) -> None:
@@ -24,9 +46,14 @@ def print_predictions(result: VideoResult, *, stream: TextIO | None = None, widt
     if result.predictions:
         screen.paragraph(video_facts(result), style="dim")
         _print_top(screen, result.predictions)
-        _print_timeline(screen, result.segments or ())
+        if parts := shown_parts(result):
+            screen.line()
+            _print_timeline(screen, parts)
     if result.status == "error":
         screen.paragraph(f"error: {result.error}", style="red")
+    if result.is_right is not None and result.labels is not None:
+        verdict, style = ("right", "green") if result.is_right else ("wrong", "red")
+        screen.paragraph(f"{verdict}: the list says {', '.join(result.labels)}", style=style)
     for warning in result.warnings or ():
         screen.paragraph(f"warning: {warning}", style="yellow")
     screen.line()
@@ -34,7 +61,9 @@ def print_predictions(result: VideoResult, *, stream: TextIO | None = None, widt
 
 
 def print_clip(clip: LiveClip, *, stream: TextIO | None = None, width: int | None = None) -> None:
-    """Print the best label of one clip of a live input as a line of a timeline, at once.
+    """Print the best label of one clip of a live input as a line, at once: time, score, bar, label.
+
+    The label comes last, so that the columns stand one below the other whatever comes next.
 
     Args:
         clip: with its labels.
@@ -43,8 +72,13 @@ def print_clip(clip: LiveClip, *, stream: TextIO | None = None, width: int | Non
     """
     best = clip.predictions[0]
     screen = Screen(stream, width)
-    times = {"start_seconds": clip.start_seconds, "end_seconds": clip.end_seconds}
-    _print_timeline(screen, [Segment(**times, label=best.label, index=best.index, score=best.score)])
+    span = f"  {clock(clip.start_seconds):>9} - {clock(clip.end_seconds):>9}"
+    bar = pad(screen.bar(best.score, _LIVE_BAR), _LIVE_BAR)
+    label = best.label if clip.unsure_below is None else UNSURE
+    room = screen.width - len(span) - 2 - 6 - 2 - _LIVE_BAR - 2
+    bar = "" if room < NARROWEST_LABEL else f"  {bar}"
+    room = max(1, room + (0 if bar else _LIVE_BAR + 2))
+    screen.line((span, "dim"), (f"  {best.score:6.1%}", ""), (bar, "cyan"), (f"  {screen.cut(label, room)}", ""))
     screen.flush()
 
 
@@ -67,6 +101,48 @@ def print_run(run: PredictionRun, *, stream: TextIO | None = None, width: int | 
     screen.flush()
 
 
+def shown_parts(result: VideoResult) -> tuple[Segment, ...]:
+    """Return the timeline as people see it: neighbours whose score says too little are one part, called unsure."""
+    shown: list[Segment] = []
+    for segment in result.segments or ():
+        if result.unsure_below is None or segment.score >= result.unsure_below:
+            shown.append(segment)
+        elif shown and shown[-1].index < 0:
+            before, now = shown[-1].end_seconds - shown[-1].start_seconds, segment.end_seconds - segment.start_seconds
+            score = (shown[-1].score * before + segment.score * now) / ((before + now) or 1.0)
+            shown[-1] = replace(shown[-1], end_seconds=segment.end_seconds, score=score)
+        else:
+            shown.append(replace(segment, label=UNSURE, index=-1))
+    return tuple(shown)
+
+
+def best_shown(result: VideoResult) -> ScoredLabel:
+    """Return the best label of the whole video as people see it: unsure, where its score says too little."""
+    best = result.predictions[0]
+    return replace(best, label=UNSURE, index=-1) if is_unsure(result) else best
+
+
+def is_unsure(result: VideoResult) -> bool:
+    """Return whether the score of the best label says too little."""
+    limit = result.unsure_below
+    return limit is not None and bool(result.predictions) and result.predictions[0].score < limit
+
+
+def print_counts(counts: LabelCounts, *, stream: TextIO | None = None, width: int | None = None) -> None:
+    """Print how often the best label of a video was that of its list."""
+    screen = Screen(stream, width)
+    compared = counts.right + counts.wrong
+    facts = (
+        [f"{counts.right:,} of {counted(compared, 'video')} right ({counts.right / compared:.1%})"] if compared else []
+    )
+    if counts.not_compared:
+        number = counted(counts.not_compared, "video")
+        facts.append(f"{number} not compared: with an error, or a label that the model does not have")
+    text = "; ".join(facts)
+    screen.line((text, "bold"))
+    screen.flush()
+
+
 def _print_top(screen: Screen, predictions: Sequence[ScoredLabel]) -> None:
     if not predictions:
         return
@@ -82,25 +158,22 @@ def _print_top(screen: Screen, predictions: Sequence[ScoredLabel]) -> None:
 
 
 def _print_timeline(screen: Screen, segments: Sequence[Segment]) -> None:
-    if not segments:
-        return
     labels = [segment.label for segment in segments]
     hours = max(segment.end_seconds for segment in segments) >= 3600
     spans = [
         f"  {clock(segment.start_seconds, with_hours=hours)} - {clock(segment.end_seconds, with_hours=hours)}"
         for segment in segments
     ]
-    taken = max(map(len, spans)) + 2 + 2 + 4 + 2
+    taken = max(map(len, spans)) + 2 + 2 + 6 + 2
     label_size, bar_size = screen.label_and_bar_sizes(labels, taken=taken, widest_bar=20)
     scores = [segment.score for segment in segments]
-    screen.line()
     if not bar_size:
         for span, label, score in zip(spans, labels, scores, strict=True):
-            screen.line((span, "dim"), (f"  {score:.2f}  ", ""), (screen.bar(score, NARROWEST_BAR), "cyan"))
+            screen.line((span, "dim"), (f"  {score:6.1%}  ", ""), (screen.bar(score, NARROWEST_BAR), "cyan"))
             screen.line(("    " + screen.cut(label, screen.width - 4), ""))
         return
     rows = [
-        (span, screen.cut(label, label_size), f"{score:.2f}", screen.bar(score, bar_size))
+        (span, screen.cut(label, label_size), f"{score:.1%}", screen.bar(score, bar_size))
         for span, label, score in zip(spans, labels, scores, strict=True)
     ]
     screen.table(rows, right=(True, False, True, False), styles=("dim", "", "", "cyan"))
@@ -113,4 +186,6 @@ def video_facts(result: VideoResult) -> str:
     if (seconds := result.duration_seconds) is not None:
         facts.append(f"{seconds:.1f} s" if seconds < 59.95 else clock(seconds))
     facts.append(counted(result.views, "view"))
+    if is_unsure(result):
+        facts.append(f"unsure: no label reaches {result.unsure_below:.1%}")
     return ", ".join(facts)

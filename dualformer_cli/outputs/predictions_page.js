@@ -23,6 +23,7 @@ function clock(seconds) {
 }
 
 function colour(index) {  // by the golden angle; numbers that are 8, 13 or 21 apart have similar hues
+  if (index < 0) return "hsl(0 0% 55%)";  // unsure
   const light = (dark.matches ? 62 : 42) + [0, -14, 14][Math.floor(index / 8) % 3];
   return `hsl(${(205 + index * 137.508) % 360} 60% ${light}%)`;
 }

@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
 
-from dualformer_cli.documents.predict import ModelFacts, VideoResult
+from dualformer_cli.documents.predict import BUILT_IN_QUESTION, ModelFacts, VideoResult
 from dualformer_cli.outputs.html import STYLE, Html, data, element, head, joined, tile
-from dualformer_cli.outputs.predictions import video_facts
+from dualformer_cli.outputs.predictions import shown_parts, video_facts
 from dualformer_cli.outputs.progress import Progress
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.words import counted, printable
@@ -102,7 +102,7 @@ def _results(block: Sequence[VideoResult], pictures: dict[str, bytes], folder: P
     labels: dict[int, str] = {}
     for result in block:
         labels |= {own.index: printable(own.label) for own in result.predictions[:MOST_LABELS]}
-        labels |= {own.index: printable(own.label) for own in result.segments or ()}
+        labels |= {own.index: printable(own.label) for own in shown_parts(result)}
     lines = ",\n".join(data(_video(result, pictures.get(result.path), folder)) for result in block)
     content = Html(f'{{"labels":{data(labels)},"videos":[\n{lines}\n]}}')
     return element("script", content, id="results", type="application/json")
@@ -120,7 +120,7 @@ def _video(result: VideoResult, picture: bytes | None, folder: Path) -> dict[str
         "seconds": result.duration_seconds,
         "parts": result.segments and [
             (round(own.start_seconds, 3), round(own.end_seconds, 3), own.index, round(own.score, 4))
-            for own in result.segments
+            for own in shown_parts(result)
         ],
         "error": result.error and printable(result.error),
         "warnings": result.warnings and [printable(warning) for warning in result.warnings],
@@ -138,12 +138,14 @@ def _link(path: str, folder: Path) -> str | None:
 def _introduction(facts: ModelFacts, fallback: str | None, counts: Counter[str], lost: int) -> Iterator[Html]:
     yield element("h1", "Predictions")
     model = (
-        f"{facts.preset}, {facts.weights} weights, {facts.views} views a video, {facts.device}, {facts.precision}. "
+        f"{facts.model}, {facts.views} views a video, {facts.device}, {facts.precision}. "
         "Videos are played from where they lie: keep the page in its place beside them."
     )
     yield element("p", model, class_="faint")
     if fallback is not None:
-        yield element("p", fallback, class_="warning")
+        text = f"{BUILT_IN_QUESTION.capitalize()}, by the built-in model, as the default one is not here:"
+        yield element("p", text, class_="warning")
+        yield element("p", fallback, class_="faint")
     if lost:
         text = f"{counted(lost, 'video')} lost with a process; run the same command again, and the page is complete."
         yield element("p", text, class_="warning")

@@ -18,8 +18,8 @@ from dualformer_cli.documents.prepare import (
     Statistics,
 )
 from dualformer_cli.documents.render import RenderEstimate, RenderSummary
-from dualformer_cli.outputs.screen import cells, clock, pad
-from dualformer_cli.system.words import printable, size_in_words, some_of
+from dualformer_cli.outputs.screen import cells, pad
+from dualformer_cli.system.words import counted, duration_in_words, printable, size_in_words, some_of
 
 _MOST_CLASSES = 40
 _MOST_NAMED = 20
@@ -49,14 +49,14 @@ def print_plan(document: PreparationPlan, *, stream: TextIO | None = None) -> No
         spread = f" (give or take {estimate.give_or_take:.0%})" if estimate.give_or_take else ""
         lines.append(
             f"would need about {size_in_words(estimate.bytes)}{spread} "
-            f"of {size_in_words(estimate.free_bytes)} free, and about {clock(estimate.seconds)}"
+            f"of {size_in_words(estimate.free_bytes)} free, and about {duration_in_words(estimate.seconds)}"
         )
     _print(lines, stream)
 
 
 def print_rendered(done: RenderSummary, *, stream: TextIO | None = None) -> None:
     """Print what `prepare camera-motion` rendered."""
-    lines = [f"{split}: {done.clips[split]} clips, {path}" for split, path in done.lists.items()]
+    lines = [f"{split}: {counted(done.clips[split], 'clip')}, {path}" for split, path in done.lists.items()]
     total = sum(done.clips.values())
     lines.append(f"{done.rendered} of {total} clips rendered now, {size_in_words(done.num_bytes)} in all")
     _print(lines, stream)
@@ -66,7 +66,8 @@ def print_render_estimate(needed: RenderEstimate, num_workers: int, *, stream: T
     """Print what `prepare camera-motion --dry-run` would need."""
     line = (
         f"{needed.root}: would render {needed.missing} of {sum(needed.clips.values())} clips, about "
-        f"{size_in_words(needed.num_bytes)}, in about {needed.seconds:.0f} s with {num_workers} processes"
+        f"{size_in_words(needed.num_bytes)}, in about {duration_in_words(needed.seconds)} "
+        f"with {counted(num_workers, 'process')}"
     )
     _print([line], stream)
 
@@ -81,7 +82,8 @@ def _print(lines: Iterable[str], stream: TextIO | None) -> None:
 def start_lines(found: FoundVideos) -> Iterator[str]:
     """Yield what was found in the folder, in a few lines that can be read before the work starts."""
     shown = some_of(found.classes, _MOST_KINDS)
-    yield f"{found.folder}: {found.layout}, {found.videos} videos, {len(found.classes)} classes ({shown})"
+    videos, classes = counted(found.videos, "video"), counted(len(found.classes), "class")
+    yield f"{found.folder}: {found.layout}, {videos}, {classes} ({shown})"
     if missing := sum(split.missing for split in found.dataset.splits.values()) if found.dataset else 0:
         yield f"note: {missing} annotated videos are not there"
     if found.skipped:
@@ -97,7 +99,7 @@ def _lines(document: Preparation) -> Iterator[str]:
     yield f"videos     {', '.join(counts)}"
     yield from _statistics(summary.statistics)
     for note in summary.notes:
-        yield f"note       {note.note}: {note.videos} videos, such as {note.examples[0]}"
+        yield f"note       {note.note}: {counted(note.videos, 'video')}, such as {note.examples[0]}"
     run = document.run
     if run.converted is not None:
         failed = f", {run.failed} failed" if run.failed else ""
@@ -168,7 +170,7 @@ def _statistics(statistics: Statistics) -> Iterator[str]:
     seconds, lengths = statistics.duration_seconds, statistics.num_frames
     if seconds:
         middle = f"{seconds.min:.1f} to {seconds.max:.1f} s, median {seconds.median:.1f}"
-        yield f"duration   {clock(seconds.total, with_hours=True)} in all; {middle}"
+        yield f"duration   {duration_in_words(seconds.total)} in all; {middle}"
     if lengths:
         yield f"frames     {lengths.min:.0f} to {lengths.max:.0f}, median {lengths.median:.0f}"
     yield f"sizes      {_common(statistics.sizes)}"
@@ -205,7 +207,8 @@ def _look_alikes(found: LookAlikes, *, is_official: bool) -> Iterator[str]:
     advice = "keep such videos together with --group-look-alikes, --group-pattern or --group-column"
     if is_official:
         advice = "these splits are official, and all published results have them"
-    yield f"look alike {found.pairs} pairs of videos in different splits, which makes results too good; {advice}:"
+    pairs = counted(found.pairs, "pair")
+    yield f"look alike {pairs} of videos in different splits, which makes results too good; {advice}:"
     for pair in found.examples[:_MOST_KINDS]:
         yield f"           {pair.first_split} {pair.first}  |  {pair.second_split} {pair.second}"
     if found.pairs > _MOST_KINDS:

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from dualformer_cli.outputs.screen import clock
-from dualformer_cli.system.words import printable, size_in_words
+from dualformer_cli.system.words import duration_in_words, printable, size_in_words
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -32,6 +31,7 @@ class Progress:
         silent: show nothing, for `--quiet` and for ranks other than 0.
         stream: where to show it, stderr by default.
         interval_seconds: time between plain lines.
+        says_time_left: whether to show how long the rest takes; False where the notes say it.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Progress:
         silent: bool = False,
         stream: TextIO | None = None,
         interval_seconds: float = LINE_SECONDS,
+        says_time_left: bool = True,
     ) -> None:
         self.title = title
         self.total = total
@@ -50,13 +51,14 @@ class Progress:
         self._silent = silent
         self._stream = stream
         self._interval_seconds = interval_seconds
+        self._says_time_left = says_time_left
         self._bar: RichProgress | None = None
         self._start = self._last_line = time.monotonic()
 
     def __enter__(self) -> Progress:
         self._start = self._last_line = time.monotonic()
         if not self._silent:
-            self._bar = _terminal_bar(self._stream)
+            self._bar = _terminal_bar(self._stream, says_time_left=self._says_time_left)
         if self._bar is not None:
             self._bar.add_task(self._shown(self.title), total=self.total, note="")
             self._bar.start()
@@ -68,7 +70,7 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
         elif self._last_line > self._start and kind is None:
-            self._write_line(f"{self._count()} done in {clock(time.monotonic() - self._start)}")
+            self._write_line(f"{self._count()} done in {duration_in_words(time.monotonic() - self._start)}")
 
     def expect(self, total: int) -> None:
         """Say how many steps there are in all, as far as it is known by now."""
@@ -85,6 +87,11 @@ class Progress:
         elif not self._silent and time.monotonic() - self._last_line >= self._interval_seconds:
             self._last_line = time.monotonic()
             self._write_line(", ".join(filter(None, (self._count(), self._time_left(), self._note))))
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether there is a bar."""
+        return self._bar is not None
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -103,9 +110,10 @@ class Progress:
         return f"{self.done}" if self.total is None else f"{self.done}/{self.total}"
 
     def _time_left(self) -> str:
-        if not self.total or not 0 < self.done < self.total:
+        if not self._says_time_left or not self.total or not 0 < self.done < self.total:
             return ""
-        return f"{clock((time.monotonic() - self._start) / self.done * (self.total - self.done))} left"
+        seconds = (time.monotonic() - self._start) / self.done * (self.total - self.done)
+        return f"{duration_in_words(seconds)} left"
 
     def _shown(self, text: str) -> str:
         return printable(text, getattr(self._stream or sys.stderr, "encoding", None) or "utf-8")
@@ -162,7 +170,7 @@ class PlainLines:
         print(f"{name}: {size_in_words(done)}{of}", file=sys.stderr, flush=True)
 
 
-def _terminal_bar(stream: TextIO | None) -> RichProgress | None:
+def _terminal_bar(stream: TextIO | None, *, says_time_left: bool) -> RichProgress | None:
     """Return a bar that erases itself, or None where a bar cannot be drawn."""
     from rich.console import Console
 
@@ -175,12 +183,13 @@ def _terminal_bar(stream: TextIO | None) -> RichProgress | None:
     def text(field: str, column: Column) -> TextColumn:
         return TextColumn(field, markup=False, table_column=column)
 
+    time_left = [TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True))] if says_time_left else []
     return Progress(
         text("{task.description}", Column(no_wrap=True, overflow="ellipsis")),
         BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
-        TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True)),
-        text("{task.fields[note]}", Column(ratio=2, no_wrap=True, overflow="ellipsis")),
+        *time_left,
+        text("{task.fields[note]}", Column(ratio=2 if says_time_left else None, no_wrap=True, overflow="ellipsis")),
         console=console,
         transient=True,
         redirect_stdout=False,  # it would send results to stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from typing import Any, TextIO
@@ -11,9 +12,10 @@ from typing import Any, TextIO
 from dualformer_cli.config.metric_table import METRICS
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.evaluate import Comparison, Evaluation, MetricValue, Summary
-from dualformer_cli.documents.train import Preflight
+from dualformer_cli.documents.train import Preflight, TrainResult
+from dualformer_cli.outputs.screen import fitting
 from dualformer_cli.system.files import atomic_path
-from dualformer_cli.system.words import printable, size_in_words
+from dualformer_cli.system.words import counted, duration_in_words, printable, size_in_words
 
 
 def write_json_lines(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[str]) -> None:
@@ -26,14 +28,14 @@ def write_json_lines(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[
 def metric_line(summary: Summary) -> str:
     """Return the main metrics of a scored list in one line."""
     parts = [
-        f"{name} {_number(name, summary.metrics[name])}"
+        f"{name} {number_in_words(name, summary.metrics[name])}"
         for name, row in METRICS.items()
         if name in summary.metrics and (row.is_headline or row.chooses_best) and row.all_listed_of is None
     ]
     videos = summary.videos
     if videos.scored < videos.listed:
         parts.append(f"{videos.listed - videos.scored} of {videos.listed} videos not scored")
-    return ", ".join(parts) or f"{videos.scored} videos scored, without labels"
+    return ", ".join(parts) or f"{counted(videos.scored, 'video')} scored, without labels"
 
 
 def print_evaluation(document: Evaluation, *, stream: TextIO | None = None) -> None:
@@ -41,10 +43,12 @@ def print_evaluation(document: Evaluation, *, stream: TextIO | None = None) -> N
     summary = document.summary
     counts = to_json(summary.videos)
     rows = [("videos", ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))]
-    rows += [(name, _number(name, value)) for name, value in summary.metrics.items() if METRICS[name].is_headline]
+    rows += [
+        (name, number_in_words(name, value)) for name, value in summary.metrics.items() if METRICS[name].is_headline
+    ]
     for name, value in summary.metrics.items():
         if METRICS[name].is_percent and not METRICS[name].is_headline:
-            rows.append((METRICS[name].title, _number(name, value)))
+            rows.append((METRICS[name].title, number_in_words(name, value)))
     if document.views_curve is not None:
         rows.append(("top1 by views", ", ".join(f"{row.views}: {row.top1:.2f}" for row in document.views_curve)))
     facts = {**document.facts, "digest": summary.digest}
@@ -58,10 +62,30 @@ def print_evaluation(document: Evaluation, *, stream: TextIO | None = None) -> N
     print_rows(rows, stream)
 
 
-def _number(name: str, value: MetricValue) -> str:
+def number_in_words(name: str, value: MetricValue) -> str:
+    """Return the value of a metric: a percent with two decimals, an interval, or a number with four."""
     if isinstance(value, tuple):
         return " to ".join(f"{end:.2f}" for end in value)
     return f"{value:.2f}" if METRICS[name].is_percent else f"{value:.4f}"
+
+
+def print_training(document: TrainResult, *, stream: TextIO | None = None) -> None:
+    """Print the end of a run: what it reached, where the best checkpoint is, and what to type next."""
+    found = "" if document.validation is None else f", {metric_line(document.validation.summary)}"
+    best = document.checkpoint
+    if document.best is not None:
+        title = METRICS[document.best_metric].title
+        best += f" ({title} {number_in_words(document.best_metric, document.best)})"
+    weights = f"--weights {shlex.quote(document.checkpoint)}"
+    rows = [
+        ("trained", f"{counted(document.epochs, 'epoch')}, {counted(document.steps, 'step')}{found}"),
+        ("written", f"config.yaml, log.jsonl, curves.png and checkpoints in {document.output}"),
+        ("best", best),
+        ("next", f"dualformer predict {weights} VIDEO"),
+    ]
+    if document.validation_list is not None:
+        rows.insert(3, ("next", f"dualformer eval {weights} --data {shlex.quote(document.validation_list)}"))
+    print_rows(rows, stream)
 
 
 def print_preflight(document: Preflight, *, stream: TextIO | None = None) -> None:
@@ -75,7 +99,8 @@ def print_preflight(document: Preflight, *, stream: TextIO | None = None) -> Non
         ("peak memory", f"{document.peak_memory_mib:,.0f} MiB"),
         ("reading", f"{document.read_clips_per_second:.1f} clips/s"),
         ("model", f"{document.model_clips_per_second:.1f} clips/s; limited by {document.limited_by}"),
-        ("time", f"{document.hours:.1f} hours without validation"),
+        ("measured", f"one forward and backward pass, of which a step has {document.passes}"),
+        ("time", f"about {duration_in_words(document.hours * 3600)}, without validation"),
         ("disk", f"{needed} needed, {free} free"),
     ]
     rows += [("warning", warning) for warning in document.warnings]
@@ -84,9 +109,9 @@ def print_preflight(document: Preflight, *, stream: TextIO | None = None) -> Non
 
 def _comparison(comparison: Comparison) -> list[tuple[str, str]]:
     return [
-        ("compared", f"{comparison.videos} videos in both"),
+        ("compared", f"{counted(comparison.videos, 'video')} in both"),
         ("top1 of both", f"{comparison.top1_first:.2f} against {comparison.top1_second:.2f}"),
-        ("McNemar", f"p = {comparison.test.p_value:.3g}, {len(comparison.flipped)} videos flipped"),
+        ("McNemar", f"p = {comparison.test.p_value:.3g}, {counted(len(comparison.flipped), 'video')} flipped"),
     ]
 
 
@@ -95,4 +120,7 @@ def print_rows(rows: Iterable[tuple[str, str]], stream: TextIO | None) -> None:
     out = sys.stdout if stream is None else stream
     width = max(len(name) for name, _ in listed)
     for name, text in listed:
-        out.write(f"{name:{width}}  {printable(text, getattr(out, 'encoding', None) or 'utf-8')}\n")
+        shown = printable(text, getattr(out, "encoding", None) or "utf-8")
+        line = f"{name:{width}}  {shown}"
+        is_command = text.startswith("dualformer ")  # which stays on one line, to be copied
+        out.write((line if is_command else fitting(line, out, indent=width + 2)) + "\n")

@@ -5,7 +5,9 @@ Paths, labels and messages come from outside: they are shown escaped and never i
 
 from __future__ import annotations
 
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
@@ -13,14 +15,29 @@ from dualformer_cli.system.words import printable
 
 _PARTIAL_BLOCKS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
 NARROWEST_BAR = 6
-_NARROWEST_LABEL = 10
+NARROWEST_LABEL = 10
 
 
 def log(message: str) -> None:
-    """Print one escaped line on stderr; above the bar, when a `Progress` shows one."""
+    """Print one escaped line on stderr; above the bar, when a `Progress` shows one. A terminal gets whole words."""
     stream = sys.stderr
-    stream.write(printable(message, stream.encoding or "utf-8") + "\n")
+    stream.write(fitting(printable(message, stream.encoding or "utf-8"), stream) + "\n")
     stream.flush()
+
+
+def fitting(text: str, stream: TextIO, *, indent: int = 2) -> str:
+    """Return a line broken between words where a terminal would break it inside one; elsewhere as it is.
+
+    Args:
+        text: the line, escaped.
+        stream: where it goes.
+        indent: spaces in front of what follows the first break.
+    """
+    if not stream.isatty():
+        return text
+    size = shutil.get_terminal_size().columns
+    lines = textwrap.wrap(text, size, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[bool]) -> None:
@@ -111,7 +128,7 @@ class Screen:
         bar = max(NARROWEST_BAR, min(widest_bar, room - longest))
         if not self.must_fit:
             return longest, bar
-        if room < _NARROWEST_LABEL + NARROWEST_BAR:
+        if room < NARROWEST_LABEL + NARROWEST_BAR:
             return max(1, min(longest, room)), 0
         return min(longest, room - bar), bar
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.outputs.annotated_video import font_of, shorten
+from dualformer_cli.outputs.fonts import draw_label
 from dualformer_cli.system.files import atomic_path, check_outputs
 from dualformer_cli.video.reader import Frame
 
@@ -54,11 +54,11 @@ def write_sheet(clips: Sequence[Clip], path: str | os.PathLike[str], *, title: s
     sheet = Image.new("RGB", (width, height), _PAPER)
     draw = ImageDraw.Draw(sheet)
     room = width - 2 * _MARGIN
-    draw.text((_MARGIN, _MARGIN), shorten(title, font_of(_TITLE), room), fill=_INK, font=font_of(_TITLE))
+    draw_label(draw, (_MARGIN, _MARGIN), title, size=_TITLE, room=room, fill=_INK)
     for label, name, frames in clips:
-        draw.text((_MARGIN, top), shorten(label, font_of(_LABEL), room), fill=_INK, font=font_of(_LABEL))
+        draw_label(draw, (_MARGIN, top), label, size=_LABEL, room=room, fill=_INK)
         below = top + _LABEL + 5
-        draw.text((_MARGIN, below), shorten(name, font_of(_PATH), room), fill=_FADED, font=font_of(_PATH))
+        draw_label(draw, (_MARGIN, below), name, size=_PATH, room=room, fill=_FADED)
         count = min(FRAMES_PER_CLIP, len(frames))
         for place in range(count):
             frame = np.ascontiguousarray(frames[(2 * place + 1) * len(frames) // (2 * count)])

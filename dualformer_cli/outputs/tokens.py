@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from dualformer_cli.documents.tokenlabel import LabelPlan, Tokens, WrittenLabels
-from dualformer_cli.outputs.annotated_video import font_of, shorten
+from dualformer_cli.outputs.fonts import draw_label, font_of
 from dualformer_cli.outputs.runs import print_rows
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.words import size_in_words
@@ -82,7 +82,7 @@ def write_sheet(
     )
     image = Image.new("RGB", size, _PAPER)
     draw = ImageDraw.Draw(image)
-    draw.text((_GAP, _GAP), shorten(title, font_of(_TEXT), size[0] - 2 * _GAP), fill=_INK, font=font_of(_TEXT))
+    draw_label(draw, (_GAP, _GAP), title, size=_TEXT, room=size[0] - 2 * _GAP, fill=_INK)
     for number, picture in enumerate(pictures):
         row, column = divmod(number, columns)
         image.paste(picture, (_GAP + column * (width + 2 * _GAP), top + row * (height + _GAP)))
@@ -98,8 +98,7 @@ def _panel(panel: Panel, ranks: Mapping[int, int]) -> Image.Image:
     frame = frame.resize((width, _SIDE), Image.Resampling.BILINEAR)
     head = round(_TEXT * 1.5)
     picture = Image.new("RGB", (2 * width + _GAP // 2, _SIDE + head), _PAPER)
-    label = shorten(panel.caption, font_of(_TEXT), picture.width)
-    ImageDraw.Draw(picture).text((0, 0), label, fill=_FAINT, font=font_of(_TEXT))
+    draw_label(ImageDraw.Draw(picture), (0, 0), panel.caption, size=_TEXT, room=picture.width, fill=_FAINT)
     picture.paste(frame, (0, head))
     picture.paste(_covered(frame, panel.classes, ranks), (width + _GAP // 2, head))
     return picture
@@ -181,13 +180,7 @@ def _draw_legend(
         share = f"{100 * count / total:.0f} %"
         room = _LEGEND_WIDTH - swatch - 3 * _GAP - font_of(_TEXT).getlength("100 %")
         middle = y + swatch / 2
-        draw.text(
-            (left + swatch + 8, middle),
-            shorten(name, font_of(_TEXT), room),
-            fill=_INK,
-            font=font_of(_TEXT),
-            anchor="lm",
-        )
+        draw_label(draw, (left + swatch + 8, middle), name, size=_TEXT, room=room, fill=_INK, anchor="lm")
         draw.text((left + _LEGEND_WIDTH - _GAP, middle), share, fill=_FAINT, font=font_of(_TEXT), anchor="rm")
 
 

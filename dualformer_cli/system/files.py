@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.disk import is_full
 from dualformer_cli.system.words import os_reason
 
 
@@ -21,6 +22,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         DualFormerError: if the folder does not exist or cannot be written.
+        OSError: of the body; that of a full disk names `path`.
     """
     target = Path(path)
     check_place(target)
@@ -28,6 +30,10 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         os.replace(temporary, target)
+    except OSError as error:
+        if is_full(error) and error.filename in (None, str(temporary)):  # of a write it says no name
+            error.filename = str(target)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

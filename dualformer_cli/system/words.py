@@ -32,9 +32,23 @@ def size_in_words(num_bytes: float) -> str:
     return f"{num_bytes / unit:,.1f} {name}"
 
 
+_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
+
+
+def duration_in_words(seconds: float) -> str:
+    """Return how long something takes, in its two largest units: "12 s", "3 min 20 s", "2 h 5 min"; at least 1 s."""
+    rest = max(1, round(seconds))
+    parts: list[tuple[int, str]] = []
+    for size, unit in _UNITS:
+        number, rest = divmod(rest, size)
+        if number or parts:
+            parts.append((number, unit))
+    return " ".join(f"{number} {unit}" for number, unit in parts[:2] if number)
+
+
 def counted(count: int, one: str, many: str | None = None) -> str:
-    """Return "1 video" or "3 videos"; `many` is the plural that is not `one` and an s."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    """Return "1 video", "3 videos" or "2 classes"; `many` is a plural that is not `one` with s or es."""
+    return f"{count:,} {one if count == 1 else many or one + ('es' if one.endswith('s') else 's')}"
 
 
 def some_of(names: Sequence[str], most: int) -> str:

@@ -153,6 +153,8 @@ def run_template(descriptor: int, parent_pid: int, preload: Sequence[str]) -> No
                 control.send(str(_end_child(int(message))).encode())
     for pid in workers:
         _end_child(pid)
+    sys.stderr.flush()
+    os._exit(0)  # whoever closes the pool waits, and would wait for the end of every module too
 
 
 def _fork_worker(control: socket.socket, descriptor: int) -> int:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from dualformer_cli.data.fetch.weights import shipped_weights, weights_within_reach
-from dualformer_cli.engine.parallel.reductions import broadcast_object
+from dualformer_cli.config.load import ResolvedConfig
+from dualformer_cli.data.fetch.weights import require_reachable, shipped_weights, weights_within_reach
 from dualformer_cli.errors import DownloadError
-from dualformer_cli.tasks.session import Fetching, Session, resolve
+from dualformer_cli.tasks.session import Fetching, ModelRequest, Session, resolve
+
+_LOGGER = logging.getLogger(__name__)
 
 BUILT_IN_PRESET = "camera-motion"
 """Model in the place of the default one where its weights cannot be had."""
+BUILT_IN_QUESTION = "how the camera moves"
+"""What it answers."""
 
 
 def fall_back(session: Session, fetching: Fetching, note: Callable[[str], None]) -> None:
@@ -21,30 +26,60 @@ def fall_back(session: Session, fetching: Fetching, note: Callable[[str], None])
     Args:
         session: its configuration becomes that of the built-in model, and its `fallback` says why.
         fetching: shows how far a file is.
-        note: told in one line, on rank 0, that the built-in model is taken and why.
+        note: told in two lines, on rank 0, that the built-in model is taken; -v says why.
 
     Raises:
         DownloadError: if the weights cannot be had and the package has no built-in model.
     """
-    preset = session.resolved.preset
-    if session.request.preset is not None or session.resolved.config.weights is not None:
+    from dualformer_cli.engine.parallel.reductions import broadcast_object
+
+    request, resolved = session.request, session.resolved
+    if not _may_be_replaced(request, resolved):
         return
-    if session.ranks.is_main and (reason := _why_not(preset, fetching, offline=session.request.offline)) is not None:
-        note(
-            f"using the built-in model {BUILT_IN_PRESET}, which tells how the camera moves, because the Kinetics "
-            f"model is not here and could not be fetched: {reason}; or run dualformer download {preset}"
-        )
-        session.resolved, session.fallback = resolve(replace(session.request, preset=BUILT_IN_PRESET)), reason
+
+    def reach(preset: str) -> None:
+        with fetching() as progress:
+            weights_within_reach(preset, offline=request.offline, progress=partial(progress, preset))
+
+    if session.ranks.is_main:
+        session.resolved, session.fallback = _instead_of(resolved, request, reach, note)
     session.resolved = broadcast_object(session.resolved)
 
 
-def _why_not(preset: str, fetching: Fetching, *, offline: bool) -> str | None:
-    """Return why a preset's weights cannot be had; None if they can."""
+def resolve_what_runs(request: ModelRequest, note: Callable[[str], None], *, default: str) -> ResolvedConfig:
+    """Return the configuration of the model that a request would run, without fetching its weights.
+
+    Args:
+        request: the model.
+        note: as that of `fall_back`.
+        default: as that of `resolve`.
+
+    Raises:
+        DualFormerError: what `resolve` and `fall_back` raise.
+    """
+    resolved = resolve(request, default=default)
+    if not _may_be_replaced(request, resolved):
+        return resolved
+    return _instead_of(resolved, request, partial(require_reachable, offline=request.offline), note)[0]
+
+
+def _may_be_replaced(request: ModelRequest, resolved: ResolvedConfig) -> bool:
+    """Return whether the user has chosen neither a preset nor weights."""
+    return request.preset is None and resolved.config.weights is None
+
+
+def _instead_of(
+    resolved: ResolvedConfig, request: ModelRequest, reach: Callable[[str], None], note: Callable[[str], None]
+) -> tuple[ResolvedConfig, str | None]:
+    """Return the configuration to take, and why it is the built-in model's; None if it is the default one's."""
+    preset = resolved.preset
     try:
-        with fetching() as progress:
-            weights_within_reach(preset, offline=offline, progress=partial(progress, preset))
+        reach(preset)
     except DownloadError as error:
         if shipped_weights(BUILT_IN_PRESET) is None:
             raise
-        return str(error)
-    return None
+        note(f"{preset} is not here: the built-in {BUILT_IN_PRESET} answers {BUILT_IN_QUESTION}")
+        note(f"for actions: dualformer download {preset} (-v says why it is not here)")
+        _LOGGER.debug("%s", error)
+        return resolve(replace(request, preset=BUILT_IN_PRESET)), str(error)
+    return resolved, None

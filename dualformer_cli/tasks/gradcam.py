@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 from dualformer_cli.documents.gradcam import DeletionCurves, ExplainedClass, ExplainedVideo, Gradcam, LayerList
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import check_outputs, path_in_own_folder, write_all
-from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, Session, open_session, resolve
+from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, Session, open_session
 
 if TYPE_CHECKING:
     from dualformer_cli.data.clips.views import VideoViews
@@ -52,6 +52,8 @@ class GradcamRequest:
     alpha: float = 0.5
     """Share of the heat's colours in the picture, 0 to 1."""
     colormap: Literal["magma", "viridis", "turbo", "gray"] = "magma"
+    font: Path | None = None
+    """Font of the labels, for letters that the built-in one lacks; None: one of the system."""
     side_by_side: bool = False
     """Show the plain frame to the left of the painted one."""
     overwrite: bool = False
@@ -63,11 +65,12 @@ class GradcamRequest:
         return self.out or Path(f"{Path(self.video).stem or 'video'}.gradcam.gif")
 
 
-def list_layers(model: ModelRequest) -> LayerList:
-    """Return the layers of a model; it raises what `resolve` does."""
+def list_layers(model: ModelRequest, *, on_fallback: Callable[[str], None] = lambda note: None) -> LayerList:
+    """Return the layers of the model that would run; it raises what `resolve` and `fall_back` do."""
     from dualformer_cli.engine.explain import gradcam as explain
+    from dualformer_cli.tasks.fall_back import resolve_what_runs
 
-    resolved = resolve(model, default=DEFAULT_PRESET)
+    resolved = resolve_what_runs(model, on_fallback, default=DEFAULT_PRESET)
     return LayerList(preset=resolved.preset, layers=tuple(explain.list_layers(resolved.config)))
 
 
@@ -116,6 +119,10 @@ def _check(request: GradcamRequest) -> None:
     if npz is not None and npz.suffix != ".npz":
         raise DualFormerError(f"--npz {str(npz)!r} must end in .npz")
     check_outputs([target] if npz is None else [target, npz], [request.video], overwrite=request.overwrite)
+    if request.font is not None:
+        from dualformer_cli.outputs.fonts import prefer
+
+        prefer(request.font)
 
 
 def _explain_and_write(
@@ -257,7 +264,7 @@ def _draw(
         numbers=timeline.frames,
         fps=views.info.fps,
         breaks=timeline.breaks,
-        title=f"{found.label}, score {found.score:.3f}",
+        title=f"{found.label}, score {found.score:.1%}",
         detail=f"saliency at layer {layer} of {engine.preset}",
     )
     try:
@@ -271,6 +278,7 @@ def _draw(
                 style=Style(alpha=request.alpha, colormap=request.colormap, side_by_side=request.side_by_side),
                 fps=request.fps,
                 target=str(unfinished),
+                font=None if request.font is None else str(request.font),
             )
             session.pool.call(draw, drawing).result()
     except DualFormerError as error:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 from dualformer_cli.data.fetch.web_videos import fetch_addresses, is_web_address
-from dualformer_cli.data.lists.manifest import names_in_table
 from dualformer_cli.documents.predict import LiveClip, ModelFacts, PredictionRun, Predictions, VideoResult
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels, read_labelled
 from dualformer_cli.tasks.prediction_outputs import PredictionOutputs
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, Session, open_session
-from dualformer_cli.video.inputs import InputList, expand_inputs, list_inputs
+from dualformer_cli.video.inputs import InputList, ListedLabel, expand_inputs, list_inputs
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.remote_files import is_remote, require_remote
 
@@ -40,6 +40,8 @@ class PredictRequest:
     """Videos, folders, patterns, @list.txt, - for a list on stdin, cameras and addresses."""
     top_k: int = 5
     """Labels per video."""
+    min_score: float | None = None
+    """Below it the best label is unsure, 0 to 1; None: a tenth of the way from chance, 1 / classes, to 1."""
     every_seconds: float | None = None
     """Length of the segments of a timeline; None for none."""
     duration_seconds: float | None = None
@@ -53,6 +55,8 @@ class PredictRequest:
     segments: Path | None = None
     """Segments of all videos: a CSV that is a list again, or JSON as ActivityNet's evaluation takes it."""
     save: Path | None = None
+    font: Path | None = None
+    """Font of the labels in `save`, for letters that the built-in one lacks; None: one of the system."""
     features: Path | None = None
     report: Path | None = None
     """Page to look through; one of many videos is several files."""
@@ -70,6 +74,7 @@ def predict(
     on_model: Callable[[ModelFacts], None] = lambda facts: None,
     on_clip: Callable[[LiveClip], None] = lambda clip: None,
     on_document: Callable[[Predictions | PredictionRun], None] = lambda document: None,
+    on_written: Callable[[str], None] = lambda what: None,
 ) -> Predictions | PredictionRun | None:
     """Classify videos on all ranks.
 
@@ -78,11 +83,12 @@ def predict(
         stdin: where the input - reads a list.
         fetching: shows how far a file is.
         watching: shows each result as it comes, on rank 0.
-        on_fallback: told that the built-in model is taken, and why.
+        on_fallback: told in two lines that the built-in model is taken.
         on_model: told on rank 0 what classifies, before the first result.
         on_clip: told about each clip of a live input at once.
         on_document: called on rank 0 with the document before the last files are written, so that it is known even if
             a disk is full.
+        on_written: told on rank 0 of each file, or of the number of files in a folder, that was written at the end.
 
     Returns:
         The document; None on other ranks than 0.
@@ -92,7 +98,8 @@ def predict(
             that cannot be used is a result with its error.
     """
     offline = request.model.offline
-    found = _check_names(request) if request.output else _expanded(request, stdin)
+    expand = partial(expand_inputs, stdin=stdin, offline=offline, read_labelled=read_labelled)
+    found = _check_names(request) if request.output else expand(request.inputs)
     outputs = PredictionOutputs(request, found)
     shown = fetch_addresses(found, fetching, offline=offline)
     live = [path for path in found.paths if path not in found.remote and is_live(path)]
@@ -106,15 +113,19 @@ def predict(
         if request.output is not None:
             from dualformer_cli.tasks.prediction_run import run
 
-            list_into = partial(list_inputs, request.inputs, stdin=stdin, offline=offline, read_table=names_in_table)
+            list_into = partial(list_inputs, request.inputs, stdin=stdin, offline=offline, read_labelled=read_labelled)
             return run(request, session, engine, list_into, fetching, watching, on_document)
-        task = _Task(request, session, engine, outputs, shown)
+        task = _Task(request, session, engine, outputs, shown, found.labels)
         results = task.results(found.problems, files, live, watching, on_clip)
         if not session.ranks.is_main:
             return None
-        document = Predictions(facts=engine.describe(), fallback=session.fallback, results=results)
+        document = Predictions(
+            facts=engine.describe(), fallback=session.fallback, results=results, compared=count_labels(results)
+        )
         on_document(document)
         outputs.finish(document, session.pool)
+        for what in outputs.written(results):
+            on_written(what)
         return document
 
 
@@ -129,10 +140,6 @@ def _load_engine(
     if session.ranks.is_main:
         on_model(engine.describe())
     return engine
-
-
-def _expanded(request: PredictRequest, stdin: TextIO | None) -> InputList:
-    return expand_inputs(request.inputs, stdin=stdin, offline=request.model.offline, read_table=names_in_table)
 
 
 def _check_names(request: PredictRequest) -> InputList:
@@ -164,6 +171,8 @@ class _Task:
     outputs: PredictionOutputs
     shown: Mapping[str, str]
     """What is shown of an address, by the file that was fetched from it or the address itself."""
+    labels: Mapping[str, Sequence[ListedLabel]]
+    """That lists give, by path."""
 
     def results(
         self,
@@ -178,10 +187,12 @@ class _Task:
         from dualformer_cli.engine.scoring.video_scores import failure
 
         results: list[VideoResult] = []
+        check = LabelCheck(self.engine.class_names, is_nameless=self.engine.is_nameless)
 
         def take(prediction: Prediction, on_result: Callable[[VideoResult], None]) -> None:
             path = prediction.result.path
-            result = replace(prediction.result, path=self.shown.get(path, path))
+            result = check.checked(prediction.result, self.labels.get(path, ()))
+            result = replace(result, path=self.shown.get(path, path))
             results.append(result)
             on_result(result)
             self.outputs.add(result, prediction.features)
@@ -205,7 +216,8 @@ class _Task:
 
     def _classify(self, paths: Iterator[str]) -> Iterator[Prediction]:
         pool, request = self.session.pool, self.request
-        for prediction in self.engine.predict(paths, pool, top_k=request.top_k, every_seconds=request.every_seconds):
+        top_k, every, least = request.top_k, request.every_seconds, request.min_score
+        for prediction in self.engine.predict(paths, pool, top_k=top_k, every_seconds=every, min_score=least):
             result = self.outputs.write_beside(prediction, pool, self.engine.config.data)
             yield replace(prediction, result=result)
 
@@ -215,5 +227,6 @@ class _Task:
             top_k=self.request.top_k,
             every_seconds=self.request.every_seconds or LIVE_SECONDS,
             duration_seconds=self.request.duration_seconds,
+            min_score=self.request.min_score,
             on_clip=on_clip,
         )

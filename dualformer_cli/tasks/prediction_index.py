@@ -7,7 +7,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from dualformer_cli.data.fetch.web_videos import fetch_addresses, is_web_address
@@ -18,7 +18,7 @@ from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.parts import Parts
 from dualformer_cli.tasks.session import Fetching
 from dualformer_cli.video import file_index, remote_files
-from dualformer_cli.video.inputs import InputList, InputSink
+from dualformer_cli.video.inputs import InputList, InputSink, ListedLabel
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.parts import split_part
 
@@ -27,8 +27,8 @@ Input = tuple[str, str]
 Stamp = list[int | str] | None
 """Size and time of a file when it was read; None: it could not be, and is tried again in the next run."""
 
-_Found = tuple[str, str, str, str | None]
-"""An input: its identity, path, name in results, and problem if it has one."""
+_Found = tuple[str, str, str, str | None, tuple[ListedLabel, ...]]
+"""An input: its identity, path, name in results, problem if it has one, and the labels that a list gives it."""
 _BLOCK = 500
 _POLL_SECONDS = 0.02
 
@@ -44,18 +44,28 @@ def stamp_of(path: str) -> Stamp:
 
 
 class PredictionIndex:
-    """The inputs of a run and the results in its parts, in a temporary file of SQLite's."""
+    """The inputs of a run and the results in its parts, in a temporary file of SQLite's.
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    Args:
+        parts: with the results.
+        check: gives a result the labels of its list.
+    """
+
+    def __init__(self, parts: Parts, check: Callable[[VideoResult, Sequence[ListedLabel]], VideoResult]) -> None:
+        self._parts, self._check = parts, check
         self._lock = threading.Lock()  # inputs are listed in a thread, and handed out in another
         self._base = sqlite3.connect("", check_same_thread=False)
         self._base.execute(
             "CREATE TABLE results (path BLOB PRIMARY KEY, stamp TEXT, status TEXT, part TEXT, offset INT)"
         )
-        columns = "number INTEGER PRIMARY KEY, identity BLOB UNIQUE, path BLOB, shown BLOB, problem TEXT, is_left INT"
+        columns = (
+            "number INTEGER PRIMARY KEY, identity BLOB UNIQUE, path BLOB, shown BLOB, problem TEXT, is_left INT, "
+            "labels TEXT"
+        )
         self._base.execute(f"CREATE TABLE inputs ({columns})")
         self._num_left = 0
+        self.has_labels = False
+        """Whether a list gives an input labels."""
         self._is_listed = threading.Event()
         self._failure: BaseException | None = None
         self.update()
@@ -132,7 +142,7 @@ class PredictionIndex:
         """Return the result of each input, None for one that is lost; with its row and its part."""
         number = 0
         query = (
-            "SELECT number, shown, problem, part, offset FROM inputs LEFT JOIN results ON shown = results.path "
+            "SELECT number, shown, problem, part, offset, labels FROM inputs LEFT JOIN results ON shown = results.path "
             "WHERE number > ? ORDER BY number LIMIT ?"
         )
         while True:
@@ -141,14 +151,14 @@ class PredictionIndex:
             if not rows:
                 return
             number = rows[-1][0]
-            for _, shown, problem, part, offset in rows:
+            for _, shown, problem, part, offset, labels in rows:
                 if problem is not None:
-                    yield failure(_name(shown), problem).result, {}, ""
+                    yield self._check(failure(_name(shown), problem).result, json.loads(labels)), {}, ""
                 elif part is None:
                     yield None, {}, ""
                 else:
                     row = self._parts.read(part, offset)
-                    yield from_json(VideoResult, row["result"]), row, part
+                    yield self._check(from_json(VideoResult, row["result"]), json.loads(labels)), row, part
 
     def known(self) -> Iterator[VideoResult]:
         """Return the results of all inputs but those that are lost."""
@@ -157,15 +167,18 @@ class PredictionIndex:
     def _add(self, found: list[_Found]) -> None:
         """Note inputs, but those whose identity is known."""
         rows = []
-        for identity, path, shown, problem in found:
+        for identity, path, shown, problem, labels in found:
             is_left = problem is None and not self._holds(path, shown)
-            rows.append((_blob(identity), _blob(path), _blob(shown), problem, is_left))
+            rows.append((_blob(identity), _blob(path), _blob(shown), problem, is_left, json.dumps(labels)))
+            self.has_labels |= bool(labels)
         with self._lock, self._base:
             for row in rows:
                 added = self._base.execute(
-                    "INSERT OR IGNORE INTO inputs (identity, path, shown, problem, is_left) VALUES (?, ?, ?, ?, ?)", row
+                    "INSERT OR IGNORE INTO inputs (identity, path, shown, problem, is_left, labels) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    row,
                 ).rowcount
-                self._num_left += added and row[-1]
+                self._num_left += added and row[4]
 
     def _holds(self, path: str, shown: str) -> bool:
         """Return whether there is a result of a file, and the file is still the same."""
@@ -182,13 +195,13 @@ class _Sink:
         self._found: list[_Found] = []
         self._flushed = time.monotonic()
 
-    def put(self, identity: str, path: str, *, is_remote: bool) -> None:
+    def put(self, identity: str, path: str, *, is_remote: bool, labels: tuple[ListedLabel, ...] = ()) -> None:
         if not is_remote and is_web_address(path) and not os.path.lexists(path):
             self._put_address(path)
         elif not is_remote and is_live(path) and not os.path.lexists(path):
             self.complain(mask_credentials(path), "a live input has no end; classify it without --output")
         else:
-            self._append(identity, path, mask_credentials(path) if is_remote else path, None)
+            self._append(identity, path, mask_credentials(path) if is_remote else path, None, labels)
 
     def complain(self, name: str, reason: str) -> None:
         self._append(f"problem {name}", name, name, reason)
@@ -210,8 +223,10 @@ class _Sink:
             else:
                 self._append(path, path, shown.get(path, path), None)
 
-    def _append(self, identity: str, path: str, shown: str, problem: str | None) -> None:
-        self._found.append((identity, path, shown, problem))
+    def _append(
+        self, identity: str, path: str, shown: str, problem: str | None, labels: tuple[ListedLabel, ...] = ()
+    ) -> None:
+        self._found.append((identity, path, shown, problem, labels))
         if len(self._found) >= _BLOCK or time.monotonic() - self._flushed > 0.1:
             self.flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -20,8 +21,10 @@ from dualformer_cli.outputs.prediction_files import (
     write_srt,
     write_vtt,
 )
+from dualformer_cli.outputs.predictions import best_shown, is_unsure, shown_parts
 from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
 from dualformer_cli.system.files import check_output_folder, check_outputs, path_in_own_folder
+from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.inputs import InputList
 from dualformer_cli.video.parts import WHOLE, split_part
@@ -47,7 +50,7 @@ class PredictionOutputs:
         self._srt: dict[str, Path] = {}
         self._vtt: dict[str, Path] = {}
         self._save: dict[str, Path] = {}
-        self._table = None if request.csv is None else PredictionTable(request.csv)
+        self._table = None if request.csv is None else PredictionTable(request.csv, with_labels=bool(found.labels))
         self._features: list[FeatureRow] = []
         files = [path for path in (request.srt, request.vtt, request.save) if path is not None and not path.is_dir()]
         self._tables = [path for path in (request.csv, request.features, request.segments) if path is not None]
@@ -57,6 +60,8 @@ class PredictionOutputs:
             _check_run(request)
             self._tables = [path for path in self._tables if path.parent != request.output]  # the run makes them again
         check_outputs([*self._tables, *files], self.inputs, overwrite=request.overwrite)
+        if request.font is not None:
+            _check_font(request.font, has_pictures=request.save is not None)
         for option, target, suffix in (("--features", request.features, ".npz"), ("--report", request.report, ".html")):
             if target is not None and target.suffix != suffix:
                 raise DualFormerError(f"{option} {str(target)!r} must end in {suffix}")
@@ -87,16 +92,25 @@ class PredictionOutputs:
         result, file = prediction.result, prediction.file
         if result.status != "ok":
             return result
-        writers: tuple[tuple[dict[str, Path], Callable[[VideoResult, Path], None]], ...] = (
+        font = self.request.font
+
+        def save(result: VideoResult, target: Path) -> str | None:
+            if split_part(result.path)[1] != WHOLE:
+                raise DualFormerError("--save draws whole videos, and this is a part of one; leave it out")
+            return _save_annotated(replace(result, path=file), target, pool, data, font)
+
+        writers: tuple[tuple[dict[str, Path], Callable[[VideoResult, Path], str | None]], ...] = (
             (self._srt, write_srt),
             (self._vtt, write_vtt),
-            (self._save, lambda result, target: _save_annotated(result, file, target, pool, data)),
+            (self._save, save),
         )
         for targets, write in writers:
             if (target := targets.get(result.path)) is None:
                 continue
             try:
-                write(result, target)
+                if (problem := write(result, target)) is not None:
+                    warning = f"saved without some or all of its sound: {problem}"
+                    result = replace(result, warnings=(*(result.warnings or ()), warning))
             except Exception as error:  # of any kind: it costs this file
                 reason = f"classified, but not saved: {reason_of(error)}"
                 result = replace(result, status="error", error=reason)
@@ -129,6 +143,18 @@ class PredictionOutputs:
             if self.request.segments is not None:
                 stack.callback(write_segments, lambda: document.results, self.request.segments)
 
+    def written(self, results: Sequence[VideoResult]) -> list[str]:
+        """Return the files that were written, in words: each by its name, those in a folder by their number."""
+        request = self.request
+        files = [str(path) for path in (request.csv, request.features, request.segments) if path is not None]
+        if request.report is not None:
+            files += map(str, page_files(request.report, len(results)))
+        number = sum(result.status == "ok" for result in results)
+        for target in (request.srt, request.vtt, request.save):
+            if target is not None and number:
+                files.append(f"{counted(number, 'file')} in {target}" if target.is_dir() else str(target))
+        return files
+
 
 def _check_run(request: PredictRequest) -> None:
     """Refuse a run folder that cannot be, and outputs that it has no use for."""
@@ -140,6 +166,14 @@ def _check_run(request: PredictRequest) -> None:
             f"predictions.csv; leave {named} out"
         )
     check_output_folder(request.output)
+
+
+def _check_font(font: Path, *, has_pictures: bool) -> None:
+    from dualformer_cli.outputs.fonts import prefer
+
+    if not has_pictures:
+        raise DualFormerError("--font is that of the labels in --save; name the video to write, or leave it out")
+    prefer(font)
 
 
 def _one_each(inputs: Sequence[str], target: Path | None, *, option: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
@@ -160,46 +194,45 @@ def _one_each(inputs: Sequence[str], target: Path | None, *, option: str, suffix
         return paths
     if target.suffix.lower() not in suffixes:
         raise DualFormerError(
-            f"{option} {str(target)!r} must end in {' or '.join(suffixes)}, or be a folder that exists"
+            f"{option} {str(target)!r} must end in {' or '.join(suffixes)}, or be a folder, with a / at its end"
         )
     if len(inputs) > 1:
         raise DualFormerError(
-            f"{option} {str(target)!r} is one file, but there are {len(inputs)} videos; name a folder that exists"
+            f"{option} {str(target)!r} is one file, but there are {len(inputs)} videos; name a folder, with "
+            "a / at its end"
         )
     return dict.fromkeys(inputs, target)
 
 
-def _save_annotated(result: VideoResult, file: str, target: Path, pool: WorkerPool, data: DataConfig) -> None:
-    """Have a worker draw the result onto its video.
-
-    Raises:
-        DualFormerError: if the result is of a part of the video.
-    """
-    if split_part(result.path)[1] != WHOLE:
-        raise DualFormerError("--save draws whole videos, and this is a part of one; leave it out")
+def _save_annotated(
+    result: VideoResult, target: Path, pool: WorkerPool, data: DataConfig, font: Path | None
+) -> str | None:
+    """Have a worker draw the result onto its video, and return why its sound is missing."""
     with path_in_own_folder(target) as unfinished:
-        pool.call(_annotate, (replace(result, path=file), str(unfinished), data)).result()
+        return pool.call(_annotate, (result, str(unfinished), data, font)).result()
 
 
-def _annotate(job: tuple[VideoResult, str, DataConfig]) -> None:
+def _annotate(job: tuple[VideoResult, str, DataConfig, Path | None]) -> str | None:
     """Draw a result onto its video; runs in a worker, since it decodes the whole file."""
     from dualformer_cli.outputs.annotated_video import save_annotated
+    from dualformer_cli.outputs.fonts import prefer
     from dualformer_cli.video.open import open_video
 
-    result, target, data = job
-    segments = result.segments
-    ends = [segment.end_seconds for segment in segments or ()]
-    lines = [(best.label, best.score) for best in result.predictions]
+    result, target, data, font = job
+    prefer(font)
+    segments = shown_parts(result)
+    ends = [segment.end_seconds for segment in segments]
+    labels = (best_shown(result),) if is_unsure(result) else result.predictions
+    lines = [(best.label, best.score) for best in labels]
     decoder, rate, name = data.decoder, data.frame_rate, data.frame_name
     with open_video(result.path, decoder=decoder, frame_rate=rate, frame_name=name) as reader:
         fps, times = reader.info.fps or 25.0, reader.times_seconds
 
         def captions(seconds: float) -> Sequence[tuple[str, float]]:
-            if segments is None:
+            if not segments:
                 return lines
-            # The copy has a constant frame rate; segments are in the time of the original.
-            shown = seconds if times is None else times[round(seconds * fps)]
-            now = segments[min(bisect_right(ends, shown), len(segments) - 1)]
+            now = segments[min(bisect_right(ends, seconds), len(segments) - 1)]
             return [(now.label, now.score)]
 
-        save_annotated(reader.frames(), target, fps=fps, captions=captions)
+        sound_of = None if os.path.isdir(result.path) else result.path
+        return save_annotated(reader.frames(), target, fps=fps, captions=captions, times=times, sound_of=sound_of)

@@ -29,6 +29,7 @@ from dualformer_cli.outputs.runs import write_json_lines
 from dualformer_cli.system.files import check_outputs
 from dualformer_cli.system.parts import Parts, PartWriter
 from dualformer_cli.system.workers import WorkerPool
+from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels
 from dualformer_cli.tasks.prediction_index import Input, PredictionIndex, Stamp, stamp_of
 from dualformer_cli.tasks.session import Fetching, Session
 from dualformer_cli.video.inputs import InputSink
@@ -37,7 +38,7 @@ from dualformer_cli.video.tar_members import opened
 if TYPE_CHECKING:
     from dualformer_cli.tasks.predict import PredictRequest, Watching
 
-FORMAT = 1
+FORMAT = 2
 """Of the lines in the parts; results of another one are not gone on with."""
 
 
@@ -75,7 +76,7 @@ def run(
                 for _ in work.in_order((), worker.classify):  # nothing: results go to rank 0
                     pass
                 return None
-            index = PredictionIndex(parts)
+            index = PredictionIndex(parts, LabelCheck(engine.class_names, is_nameless=engine.is_nameless).checked)
             index.find(list_into, fetching, offline=request.model.offline)
             with watching(index.num_left) as on_result:
                 for result in work.in_order(index.left(), worker.classify):
@@ -89,6 +90,7 @@ def run(
             output=str(request.output),
             videos=index.counts(),
             files=files,
+            compared=count_labels(index.known()) if index.has_labels else None,
         )
         try:
             if request.report is not None:
@@ -119,7 +121,8 @@ class _Worker:
                 yield path
 
         request, pool = self.request, self.session.pool
-        for prediction in self.engine.predict(paths(), pool, top_k=request.top_k, every_seconds=request.every_seconds):
+        top_k, every, least = request.top_k, request.every_seconds, request.min_score
+        for prediction in self.engine.predict(paths(), pool, top_k=top_k, every_seconds=every, min_score=least):
             shown, stamp = drawn.popleft()
             result = replace(prediction.result, path=shown)
             if result.status == "error" and not _can_be_read(prediction.file):
@@ -152,6 +155,7 @@ def _can_be_read(path: str) -> bool:
 def _settings(request: PredictRequest, engine: Engine) -> dict[str, object]:
     """Return what a result depends on."""
     options = {"--top-k": request.top_k, "--every": request.every_seconds, "--features": request.features is not None}
+    options["--min-score"] = request.min_score
     return {"format": FORMAT, **options, **engine.settings()}
 
 
@@ -180,10 +184,10 @@ def _write_files(request: PredictRequest, parts: Parts, index: PredictionIndex) 
     assert request.output is not None
     files = [request.output / "predictions.jsonl", request.output / "predictions.csv"]
     write_json_lines(map(to_json, index.known()), files[0])
-    write_csv(index.known(), files[1])
+    write_csv(index.known(), files[1], with_labels=index.has_labels)
     if importlib.util.find_spec("pyarrow") is not None:
         files.append(request.output / "predictions.parquet")
-        write_parquet(index.known(), files[-1])
+        write_parquet(index.known(), files[-1], with_labels=index.has_labels)
     if request.segments is not None:
         files.append(request.segments)
         write_segments(index.known, files[-1])

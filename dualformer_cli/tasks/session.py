@@ -14,8 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dualformer_cli.config.load import ResolvedConfig, load_config
-from dualformer_cli.engine.parallel.placement import read_placement
-from dualformer_cli.system.threads import usable_cores
+from dualformer_cli.engine.parallel.placement import num_decoders
 from dualformer_cli.system.workers import WorkerPool
 
 if TYPE_CHECKING:
@@ -28,9 +27,6 @@ _LOGGER = logging.getLogger(__name__)
 DEFAULT_PRESET = "k400-tiny"
 """Model of a task that needs no preset."""
 
-MOST_DECODERS = 8
-"""Decoding processes where nobody gives a number: each may hold a video's views, 77 MB for 16 clips of k400-tiny."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest:
@@ -39,7 +35,7 @@ class ModelRequest:
     preset: str | None = None
     """A preset's name or YAML file; None for the one that the weights bring along, else the task's own."""
     weights: str | None = None
-    """A file, "published" or "random"."""
+    """A file, a preset with published weights, "published" or "random"."""
     overrides: tuple[str, ...] = ()
     """Configuration keys, each "dotted.key=value"."""
     device: str | None = None
@@ -69,7 +65,11 @@ class ModelRequest:
 
 
 def resolve(
-    request: ModelRequest, settings: Mapping[str, object] | None = None, *, default: str | None = None
+    request: ModelRequest,
+    settings: Mapping[str, object] | None = None,
+    *,
+    default: str | None = None,
+    text: str | None = None,
 ) -> ResolvedConfig:
     """Return the configuration that a request describes.
 
@@ -77,12 +77,13 @@ def resolve(
         request: the model.
         settings: more dotted keys; a value of None means that the key is not given.
         default: preset to take where none is named and the weights do not bring one.
+        text: YAML of the preset that is named, where that is no file.
 
     Raises:
         ConfigError: an unknown preset or key, or a value that is not allowed.
         WeightsError: weights that should bring their configuration and cannot be read.
     """
-    return _resolve(request, settings or {}, default)[0]
+    return _resolve(request, settings or {}, default, text)[0]
 
 
 @contextmanager
@@ -100,8 +101,7 @@ def open_session(
         request: the model.
         settings: as those of `resolve`.
         default: as that of `resolve`.
-        num_workers: processes that decode; when None the configuration's number, or where nobody gave one, one for
-            each core that this rank has, up to MOST_DECODERS.
+        num_workers: processes that decode; `num_decoders` of them when None.
         preload: what they import before their first job.
 
     Raises:
@@ -112,7 +112,7 @@ def open_session(
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     resolved, checkpoint = _resolve(request, settings or {}, default)
     runtime = resolved.config.runtime
-    workers = _num_decoders(resolved) if num_workers is None else num_workers
+    workers = num_decoders(resolved) if num_workers is None else num_workers
     with WorkerPool(workers, resolved.config.data.decode_timeout_seconds, preload=[preload]) as pool:
         from dualformer_cli.engine.parallel.ranks import init_ranks
 
@@ -120,12 +120,6 @@ def open_session(
             session = Session(request, resolved, checkpoint, pool, ranks)
             del checkpoint  # the engine frees it once the model has its values
             yield session
-
-
-def _num_decoders(resolved: ResolvedConfig) -> int:
-    if resolved.origins["runtime.num_workers"] != "default":
-        return resolved.config.runtime.num_workers
-    return max(1, min(MOST_DECODERS, usable_cores() // read_placement(os.environ).local_world_size))
 
 
 class Session:
@@ -173,16 +167,21 @@ Fetching = Callable[[], AbstractContextManager["OnFileBytes"]]
 
 
 def _resolve(
-    request: ModelRequest, settings: Mapping[str, object], default: str | None
+    request: ModelRequest, settings: Mapping[str, object], default: str | None, text: str | None = None
 ) -> tuple[ResolvedConfig, Mapping[str, Any] | None]:
     """Return the configuration, and the content of the file of weights if that had to be read for it."""
     given = {key: value for key, value in settings.items() if value is not None}
-    preset, text, checkpoint = request.preset, None, None
-    if preset is None and request.weights is not None and os.path.isfile(request.weights):
-        from dualformer_cli.model.weights import config_of, read_checkpoint
+    preset, checkpoint = request.preset, None
+    if request.weights is not None and request.weights not in ("published", "random"):
+        from dualformer_cli.data.fetch.weights import preset_of
 
-        checkpoint = read_checkpoint(request.weights)
-        text = config_of(checkpoint)
-        preset = None if text is None else request.weights
+        named = preset_of(request.weights)
+        if preset is None and named is None and os.path.isfile(request.weights):
+            from dualformer_cli.model.weights import config_of, read_checkpoint
+
+            checkpoint = read_checkpoint(request.weights)
+            text = config_of(checkpoint)
+            preset = None if text is None else request.weights
+        preset = named if preset is None else preset
     flags = {**request.settings(), **given}
     return load_config(preset or default, overrides=request.overrides, flags=flags, text=text), checkpoint

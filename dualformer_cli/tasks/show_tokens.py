@@ -72,7 +72,7 @@ def show_tokens(
         )
     classes = _best_classes(engine, views, head)
     document = _document(request, engine, views, head, classes)
-    title = f"{engine.preset}, {engine.weights} weights, {head} head"
+    title = f"{engine.describe().model}, {head} head"
     try:
         write_sheet(_panels(classes, views, request.num_frames), engine.class_names, request.out, title=title)
     except (DualFormerError, OSError):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import logging
+import shlex
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dualformer_cli.config.load import ResolvedConfig
+from dualformer_cli.config.load import ResolvedConfig, known_presets
 from dualformer_cli.documents.base import JsonObject, to_json
 from dualformer_cli.documents.train import Preflight, Started, TrainEvent, TrainResult, ValidationRow
 from dualformer_cli.errors import DualFormerError, Stopped
@@ -15,6 +19,13 @@ from dualformer_cli.outputs.curves import write_curves
 from dualformer_cli.outputs.tensorboard import TensorBoardLog, check_tensorboard
 from dualformer_cli.system.files import check_output_folder
 from dualformer_cli.tasks.session import ModelRequest, resolve
+from dualformer_cli.tasks.train_needs import check_needs
+
+if TYPE_CHECKING:
+    from dualformer_cli.engine.parallel.ranks import Ranks
+
+NUM_STAGES = 4
+"""Of a dry run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +53,17 @@ class TrainRequest:
     def resolve(self) -> ResolvedConfig:
         """Return the configuration that the request describes.
 
+        Without a preset it is that of the run that goes on, or of the weights to start from; these keep their lists
+        and teachers to themselves where the request names a list.
+
         Raises:
-            ConfigError: an unknown preset or key, or a value that is not allowed.
+            DualFormerError: if there is no such run, the weights bring no configuration, a preset or key is unknown,
+                or a value is not allowed.
         """
+        preset, text = self._recipe()
+        freed = ["train.teacher=null", "train.token_labels=null", "model.token_head=false"] if text else []
+        if text and self.training_list is not None:
+            freed.append("data.validation_list=null")
         starts = {"train.init_from": self.init_from, "train.pretrained_2d": self.pretrained_2d}
         tokens = {"train.teacher": self.teacher, "train.token_labels": self.token_labels}
         cleared = [  # a choice that is made here ends the preset's other one
@@ -60,22 +79,67 @@ class TrainRequest:
             **tokens,
             "model.token_head": True if any(tokens.values()) else None,
         }
-        return resolve(replace(self.model, overrides=(*self.model.overrides, *cleared)), settings)
+        overrides = (*freed, *self.model.overrides, *cleared)
+        return resolve(replace(self.model, preset=preset, overrides=overrides), settings, text=text)
+
+    def _recipe(self) -> tuple[str | None, str | None]:
+        """Return the preset, and its YAML where that is in the weights to start from."""
+        preset, start = self.model.preset, self.init_from
+        if preset is not None:
+            return preset, None
+        if self.resume:
+            config = self.output / "config.yaml"
+            if not config.is_file():
+                raise DualFormerError(
+                    f"no run to resume in {str(self.output)!r}: it has no config.yaml; name a run's folder as --output"
+                )
+            return str(config), None
+        if start is None or start in known_presets():
+            return start, None
+        from dualformer_cli.model.weights import config_of, read_checkpoint
+
+        text = config_of(read_checkpoint(start))
+        if text is None:
+            raise DualFormerError(f"weights {start!r} do not say their configuration; name the recipe with --preset")
+        return start, text
 
 
-def check_request(request: TrainRequest, *, dry_run: bool = False) -> ResolvedConfig:
+def check_request(
+    request: TrainRequest, *, dry_run: bool = False, gpus: int | None = None, cpu_processes: int | None = None
+) -> ResolvedConfig:
     """Return the configuration, once all is checked that needs no data and no model.
 
+    Args:
+        request: what to train.
+        dry_run: whether nothing will be written.
+        gpus: processes with a GPU each that are to be started.
+        cpu_processes: processes without.
+
     Raises:
-        DualFormerError: if the configuration is wrong, the folder cannot be used, or TensorBoard is not installed.
+        DualFormerError: if the configuration is wrong, the folder cannot be used, or something is missing.
     """
-    resolved, output = request.resolve(), request.output
+    output = request.output
     check_output_folder(output)
+    resolved = request.resolve()
     if (output / "checkpoints").exists() and not (request.resume or dry_run):
-        raise DualFormerError(f"{str(output)!r} holds a run already; go on with --resume, or name another --output")
+        raise DualFormerError(
+            f"{str(output)!r} holds a run already; go on with `{resume_command(output)}`, or name another --output"
+        )
     if request.tensorboard:
         check_tensorboard()
+    check_needs(
+        resolved.config,
+        is_resumed=request.resume,
+        offline=request.model.offline,
+        gpus=gpus,
+        cpu_processes=cpu_processes,
+    )
     return resolved
+
+
+def resume_command(output: Path) -> str:
+    """Return what to type to go on with a run."""
+    return f"dualformer train --resume --output {shlex.quote(str(output))}"
 
 
 def train(request: TrainRequest, *, on_event: Callable[[TrainEvent], None] = lambda event: None) -> TrainResult | None:
@@ -104,7 +168,7 @@ def train(request: TrainRequest, *, on_event: Callable[[TrainEvent], None] = lam
 
     is_main = True
     try:
-        with init_ranks(resolved.config.runtime.device) as ranks:
+        with init_ranks(resolved.config.runtime.device) as ranks, _warnings_of_one_rank(ranks):
             is_main = ranks.is_main
             trainer = Trainer(
                 resolved,
@@ -124,8 +188,12 @@ def train(request: TrainRequest, *, on_event: Callable[[TrainEvent], None] = lam
     return result if is_main else None
 
 
-def preflight(request: TrainRequest) -> Preflight | None:
-    """Take one real step and return what a run would need; None on ranks but the first. Nothing is written.
+def preflight(request: TrainRequest, *, on_stage: Callable[[str], None] = lambda stage: None) -> Preflight | None:
+    """Take one pass of a real step and return what a run would need; None on ranks but the first. Nothing is written.
+
+    Args:
+        request: what to train.
+        on_stage: called with what follows, `NUM_STAGES` times at most.
 
     Raises:
         DualFormerError: as `train` does.
@@ -135,11 +203,25 @@ def preflight(request: TrainRequest) -> Preflight | None:
     from dualformer_cli.engine.training import preflight as measurement
     from dualformer_cli.engine.training.loop import Trainer
 
-    with init_ranks(resolved.config.runtime.device) as ranks:
+    with init_ranks(resolved.config.runtime.device) as ranks, _warnings_of_one_rank(ranks):
+        on_stage("opening lists and model")
         offline = request.model.offline
         trainer = Trainer(resolved, ranks, output=request.output, resume=request.resume, offline=offline)
-        document = measurement.preflight(trainer)
+        document = measurement.preflight(trainer, on_stage=on_stage)
         return document if ranks.is_main else None
+
+
+@contextmanager
+def _warnings_of_one_rank(ranks: Ranks) -> Iterator[None]:
+    """Have rank 0 alone warn about lists and weights, which are the same on all; with -v all speak."""
+    logger = logging.getLogger("dualformer_cli")
+    before = logger.level
+    if not ranks.is_main and not logger.isEnabledFor(logging.DEBUG):
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class _Pictures:

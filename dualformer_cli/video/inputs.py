@@ -19,8 +19,13 @@ from dualformer_cli.video.tar_members import expand_ranges, is_shard_name, is_th
 
 Complain = Callable[[str, str], None]
 """Takes a name and what is wrong with it."""
-ReadTable = Callable[[str], Sequence[str] | None]
-"""Returns the videos that a file names which is more than a list of names; None of such a list."""
+ListedLabel = tuple[int, str | None]
+"""A label that a list gives a video: number and name of the class; None where the list has no names."""
+ListedVideo = tuple[str, tuple[ListedLabel, ...]]
+"""Where a video of a list is, and its labels."""
+ReadLabelled = Callable[[str, str], Sequence[ListedVideo] | None]
+"""Takes path and text of a list; returns its videos if it is one with labels, None if it is names alone."""
+_LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".lst", ".list")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +38,22 @@ class InputList:
     """Those of them that are files on other machines, fetched when their turn comes."""
     problems: list[tuple[str, str]] = field(default_factory=list)
     """(name, what is wrong with it) of lists, folders and patterns that gave nothing or could not be read."""
+    labels: dict[str, tuple[ListedLabel, ...]] = field(default_factory=dict)
+    """Those that a list gives, by path."""
 
 
 class InputSink(Protocol):
     """Takes inputs as they are found."""
 
-    def put(self, identity: str, path: str, *, is_remote: bool) -> None:
-        """Take an input, unless one with the same identity came before."""
+    def put(self, identity: str, path: str, *, is_remote: bool, labels: tuple[ListedLabel, ...] = ()) -> None:
+        """Take an input with the labels that a list gives it, unless one with the same identity came before."""
 
     def complain(self, name: str, reason: str) -> None:
         """Take the name of a list, folder or pattern that gave nothing, and what is wrong with it."""
+
+
+def _names_alone(path: str, text: str) -> None:
+    """Take every list for one of names."""
 
 
 def expand_inputs(
@@ -50,7 +61,7 @@ def expand_inputs(
     *,
     stdin: TextIO | None,
     offline: bool = False,
-    read_table: ReadTable = lambda _path: None,
+    read_labelled: ReadLabelled = _names_alone,
 ) -> InputList:
     """Expand files, folders, patterns, lists and live addresses, in the order given.
 
@@ -63,8 +74,8 @@ def expand_inputs(
       unless the pattern spells the suffix itself (`*.bin`); matching folders are searched.
     * `@list.txt` is a file with one name a line, relative to the list's folder; `-` is such a list on stdin, relative
       to the current folder. Blank lines and lines that start with # are skipped. Names separated by NUL characters,
-      as `find -print0` writes them, may contain line breaks. A list does not name other lists. One that `read_table`
-      reads is a table, whose rows may be parts of videos.
+      as `find -print0` writes them, may contain line breaks. A list does not name other lists. What `read_labelled`
+      makes of a list file goes before.
     * A tar archive, also one that a pattern matches, stands for the videos in it, named `shard.tar/NAME.mp4`.
       `shard-{000..099}.tar` names a hundred of them.
     * An address that fsspec reads is a file (`s3://bucket/clip.mp4`), or one that ends in a slash a folder, or a
@@ -78,8 +89,8 @@ def expand_inputs(
         DualFormerError: if an address needs a package that is not installed, or may not be asked as `offline` is true.
     """
     sink = _Listed()
-    list_inputs(names, sink, stdin=stdin, offline=offline, read_table=read_table)
-    return InputList(list(sink.paths.values()), sink.remote, sink.problems)
+    list_inputs(names, sink, stdin=stdin, offline=offline, read_labelled=read_labelled)
+    return InputList(list(sink.paths.values()), sink.remote, sink.problems, sink.labels)
 
 
 def list_inputs(
@@ -88,10 +99,10 @@ def list_inputs(
     *,
     stdin: TextIO | None,
     offline: bool = False,
-    read_table: ReadTable = lambda _path: None,
+    read_labelled: ReadLabelled = _names_alone,
 ) -> None:
     """Give inputs to `sink` as they are found, as `expand_inputs` finds them; nothing is kept, as they may be many."""
-    expansion = _Expansion(sink, read_table, offline=offline)
+    expansion = _Expansion(sink, read_labelled, offline=offline)
     for name in names:
         if name == "-":
             expansion.add_list(name, _read_stdin(stdin), folder="")
@@ -109,9 +120,11 @@ class _Listed:
         """By what identifies the file."""
         self.remote: set[str] = set()
         self.problems: list[tuple[str, str]] = []
+        self.labels: dict[str, tuple[ListedLabel, ...]] = {}
 
-    def put(self, identity: str, path: str, *, is_remote: bool) -> None:
-        self.paths.setdefault(identity, path)
+    def put(self, identity: str, path: str, *, is_remote: bool, labels: tuple[ListedLabel, ...] = ()) -> None:
+        if self.paths.setdefault(identity, path) == path and labels:
+            self.labels.setdefault(path, labels)
         if is_remote:
             self.remote.add(path)
 
@@ -122,8 +135,8 @@ class _Listed:
 class _Expansion:
     """Finds inputs, and the problems met on the way."""
 
-    def __init__(self, sink: InputSink, read_table: ReadTable, *, offline: bool) -> None:
-        self._sink, self._read_table, self._offline = sink, read_table, offline
+    def __init__(self, sink: InputSink, read_labelled: ReadLabelled, *, offline: bool) -> None:
+        self._sink, self._read_labelled, self._offline = sink, read_labelled, offline
         self._num_problems = 0
         self._real_folders: dict[str, str] = {}
 
@@ -137,18 +150,18 @@ class _Expansion:
     def add_list_file(self, name: str) -> None:
         path = name.removeprefix("@")
         try:
-            if (videos := self._read_table(path)) is not None:
-                for video in videos:
-                    self.add(video, folder="")
-                return
             with open(path, "rb") as file:
                 text = os.fsdecode(file.read())
+            videos = self._read_labelled(path, text)
         except OSError as error:
             self.complain(name, f"the list {path!r} cannot be read: {os_reason(error)}")
         except DualFormerError as error:
-            self.complain(name, str(error))
+            self.complain(name, error.reason)
         else:
-            self.add_list(name, text, folder=os.path.dirname(path))
+            if videos is None:
+                self.add_list(name, text, folder=os.path.dirname(path))
+            for video, labels in videos or ():
+                self._sink.put(self._identity(video), video, is_remote=False, labels=labels)
 
     def add_list(self, name: str, text: str, *, folder: str) -> None:
         """Add the entries of a list; relative ones are found in `folder`."""
@@ -191,6 +204,9 @@ class _Expansion:
 
     def _add_file(self, path: str) -> None:
         """Add a file, or the videos of an archive."""
+        if _is_text(path):
+            self.complain(path, f"it is text and no video; a list of videos is named as {'@' + path!r}")
+            return
         if not (is_shard_name(path) and os.path.isfile(path)):
             self._put(path, identity=self._identity(path))
             return
@@ -226,6 +242,18 @@ class _Expansion:
         if folder not in self._real_folders:
             self._real_folders[folder] = os.path.realpath(folder)
         return os.path.join(self._real_folders[folder], name)
+
+
+def _is_text(path: str) -> bool:
+    """Return whether a file with the name of a list begins as text does."""
+    if not path.lower().endswith(_LIST_SUFFIXES) or not os.path.isfile(path):
+        return False
+    try:
+        with open(path, "rb") as file:
+            start = file.read(512)
+    except OSError:
+        return False
+    return b"\0" not in start and start.decode("utf-8", "ignore").strip() != ""
 
 
 def _read_stdin(stdin: TextIO | None) -> str:

@@ -125,3 +125,13 @@ def test_crops_that_do_not_exist_are_named() -> None:
     process = run("tiny", "--views", "4x2")
     assert process.returncode == 1
     assert "data.test.num_crops must be one of 1, 3, got 2" in process.stderr
+
+
+def test_the_command_says_what_it_does_before_it_does_it(preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(complexity, "describe", stop)
+    assert RUNNER.invoke(app, ["flops", preset]).stderr.startswith("counting multiply-adds\n")
+    timed = RUNNER.invoke(app, ["flops", preset, "--latency"]).stderr
+    assert timed.startswith("counting multiply-adds, then timing forward passes\n")

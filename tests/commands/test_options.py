@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import typer
@@ -23,6 +24,7 @@ from dualformer_cli.commands.options import (
     ViewsOption,
     WeightsOption,
     complete_preset,
+    folder_or_file,
     model_request,
     parse_views,
     print_document,
@@ -131,6 +133,16 @@ def test_a_document_is_printed_as_json_or_as_text_and_none_is_not(capsys: pytest
     print_document(None, print, as_json=True)
     print_document(None, print, as_json=False)
     assert capsys.readouterr().out == 'tiny\n{\n  "preset": "tiny",\n  "layers": []\n}\n'
+
+
+def test_a_folder_is_made_where_its_name_ends_in_a_slash(tmp_path: Path) -> None:
+    assert folder_or_file(f"{tmp_path}/new/one/") == tmp_path / "new" / "one"
+    assert (tmp_path / "new" / "one").is_dir()
+    assert folder_or_file(f"{tmp_path}/new/one/") == tmp_path / "new" / "one"
+    assert not folder_or_file(f"{tmp_path}/a.mp4").exists()
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(typer.BadParameter, match=r"cannot make the folder '.*/a\.mp4/'"):
+        folder_or_file(f"{tmp_path}/a.mp4/")
 
 
 def test_presets_complete_by_their_beginning() -> None:

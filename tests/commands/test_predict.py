@@ -6,6 +6,7 @@ import csv
 import errno
 import hashlib
 import io
+import itertools
 import json
 import logging
 import os
@@ -42,8 +43,9 @@ from dualformer_cli.data.fetch import weights
 from dualformer_cli.documents.predict import VideoResult
 from dualformer_cli.engine.scoring import video_scores
 from dualformer_cli.errors import ConfigError, DownloadError, DualFormerError, WeightsError
-from dualformer_cli.outputs import prediction_files, predictions
+from dualformer_cli.outputs import json_text, prediction_files, predictions
 from dualformer_cli.tasks import fall_back, session
+from dualformer_cli.tasks import gradcam as gradcam_task
 from dualformer_cli.tasks import predict as predict_task
 from dualformer_cli.video import decord_reader
 from dualformer_cli.video.sample import SAMPLE_CREDIT, sample_clip
@@ -383,8 +385,9 @@ def _durations(image: PIL.Image.Image) -> Iterator[float]:
         yield image.info["duration"]
 
 
-def test_captions_of_a_video_with_an_uneven_rate_follow_its_own_times(
-    scenes: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_a_saved_video_with_an_uneven_rate_keeps_its_times_and_captions_follow_them(
+    suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dualformer_cli.outputs import annotated_video
     from dualformer_cli.tasks import prediction_outputs
@@ -400,15 +403,15 @@ def test_captions_of_a_video_with_an_uneven_rate_follow_its_own_times(
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
     seen: list[str] = []
-
-    def save(frames: Any, path: Any, *, fps: float, captions: Any) -> None:
-        seen.extend(captions(number / fps)[0][0] for number, _ in enumerate(frames))
-
-    monkeypatch.setattr(annotated_video, "save_annotated", save)
+    monkeypatch.setattr(annotated_video, "draw_captions", lambda frame, lines: seen.append(lines[0][0]) or frame)
     segments = (a_segment(0.0, 0.5, "early", 1.0), a_segment(0.5, 5.0, "late", 1.0))
     video = VideoResult(path="uneven.mkv", status="ok", segments=segments)
-    prediction_outputs._annotate((video, "x.mp4", DataConfig()))
+    assert prediction_outputs._annotate((video, f"x{suffix}", DataConfig(), None)) is None
     assert seen == ["early"] * 5 + ["late"] * 5
+    with av.open(f"x{suffix}") as container:
+        times = [float(frame.time) for frame in container.decode(video=0)]
+    expected = [*(0.1 * number for number in range(5)), *(0.5 + 0.9 * number for number in range(5))]
+    assert times == pytest.approx(expected, abs=0.0051)
 
 
 def test_several_videos_are_saved_into_a_folder_each_under_its_own_name(
@@ -465,8 +468,8 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(
         (("--csv", "."), "cannot write '.': it is a folder; name a file"),
         (("--csv", "x" * 300), f"cannot write '{'x' * 300}': file name too long"),
         (("--csv", "/dev/null", "--overwrite"), "cannot write '/dev/null': it is a device or a pipe; name a file"),
-        (("--save", "t.avi"), "--save 't.avi' must end in .mp4 or .gif, or be a folder that exists"),
-        (("--srt", "t.txt"), "--srt 't.txt' must end in .srt, or be a folder that exists"),
+        (("--save", "t.avi"), "--save 't.avi' must end in .mp4 or .gif, or be a folder, with a / at its end"),
+        (("--srt", "t.txt"), "--srt 't.txt' must end in .srt, or be a folder, with a / at its end"),
         (("--features", "t.npy"), "--features 't.npy' must end in .npz"),
         (("--report", "t.htm"), "--report 't.htm' must end in .html"),
         (("--report", "no/t.html"), "cannot write 'no/t.html': folder 'no' does not exist; create it"),
@@ -477,7 +480,7 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(
         (("--csv", "t.srt", "--srt", "t.srt"), "'t.srt' is named for two outputs; name another file for one of them"),
         (
             ("two.mp4", "--save", "t.mp4"),
-            "--save 't.mp4' is one file, but there are 2 videos; name a folder that exists",
+            "--save 't.mp4' is one file, but there are 2 videos; name a folder, with a / at its end",
         ),
         (("camera:0", "--save", "."), "--srt and --save need files, but 'camera:0' is live; use --csv"),
         (
@@ -696,7 +699,8 @@ def test_weights_of_another_model_are_one_line(
 
 def test_missing_weights_say_what_can_be_given(predict: Any, scenes: Path) -> None:
     result = predict(scenes / "a.mp4", "--weights", "no.pth")
-    assert str(result.exception) == "weights 'no.pth' not found; give a file, `published` or `random`"
+    expected = "weights 'no.pth' not found; give a file, a preset with published weights, `published` or `random`"
+    assert str(result.exception) == expected
 
 
 # Published weights
@@ -755,7 +759,7 @@ def test_published_weights_are_fetched_once_and_then_found_offline(
 def two_models(mini_preset: Path, mini_weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Small models in the places of the default one and of the built-in one; the names of the two."""
     default, built_in = str(mini_preset), str(tmp_path / "built-in.yaml")
-    Path(built_in).write_text(f"extends: {default}\n")
+    Path(built_in).write_text(f"extends: {default}\nruntime: {{seed: 7}}\n")
     shipped = tmp_path / "built-in.pth"
     shutil.copy(mini_weights, shipped)
     for module in (session, predict_task):
@@ -776,14 +780,54 @@ def test_where_the_default_model_cannot_be_had_the_built_in_one_answers_and_says
     result = predict(scenes / "a.mp4", "--json", *arguments, options=[])
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
-    assert (document["preset"], document["weights"]) == (two_models[1], "published")
+    assert (document["preset"], document["weights"]) == (two_models[1], "built-in")
     assert len(document["results"][0]["predictions"]) == 5
     reason = "offline, and the file is missing" if arguments else "127.0.0.1 cannot be reached"
     assert document["fallback"].startswith(f"{two_models[0]}: {reason}")
-    first = result.stderr.splitlines()[0]
-    assert first.startswith(f"using the built-in model {two_models[1]}, which tells how the camera moves, because")
-    assert document["fallback"] in first
-    assert first.endswith(f"or run dualformer download {two_models[0]}")
+    first, second = result.stderr.splitlines()[:2]
+    assert first == f"{two_models[0]} is not here: the built-in {two_models[1]} answers how the camera moves"
+    assert second == f"for actions: dualformer download {two_models[0]} (-v says why it is not here)"
+    assert document["fallback"] not in result.stderr
+
+
+def test_the_fall_back_is_short_and_tells_the_rest_with_v(
+    predict: Any, scenes: Path, two_models: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    names = len(two_models[0]) - len("k400-tiny") + len(two_models[1]) - len("camera-motion")
+    result = predict(scenes / "a.mp4", "--offline", options=[])
+    assert len(result.stderr.splitlines()[0]) - names <= 80
+    header, empty, path, *_ = result.stdout.splitlines()
+    assert (header, empty, path) == (f"How the camera moves, by {two_models[1]}", "", str(scenes / "a.mp4"))
+    assert not caplog.records
+    logging.getLogger("dualformer_cli").propagate = True
+    with caplog.at_level(logging.DEBUG, "dualformer_cli"):
+        predict(scenes / "a.mp4", "--offline", "-v", options=[])
+    assert "offline, and the file is missing; fetch b by hand and put it at" in caplog.text
+
+
+def test_the_second_command_does_not_ask_the_server_again(
+    predict: Any, scenes: Path, two_models: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reasons = []
+    for _ in range(2):
+        result = predict(scenes / "a.mp4", "--json", options=[])
+        reasons.append(json.loads(result.stdout)["fallback"])
+        monkeypatch.setattr(weights, "open_file", None)  # whoever calls it fails otherwise
+    assert "0 min ago" not in reasons[0]
+    assert reasons[1].startswith(f"{reasons[0].partition(';')[0]} (0 min ago; nobody asks again")
+
+
+@pytest.mark.parametrize("option", ["--print-config", "--list-layers"])
+def test_what_is_described_is_the_model_that_would_run(
+    option: str, two_models: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradcam_task, "DEFAULT_PRESET", two_models[0])
+    for command in ("predict", "gradcam") if option == "--print-config" else ("gradcam",):
+        result = CliRunner().invoke(app, [command, option, "--offline"])
+        assert result.exit_code == 0, result.output
+        assert two_models[1] in result.stdout
+        assert option == "--list-layers" or "seed: 7" in result.stdout
+        assert result.stderr.splitlines()[0].startswith(f"{two_models[0]} is not here: ")
 
 
 def test_where_the_default_model_can_be_fetched_it_answers(
@@ -835,7 +879,8 @@ def test_a_fresh_machine_without_a_network_is_answered_by_the_built_in_model() -
     assert result.returncode == 0, result.stderr
     document = json.loads(result.stdout)
     assert document["preset"] == "camera-motion"
-    assert result.stderr.startswith("using the built-in model camera-motion")
+    assert result.stderr.startswith("k400-tiny is not here: the built-in camera-motion answers how the camera moves\n")
+    assert "camera-motion, built-in weights, " in result.stderr
     assert 0 < document["results"][0]["predictions"][0]["score"] <= 1
 
 
@@ -899,10 +944,52 @@ def test_a_live_stream_becomes_segments_until_it_ends(predict: Any, scenes: Path
 
 def test_a_live_stream_is_shown_clip_by_clip_and_stops_in_time(predict: Any) -> None:
     with sender(transport_stream(200), seconds=8) as address:  # at once, a slow reader would find its end first
-        result = predict(address, "--every", 0.2, "--duration", 0.5)
+        result = predict(address, "--every", 0.2, "--duration", 2)
     assert result.exit_code == 0
     clips = result.stdout.split(address)[0]
-    assert re.search(r"^  00:00\.0 - 00:00\.\d  .+  \d\.\d\d", clips, re.MULTILINE)
+    lines = clips.splitlines()
+    pattern = re.compile(r"    (00:0\d\.\d) -   (00:0\d\.\d)  ( \d\d|  \d|100)\.\d%  [█▏▎▍▌▋▊▉ ]{10}  \S.*")
+    spans = [match.groups()[:2] for match in map(pattern.fullmatch, lines) if match is not None]
+    assert len(spans) == len(lines) >= 2
+    assert all(end == start for (_, end), (start, _) in itertools.pairwise(spans))  # one kind of times, without gaps
+
+
+def test_a_live_stream_is_told_in_lines_of_json_while_it_plays(predict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[float] = []
+    print_json = json_text.print_json
+
+    def timed(document: Any, **options: Any) -> None:
+        times.append(time.monotonic())
+        print_json(document, **options)
+
+    monkeypatch.setattr(json_text, "print_json", timed)
+    with sender(transport_stream(200), seconds=8) as address:
+        result = predict(address, "--every", 0.2, "--duration", 2, "--json-lines")
+    *clips, last = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(clips) >= 2
+    assert {(clip["path"], len(clip["predictions"])) for clip in clips} == {(address, 5)}
+    assert (last["path"], last["status"], last["views"]) == (address, "ok", len(clips))
+    assert [clip["end_seconds"] for clip in clips[:-1]] == [clip["start_seconds"] for clip in clips[1:]]
+    assert last["segments"][-1]["end_seconds"] == clips[-1]["end_seconds"]
+    assert times[0] < times[-2]  # as they come
+
+
+def test_lines_of_json_are_the_results_of_the_document(predict: Any, results: Any, scenes: Path) -> None:
+    arguments = (scenes / "a.mp4", scenes.parent / "none.mp4", scenes / "b.mp4", "--every", 0.5)
+    lines = [json.loads(line) for line in predict(*arguments, "--json-lines").stdout.splitlines()]
+    expected = results(*arguments, code=3)
+    for row in (*lines, *expected):
+        row.pop("timing", None)
+    assert lines == expected
+
+
+@pytest.mark.parametrize("other", [("--json",), ("--output", "run")])
+def test_lines_of_json_go_with_nothing_that_prints_otherwise(
+    other: tuple[str, ...], predict: Any, scenes: Path
+) -> None:
+    result = predict(scenes / "a.mp4", "--json-lines", *other)
+    assert result.exit_code == 2
+    assert "--json-lines" in result.stderr
 
 
 def test_a_sender_that_is_not_there_is_a_named_row_without_its_password(results: Any) -> None:

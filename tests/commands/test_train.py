@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from dualformer_cli.app import app
 from dualformer_cli.config.load import load_config
 from dualformer_cli.documents.train import StepRow, TrainEvent
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.outputs.training_display import TrainingDisplay
 
 RUNNER = CliRunner(env={"COLUMNS": "100"})
 
@@ -50,11 +52,21 @@ def test_a_run_leaves_a_folder_that_explains_itself(train: Any, six_videos: Path
     run = tmp_path / "run"
     result = train("--data", six_videos, "--output", run, "--seed", "3")
     assert result.exit_code == 0, result.output
-    assert re.fullmatch(r"2 epochs, 6 steps, top1 [\d.]+, top5 100\.00, .*; run folder .*run\n", result.stdout)
+    trained, written, best, *following = result.stdout.splitlines()
+    assert re.fullmatch(r"trained  2 epochs, 6 steps, top1 [\d.]+, top5 100\.00, .*", trained)
+    assert written == f"written  config.yaml, log.jsonl, curves.png and checkpoints in {run}"
+    assert re.fullmatch(rf"best     {re.escape(str(run))}/checkpoints/best\.pt \(top-1 [\d.]+\)", best)
+    weights = f"--weights {run}/checkpoints/best.pt"
+    assert following == [
+        f"next     dualformer eval {weights} --data {shlex.quote(str(six_videos))}",
+        f"next     dualformer predict {weights} VIDEO",
+    ]
     assert "2 clips per step (kept): 1 process x 2 clips x 1 pass" in result.stderr
-    assert re.search(r"epoch 2, step 6/6: loss \d\.\d{4}, lr .* clips/s, \d+% waiting for data, .* left", result.stderr)
-    assert "validation after epoch 2: top1" in result.stderr
-    assert "this is the best so far" in result.stderr
+    assert re.search(
+        r"epoch 2/2, step 6/6: loss \d\.\d{4}, lr .* clips/s, \d+% waiting for data, .* left", result.stderr
+    )
+    assert "validation after epoch 2/2: top1" in result.stderr
+    assert len(re.findall("; the best so far$", result.stderr, re.MULTILINE)) in (1, 2)
     config = load_config(str(run / "config.yaml"), environ={}).config
     assert (config.runtime.seed, config.data.train_list, config.train.epochs) == (3, str(six_videos), 2)
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
@@ -97,8 +109,16 @@ def test_a_dry_run_prints_its_table_and_leaves_no_folder(train: Any, tmp_path: P
     assert not (tmp_path / "run").exists()
     names = [line.split("  ")[0] for line in result.stdout.splitlines()]
     assert [name for name in names if name not in ("start", "warning")] == [
-        *("classes", "lr", "steps", "peak memory", "reading", "model", "time", "disk")
+        *("classes", "lr", "steps", "peak memory", "reading", "model", "measured", "time", "disk")
     ]
+    shown = [line.removeprefix("dry run: ") for line in result.stderr.splitlines() if line.startswith("dry run: ")]
+    assert shown[:4] == [
+        "1/4, opening lists and model",
+        "2/4, reading videos",
+        "3/4, first forward and backward pass",
+        "4/4, second pass, which counts",
+    ]
+    assert re.fullmatch(r"4/4 done in \d+ s", shown[4])
     document = json.loads(train("--output", tmp_path / "run", "--dry-run", "--json").stdout)
     assert (document["classes"], document["steps"]) == (5, 6)
 
@@ -108,7 +128,8 @@ def test_a_folder_with_a_run_needs_resume(train: Any, tmp_path: Path) -> None:
     result = train("--output", tmp_path / "run")
     assert isinstance(result.exception, DualFormerError)
     assert str(result.exception) == (
-        f"{str(tmp_path / 'run')!r} holds a run already; go on with --resume, or name another --output"
+        f"{str(tmp_path / 'run')!r} holds a run already; go on with `dualformer train --resume --output "
+        f"{tmp_path / 'run'}`, or name another --output"
     )
     resumed = train("--output", tmp_path / "run", "--resume")
     assert resumed.exit_code == 0, resumed.output
@@ -117,12 +138,73 @@ def test_a_folder_with_a_run_needs_resume(train: Any, tmp_path: Path) -> None:
     assert "resumed at epoch 2, step 6" in again.stderr
 
 
+def typed(*words: object) -> Any:
+    return RUNNER.invoke(app, ["train", *map(str, words)])
+
+
+def test_a_run_goes_on_from_another_folder_without_its_preset(
+    train: Any, six_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(six_videos.parent)
+    run = tmp_path / "run"
+    begun = train("--data", "list.csv", "--output", run, "--set", "data.root=.", "--set", "train.max_unreadable=0")
+    assert begun.exit_code == 0, begun.output
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(re.sub(r"(?m)^  epochs: 2$", "  epochs: 3", config))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    result = typed("--resume", "--output", "../run/")
+    assert result.exit_code == 0, result.output
+    assert "resumed at epoch 2, step 6" in result.stderr
+    assert "epoch 3/3, step 9/9" in result.stderr
+    assert (tmp_path / "elsewhere").stat().st_nlink == 2
+
+
+def test_without_a_run_there_is_nothing_to_resume(tmp_path: Path, train: Any) -> None:
+    result = typed("--resume", "--output", tmp_path / "run")
+    assert str(result.exception) == (
+        f"no run to resume in {str(tmp_path / 'run')!r}: it has no config.yaml; name a run's folder as --output"
+    )
+
+
+def test_weights_bring_their_recipe_and_keep_their_lists_to_themselves(
+    train: Any, six_videos: Path, mini_weights: Path, tmp_path: Path
+) -> None:
+    first = tmp_path / "first"
+    assert train("--data", six_videos, "--output", first, "--set", "train.lr=0.0123").exit_code == 0
+    own = six_videos.with_name("own.csv")
+    own.write_text("path,label\nvideo 0.mp4,cat\nvideo 1.mp4,dog\nvideo 2.mp4,dog\n")
+    best = first / "checkpoints" / "best.pt"
+    result = typed("--init-from", best, "--data", own, "--output", tmp_path / "second", "--set", "train.epochs=1")
+    assert result.exit_code == 0, result.output
+    assert f"started from {best}: " in result.stderr
+    config = load_config(str(tmp_path / "second" / "config.yaml"), environ={}).config
+    assert (config.train.lr, config.data.clip.frame_interval, config.model.num_classes) == (0.0123, 1, 2)
+    assert (config.data.train_list, config.data.validation_list) == (str(own), None)
+    again = typed("--init-from", best, "--print-config")
+    assert re.search(rf"validation_list: {re.escape(str(six_videos))} ", again.stdout)
+    unknown = typed("--init-from", mini_weights, "--data", own)
+    assert str(unknown.exception) == (
+        f"weights {str(mini_weights)!r} do not say their configuration; name the recipe with --preset"
+    )
+    published = typed("--init-from", "ucf101-tiny", "--data", own, "--print-config")
+    assert re.search(r"num_frames: 16 +# from preset ucf101-tiny", published.stdout)
+
+
+def test_own_classes_are_no_warning(train: Any, six_videos: Path, tmp_path: Path, mini_preset: Path) -> None:
+    own = six_videos.with_name("names.csv")
+    own.write_text("path,label\nvideo 0.mp4,cat\nvideo 1.mp4,dog\n")
+    options = (*SMALL_RUN, "--set", "train.epochs=1", "--output", tmp_path / "run")
+    result = typed("--preset", mini_preset, "--data", own, *options)
+    assert result.exit_code == 0, result.output
+    assert "the classifier starts anew, with the list's 2 classes" in result.stderr
+    assert "WARNING" not in result.stderr
+
+
 def test_a_signal_ends_the_run_with_75_and_an_interrupt_with_130(
     train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from dualformer_cli.commands.train import _Show
-
-    event = _Show.event
+    event = TrainingDisplay.event
     for number, code in ((signal.SIGTERM, 75), (signal.SIGINT, 130)):
 
         def interrupt(self: Any, found: TrainEvent, number: int = number) -> None:
@@ -130,11 +212,12 @@ def test_a_signal_ends_the_run_with_75_and_an_interrupt_with_130(
             if isinstance(found, StepRow) and found.step == 2:
                 os.kill(os.getpid(), number)
 
-        monkeypatch.setattr(_Show, "event", interrupt)
+        monkeypatch.setattr(TrainingDisplay, "event", interrupt)
         run = tmp_path / number.name
         result = train("--output", run)
         assert result.exit_code == code, result.output
-        assert f"stopped by {number.name}; the state is saved, go on with --resume" in result.stderr
+        assert f"stopped by {number.name}; the state is saved, go on with:\n" in result.stderr
+        assert result.stderr.endswith(f"\ndualformer train --resume --output {run}\n")
         assert load_checkpoint(run / "checkpoints" / "last.pt")["progress"]["step_in_epoch"] == 2
 
 

@@ -46,7 +46,7 @@ def test_sigterm_saves_and_leaves_with_75(command: Any, tmp_path: Path) -> None:
             break
     stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (75, "")
-    assert "stopped by SIGTERM; the state is saved, go on with --resume" in stderr
+    assert "stopped by SIGTERM; the state is saved, go on with:\n" in stderr
     assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["step"] >= 5
 
 

@@ -60,16 +60,27 @@ def test_a_validation_has_the_metrics_beside_the_step_and_its_time_in_the_log_al
         epochs=2,
         steps=8,
         best=75.0,
+        best_metric="top1",
+        checkpoint="runs/train/checkpoints/best.pt",
+        validation_list="val.csv",
         validation=ValidationRow(epoch=2, step=8, summary=SUMMARY),
         output="runs/train",
     )
     document = to_json(result)
-    assert list(document) == ["epochs", "steps", "best", "validation", "output"]
+    assert list(document) == [
+        *("epochs", "steps", "best", "best_metric", "checkpoint", "validation_list", "validation", "output")
+    ]
     assert "seconds" not in document["validation"]
 
 
 def test_events_are_known_by_their_names() -> None:
-    assert to_json(Started(steps=10, step=4)) == {"event": "start", "steps": 10, "step": 4}
+    assert to_json(Started(steps=10, step=4, epochs=2, best_metric="top1")) == {
+        "event": "start",
+        "steps": 10,
+        "step": 4,
+        "epochs": 2,
+        "best_metric": "top1",
+    }
     assert to_json(Saved(epoch=1, step=5, best=True)) == {"event": "saved", "epoch": 1, "step": 5, "best": True}
 
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import RunConfig, RuntimeConfig
 from dualformer_cli.documents.base import to_json
+from dualformer_cli.engine import complexity
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.complexity import KERNEL_HANDLES, Complexity, count, describe, measure_latency
 from dualformer_cli.errors import DualFormerError
@@ -27,6 +29,11 @@ SMALL_MODEL = [
     "data.clip.num_frames=16",
     "data.crop_size=56",
 ]
+
+
+def on_meta(config: RunConfig) -> DualFormer:
+    with torch.device("meta"):
+        return build_model(config.model, config.data)
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +57,47 @@ def cost(model: DualFormer) -> Complexity:
 )
 def test_counts_equal_the_published_table(size: str, published_multiply_adds: float, published_parameters: int) -> None:
     config = load_config(size, environ={}).config
-    published = count(build_model(config.model, config.data), (3, 32, 224, 224))
+    published = count(on_meta(config), (3, 32, 224, 224))
     assert published.multiply_adds_per_view == pytest.approx(published_multiply_adds, rel=1e-5)
     assert published.parameters_backbone == published_parameters
+
+
+def test_without_numbers_every_module_counts_the_same(config: RunConfig, cost: Complexity) -> None:
+    assert count(on_meta(config), SMALL_CLIP) == cost
+
+
+@pytest.mark.parametrize("size", ["tiny", "small", "base"])
+def test_torchs_own_counter_agrees_on_products_and_convolutions(size: str) -> None:
+    """It counts two operations for a multiply-add, and no norms: ours are 5 per value of LayerNorm, 2 of BatchNorm."""
+    model, of_norms = on_meta(load_config(size, environ={}).config).eval(), 0
+
+    def add(norm: nn.Module, inputs: object, output: Tensor) -> None:
+        nonlocal of_norms
+        of_norms += (5 if isinstance(norm, nn.LayerNorm) else 2) * output.numel()
+
+    hooks = [
+        module.register_forward_hook(add)
+        for module in model.modules()
+        if isinstance(module, nn.LayerNorm | nn.modules.batchnorm._BatchNorm)
+    ]
+    with FlopCounterMode(display=False) as theirs, torch.no_grad():
+        model(torch.zeros(1, 3, 32, 224, 224, device="meta"))
+    for hook in hooks:
+        hook.remove()
+    ours = count(model, (3, 32, 224, 224)).multiply_adds_with_classifier
+    assert ours == theirs.get_total_flops() // 2 + of_norms
+
+
+def test_a_description_computes_nothing_but_for_the_latency(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str] = []
+    forward = DualFormer.forward
+    monkeypatch.setattr(DualFormer, "forward", lambda self, x: seen.append(x.device.type) or forward(self, x))
+    plain = describe(config, name="mine")
+    assert set(seen) == {"meta"}
+    monkeypatch.setattr(complexity, "measure_latency", lambda model, *_: next(model.parameters()).device.type)
+    timed = describe(config, name="mine", with_latency=True)
+    assert timed.latency == "cpu"  # type: ignore[comparison-overlap]
+    assert replace(timed, latency=None) == plain
 
 
 def test_the_backbone_leaves_out_the_classifier_only(cost: Complexity) -> None:
@@ -191,6 +236,16 @@ def test_latency_states_its_conditions(config: RunConfig) -> None:
     assert (latency.batch_size, latency.num_runs, latency.num_threads) == (2, 5, torch.get_num_threads())
     assert 0 < latency.p20_ms <= latency.median_ms <= latency.p80_ms
     assert latency.clips_per_second == pytest.approx(2000 / latency.median_ms)
+
+
+def test_latency_is_that_of_clips_that_lie_in_memory_as_predict_has_them() -> None:
+    class Model(torch.nn.Identity):
+        def forward(self, clips: torch.Tensor) -> torch.Tensor:
+            assert clips.shape == (1, *SMALL_CLIP)
+            assert clips.permute(0, 2, 3, 4, 1).is_contiguous()
+            return clips
+
+    assert measure_latency(Model(), SMALL_CLIP, RuntimeConfig(device="cpu"), measure_seconds=0).num_runs == 5
 
 
 @pytest.mark.skipif(torch.cuda.device_count() > 7, reason="needs a machine without an eighth GPU")

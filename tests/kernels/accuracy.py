@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import triton
 from torch import Tensor
 
 from dualformer_cli.engine.complexity import count
@@ -33,6 +34,20 @@ def _poisoned_memory() -> Iterator[None]:
     assert torch.empty(3, device=DEVICE).isnan().all()
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(autouse=True)
+def _bounds_of_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's interpreter, until 3.7, takes a loop's bound by int() of an array, which NumPy 2.4 refuses."""
+    if not is_interpreted() or tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 7):
+        return
+    from triton.runtime import interpreter
+
+    def patch(tensor: Any, scope: Any, *, original: Callable[..., None] = interpreter._patch_lang_tensor) -> None:
+        original(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: self.handle.data.item())
+
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch)
 
 
 def results(
@@ -78,7 +93,13 @@ def test_window_attention_of_two_odd_windows_and_heads(dtype: torch.dtype) -> No
 
 @pytest.mark.parametrize(
     ("b", "grid", "window_size", "width"),
-    [(2, (1, 2, 3), (1, 1, 3), 32), (1, (1, 4, 4), (1, 4, 4), 64), (1, (2, 1, 2), (1, 1, 2), 16)],
+    [
+        (2, (1, 2, 3), (1, 1, 3), 32),
+        (1, (1, 4, 4), (1, 4, 4), 64),
+        (1, (2, 1, 2), (1, 1, 2), 16),
+        (1, (1, 2, 9), (1, 2, 9), 24),  # padded to 32
+        (1, (1, 1, 2), (1, 1, 2), 8),  # padded to 16
+    ],
 )
 def test_window_attention_of_other_widths_and_few_tokens(
     b: int, grid: tuple[int, int, int], window_size: tuple[int, int, int], width: int
@@ -96,6 +117,20 @@ def test_window_attention_of_extreme_scores_stays_finite(sign: int) -> None:
     found = results(partial(window.window_attention, backend="triton"), inputs, torch.float32, torch.float32)
     for value, right in zip(found, exact, strict=True):
         torch.testing.assert_close(value.double(), right, rtol=1e-3, atol=1e-3)
+
+
+def test_window_attention_of_padded_heads_next_to_each_other() -> None:
+    inputs = (qkv(1, (1, 2, 3), 3, 24), (1, 2, 3), 3)
+    check(window.window_attention, window.window_attention_reference, inputs, torch.float16)
+
+
+def test_window_attention_of_keys_that_nobody_attends_to_stays_finite() -> None:
+    q, k, v = torch.rand(3, 1, 1, 20, 16).unbind(0)
+    q, k[..., :17, 0] = q + 1, float("-inf")  # the first block of 16 keys has no finite score
+    inputs = (torch.cat([q, k, v], dim=-1)[None].to(DEVICE), (1, 1, 20), 1)
+    found = window.window_attention(*inputs, backend="triton")
+    assert found.isfinite().all()
+    torch.testing.assert_close(found, window.window_attention_reference(*inputs))
 
 
 @ON_GPU
@@ -175,16 +210,158 @@ def test_global_attention_copies_neither_its_queries_nor_its_result() -> None:
     assert not [event.key for event in profile.key_averages() if event.key in ("aten::copy_", "aten::clone")]
 
 
+def spread(x: Tensor) -> Tensor:
+    """Return the same numbers in memory with gaps."""
+    return torch.stack([x, torch.full_like(x, 7.0)], dim=-1)[..., 0]
+
+
 @pytest.mark.parametrize("name", ["window_attention", "depthwise_conv3d", "pyramid_pool"])
-def test_operations_keep_the_contract_of_custom_operations(name: str) -> None:
+def test_operands_with_gaps_in_memory_give_the_numbers_of_contiguous_ones(name: str) -> None:
     operation, inputs = {
-        "window_attention": (window._operation, (qkv(1, (1, 2, 3), 1, 16), [1, 1, 3], 1, True)),
-        "depthwise_conv3d": (conv._operation, convolution(1, 1, 2, 2, 2)),
-        "pyramid_pool": (pool._operation, pyramid((1, 2, 2), (1, 1, 2), (1, 2, 1), channels=2)),
+        "window_attention": (window.window_attention, (qkv(1, (1, 2, 3), 1, 16), (1, 1, 3), 1)),
+        "depthwise_conv3d": (conv.depthwise_conv3d, convolution(1, 1, 2, 2, 6)),
+        "pyramid_pool": (pool.pyramid_pool, pyramid((1, 2, 2), (1, 1, 2), (1, 2, 1), channels=6)),
     }[name]
-    torch.use_deterministic_algorithms(False)  # uninitialised memory is compared, and NaN is not equal to NaN
-    given = tuple(x.to(DEVICE).requires_grad_() if isinstance(x, Tensor) else x for x in inputs)
-    assert set(torch.library.opcheck(operation, given).values()) == {"SUCCESS"}
+    gaps = tuple(spread(x) if isinstance(x, Tensor) else x for x in inputs)
+    assert not any(x.is_contiguous() for x in gaps if isinstance(x, Tensor))
+    of_gaps = operation(*(x.to(DEVICE) if isinstance(x, Tensor) else x for x in gaps), backend="triton")
+    expected = operation(*(x.to(DEVICE) if isinstance(x, Tensor) else x for x in inputs), backend="triton")
+    torch.testing.assert_close(of_gaps, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("shape", [(0, 2, 2, 2), (1, 0, 2, 2), (1, 2, 0, 2)])
+def test_empty_grids_give_empty_results_and_no_gradient(shape: tuple[int, ...]) -> None:
+    weight, bias = torch.randn(6, 1, 3, 3, 3), torch.randn(6)
+    inputs = [x.to(DEVICE).requires_grad_() for x in (torch.zeros(*shape, 6), weight, bias)]
+    y = conv.depthwise_conv3d(*inputs, backend="triton")
+    assert y.shape == inputs[0].shape
+    assert not any(grad.any() for grad in torch.autograd.grad(y.sum(), inputs))
+    tokens = torch.zeros(*shape, 48, device=DEVICE, requires_grad=True)
+    attended = window.window_attention(tokens, (1, 1, 2), 1, backend="triton")
+    assert attended.shape == (*shape, 16)
+    assert torch.autograd.grad(attended.sum(), tokens)[0].shape == tokens.shape
+
+
+def test_the_pyramid_of_no_clips_is_empty_and_has_no_gradient() -> None:
+    inputs = [x.to(DEVICE).requires_grad_() for x in pyramid((1, 2, 2), (1, 1, 2), (1, 2, 1), b=0)]
+    fine, coarse = pool.pyramid_pool(*inputs, backend="triton")
+    assert (fine.shape, coarse.shape) == ((0, 1, 2, 1, 5), (0, 1, 1, 2, 5))
+    assert not any(grad.any() for grad in torch.autograd.grad([fine.sum(), coarse.sum()], inputs))
+
+
+@pytest.mark.parametrize(
+    ("operation", "inputs"),
+    [
+        (window._operation, (torch.zeros(1, 1, 2, 3, 48), [1, 2, 2], 1, True)),
+        (window._operation, (torch.zeros(1, 1, 2, 3, 48), [1, 1, 0], 1, True)),
+        (window._operation, (torch.zeros(1, 1, 2, 3, 48), [1, 1, 3], 0, True)),
+        (window._operation, (torch.zeros(1, 1, 2, 3, 60), [1, 1, 3], 1, True)),
+        (
+            window._backward_operation,
+            (
+                torch.zeros(1, 1, 2, 3, 16),
+                torch.zeros(1, 1, 2, 3, 48),
+                torch.zeros(1, 1, 2, 3, 16),
+                torch.zeros(1, 2, 1, 3),
+                [1, 2, 2],
+                1,
+            ),
+        ),
+        (conv._operation, (torch.zeros(1, 1, 2, 2, 6), torch.zeros(6, 1, 3, 3, 1), torch.zeros(6))),
+        (conv._backward_input, (torch.zeros(1, 1, 2, 2, 6), torch.zeros(5, 1, 3, 3, 3))),
+        (conv._backward_weight, (torch.zeros(1, 1, 2, 2, 6), torch.zeros(1, 1, 2, 3, 6))),
+        (pool._operation, (torch.zeros(1, 1, 2, 2, 6), torch.zeros(6, 1, 1, 2, 3), torch.zeros(6), None, None)),
+        (pool._operation, (torch.zeros(1, 0, 2, 2, 6), torch.zeros(6, 1, 1, 2, 2), torch.zeros(6), None, None)),
+        (
+            pool._backward_input,
+            (
+                torch.zeros(1, 1, 2, 2, 6),
+                torch.zeros(1, 1, 1, 1, 6),
+                torch.zeros(6, 1, 1, 1, 1),
+                torch.zeros(6, 1, 1, 1, 1),
+            ),
+        ),
+        (pool._backward_weight, (torch.zeros(1, 1, 2, 2, 6), torch.zeros(1, 1, 3, 2, 6))),
+    ],
+)
+def test_the_operations_themselves_refuse_sizes_that_would_be_read_out_of_bounds(
+    operation: Callable[..., Any], inputs: tuple[Any, ...]
+) -> None:
+    with pytest.raises(ValueError, match=r"divide|fit|equal heads|got 20|one shape|one grid"):
+        operation(*(x.to(DEVICE) if isinstance(x, Tensor) else x for x in inputs))
+
+
+def test_operands_of_several_types_are_refused() -> None:
+    x, weight, bias = (tensor.to(DEVICE) for tensor in convolution(1, 1, 2, 2, 6))
+    message = "one type and on one device, got bfloat16 on .*, float32 on "
+    with pytest.raises(ValueError, match=message):
+        conv.depthwise_conv3d(x.bfloat16(), weight, bias, backend="triton")
+    with pytest.raises(ValueError, match=message):
+        pool.pyramid_pool(x.bfloat16(), torch.ones(6, 1, 1, 1, 1, device=DEVICE), bias, backend="triton")
+    with pytest.raises(ValueError, match=r"there are no kernels for torch\.float64"):
+        torch.ops.dualformer.depthwise_conv3d(x.double(), weight.double(), bias.double())
+
+
+def test_derivatives_in_forward_mode_are_refused() -> None:
+    x, weight, bias = (tensor.to(DEVICE) for tensor in convolution(1, 1, 2, 2, 6))
+    tokens = torch.randn(1, 1, 1, 2, 48, device=DEVICE)
+    for function, primals in (
+        (partial(conv.depthwise_conv3d, backend="triton"), (x, weight, bias)),
+        (lambda x: pool.pyramid_pool(x, weight[..., :1, :1, :1], bias, backend="triton")[0], (x,)),
+        (lambda x: window.window_attention(x, (1, 1, 2), 1, backend="triton"), (tokens,)),
+    ):
+        with pytest.raises(NotImplementedError, match="no forward-mode derivative"):
+            torch.func.jvp(function, primals, tuple(map(torch.ones_like, primals)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        f"{operation}{part}"
+        for operation in ("window_attention", "depthwise_conv3d", "pyramid_pool")
+        for part in ("", " backward")
+    ],
+)
+def test_operations_keep_the_contract_of_custom_operations(name: str) -> None:
+    grid = (1, 1, 2, 2, 2)
+    for operation, inputs in {
+        "window_attention": [(window._operation, (qkv(1, (1, 2, 3), 1, 16), [1, 1, 3], 1, True))],
+        "window_attention backward": [
+            (
+                window._backward_operation,
+                (
+                    torch.randn(1, 1, 2, 3, 16),
+                    qkv(1, (1, 2, 3), 1, 16),
+                    torch.randn(1, 1, 2, 3, 16),
+                    torch.randn(1, 2, 1, 3),
+                    [1, 1, 3],
+                    1,
+                ),
+            )
+        ],
+        "depthwise_conv3d": [(conv._operation, convolution(*grid))],
+        "depthwise_conv3d backward": [
+            (conv._backward_input, (torch.randn(grid), torch.randn(2, 1, 3, 3, 3))),
+            (conv._backward_weight, (torch.randn(grid), torch.randn(grid))),
+        ],
+        "pyramid_pool": [(pool._operation, pyramid((1, 2, 2), (1, 1, 2), (1, 2, 1), channels=2))],
+        "pyramid_pool backward": [
+            (
+                pool._backward_input,
+                (
+                    torch.randn(1, 1, 2, 1, 2),
+                    torch.randn(1, 1, 1, 2, 2),
+                    torch.randn(2, 1, 1, 1, 2),
+                    torch.randn(2, 1, 1, 2, 1),
+                ),
+            ),
+            (pool._backward_weight, (torch.randn(1, 1, 2, 1, 2), torch.randn(grid))),
+        ],
+    }[name]:
+        torch.use_deterministic_algorithms(False)  # uninitialised memory is compared, and NaN is not equal to NaN
+        has_gradient = not name.endswith("backward")
+        given = tuple(x.to(DEVICE).requires_grad_(has_gradient) if isinstance(x, Tensor) else x for x in inputs)
+        assert set(torch.library.opcheck(operation, given).values()) == {"SUCCESS"}
 
 
 def build(kernels: Any) -> DualFormer:

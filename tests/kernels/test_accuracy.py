@@ -25,8 +25,11 @@ FILE = Path(__file__).with_name("accuracy.py")
 def test_kernels_are_as_exact_as_pytorch(where: str) -> None:
     environment = {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""} if where == "interpreter" else {}
     environment |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # or else deterministic algorithms warn
+    options = ["-o", "addopts=--import-mode=importlib -q"]  # the project's own need xdist
+    if find_spec("xdist") is not None:
+        options += ["-n", "auto", "--maxprocesses=4"]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", str(FILE)],
+        [sys.executable, "-m", "pytest", *options, str(FILE)],
         env=os.environ | environment,
         capture_output=True,
         text=True,

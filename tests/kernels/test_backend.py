@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,9 +20,9 @@ CUDA = torch.device("cuda", 0)
 
 @pytest.fixture(autouse=True)
 def _nothing_said() -> Iterator[None]:
-    backend._say.cache_clear()
+    backend.say_once.cache_clear()
     yield
-    backend._say.cache_clear()
+    backend.say_once.cache_clear()
 
 
 @pytest.fixture
@@ -79,11 +80,25 @@ def test_a_type_and_a_head_width_without_kernels_are_named(
     card(9, 0)
     assert not backend._decide(CUDA, torch.float64, None)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert not attends_with_triton(torch.zeros(1), 24, "triton")
+    assert not attends_with_triton(torch.zeros(1), 20, "triton")
     assert [message.split(": ")[1] for message in caplog.messages] == [
         "there are none for float64",
-        "window attention has none for 24 channels per head",
+        "window attention has none for 20 channels per head",
     ]
+
+
+def test_attention_in_float32_is_left_to_pytorch_unless_asked_for_or_lowered_by_autocast(
+    card: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card(9, 0)
+    tokens: Any = SimpleNamespace(device=CUDA, dtype=torch.float32)
+    assert not attends_with_triton(tokens, 32)
+    assert attends_with_triton(tokens, 32, "triton")
+    assert attends_with_triton(SimpleNamespace(device=CUDA, dtype=torch.bfloat16), 32)  # type: ignore[arg-type]
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
+    monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.float16)
+    assert attends_with_triton(tokens, 32)
+    assert not caplog.records
 
 
 def test_a_backend_that_does_not_exist_is_named() -> None:
@@ -97,6 +112,12 @@ def test_sizes_that_do_not_fit_are_named() -> None:
         window_attention(x, (2, 3, 4), 1)
     with pytest.raises(ValueError, match="6 channels of qkv are not 3 times 4 equal heads"):
         window_attention(x, (2, 4, 4), 4)
+    with pytest.raises(ValueError, match="6 channels of qkv are not 3 times 0 equal heads"):
+        window_attention(x, (2, 4, 4), 0)
+    with pytest.raises(ValueError, match=r"tokens \(1, 2, 4, 4, 6\), .* do not divide into windows of \(2, 0, 4\)"):
+        window_attention(x, (2, 0, 4), 1)
+    with pytest.raises(ValueError, match=r"token grid \(0, 4, 4\) does not divide into boxes of \(2, 2, 2\)"):
+        pyramid_pool(x[:, :0], torch.zeros(6, 1, 2, 2, 2), torch.zeros(6))
     with pytest.raises(ValueError, match=r"got \(1, 2, 4, 4, 6\), \(6, 1, 3, 3, 1\) and \(6,\)"):
         depthwise_conv3d(x, torch.zeros(6, 1, 3, 3, 1), torch.zeros(6))
     with pytest.raises(ValueError, match=r"token grid \(2, 4, 4\) does not divide into boxes of \(2, 3, 2\)"):
@@ -112,3 +133,10 @@ def test_a_compiled_model_asks_the_switch_without_breaking_its_graph(monkeypatch
         lambda *inputs: depthwise_conv3d(*inputs, backend="triton"), fullgraph=True, backend="eager"
     )
     torch.testing.assert_close(compiled(x, weight, bias), depthwise_conv3d_reference(x, weight, bias))
+
+
+def test_operands_of_several_devices_are_refused() -> None:
+    x = torch.zeros(2)
+    backend.check_operands(x, None, x)
+    with pytest.raises(ValueError, match="one type and on one device, got float32 on cpu, float32 on meta"):
+        backend.check_operands(x, None, x.to("meta"))

@@ -1,123 +1,137 @@
-"""The kernels compiled for GPUs that need not be here: memory, registers, matrix instructions."""
+"""The kernels compiled for GPUs that need not be here: memory, registers, matrix instructions, and how often."""
 
 from __future__ import annotations
 
-import re
-import subprocess
+import importlib.util
 from pathlib import Path
-from typing import Any
+from types import ModuleType
 
 import pytest
+import torch
 
 triton = pytest.importorskip("triton", reason="needs the package triton")
 
-from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.compiler import ASTSource  # noqa: E402
+from compiled_kernels import CUOBJDUMP, OPERATIONS, SHARED_KIB, Launch, compiling_for, empty, usage  # noqa: E402
 
-from dualformer_cli.kernels import depthwise_conv3d_kernel as conv  # noqa: E402
+from dualformer_cli.kernels import backend  # noqa: E402
 from dualformer_cli.kernels import pyramid_pool_kernel as pool  # noqa: E402
-from dualformer_cli.kernels import window_attention_kernel as window  # noqa: E402
 from dualformer_cli.kernels.backend import is_interpreted  # noqa: E402
 
-CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+TABLE = Path(__file__).parents[1] / "benchmarks" / "kernel_table.py"
 
 pytestmark = [
     pytest.mark.skipif(is_interpreted(), reason="needs TRITON_INTERPRET unset"),
     pytest.mark.skipif(not CUOBJDUMP.is_file(), reason="needs the cuobjdump of triton's Linux wheel"),
 ]
 
-SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024}
-"""Shared memory that a block can have, by CUDA capability."""
-
-FLOAT32_TENSORS = {"logsumexp", "delta", "partial"}
-NUMBERS = {"scale": "fp32"}
-
-ATTENTION = {
-    "forward": (window.window_attention_forward_kernel, window.FORWARD_CONFIGS),
-    "query": (window.window_attention_backward_query_kernel, window.QUERY_CONFIGS),
-    "key": (window.window_attention_backward_key_kernel, window.KEY_CONFIGS),
-}
-BOXES = {"FT": 2, "FH": 8, "FW": 8, "CT": 1, "CH": 7, "CW": 7}
-OTHERS = {
-    "position": (conv.depthwise_conv3d_forward_kernel, {"MIRRORED": False, "BLOCK_P": conv.FORWARD_POSITIONS}),
-    "position gradient": (conv.depthwise_conv3d_forward_kernel, {"MIRRORED": True, "BLOCK_P": conv.FORWARD_POSITIONS}),
-    "position weights": (conv.depthwise_conv3d_backward_weight_kernel, {"BLOCK_P": conv.WEIGHT_POSITIONS}),
-    "pool": (pool.pyramid_pool_forward_kernel, {**BOXES, "BLOCK_B": pool.BLOCK_BOXES, "BLOCK_T": pool.BLOCK_TAPS}),
-    "pool gradient": (
-        pool.pyramid_pool_backward_input_kernel,
-        {**BOXES, "WITH_COARSE": True, "BLOCK_P": pool.BLOCK_TOKENS},
-    ),
-    "pool weights": (
-        pool.pyramid_pool_backward_weight_kernel,
-        {"KT": 2, "KH": 8, "KW": 8, "BLOCK_B": pool.BLOCK_BOXES, "BLOCK_T": pool.BLOCK_TAPS},
-    ),
-}
+BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
 
 
-def compiled(kernel: Any, dtype: str, capability: int, constants: dict[str, Any], options: dict[str, int]) -> Any:
-    """Compile a kernel as a launch with aligned tensors and channels that 16 divides would."""
-    signature, hints = {}, {}
-    for index, name in enumerate(kernel.arg_names):
-        if name in constants:
-            signature[name] = "constexpr"
-        elif name.startswith(("grid_", "num_")) or name in ("fine_boxes", "coarse_boxes", "scale", "channels"):
-            signature[name] = NUMBERS.get(name, "i32")
-        elif name in ("columns_per_program", "boxes_per_program"):
-            signature[name] = "i32"
-        else:
-            signature[name] = "*fp32" if name in FLOAT32_TENSORS else f"*{dtype}"
-        if signature[name].startswith("*") or name == "channels":
-            hints[(index,)] = [["tt.divisibility", 16]]
-    source = ASTSource(kernel, signature, constants, hints)
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+def compiled(operation: str, width: int, dtype: torch.dtype, capability: int, *, b: int = 2) -> list[Launch]:
+    with compiling_for(capability) as launches:
+        OPERATIONS[operation][0](width, dtype, b=b)
+    assert launches
+    return launches
 
 
-def spilled_bytes(code: Any, folder: Path) -> int:
-    """Stack of a thread, where registers go that do not fit."""
-    file = folder / "kernel.cubin"
-    file.write_bytes(code.asm["cubin"])
-    usage = subprocess.run([CUOBJDUMP, "--dump-resource-usage", file], capture_output=True, text=True, check=True)
-    found = re.search(r"STACK:(\d+)", usage.stdout)
-    assert found, usage.stdout
-    return int(found[1])
+def check(launches: list[Launch], capability: int) -> None:
+    """Nothing is spilled, and the card has as much shared memory."""
+    for kernel, code in launches:
+        taken = usage(code)
+        assert taken.spilled_bytes == 0, f"{kernel} spills: {taken}"
+        assert taken.shared_kib <= SHARED_KIB[capability], f"{kernel} wants too much: {taken}"
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+# 80, 90 and 100 compile to different instructions; 86, 89 and 120 are as 80, with less shared memory
 @pytest.mark.parametrize(
-    ("name", "config"),
-    [(name, config) for name, (_, configs) in ATTENTION.items() for config in configs],
+    ("capability", "width", "instruction"),
+    [
+        (80, 32, "mma.sync"),
+        (80, 64, "mma.sync"),
+        (86, 64, "mma.sync"),
+        (120, 64, "mma.sync"),
+        (90, 32, "wgmma.mma_async"),
+        (90, 48, "wgmma.mma_async"),
+        (100, 64, "tcgen05.mma"),
+    ],
 )
 def test_window_attention_multiplies_in_matrix_units_and_spills_nothing(
-    name: str, config: dict[str, int], capability: int, tmp_path: Path
+    capability: int, width: int, instruction: str
 ) -> None:
-    code = attention(name, config, "bf16", capability)
-    assert code.metadata.shared <= SHARED_BYTES[capability]
-    assert spilled_bytes(code, tmp_path) == 0
-    assert ("wgmma.mma_async" if capability == 90 else "mma.sync") in code.asm["ptx"]
+    launches = compiled("window_attention", width, BF16, capability)
+    check(launches, capability)
+    assert all(instruction in code.asm["ptx"] for _, code in launches)
 
 
-@pytest.mark.parametrize("name", ATTENTION)
-def test_window_attention_in_float32_keeps_all_bits_and_spills_nothing(name: str, tmp_path: Path) -> None:
-    code = attention(name, window.float32_config(32), "fp32", 80)
-    assert code.metadata.shared <= SHARED_BYTES[80]
-    assert spilled_bytes(code, tmp_path) == 0
-    assert "tf32" not in code.asm["ptx"]
+@pytest.mark.parametrize(("capability", "width"), [(80, 32), (90, 64)])
+def test_window_attention_in_float32_keeps_all_bits_and_spills_nothing(capability: int, width: int) -> None:
+    launches = compiled("window_attention", width, FP32, capability)
+    check(launches, capability)
+    assert all("tf32" not in code.asm["ptx"] for _, code in launches)
 
 
-def attention(name: str, config: dict[str, int], dtype: str, capability: int) -> Any:
-    kernel = ATTENTION[name][0]
-    constants: dict[str, Any] = {"WT": 8, "WH": 7, "WW": 7, "D": 32}
-    constants |= {key: value for key, value in config.items() if key.startswith("BLOCK")}
-    if name == "forward":
-        constants["WITH_LOGSUMEXP"] = True
-    options = {key: value for key, value in config.items() if key.startswith("num")}
-    return compiled(kernel, dtype, capability, constants, options)
+@pytest.mark.parametrize(
+    ("operation", "width", "dtype", "capability"),
+    [
+        ("depthwise_conv3d", 64, BF16, 80),
+        ("depthwise_conv3d", 64, FP32, 86),
+        ("depthwise_conv3d", 64, FP32, 100),
+        ("pyramid_pool", 64, BF16, 86),
+        ("pyramid_pool", 64, FP16, 90),
+    ],
+)
+def test_position_and_pyramid_spill_nothing(operation: str, width: int, dtype: torch.dtype, capability: int) -> None:
+    check(compiled(operation, width, dtype, capability), capability)
 
 
-@pytest.mark.parametrize(("dtype", "capability"), [("bf16", 80), ("fp16", 90), ("fp32", 90)])
-@pytest.mark.parametrize("name", OTHERS)
-def test_position_and_pyramid_spill_nothing(name: str, dtype: str, capability: int, tmp_path: Path) -> None:
-    kernel, constants = OTHERS[name]
-    code = compiled(kernel, dtype, capability, {**constants, "BLOCK_C": 64}, {"num_warps": 4})
-    assert code.metadata.shared <= SHARED_BYTES[capability]
-    assert spilled_bytes(code, tmp_path) == 0
+@pytest.mark.parametrize("operation", ["depthwise_conv3d", "pyramid_pool"])
+def test_another_number_of_clips_compiles_nothing_anew(operation: str) -> None:
+    capability = 80 if operation == "depthwise_conv3d" else 86
+    first = [code for _, code in compiled(operation, 64, BF16, capability, b=1)]
+    for b in (2, 7, 64):
+        again = [code for _, code in compiled(operation, 64, BF16, capability, b=b)]
+        assert all(one is other for one, other in zip(first, again, strict=True))
+
+
+def test_compiling_is_said_once_and_not_where_the_kernels_are_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
+    fine, weight = empty(1, 1, 2, 2, 16, dtype=BF16), empty(16, 1, 1, 2, 2, dtype=BF16)
+    x = empty(1, 1, 4, 4, 16, dtype=BF16)
+    backend.say_once.cache_clear()
+    for capability in (89, 89, 120):
+        pool.pyramid_pool_backward_input_kernel.device_caches.pop(capability, None)  # as in another process
+        with compiling_for(capability):
+            pool.backward_input(fine, weight, fine, None, x)
+    assert caplog.messages == [f"compiling GPU kernels, once; they are kept in {tmp_path}"]
+    backend.say_once.cache_clear()
+    pool.pyramid_pool_backward_input_kernel.device_caches.pop(89)
+    with compiling_for(89):
+        pool.backward_input(fine, weight, fine, None, x)
+    assert len(caplog.messages) == 1
+
+
+@pytest.fixture
+def table() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("kernel_table", TABLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_table_shows_each_kernel_and_fails_where_one_spills(
+    table: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ["--capability", "80", "--operation", "depthwise_conv3d", "--dtype", "bfloat16", "--width", "64"]
+    assert table.main(options) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    kernels = ("forward", "forward", "backward_weight")
+    assert [row.split(" | ")[:4] for row in rows] == [
+        ["| sm_80", f"depthwise_conv3d_{kernel}_kernel", "bfloat16", "64"] for kernel in kernels
+    ]
+    monkeypatch.setattr(table, "usage", lambda code: usage(code)._replace(spilled_bytes=8))
+    assert table.main(options) == 1
+    assert capsys.readouterr().err == "3 kernels spill or want too much shared memory\n"

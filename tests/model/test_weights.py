@@ -238,9 +238,24 @@ def test_a_refused_file_changes_nothing(source: DualFormer) -> None:
 def test_weights_of_another_network_are_told_apart(tmp_path: Path) -> None:
     torch.save({"state_dict": {"conv1.weight": torch.zeros(2), "fc.bias": torch.zeros(2)}}, tmp_path / "resnet.pth")
     with pytest.raises(
-        WeightsError, match=r"resnet\.pth' are not those of a DualFormer \(tensors: conv1\.weight, fc\.bias\)"
+        WeightsError, match=r"resnet\.pth' are not DualFormer weights \(it has conv1\.weight\); give weights of"
     ):
         load_weights(mini(), tmp_path / "resnet.pth")
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("backbone.conv1.weight", "cls_head.fc_cls.weight"), "it has backbone.conv1.weight"),  # TSN of mmaction2
+        (("cls_head.fc_cls.weight", "backbone.layers.0.x"), "it has backbone.layers.0.x"),
+        (("patch_embeds.0.proj.weight", "norm.weight"), "; `train --pretrained-2d FILE` starts from image weights"),
+        (("cls_head.fc_cls.weight", "cls_head.fc_cls.bias"), "have a classifier alone, not a DualFormer"),
+    ],
+)
+def test_weights_that_share_a_classifiers_name_are_told_apart_too(names: tuple[str, ...], said: str) -> None:
+    with pytest.raises(WeightsError) as caught:
+        load_weights(mini(), {"state_dict": {name: torch.zeros(2) for name in names}})
+    assert said in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageSequence
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.outputs import annotated_video
+from dualformer_cli.outputs import annotated_video, fonts
 from dualformer_cli.outputs.annotated_video import VideoWriter, draw_captions, save_annotated
 
 LABELS = [("surfing water", 0.75), ("tai chi", 0.25)]
@@ -328,13 +328,26 @@ def test_any_label_in_any_script_can_be_drawn_on_any_size(
     assert shown.dtype == np.uint8
 
 
+@pytest.fixture
+def _no_system_fonts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine without fonts; what was found on this one is forgotten."""
+    monkeypatch.setattr(fonts, "_system_fonts", lambda: ())
+    for cached in (fonts._font_for, annotated_video._caption_box):
+        cached.cache_clear()
+    yield
+    for cached in (fonts._font_for, annotated_video._caption_box):
+        cached.cache_clear()
+
+
+@pytest.mark.usefixtures("_no_system_fonts")
 def test_accents_that_the_font_lacks_fall_back_to_their_letter() -> None:
     image = frame(9, height=240, width=320)
     assert np.array_equal(draw_captions(image, [("café", 0.5)]), draw_captions(image, [("cafe", 0.5)]))
 
 
+@pytest.mark.usefixtures("_no_system_fonts")
 def test_letters_that_the_font_lacks_are_said_once(capsys: pytest.CaptureFixture[str]) -> None:
-    annotated_video._say_boxes.cache_clear()
+    fonts._say_boxes.cache_clear()
     for label in ("跑步", "书法"):
         draw_captions(frame(9, height=240, width=320), [(label, 0.5)])
     assert capsys.readouterr().err.count("\n") == 1

@@ -71,6 +71,27 @@ def test_a_falling_loss_falls_and_a_rising_accuracy_rises(tmp_path: Path) -> Non
     assert top1[-1] < 40
 
 
+def noisy(num_steps: int, last: float) -> list[dict[str, Any]]:
+    """A loss about 2 that ends with a value far from it."""
+    noise = np.random.default_rng(0).normal(0, 0.2, num_steps)
+    return [step(n + 1, last if n == num_steps - 1 else 2 + noise[n]) for n in range(num_steps)]
+
+
+def test_the_smoothed_line_does_not_follow_the_noise_of_its_ends(tmp_path: Path) -> None:
+    height = heights(drawn(noisy(400, 3.0), tmp_path), LOSS, BLUE)
+    height = height[~np.isnan(height)]
+    assert abs(height[-5:].mean() - np.median(height)) < 0.15 * (371 - 56)
+
+
+def test_the_legend_names_the_end_of_the_smoothed_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(curves._Picture, "_text", lambda self, at, text, **_: texts.append(text))
+    curves.write_curves([*noisy(400, 3.0), validation(400, loss=2.5)], tmp_path / "curves.png")
+    (training,) = (float(text.removeprefix("training: ")) for text in texts if text.startswith("training: "))
+    assert 1.8 < training < 2.3
+    assert "validation: 2.5" in texts
+
+
 def test_several_labels_show_their_average_precision(tmp_path: Path) -> None:
     assert has(drawn([validation(5, mean_average_precision=40.0)], tmp_path), ACCURACY, RED)
 

@@ -55,6 +55,24 @@ def test_csv_values_come_back_exactly(label: str, score: float, tmp_path_factory
     assert (row["label"], float(row["score"])) == (label, score)
 
 
+def test_labels_of_a_list_have_columns_of_their_own(tmp_path: Path) -> None:
+    videos = [
+        result(predictions=[scored("a", 0.5)], labels=["a", "b"], is_right=True),
+        result(predictions=[scored("a", 0.5)], labels=["c"], is_right=False),
+        result(predictions=[scored("a", 0.5)], labels=["unknown"]),
+        result(predictions=[scored("a", 0.5)]),
+    ]
+    write_csv(videos, tmp_path / "out.csv", with_labels=True)
+    rows = read_csv(tmp_path / "out.csv")
+    assert list(rows[0]) == [*CSV_COLUMNS, "listed_labels", "is_right"]
+    assert [(row["listed_labels"], row["is_right"]) for row in rows] == [
+        ("a; b", "true"),
+        ("c", "false"),
+        ("unknown", ""),
+        ("", ""),
+    ]
+
+
 def test_csv_keeps_the_bytes_of_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     name = os.fsdecode(b"caf\xe9.mp4")
     write_csv([failed(name, "class \ud800")], tmp_path / "out.csv")
@@ -79,6 +97,15 @@ def test_a_timecode_says_its_milliseconds(milliseconds: int) -> None:
     assert match is not None
     hours, minutes, seconds, rest = map(int, match.groups())
     assert ((hours * 60 + minutes) * 60 + seconds) * 1000 + rest == milliseconds
+
+
+def test_subtitles_say_unsure_where_nothing_is_above_the_limit(tmp_path: Path) -> None:
+    parts = [segment(0, 1, "tai chi", 0.1), segment(1, 2, "surfing", 0.12), segment(2, 3, "surfing", 0.5)]
+    write_srt(result(segments=parts, unsure_below=0.2), tmp_path / "out.srt")
+    assert (tmp_path / "out.srt").read_text().split("\n")[1:3] == ["00:00:00,000 --> 00:00:02,000", "unsure (11%)"]
+    assert "surfing (50%)" in (tmp_path / "out.srt").read_text()
+    write_srt(result(unsure_below=0.8), tmp_path / "whole.srt")
+    assert "\nunsure (75%)\n" in (tmp_path / "whole.srt").read_text()
 
 
 def test_subtitles_have_one_cue_per_segment_in_time_order(tmp_path: Path) -> None:

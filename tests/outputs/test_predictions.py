@@ -13,7 +13,8 @@ from prediction_documents import failed, result, scored, segment
 from rich.cells import cell_len
 from screens import HOSTILE, Terminal, ascii_stream, plain_text
 
-from dualformer_cli.outputs.predictions import print_predictions
+from dualformer_cli.documents.predict import LabelCounts, LiveClip
+from dualformer_cli.outputs.predictions import print_clip, print_counts, print_predictions
 
 pytestmark = pytest.mark.usefixtures("_plain_environment")
 
@@ -54,8 +55,8 @@ def test_a_long_duration_is_a_clock_time(seconds: float, expected: str) -> None:
 
 def test_a_timeline_has_one_line_per_segment() -> None:
     text = shown(result(segments=[segment(0, 12, "tai chi", 0.25), segment(12.0, 18.0, "surfing water", 0.5)]))
-    assert "  00:00.0 - 00:12.0  tai chi        0.25  █████\n" in text
-    assert "  00:12.0 - 00:18.0  surfing water  0.50  ██████████\n" in text
+    assert "  00:00.0 - 00:12.0  tai chi        25.0%  █████\n" in text
+    assert "  00:12.0 - 00:18.0  surfing water  50.0%  ██████████\n" in text
 
 
 def test_a_timeline_that_reaches_an_hour_shows_hours_in_every_line() -> None:
@@ -66,8 +67,78 @@ def test_a_timeline_that_reaches_an_hour_shows_hours_in_every_line() -> None:
 
 def test_a_timeline_in_40_columns_gives_the_label_its_own_line() -> None:
     lines = shown(result(segments=[segment(0, 12, "passing American football (not in game)")]), width=40).splitlines()
-    assert "  00:00.0 - 00:12.0  0.50  ███" in lines
+    assert "  00:00.0 - 00:12.0   50.0%  ███" in lines
     assert "    passing American football (not in g…" in lines
+
+
+def test_parts_that_say_too_little_are_one_part_called_unsure() -> None:
+    parts = [
+        segment(0, 4, "tai chi", 0.1, 1),
+        segment(4, 6, "surfing", 0.16, 2),
+        segment(6, 9, "surfing", 0.5, 2),
+        segment(9, 10, "unsure", 0.9, 3),
+        segment(10, 12, "tai chi", 0.1, 1),
+    ]
+    shown_lines = shown(result(segments=parts, unsure_below=0.19)).splitlines()
+    assert [re.sub(" +[█▏▎▍▌▋▊▉ ]*$", "", line) for line in shown_lines[5:-1]] == [
+        "  00:00.0 - 00:06.0  unsure   12.0%",
+        "  00:06.0 - 00:09.0  surfing  50.0%",
+        "  00:09.0 - 00:10.0  unsure   90.0%",
+        "  00:10.0 - 00:12.0  unsure   10.0%",
+    ]
+    assert "unsure" not in shown(result(segments=parts[2:3], unsure_below=0.19))
+
+
+def test_a_video_whose_best_label_says_too_little_says_so() -> None:
+    text = shown(result(unsure_below=0.8))
+    assert text.splitlines()[1] == "  250 frames, 25 fps, 10.0 s, 4 views, unsure: no label reaches 80.0%"
+    assert "surfing water   75.0%" in text
+
+
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_lines_of_a_live_input_stand_one_below_the_other(width: int) -> None:
+    clips = [(0.0, 2.5, "tai chi", 0.05, None), (3599.9, 3602.25, HOSTILE, 1.0, None), (7, 9, "x", 0.1, 0.19)]
+    stream = io.StringIO()
+    for start, end, label, score, limit in clips:
+        times = {"start_seconds": start, "end_seconds": end}
+        clip = LiveClip(path="camera:0", **times, predictions=(scored(label, score),), unsure_below=limit)
+        print_clip(clip, stream=stream, width=width)
+    lines = stream.getvalue().splitlines()
+    assert [line[:31] for line in lines] == [
+        "    00:00.0 -   00:02.5    5.0%",
+        "    59:59.9 - 1:00:02.2  100.0%",
+        "    00:07.0 -   00:09.0   10.0%",
+    ]
+    assert max(map(cell_len, lines)) <= width
+    assert lines[2].endswith("  unsure")
+    labels = [
+        lines[0].index("tai chi"),
+        lines[1].index("[red]"[: width - lines[2].index("unsure")]),
+        lines[2].index("unsure"),
+    ]
+    assert len(set(labels)) == 1
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        ((3, 1, 0), "3 of 4 videos right (75.0%)"),
+        ((1, 0, 2), "1 of 1 video right (100.0%); 2 videos not compared: with an error, or a label that the model does "
+         "not have"),
+        ((0, 0, 1), "1 video not compared: with an error, or a label that the model does not have"),
+    ],
+)  # fmt: skip
+def test_right_and_wrong_labels_are_counted(counts: tuple[int, int, int], expected: str) -> None:
+    stream = io.StringIO()
+    right, wrong, rest = counts
+    print_counts(LabelCounts(right=right, wrong=wrong, not_compared=rest), stream=stream)
+    assert stream.getvalue() == f"{expected}\n"
+
+
+def test_a_label_of_a_list_stands_below_the_predictions() -> None:
+    lines = shown(result(labels=["tai chi", "surfing"], is_right=False)).splitlines()
+    assert lines[4] == "  wrong: the list says tai chi, surfing"
+    assert shown(result(labels=["surfing water"], is_right=True)).splitlines()[4].startswith("  right: ")
 
 
 def test_a_failed_video_is_one_red_line_under_its_path() -> None:

@@ -74,11 +74,20 @@ def test_results_are_in_the_page_as_they_were_given(write: Write, tmp_path: Path
     }
 
 
+def test_parts_that_say_too_little_are_one_grey_part(write: Write) -> None:
+    parts = [segment(0.0, 2.0, "x", 0.1, 4), segment(2.0, 4.0, "y", 0.1, 5), segment(4.0, 5.0, "x", 0.5, 4)]
+    (path,) = write([result(segments=parts, unsure_below=0.2)])
+    (video,), labels = content(path)["videos"], content(path)["labels"]
+    assert video["parts"] == [[0.0, 4.0, -1, 0.1], [4.0, 5.0, 4, 0.5]]
+    assert (labels["-1"], labels["4"]) == ("unsure", "x")
+
+
 def test_the_page_says_what_classified_how_many(write: Write) -> None:
     (path,) = write([result("a.mp4"), result("b.mp4"), failed()], fallback="no network: built in", lost=1)
     page = parsed(path)
     assert page.of("b") == ["2", "1"]
-    note, fallback, lost = page.of("p")[:3]
+    note, question, fallback, lost = page.of("p")[:4]
+    assert question == "How the camera moves, by the built-in model, as the default one is not here:"
     assert note.startswith("k400-tiny, published weights, 4x1 views a video, cpu, fp32.")
     assert fallback == "no network: built in"
     assert lost == "1 video lost with a process; run the same command again, and the page is complete."

@@ -23,9 +23,9 @@ def test_progress_without_a_terminal_is_plain_lines_and_a_total() -> None:
         progress.advance(note="a\n[red].mp4")
         progress.advance()
     first, second, last = stream.getvalue().splitlines()
-    assert re.fullmatch(r"predict: 1/2, \d\d:\d\d\.\d left, a\\n\[red\]\.mp4", first)
+    assert re.fullmatch(r"predict: 1/2, \d+ s left, a\\n\[red\]\.mp4", first)
     assert second == r"predict: 2/2, a\n[red].mp4"
-    assert re.fullmatch(r"predict: 2/2 done in \d\d:\d\d\.\d", last)
+    assert re.fullmatch(r"predict: 2/2 done in \d+ s", last)
 
 
 def test_progress_that_was_quick_prints_nothing_to_a_pipe() -> None:

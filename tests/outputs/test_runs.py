@@ -51,6 +51,7 @@ PREFLIGHT = Preflight(
     peak_memory_mib=2048.4,
     read_clips_per_second=10.0,
     model_clips_per_second=20.0,
+    passes=8,
     limited_by="reading",
     waited_seconds=0.1,
     hours=1.26,
@@ -87,7 +88,7 @@ def test_an_evaluation_prints_buckets_both_accuracies_and_warnings() -> None:
     assert rows["95 % interval"] == "0.00 to 100.00"
     assert rows["top1 by views"] == "1: 33.30, 2: 66.67"
     assert rows["warning"] == "the labels seem to be in another order"
-    assert rows["McNemar"] == "p = 0.0123, 1 videos flipped"
+    assert rows["McNemar"] == "p = 0.0123, 1 video flipped"
     assert rows["digest"] == "abc"
 
 
@@ -103,8 +104,9 @@ def test_a_dry_run_prints_its_table() -> None:
     assert rows["steps"] == "12,345"
     assert rows["peak memory"] == "2,048 MiB"
     assert rows["model"] == "20.0 clips/s; limited by reading"
-    assert rows["time"] == "1.3 hours without validation"
+    assert rows["time"] == "about 1 h 15 min, without validation"
     assert rows["disk"] == "536.9 MB needed, 107.4 GB free"
+    assert rows["measured"] == "one forward and backward pass, of which a step has 8"
     assert rows["warning"] == "videos are read slower"
 
 

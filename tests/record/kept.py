@@ -11,6 +11,7 @@ LONGEST_TEXT = 200_000
 PICTURES = {".mp4", ".gif", ".png", ".avi", ".webm", ".jpg"}
 TEXTS = {".csv", ".json", ".jsonl", ".txt", ".srt", ".yaml", ".html", ".tsv", ".md", ""}
 NUMBER = r"\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?"
+DURATION = r"\d+ (?:s|min|h|d)\b(?: \d+ (?:s|min|h)\b)?"
 CLOCKS = (
     r"(?:seconds|seconds_left|(?:decode|preprocess|forward|waited)_seconds|(?:model_|read_)?clips_per_second|hours"
     r"|data_share|(?:peak_)?memory_mib|disk_free_gib|free_bytes)"
@@ -21,22 +22,22 @@ FREE = [
     (rf'("{CLOCKS}": ?){NUMBER}', r"\1FREE", "in JSON: times, speeds, memory, room on the disk"),
     (rf"(/{CLOCKS} = ){NUMBER}", r"\1FREE", "the same in a checkpoint"),
     (r'("limited_by": ")[a-z ]+', r"\1FREE", "reading or the model, whichever was slower in this run"),
-    (r"(?m)^[a-z -]+: \d+/\d+(, [\d:.]+ left)?(, .*| done in [\d:.]+)?\n", "", "progress: a line every five seconds"),
+    (rf"(?m)^[a-z -]+: \d+/\d+(, {DURATION} left)?(, .*| done in {DURATION})?\n", "", "progress: a line now and then"),
     (
-        rf"{NUMBER} clips/s, \d+% waiting for data, {NUMBER} MiB, [\d:.]+ left",
+        rf"{NUMBER} clips/s, \d+% waiting for data, {DURATION} left",
         "FREE",
         "speed and memory in a line of training",
     ),
     (rf"(?m)^((?:reading|model) +){NUMBER} clips/s(; limited by .*)?", r"\1FREE", "speeds of `train --dry-run`"),
-    (rf"(?m)^(peak memory +){NUMBER} MiB|^(time +){NUMBER} hours", r"\1\2FREE", "its memory and hours"),
+    (rf"(?m)^(peak memory +){NUMBER} MiB|^(time +)about {DURATION}", r"\1\2FREE", "its memory and time"),
     (r"(?m)^warning +videos are read slower .*(\n +.*)*\n", "", "its advice where reading was slower than the model"),
     (r'("stamp": \[\d+, )\d+', r"\1FREE", "in the journal of `prepare`: when a file was written"),
     (r"(Traceback .*\n)(  .*\n)+", r"\1", "a bug's way through the code: the last line says which"),
     (r"WORK/code/dualformer_cli/[\w/]+(/cockatoo.mp4)", r"PACKAGE\1", "where the package keeps its sample clip"),
     (rf"{NUMBER} ([kMGT]i?B) (of memory|free|available)", r"FREE \1 \2", "room on the disk"),
-    (rf"about {NUMBER} min on", "about FREE min on", "the estimated time of a conversion"),
-    (r"in about .+ with (\d+ processes)", r"in about FREE with \1", "the estimated time of rendering"),
-    (r"(free, and about )[\d:.]+", r"\1FREE", "the same with `--dry-run`"),
+    (rf"about {DURATION} on", "about FREE on", "the estimated time of a conversion"),
+    (r"in about .+ with (\d+ process(es)?)", r"in about FREE with \1", "the estimated time of rendering"),
+    (rf"(free, and about ){DURATION}", r"\1FREE", "the same with `--dry-run`"),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -45,6 +46,17 @@ def test_a_failure_leaves_what_was_there(tmp_path):
     with pytest.raises(ZeroDivisionError):
         write(target, then=ZeroDivisionError())
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"x.csv": "old"}
+
+
+def test_a_full_disk_names_the_file_and_not_the_temporary_one(tmp_path):
+    target = tmp_path / "x.csv"
+    for name in (None, "the temporary one", "another.csv"):
+        with pytest.raises(OSError, match="No space left") as caught, atomic_path(target) as temporary:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(temporary) if name and "temp" in name else name)
+        assert caught.value.filename == ("another.csv" if name == "another.csv" else str(target))
+    with pytest.raises(OSError, match="Permission denied") as caught:
+        write(target, then=OSError(errno.EACCES, os.strerror(errno.EACCES)))
+    assert caught.value.filename is None  # it may be of anything that the body does
 
 
 @pytest.mark.parametrize("refuse", [write, check])

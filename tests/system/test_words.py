@@ -9,7 +9,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dualformer_cli.system.words import counted, natural_key, os_reason, printable, size_in_words, some_of
+from dualformer_cli.system.words import (
+    counted,
+    duration_in_words,
+    natural_key,
+    os_reason,
+    printable,
+    size_in_words,
+    some_of,
+)
 
 any_text = st.text(st.characters(exclude_categories=()), max_size=60)
 names = st.text(st.characters(blacklist_characters="/\0", blacklist_categories=["Cs"]), min_size=1, max_size=20)
@@ -88,3 +96,26 @@ def test_the_natural_order_does_not_depend_on_the_order_before(some):
 def test_the_systems_reason_stands_in_the_middle_of_a_sentence():
     assert os_reason(PermissionError(errno.EACCES, "Permission denied", "x")) == "permission denied"
     assert os_reason(OSError("Cannot Seek")) == "cannot seek"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.0, "1 s"),
+        (1.4, "1 s"),
+        (59.6, "1 min"),
+        (61, "1 min 1 s"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h"),
+        (7500, "2 h 5 min"),
+        (7505, "2 h 5 min"),
+        (86400 * 3 + 3600 * 4 + 60, "3 d 4 h"),
+        (86400 + 60, "1 d"),
+    ],
+)
+def test_a_duration_has_its_two_largest_units(seconds: float, text: str) -> None:
+    assert duration_in_words(seconds) == text
+
+
+def test_words_that_end_in_s_have_their_plural() -> None:
+    assert [counted(number, "class") for number in (0, 1, 2)] == ["0 classes", "1 class", "2 classes"]

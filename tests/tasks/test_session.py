@@ -14,6 +14,7 @@ import torch
 
 from dualformer_cli import create_model
 from dualformer_cli.config.load import load_config, to_yaml
+from dualformer_cli.engine.parallel import placement
 from dualformer_cli.errors import ConfigError, WeightsError
 from dualformer_cli.tasks import session
 from dualformer_cli.tasks.session import ModelRequest, open_session, resolve
@@ -125,21 +126,33 @@ class _ReachedError(Exception):
 
 
 @pytest.mark.parametrize(
-    ("cores", "ranks", "overrides", "wanted"),
+    ("cores", "ranks", "overrides", "has_gpu", "wanted"),
     [
-        (2, 1, (), 2),
-        (64, 1, (), 8),
-        (64, 16, (), 4),
-        (2, 4, (), 1),
-        (2, 1, ("runtime.num_workers=3",), 3),
-        (2, 1, ("runtime.num_workers=1",), 1),
+        (2, 1, (), False, 2),
+        (64, 1, (), False, 8),
+        (64, 16, (), False, 4),
+        (2, 4, (), False, 1),
+        (2, 1, ("runtime.num_workers=3",), False, 3),
+        (2, 1, ("runtime.num_workers=1",), False, 1),
+        (16, 1, (), True, 15),
+        (64, 8, (), True, 7),
+        (1, 1, (), True, 1),
+        (16, 1, ("runtime.device=cpu",), True, 8),
+        (16, 1, ("runtime.num_workers=1",), True, 1),
     ],
 )
 def test_each_core_of_this_rank_gets_a_decoder_unless_their_number_is_given(
-    cores: int, ranks: int, overrides: tuple[str, ...], wanted: int, monkeypatch: pytest.MonkeyPatch
+    cores: int,
+    ranks: int,
+    overrides: tuple[str, ...],
+    has_gpu: bool,
+    wanted: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(session, "WorkerPool", _Pool)
-    monkeypatch.setattr(session, "usable_cores", lambda: cores)
+    monkeypatch.setattr(placement, "usable_cores", lambda: cores)
+    monkeypatch.setattr(placement, "NVIDIA_DRIVER", tmp_path if has_gpu else tmp_path / "none")
     for name, value in {"RANK": 0, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}.items():
         monkeypatch.setenv(name, str(value))
     with pytest.raises(_ReachedError) as reached, open_session(ModelRequest(preset="tiny", overrides=overrides)):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from dualformer_cli.documents.train import Note, Saved, Started, StepRow, TrainEvent, ValidationRow
+from dualformer_cli.documents.train import Advanced, Note, Saved, Started, StepRow, TrainEvent, ValidationRow
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.errors import ConfigError, DualFormerError, Stopped
 from dualformer_cli.tasks.session import ModelRequest
@@ -55,8 +55,15 @@ def test_a_run_is_a_request_and_a_document(
     assert (result.epochs, result.steps, result.output) == (1, 2, str(request.output))
     assert result.validation is not None
     assert result.best == result.validation.summary.metrics["top1"]
-    kinds = [type(event) for event in events if not isinstance(event, Note)]
+    kinds = [type(event) for event in events if not isinstance(event, Note | Advanced)]
     assert kinds == [Started, StepRow, StepRow, ValidationRow, Saved]
+    advanced = [event for event in events if isinstance(event, Advanced)]
+    training = [(event.epoch, event.done, event.total) for event in advanced if event.phase == "training"]
+    assert training == [(1, 0, 2), (1, 1, 2), (1, 2, 2)]
+    assert [event.row for event in advanced if event.row] == [event for event in events if isinstance(event, StepRow)]
+    assert [(event.done, event.total) for event in advanced if event.phase == "validation"] == [
+        (done, 8) for done in range(9)
+    ]
     assert (request.output / "curves.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert capsys.readouterr() == ("", "")
 
@@ -108,7 +115,7 @@ def test_what_needs_no_data_is_checked_first(
         check_request(request, dry_run=True)
     request.output.unlink()
     (request.output / "checkpoints").mkdir(parents=True)
-    with pytest.raises(DualFormerError, match="holds a run already; go on with --resume, or name another --output"):
+    with pytest.raises(DualFormerError, match="holds a run already; go on with `dualformer train --resume"):
         check_request(request)
     check_request(request, dry_run=True)
     check_request(replace(request, resume=True))

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dualformer_cli.data.lists.manifest import names_in_table
+from dualformer_cli.errors import DualFormerError
+from dualformer_cli.tasks.labelled_inputs import read_labelled
 from dualformer_cli.video import inputs
 from dualformer_cli.video.inputs import expand_inputs
 from dualformer_cli.video.open import open_video
@@ -194,6 +195,50 @@ def test_a_list_file_names_videos_relative_to_its_folder(folder):
     ]
 
 
+@pytest.mark.parametrize("name", ["list.txt", "train.csv", "LIST.TXT"])
+def test_a_list_without_its_sign_is_answered_with_it(name, folder):
+    make("a.mp4")
+    with open(name, "w", encoding="utf-8") as file:
+        file.write("a.mp4\n")
+    reason = f"it is text and no video; a list of videos is named as '@{name}'"
+    assert problems(name, "a.mp4") == (["a.mp4"], [(name, reason)])
+
+
+def test_a_video_may_be_called_like_a_list(folder):
+    with open("clip.txt", "wb") as file:
+        file.write(b"\0\0\0\x20ftypisom")
+    make("empty.txt")
+    assert expand("clip.txt", "empty.txt") == ["clip.txt", "empty.txt"]
+
+
+def test_videos_of_a_list_with_labels_come_with_them(folder):
+    make("lists/a.mp4", "b.mp4")
+    with open("lists/train.csv", "w", encoding="utf-8") as file:
+        file.write("path,label\n")
+    rows = [("lists/a.mp4", ((0, "x"),)), ("lists/gone.mp4", ((1, None), (2, None)))]
+    asked = []
+
+    def read(path, text):
+        asked.append((path, text))
+        return rows
+
+    found = expand_inputs(["b.mp4", "@lists/train.csv", "lists/a.mp4"], stdin=None, read_labelled=read)
+    assert asked == [("lists/train.csv", "path,label\n")]
+    assert found.paths == ["b.mp4", "lists/a.mp4", "lists/gone.mp4"]
+    assert found.labels == dict(rows)
+    assert found.problems == []
+
+
+def test_a_list_with_labels_that_cannot_be_read_is_a_problem(folder):
+    make("train.csv", "b.mp4")
+
+    def read(path, text):
+        raise DualFormerError("line 2: no")
+
+    found = expand_inputs(["@train.csv", "b.mp4"], stdin=None, read_labelled=read)
+    assert (found.paths, found.problems) == (["b.mp4"], [("@train.csv", "line 2: no")])
+
+
 def test_the_folder_of_a_list_is_never_a_pattern(folder):
     make("[l]/a1.mp4", "l/a2.mp4")
     with open("[l]/list.txt", "w") as file:
@@ -292,12 +337,12 @@ def test_a_table_of_parts_is_a_list_of_inputs(tmp_path):
     (tmp_path / "a.mp4").touch()
     table = tmp_path / "list.csv"
     table.write_text("path,start_seconds,end_seconds\na.mp4,1,2\na.mp4,2,\n")
-    result = expand_inputs([f"@{table}"], stdin=None, read_table=names_in_table)
+    result = expand_inputs([f"@{table}"], stdin=None, read_labelled=read_labelled)
     assert result.paths == [f"{tmp_path}/a.mp4#t=1,2", f"{tmp_path}/a.mp4#t=2"]
     table.write_text("path,num_frames,start\na.mp4,10,5\n")
-    result = expand_inputs([f"@{table}"], stdin=None, read_table=names_in_table)
+    result = expand_inputs([f"@{table}"], stdin=None, read_labelled=read_labelled)
     assert [reason for _, reason in result.problems] == [
         f"list '{table}' names parts by frame numbers, as of 'a.mp4'; give start_seconds, end_seconds"
     ]
     table.write_text("a.mp4\n# path, label\n")
-    assert expand_inputs([f"@{table}"], stdin=None, read_table=names_in_table).paths == [f"{tmp_path}/a.mp4"]
+    assert expand_inputs([f"@{table}"], stdin=None, read_labelled=read_labelled).paths == [f"{tmp_path}/a.mp4"]

@@ -27,7 +27,7 @@ from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.data.lists.matching import ClassLookup, match_classes
 from dualformer_cli.documents.prepare import DatasetCounts, DatasetSplit, Examples
 from dualformer_cli.errors import DualFormerError, nearest
-from dualformer_cli.system.words import some_of
+from dualformer_cli.system.words import counted, some_of
 from dualformer_cli.video import parts as video_parts
 from dualformer_cli.video.suffixes import stem_of
 
@@ -336,7 +336,7 @@ def _notes(
             (found.joined.ambiguous, "share their file's name with others and are left out"),
         ):
             if names:
-                notes.append(f"{len(names)} videos of {split} {why}, such as {names[0]!r}")
+                notes.append(f"{counted(len(names), 'video')} of {split} {why}, such as {names[0]!r}")
         several = sum(len(said.labels) > 1 for _, said in found.rows)
         if several and not lists[0].is_multi_label:
             notes.append(f"{several} videos of {split} have several classes, of which the first is listed")

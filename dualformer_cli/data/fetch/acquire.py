@@ -162,7 +162,7 @@ class _Run:
         """Return the archives of an item, or why they are not known. Lists of addresses are fetched."""
         try:
             if is_from_elsewhere(item):
-                log.info("%s: another tool has put it there; it is not fetched", item.label)
+                log.debug("%s: another tool has put it there; it is not fetched", item.label)
                 return [_Job(item=item, name="", sources=(), paths=())]
             if item.entry.url_list is not None:
                 return self._listed(item, item.entry.url_list)

@@ -151,7 +151,7 @@ def _fill(part: PartialFile, source: Source, progress: OnBytes | None, patience:
             if failures > patience.retries:
                 raise TransferError(f"{error}; tried {failures} times, the next run goes on from there") from error
             wait = _wait_seconds(failures, error, patience)
-            log.info("%s: %s; trying again in %.1f s", source.name, error, wait)
+            log.debug("%s: %s; trying again in %.1f s", source.name, error, wait)
             time.sleep(wait)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
@@ -14,9 +15,10 @@ from dualformer_cli.data.datasets.catalogue import Catalogue, load_catalogue
 from dualformer_cli.data.fetch.fetch import OnFileBytes, fetch, in_threads, not_fetched, start_in_threads
 from dualformer_cli.data.fetch.http import OnBytes, Patience, Session, Source, TransferError, open_file
 from dualformer_cli.data.fetch.members import UnfitFileError
+from dualformer_cli.data.fetch.past_failures import note_failure, past_failure
 from dualformer_cli.data.fetch.verify import checked_file
 from dualformer_cli.documents.download import WeightsOutcome, WeightsState
-from dualformer_cli.errors import DownloadError
+from dualformer_cli.errors import DownloadError, WeightsError, nearest
 from dualformer_cli.system.files import cache_dir
 
 log = logging.getLogger(__name__)
@@ -58,6 +60,29 @@ def shipped_weights(preset: str) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
+def weights_names() -> tuple[str, ...]:
+    """Return the presets whose weights can be fetched, or come with the package."""
+    return (*load_catalogue().weights, *SHIPPED_WEIGHTS)
+
+
+def preset_of(name: str) -> str | None:
+    """Return the preset whose published weights a user names; None where it names a file."""
+    return name if not os.path.isfile(name) and name in weights_names() else None
+
+
+def require_weights(name: str) -> None:
+    """Refuse a name of weights that is no file.
+
+    Raises:
+        WeightsError: saying which presets are spelled so, or what can be given.
+    """
+    if not os.path.lexists(name):
+        hint = f"{hint} Give" if (hint := nearest(name, weights_names())) else "; give"
+        raise WeightsError(
+            f"weights {name!r} not found{hint} a file, a preset with published weights, `published` or `random`"
+        )
+
+
 def weights_within_reach(
     preset: str, *, offline: bool, progress: OnBytes | None = None, answer_seconds: float = 4.0
 ) -> Path:
@@ -72,14 +97,41 @@ def weights_within_reach(
     Raises:
         DownloadError: as `published_weights`.
     """
-    if not offline and cached_weights(preset) is None:
-        catalogue = load_catalogue()
-        source = published_source(catalogue, preset)
-        try:
-            _await_answer(source, answer_seconds)
-        except TransferError as error:
-            raise not_fetched(source, _weights_path(catalogue, preset, None), str(error)) from error
-    return published_weights(preset, offline=offline, progress=progress, connect_timeout=answer_seconds)
+    require_reachable(preset, offline=offline, answer_seconds=answer_seconds)
+    try:
+        return published_weights(preset, offline=offline, progress=progress, connect_timeout=answer_seconds)
+    except DownloadError as error:
+        if not offline:
+            _note_failure(preset, error.reason)
+        raise
+
+
+def require_reachable(preset: str, *, offline: bool, answer_seconds: float = 4.0) -> None:
+    """Make sure that a preset's published weights are here, or that a server offers them; nothing is fetched.
+
+    A server that did not answer is not asked again before a day is over; `fetch_weights` always asks.
+
+    Raises:
+        DownloadError: as `published_weights`.
+    """
+    if cached_weights(preset) is not None:
+        return
+    catalogue = load_catalogue()
+    source, target = published_source(catalogue, preset), _weights_path(catalogue, preset, None)
+    if offline:
+        raise not_fetched(source, target, "offline, and the file is missing")
+    if (reason := past_failure(target, source.url)) is not None:
+        raise not_fetched(source, target, reason)
+    try:
+        _await_answer(source, answer_seconds)
+    except TransferError as error:
+        note_failure(target, source.url, str(error))
+        raise not_fetched(source, target, str(error)) from error
+
+
+def _note_failure(preset: str, reason: str) -> None:
+    catalogue = load_catalogue()
+    note_failure(_weights_path(catalogue, preset, None), published_source(catalogue, preset).url, reason)
 
 
 def _await_answer(source: Source, seconds: float) -> None:

@@ -27,6 +27,7 @@ from dualformer_cli.data.lists.manifest import check_class_names
 from dualformer_cli.data.lists.tables import LABEL_NAMES, PATH_NAMES, SPLIT_WORDS
 from dualformer_cli.documents.prepare import DatasetCounts
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.words import counted
 from dualformer_cli.video.frame_folders import kind_of_folder
 from dualformer_cli.video.inputs import walk
 from dualformer_cli.video.parts import WHOLE, Part
@@ -383,5 +384,5 @@ def _grouped(content: VideoFolder, pattern: str) -> VideoFolder:
         )
     notes = [*content.notes]
     if num_alone:
-        notes.append(f"--group-pattern does not match {num_alone} videos; each is a group of its own")
+        notes.append(f"--group-pattern does not match {counted(num_alone, 'video')}; each is a group of its own")
     return replace(content, videos=videos, notes=notes)

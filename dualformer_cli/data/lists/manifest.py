@@ -6,6 +6,7 @@ import gc
 import hashlib
 import os
 import re
+import shlex
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -126,6 +127,8 @@ class Manifest:
     """Folder that relative paths start from."""
     warnings: tuple[str, ...] = ()
     """What the user should know about the list."""
+    naming: str = ""
+    """The one of the warnings that says how names of labels became numbers, which is no reason to worry."""
     splits: list[str] | None = None
     """In lower case, what a column of splits says of each row; None if there is none, or it is not asked for."""
 
@@ -203,6 +206,7 @@ def read_manifest(
         source=source,
         root=start,
         splits=parsed.splits,
+        naming=labels.warning,
         warnings=(
             *warnings,
             *filter(None, [labels.warning]),
@@ -226,29 +230,6 @@ def is_export(source: str) -> bool:
     except DualFormerError:
         return False
     return annotations_in_text(text, source, os.path.dirname(source)) is not None
-
-
-def names_in_table(source: str) -> list[str] | None:
-    """Return the videos and parts of videos that a table or a file of an annotation tool names; None of other files.
-
-    Raises:
-        DualFormerError: if it cannot be read, or names parts by frame numbers.
-    """
-    try:
-        with open(source, "rb") as file:
-            first_line = file.readline(65536).decode("utf-8-sig", "replace").rstrip("\r\n")
-    except OSError:
-        return None  # whoever reads it as a list of names says why
-    is_json = source.lower().endswith(".json") or _JSON.match(first_line) is not None
-    if find_delimiter(first_line) is None and not is_json and not is_export(source):
-        return None
-    manifest = read_manifest(source)
-    for sample in manifest.samples:
-        if sample.start:
-            raise DualFormerError(
-                f"list {source!r} names parts by frame numbers, as of {sample.path!r}; give start_seconds, end_seconds"
-            )
-    return [file + sample.part.fragment for file, sample in zip(manifest.files, manifest.samples, strict=True)]
 
 
 def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> None:
@@ -315,21 +296,37 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
+def check_list(source: str) -> None:
+    """Refuse a list that is not there or is a folder, before any work is done.
+
+    Raises:
+        DualFormerError: with what makes a list.
+    """
+    if os.path.isdir(source):
+        lists = [os.path.join(source, place, "train.csv") for place in ("", "prepared")]
+        found = next((path for path in lists if os.path.isfile(path)), None)
+        advice = f"dualformer prepare {shlex.quote(source)}, and give the lists that it makes"
+        raise DualFormerError(f"list {source!r} is a folder; " + (f"name a list in it: {found}" if found else advice))
+    try:
+        os.stat(source)
+    except FileNotFoundError:
+        raise DualFormerError(
+            f"list {source!r} not found; name a list of videos and labels, or make one with dualformer prepare"
+        ) from None
+    except (OSError, ValueError):  # reading it will say why
+        return
+
+
 def _read_list(source: str) -> bytes:
     try:
+        check_list(source)
         status = os.stat(source)
-        if stat.S_ISDIR(status.st_mode):
-            raise DualFormerError(f"list {source!r} is a folder; dualformer prepare makes a manifest of one")
         if not stat.S_ISREG(status.st_mode):
             raise DualFormerError(f"list {source!r} is not a regular file")
         if status.st_size > _MAX_LIST_BYTES:
             raise DualFormerError(f"list {source!r} is larger than 1 GiB; it needs one video a line")
         with open(source, "rb") as file:
             return file.read()
-    except FileNotFoundError:
-        raise DualFormerError(
-            f"list {source!r} not found; name a list of videos and labels, or make one with dualformer prepare"
-        ) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DualFormerError(f"list {source!r} cannot be read: {reason}") from None

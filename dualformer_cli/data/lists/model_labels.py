@@ -11,6 +11,7 @@ from dualformer_cli.data.lists.manifest import Manifest, load_class_names, read_
 from dualformer_cli.data.lists.matching import match_classes
 from dualformer_cli.data.lists.samples import LabelledList, Pairs, Sample
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.words import counted
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ def _read(data: DataConfig, source: str, configured: Sequence[str] | None) -> Ma
     if not len(manifest):
         raise DualFormerError(f"list {source!r} is empty; it needs one video a line")
     for warning in manifest.warnings:
-        _LOGGER.warning("%s", warning)
+        _LOGGER.log(logging.INFO if warning == manifest.naming else logging.WARNING, "%s", warning)
     if manifest.is_multi_label and not data.multi_label:
         raise DualFormerError(
             f"list {source!r} has videos with several labels; say so with --set data.multi_label=true, which scores "
@@ -96,8 +97,8 @@ def _read(data: DataConfig, source: str, configured: Sequence[str] | None) -> Ma
 def _require_as_many(source: str, own: Sequence[str], class_names: Sequence[str]) -> None:
     if len(own) != len(class_names):
         raise DualFormerError(
-            f"list {source!r} has {len(own)} classes, but the weights have {len(class_names)}, without names; "
-            "give the list that belongs to them"
+            f"list {source!r} has {counted(len(own), 'class')}, but the weights have {len(class_names)}, without "
+            "names; give the list that belongs to them"
         )
 
 
@@ -106,8 +107,8 @@ def _require_known(source: str, samples: Sequence[Sample], num_classes: int, of:
     for sample in samples:
         if (highest := max(sample.labels, default=-1)) >= num_classes:
             raise DualFormerError(
-                f"list {source!r} has label {highest}, but {of} has {num_classes} classes, numbered from 0: it is "
-                f"that of {sample.path!r}; give the list that belongs to it"
+                f"list {source!r} has label {highest}, but {of} has {counted(num_classes, 'class')}, numbered from 0: "
+                f"it is that of {sample.path!r}; give the list that belongs to it"
             )
 
 
@@ -123,7 +124,7 @@ def _renumbered(
     if unknown:
         path = next(sample.path for sample in samples if unknown.intersection(sample.labels))
         raise DualFormerError(
-            f"list {source!r} has videos of {len(unknown)} classes that {of} does not know, such as "
+            f"list {source!r} has videos of {counted(len(unknown), 'class')} that {of} does not know, such as "
             f"{own[min(unknown)]!r} of {path!r}; give the list that belongs to it"
         )
     return [tuple(to for label in sample.labels if (to := mapping[label]) is not None) for sample in samples]

@@ -128,7 +128,7 @@ class Labels:
             return  # an unknown name among known ones is a slip, and is named with its line
         self.classes = ClassLookup(sorted(names))
         shown = ", ".join(self.classes.names[:3]) + (", ..." if len(names) > 3 else "")
-        classes = counted(len(names), "class", "classes")
+        classes = counted(len(names), "class")
         self.warning = f"list {self.source!r} names its labels: {classes} in the order of their names ({shown})"
 
     def error(self, where: str, text: str, problem: str) -> DualFormerError:

@@ -15,7 +15,7 @@ from dualformer_cli.data.prepare.plan import Plan
 from dualformer_cli.documents.prepare import ConversionEstimate
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.disk import free_bytes, lack_of_room
-from dualformer_cli.system.words import size_in_words
+from dualformer_cli.system.words import counted, duration_in_words, size_in_words
 from dualformer_cli.system.workers import WorkerPool
 
 _SAMPLED = 16
@@ -110,8 +110,9 @@ def describe_estimate(plan: Plan, estimate: ConversionEstimate, kept: int, times
     give_or_take = f" (give or take {estimate.give_or_take:.0%})" if estimate.give_or_take else ""
     what = "to transcode" if plan.convert == "transcode" else "whose frames to extract"
     return (
-        f"{about}{estimate.videos} videos {what}{kept_too}: about {size_in_words(estimate.bytes)}{give_or_take}, "
-        f"about {estimate.seconds / 60:,.1f} min on {plan.num_workers * times} cores; "
+        f"{about}{counted(estimate.videos, 'video')} {what}{kept_too}: "
+        f"about {size_in_words(estimate.bytes)}{give_or_take}, "
+        f"about {duration_in_words(estimate.seconds)} on {counted(plan.num_workers * times, 'core')}; "
         f"{size_in_words(estimate.free_bytes)} free"
     )
 

@@ -47,7 +47,7 @@ def delete(
     rng = np.random.default_rng(seed)
     grey = np.array(colour).round().astype(np.uint8)
     shares = np.linspace(0, 1, num_steps + 1)
-    hottest, random = [], []
+    hottest, random, areas = [], [], []
     for clip, values in zip(clips, heat, strict=True):
 
         def course(ranks: npt.NDArray[np.int64], clip: Clips = clip) -> list[float]:
@@ -66,9 +66,12 @@ def delete(
         hottest.append([ends[0], *course(_ranks(-values, chance)), ends[1]])
         courses = [course(_ranks(np.zeros(values.shape), rng.random(values.size))) for _ in range(num_random)]
         random.append([ends[0], *np.mean(courses, axis=0), ends[1]])
+        curves = np.array([[ends[0], *own, ends[1]] for own in courses])
+        areas.append(np.trapezoid(curves - hottest[-1], shares, axis=1))
     hot, by_chance = np.mean(hottest, axis=0), np.mean(random, axis=0)
     return DeletionCurves(
         score=float(np.trapezoid(by_chance, shares)) - float(np.trapezoid(hot, shares)),
+        spread=float(np.std(areas, ddof=1)) if np.size(areas) > 1 else 0.0,
         shares=shares.tolist(),
         hottest_first=hot.tolist(),
         random_order=by_chance.tolist(),

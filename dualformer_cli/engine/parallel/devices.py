@@ -44,11 +44,14 @@ def widest(device: torch.device) -> torch.dtype:
 def pick_precision(name: str, device: torch.device, *, bf16_on_cpu: bool = False) -> str:
     """Turn auto into bf16 on GPUs that have it and fp32 elsewhere; other names come back unchanged.
 
+    cuDNN's convolutions stop taking TF32 for fp32 in this process, as PyTorch's products of matrices do not either.
+
     Args:
         name: auto, fp32, bf16 or fp16.
         device: where the model runs.
         bf16_on_cpu: take auto for bf16 on a processor that has instructions for it, too.
     """
+    torch.backends.cudnn.allow_tf32 = False
     if name != "auto":
         return name
     if device.type == "cuda":

@@ -151,11 +151,26 @@ def _check(num_processes: int, device: str) -> None:
             f"--gpus and --cpu-processes start processes, but this is one of {os.environ.get('WORLD_SIZE', 'several')} "
             "that torchrun or srun started; leave the option out"
         )
-    found = torch.cuda.device_count() if device == "cuda" and torch.cuda.is_available() else 0
-    if device == "cuda" and num_processes > found:
-        has = counted(found, "GPU") if found else "no GPU"
-        use = f"--gpus {found}" if found else f"--cpu-processes {num_processes}"
-        raise DualFormerError(f"--gpus {num_processes}: this machine has {has}; use {use}")
+    if (lack := lack_of_devices(num_processes, device)) is not None:
+        raise DualFormerError(lack)
+
+
+def lack_of_devices(num_processes: int, device: str) -> str | None:
+    """Return in words that this machine has fewer GPUs or cores than processes are asked for; None if it has them."""
+    cores = usable_cores()
+    if device == "cpu":
+        of_cores = f"--cpu-processes {num_processes}: this machine has {counted(cores, 'core')}; use {_on_cores(cores)}"
+        return of_cores if num_processes > cores else None
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if num_processes <= found:
+        return None
+    has = counted(found, "GPU") if found else "no GPU"
+    use = f"--gpus {found}" if found else _on_cores(min(num_processes, cores))
+    return f"--gpus {num_processes}: this machine has {has}; use {use}"
+
+
+def _on_cores(num_processes: int) -> str:
+    return f"--cpu-processes {num_processes}" if num_processes > 1 else "--device cpu"
 
 
 def _variables(num_processes: int, device: str) -> dict[str, str]:
@@ -240,6 +255,8 @@ def _explain(rank: int, exit_code: int, num_processes: int, logs: Path) -> str:
         end = f"was killed by {signal.Signals(-exit_code).name}"
         if exit_code == -KILL:
             end += ", perhaps because memory ran out"
+        elif exit_code == -signal.SIGABRT:
+            end += ", as NCCL does when another rank or the link to it is gone"
     else:
         end = f"ended with exit code {exit_code}"
     return f"rank {rank} of {num_processes} {end}{reason}; all processes are stopped"

@@ -117,6 +117,8 @@ def in_touch(doing: str) -> Iterator[None]:
     """Turn the many ways in which an exchange ends when another process is gone into one error."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise  # this process's own trouble
     except RuntimeError as error:
         rank, world_size = dist.get_rank(), dist.get_world_size()
         _let_the_watcher_act()

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -54,18 +55,19 @@ def accuracy(hits: Hits) -> float:
     return 100 * _ratio(np.count_nonzero(hits), hits.size)
 
 
-def accuracy_interval(
-    hits: Hits, *, seed: int = 0, resamples: int = 1000, confidence: float = 0.95
-) -> tuple[float, float]:
-    """Bootstrap interval of an accuracy in percent, from `resamples` draws of all videos with replacement.
+def accuracy_interval(hits: Hits, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's interval of an accuracy in percent: the true rates that such a share of hits does not refute.
 
-    The hits in one such draw are binomial, so each takes one random number in place of n.
+    Where all or no videos are hits it still has a width, which an interval from the videos drawn again has not.
     """
-    if not hits.size:
+    n = hits.size
+    if not n:
         return math.nan, math.nan
-    draws = np.random.default_rng(seed).binomial(hits.size, hits.mean(), size=resamples)
-    low, high = np.quantile(draws, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(100 * low / hits.size), float(100 * high / hits.size)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    rate = float(np.count_nonzero(hits) / n)
+    centre, reach = rate + z * z / (2 * n), z * math.sqrt(rate * (1 - rate) / n + (z / (2 * n)) ** 2)
+    low, high = ((centre + side) / (1 + z * z / n) for side in (-reach, reach))
+    return 100 * max(min(low, rate), 0.0), 100 * min(max(high, rate), 1.0)
 
 
 def multi_hot(labels: Sequence[Sequence[int]], num_classes: int) -> Hits:
@@ -175,7 +177,7 @@ def top1(videos: ScoredVideos) -> float:
 
 
 def top1_interval(videos: ScoredVideos) -> tuple[float, float]:
-    """95 % interval of top1."""
+    """Wilson's 95 % interval of top1."""
     return accuracy_interval(videos.ranks < 1)
 
 

@@ -38,8 +38,27 @@ def top(scores: Scores, class_names: Sequence[str], top_k: int) -> tuple[ScoredL
     return tuple(ScoredLabel(label=class_names[i], index=int(i), score=float(scores[i])) for i in order)
 
 
+def sure_from(num_classes: int) -> float:
+    """Return the score from which a best label says more than chance: a tenth of the way from 1 / classes to 1."""
+    chance = 1 / num_classes
+    return chance + (1 - chance) / 10
+
+
+def unsure_below(
+    predictions: Sequence[ScoredLabel], segments: Sequence[Segment] | None, min_score: float
+) -> float | None:
+    """Return `min_score` if the best label or a part of the timeline does not reach it, else None."""
+    scores = [*(each.score for each in predictions[:1]), *(each.score for each in segments or ())]
+    return min_score if any(score < min_score for score in scores) else None
+
+
 def merge_segments(
-    starts_seconds: Sequence[float], ends_seconds: Sequence[float], scores: Scores, class_names: Sequence[str]
+    starts_seconds: Sequence[float],
+    ends_seconds: Sequence[float],
+    scores: Scores,
+    class_names: Sequence[str],
+    *,
+    min_score: float = 0.0,
 ) -> tuple[Segment, ...]:
     """Join neighbouring segments with the same best class; the score is their mean, weighted by duration.
 
@@ -47,12 +66,14 @@ def merge_segments(
         starts_seconds, ends_seconds: of each segment, in order.
         scores: shape (segments, classes).
         class_names: one name per class.
+        min_score: segments whose best score reaches it are never joined with those whose does not.
     """
     merged: list[Segment] = []
     for start, end, row in zip(starts_seconds, ends_seconds, scores, strict=True):
         (best,) = top(row, class_names, 1)
         last = merged[-1] if merged else None
-        if last is not None and last.index == best.index:
+        is_same = last is not None and last.index == best.index
+        if last is not None and is_same and (last.score >= min_score) == (best.score >= min_score):
             before, now = last.end_seconds - last.start_seconds, end - start
             score = (last.score * before + best.score * now) / (before + now)
             merged[-1] = replace(last, end_seconds=float(end), score=score)
@@ -92,7 +113,7 @@ class VideoScores:
         self._seconds["preprocess_seconds"] += views.preprocess_seconds
         self._seconds["forward_seconds"] += forward_seconds
 
-    def prediction(self, path: str, class_names: Sequence[str], top_k: int) -> Prediction:
+    def prediction(self, path: str, class_names: Sequence[str], top_k: int, min_score: float = 0.0) -> Prediction:
         """The result of the whole video: scores are means over its views, or over its segments by their duration."""
         assert self._info is not None, "add() comes first"
         scores = np.concatenate(self._scores)
@@ -101,6 +122,10 @@ class VideoScores:
             durations = None
         starts: list[float | None] = [*self._starts] if self._is_timeline else [None]
         ends: list[float | None] = [*self._ends] if self._is_timeline else [None]
+        predictions = top(np.average(scores, axis=0, weights=durations), class_names, top_k)
+        segments = None
+        if self._is_timeline:
+            segments = merge_segments(self._starts, self._ends, scores, class_names, min_score=min_score)
         result = VideoResult(
             path=path,
             status="ok",
@@ -108,8 +133,9 @@ class VideoScores:
             fps=self._info.fps,
             duration_seconds=self._info.duration_seconds,
             views=self._num_views,
-            predictions=top(np.average(scores, axis=0, weights=durations), class_names, top_k),
-            segments=merge_segments(self._starts, self._ends, scores, class_names) if self._is_timeline else None,
+            predictions=predictions,
+            segments=segments,
+            unsure_below=unsure_below(predictions, segments, min_score),
             warnings=tuple(self._warnings) or None,
             timing=Timing(**self._seconds),
         )
@@ -128,32 +154,36 @@ class LiveScores:
         self._features: list[Features] = []
 
     def add(self, start: float, end: float, scores: Scores, features: Features) -> None:
-        """Take in one clip: its scores (classes,) and features (c,)."""
-        self.starts.append(start)
+        """Take in one clip: its scores (classes,) and features (c,).
+
+        It speaks for the time since the one before it, which is `starts`; clips may overlap.
+        """
+        self.starts.append(self.ends[-1] if self.ends else start)
         self.ends.append(end)
         self._scores.append(scores)
         self._features.append(features)
 
-    def prediction(self, name: str, class_names: Sequence[str], top_k: int) -> Prediction:
+    def prediction(self, name: str, class_names: Sequence[str], top_k: int, min_score: float = 0.0) -> Prediction:
         """The result of everything seen; an input that gave no clip has failed."""
         if not self.ends:
             if not self.interrupted:
                 return failure(name, "no frames")
             return failure(name, "interrupted before the first clip was complete", interrupted=True)
         scores = np.stack(self._scores)
-        # A clip speaks for the time since the one before it; clips may overlap.
-        starts = [self.starts[0], *self.ends[:-1]]
+        predictions = top(scores.mean(axis=0), class_names, top_k)
+        segments = merge_segments(self.starts, self.ends, scores, class_names, min_score=min_score)
         result = VideoResult(
             path=name,
             status="ok",
             duration_seconds=self.ends[-1],
             views=len(scores),
-            predictions=top(scores.mean(axis=0), class_names, top_k),
-            segments=merge_segments(starts, self.ends, scores, class_names),
+            predictions=predictions,
+            segments=segments,
+            unsure_below=unsure_below(predictions, segments, min_score),
             interrupted=self.interrupted or None,
             warnings=None if self.warning is None else (self.warning,),
         )
-        return Prediction(result, _feature_rows(name, starts, self.ends, self._features))
+        return Prediction(result, _feature_rows(name, self.starts, self.ends, self._features))
 
 
 def _feature_rows(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch
 from torch import Tensor
 
 from dualformer_cli.config.load import load_config
-from dualformer_cli.config.schema import TrainConfig
+from dualformer_cli.config.schema import ModelConfig, RunConfig, TrainConfig
 from dualformer_cli.data.datasets.catalogue import load_catalogue
-from dualformer_cli.data.fetch.weights import SHIPPED_WEIGHTS, published_weights
+from dualformer_cli.data.fetch.weights import published_weights, weights_names
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.errors import DualFormerError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
@@ -22,8 +23,10 @@ from dualformer_cli.model.weights import (
     load_weights,
     own_key,
     read_checkpoint,
+    require_dualformer,
     state_dict_of,
 )
+from dualformer_cli.system.words import counted
 
 TIMM_MODELS = {64: "twins_svt_small", 96: "twins_svt_base", 128: "twins_svt_large"}
 """timm's image models with the shapes of DualFormer tiny, small and base, by the first stage's embed_dim."""
@@ -41,7 +44,7 @@ def start(model: DualFormer, train: TrainConfig, *, class_names: Sequence[str], 
     if train.init_from is not None:
         return start_from_video(model, train.init_from, class_names=class_names, offline=offline)
     if train.pretrained_2d is not None:
-        return start_from_images(model, train.pretrained_2d)
+        return start_from_images(model, train.pretrained_2d, offline=offline)
     return ["started from random weights"]
 
 
@@ -71,10 +74,11 @@ def start_from_video(
     Raises:
         DualFormerError: if the weights cannot be had, or are of another size.
     """
-    entries = {*load_catalogue().weights, *SHIPPED_WEIGHTS}
+    entries = weights_names()
     path = published_weights(source, offline=offline) if source in entries else Path(source)
     checkpoint = read_checkpoint(path)
     tensors = {own_key(key): value for key, value in state_dict_of(checkpoint, repr(str(path))).items()}
+    require_dualformer(tensors, repr(source))
     own = model.state_dict()
     notes: list[str] = []
     for key, value in tensors.items():
@@ -90,18 +94,39 @@ def start_from_video(
             f"weights {source!r} do not fit the model: {fresh[0]!r} and {len(fresh) - 1} more are missing or of "
             "another shape; start from weights of the same size"
         )
-    notes.insert(0, f"started from {source}: {len(report.loaded)} tensors loaded")
+    notes.insert(0, f"started from {source}: {counted(len(report.loaded), 'tensor')} loaded")
     heads = [key for key in report.fresh if key.startswith("token_head.")]
     if heads:
-        notes.append(f"the token head is fresh ({len(heads)} tensors)")
+        notes.append(f"the token head is fresh ({counted(len(heads), 'tensor')})")
     return notes
 
 
-def start_from_images(model: DualFormer, source: str) -> list[str]:
+def note_of_classes(config: RunConfig, *, preset: ModelConfig) -> list[str]:
+    """Return what a list with other classes than the preset means for a new run, and what would help, in a sentence.
+
+    Args:
+        config: with the classes of the list.
+        preset: with those of the preset.
+    """
+    classes = config.model.num_classes
+    if classes == preset.num_classes or config.train.init_from is not None:  # of which `start` says what is kept
+        return []
+    source = next((name for name in load_catalogue().weights if _is_of_size(name, config.model)), None)
+    advice = "" if source is None else f"; to fine-tune the Kinetics model: --init-from {source}"
+    return [f"the classifier starts anew, with the list's {counted(classes, 'class')}{advice}"]
+
+
+def _is_of_size(preset: str, model: ModelConfig) -> bool:
+    known = load_config(preset, environ={}).config.model
+    return (known.embed_dims, known.depths, known.num_heads) == (model.embed_dims, model.depths, model.num_heads)
+
+
+def start_from_images(model: DualFormer, source: str, *, offline: bool = False) -> list[str]:
     """Fill a model with inflated image weights: a file with 2-D tensors, or "timm" for ImageNet-1k Twins-SVT.
 
     timm's pooling convolutions are dense where ours are depth-wise; each channel takes its own diagonal kernel, the
-    nearest depth-wise one (in the sum of squares). What images do not have stays at its initial value.
+    nearest depth-wise one (in the sum of squares). What images do not have stays at its initial value. With `offline`,
+    timm takes weights that it fetched earlier, or fails.
 
     Returns:
         Sentences for the log.
@@ -109,7 +134,9 @@ def start_from_images(model: DualFormer, source: str) -> list[str]:
     Raises:
         DualFormerError: if the weights cannot be had or are of another size.
     """
-    tensors = _timm_weights(model) if source == "timm" else state_dict_of(read_checkpoint(source), repr(source))
+    tensors = (
+        _timm_weights(model, offline) if source == "timm" else state_dict_of(read_checkpoint(source), repr(source))
+    )
     inflated = inflate_2d(model, {key: _depthwise(key, value) for key, value in tensors.items()})
     own = model.state_dict()
     misshapen = [key for key, value in inflated.items() if value.shape != own[key].shape and ".pool." not in key]
@@ -125,7 +152,8 @@ def start_from_images(model: DualFormer, source: str) -> list[str]:
     if loaded < len(own) // 2:
         raise WeightsError(f"image weights {source!r} are not those of a 2-D DualFormer or Twins-SVT")
     fresh = [key for key in report.fresh if not key.endswith("num_batches_tracked")]
-    return [f"inflated image weights {source}: {loaded} tensors; fresh: {len(fresh)} ({', '.join(fresh[:4])}, ...)"]
+    names = ", ".join(fresh[:4])
+    return [f"inflated image weights {source}: {counted(loaded, 'tensor')}; fresh: {len(fresh)} ({names}, ...)"]
 
 
 def _fit_frames(value: Tensor, own: Tensor) -> Tensor:
@@ -153,7 +181,7 @@ def _fit_classifier(
         if weight.shape == own["classifier.weight"].shape:
             tensors.update({"classifier.weight": weight, "classifier.bias": bias})
             return ["the classifier is kept: as many classes, but the weights do not say which"]
-        return [f"the classifier is fresh: {len(weight)} classes before, {len(class_names)} now"]
+        return [f"the classifier is fresh: {counted(len(weight), 'class')} before, {len(class_names)} now"]
     rows = {name: row for row, name in enumerate(names)}
     kept = [(new, rows[name]) for new, name in enumerate(class_names) if name in rows]
     new_weight, new_bias = own["classifier.weight"].clone(), own["classifier.bias"].clone()
@@ -162,7 +190,8 @@ def _fit_classifier(
     tensors.update({"classifier.weight": new_weight, "classifier.bias": new_bias})
     if len(kept) == len(class_names):
         return ["the classifier is kept: all classes are known by name"]
-    return [f"the classifier keeps {len(kept)} classes of the same name and has {len(class_names) - len(kept)} fresh"]
+    fresh = len(class_names) - len(kept)
+    return [f"the classifier keeps {counted(len(kept), 'class')} of the same name and has {fresh} fresh"]
 
 
 def _depthwise(key: str, value: Tensor) -> Tensor:
@@ -172,7 +201,7 @@ def _depthwise(key: str, value: Tensor) -> Tensor:
     return value
 
 
-def _timm_weights(model: DualFormer) -> dict[str, Tensor]:
+def _timm_weights(model: DualFormer, offline: bool) -> dict[str, Tensor]:
     dim = model.norm.normalized_shape[0] // 8
     if dim not in TIMM_MODELS:
         raise WeightsError(f"timm has no Twins-SVT with embed_dim {dim}; sizes tiny, small and base have one")
@@ -180,10 +209,25 @@ def _timm_weights(model: DualFormer) -> dict[str, Tensor]:
 
     name = TIMM_MODELS[dim]
     try:
-        weights: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
+        with _hub_offline() if offline else nullcontext():
+            weights: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
     except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        if offline:
+            reason = "it was not fetched before, and --offline or DUALFORMER_OFFLINE forbids the network"
         raise DualFormerError(
             f"timm's {name} cannot be fetched: {reason}; fetch its weights elsewhere and give --pretrained-2d FILE"
         ) from error
     return {key: value for key, value in weights.items() if not key.startswith("head.")}
+
+
+@contextmanager
+def _hub_offline() -> Iterator[None]:
+    """Keep the Hub's library, through which timm fetches, to its cache: it reads HF_HUB_OFFLINE once, into this."""
+    from huggingface_hub import constants
+
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import logging
+import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from dualformer_cli.config.load import ResolvedConfig
@@ -14,8 +15,7 @@ from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.errors import ConfigError
 from dualformer_cli.system.words import counted
-
-_LOGGER = logging.getLogger(__name__)
+from dualformer_cli.video.tar_members import is_shard_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,8 @@ def open_lists(resolved: ResolvedConfig) -> tuple[TrainingLists, RunConfig]:
     """Open the lists that a configuration names.
 
     Returns:
-        The lists, and the configuration with the classes of the training list.
+        The lists, and the configuration with the classes of the training list, and with paths that are right from
+        any folder: it goes into checkpoints and config.yaml.
 
     Raises:
         DualFormerError: if a list cannot be read or does not fit the configuration or the other list.
@@ -51,7 +52,7 @@ def open_lists(resolved: ResolvedConfig) -> tuple[TrainingLists, RunConfig]:
     if data.validation_list is not None:
         of = f"the training list {training.source!r}"
         validation = open_list(config.data, data.validation_list, class_names=training.class_names, of=of)
-    return TrainingLists(training=training, validation=validation, pictures=pictures), config
+    return TrainingLists(training=training, validation=validation, pictures=pictures), _right_from_anywhere(config)
 
 
 def open_training_list(resolved: ResolvedConfig, pictures: tuple[str, ...] = ()) -> tuple[LabelledList, RunConfig]:
@@ -62,7 +63,7 @@ def open_training_list(resolved: ResolvedConfig, pictures: tuple[str, ...] = ())
     """
     config = resolved.config
     if config.data.train_list is None:
-        raise ConfigError("there is no training list; give --data MANIFEST or --set data.train_list=MANIFEST")
+        raise ConfigError("there is no training list; give --data LIST or --set data.train_list=LIST")
     if config.data.train_list == RENDERED:
         opened, unlabelled = rendered_list(config.data, pictures), 0
     else:
@@ -83,13 +84,36 @@ def open_training_list(resolved: ResolvedConfig, pictures: tuple[str, ...] = ())
         if resolved.origins["model.num_classes"] in ("flag", "--set"):
             raise ConfigError(
                 f"model.num_classes is {config.model.num_classes}, but {config.data.train_list!r} has "
-                f"{len(opened.class_names)} classes; leave model.num_classes out, or give the list that belongs to it"
+                f"{counted(len(opened.class_names), 'class')}; leave model.num_classes out, or give "
+                "the list that belongs to it"
             )
-        _LOGGER.warning("the classifier has %d classes, as the list has", len(opened.class_names))
         config = replace(config, model=replace(config.model, num_classes=len(opened.class_names)))
     if config.data.classes is not None and load_class_names(config.data.classes) != opened.class_names:
         config = replace(config, data=replace(config.data, classes=None))  # the checkpoint has the names
     return opened, config
+
+
+def _right_from_anywhere(config: RunConfig) -> RunConfig:
+    """Return the configuration with absolute paths of what a resumed run or an evaluation reads again.
+
+    Names of presets and of shipped class lists stay, also where a folder is called so.
+    """
+    data, train = config.data, config.train
+    data = replace(
+        data,
+        train_list=_absolute(data.train_list),
+        validation_list=_absolute(data.validation_list),
+        root=_absolute(data.root, is_path=os.path.isdir),
+        classes=_absolute(data.classes),
+    )
+    labels = _absolute(train.token_labels, is_path=os.path.isdir)
+    return replace(config, data=data, train=replace(train, teacher=_absolute(train.teacher), token_labels=labels))
+
+
+def _absolute(path: str | None, *, is_path: Callable[[str], bool] = os.path.isfile) -> str | None:
+    if path is None or not (is_path(path) or (is_shard_name(path) and "://" not in path)):
+        return path
+    return os.path.abspath(path)
 
 
 def overlap(training: LabelledList, validation: LabelledList | None) -> list[str]:

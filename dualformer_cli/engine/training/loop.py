@@ -5,6 +5,7 @@ A step is batch, forward, loss, backward, clip, step, log, save. Fetching is her
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ import torch
 
 from dualformer_cli.config.load import ResolvedConfig, to_yaml
 from dualformer_cli.config.metric_table import is_better
+from dualformer_cli.config.schema import RENDERED
 from dualformer_cli.data.camera_motion.rendering import RenderedClips
 from dualformer_cli.data.clips.index_cache import IndexCache
 from dualformer_cli.data.clips.loader import Batch, BatchPlan, Order, epoch_order, training_steps
@@ -22,21 +24,32 @@ from dualformer_cli.data.clips.source import ClipSource
 from dualformer_cli.data.clips.training_clips import VideoClips
 from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.documents.evaluate import Summary
-from dualformer_cli.documents.train import Note, Saved, Started, StepRow, TrainEvent, TrainResult, ValidationRow
+from dualformer_cli.documents.train import (
+    Advanced,
+    Note,
+    Saved,
+    Started,
+    StepRow,
+    TrainEvent,
+    TrainResult,
+    ValidationRow,
+)
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.batch_norm import convert_batch_norm
 from dualformer_cli.engine.parallel.devices import dtype_of, peak_memory_mib, pick_precision
+from dualformer_cli.engine.parallel.placement import num_decoders
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.evaluate import evaluate
+from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.engine.training.checkpoint_files import CheckpointFolder
 from dualformer_cli.engine.training.global_batch import plan_recipe
-from dualformer_cli.engine.training.initial_weights import start
+from dualformer_cli.engine.training.initial_weights import note_of_classes, start
 from dualformer_cli.engine.training.lists import open_lists, overlap
 from dualformer_cli.engine.training.optim import lr_at, train_mode
 from dualformer_cli.engine.training.prefetch import Prefetch
-from dualformer_cli.engine.training.run_log import RunLog
+from dualformer_cli.engine.training.run_log import Pace, RunLog
 from dualformer_cli.engine.training.state import Origin, TrainingState
 from dualformer_cli.engine.training.step import Losses, Stepper
 from dualformer_cli.engine.training.stop_signals import StopSignals
@@ -75,12 +88,15 @@ class Trainer:
         train, runtime, training = self.config.train, self.config.runtime, self.lists.training
         self.recipe = plan_recipe(train, ranks.world_size)
         self.precision = pick_precision(runtime.precision, ranks.device)
+        self.num_workers = num_decoders(resolved) if ranks.device.type == "cuda" else runtime.num_workers
         self.notes = [self.recipe.sentence, *overlap(training, self.lists.validation)]
         self.log = RunLog(output, is_main=ranks.is_main, on_event=on_event)
         self.folder = CheckpointFolder(output, keep_epochs=train.keep_epochs)
         checkpoint = self.folder.load_latest() if resume else None
         if resume and checkpoint is None:
             self.notes.append(f"nothing to resume in {str(output)!r}: this is a new run")
+        if checkpoint is None:
+            self.notes += note_of_classes(self.config, preset=resolved.config.model)
         model = self._build_model(is_new=checkpoint is None, offline=offline)
         labeller = self._open_labeller(model, offline=offline)
         convert_batch_norm(model, train.batch_norm)
@@ -110,6 +126,7 @@ class Trainer:
         """Of the whole run."""
         self.indexes = IndexCache()
         self._signals = StopSignals()
+        self._pace = Pace(self.num_steps)
 
     def run(self) -> TrainResult:
         """Train to the last epoch.
@@ -122,7 +139,9 @@ class Trainer:
         self.log.begin(state.origin.config, state.step)
         for note in self.notes:
             self.log.emit(Note(text=note))
-        self.log.emit(Started(steps=self.num_steps, step=state.step))
+        self.log.emit(
+            Started(steps=self.num_steps, step=state.step, epochs=train.epochs, best_metric=train.best_metric)
+        )
         validation: ValidationRow | None = None
         with self._signals.caught(), self.pool() as pool:
             while state.epoch < train.epochs:
@@ -133,10 +152,14 @@ class Trainer:
                     validation = self._validate(self.lists.validation, pool)
                 self._save(epoch_done=True, validation=validation)
                 self._stop_if_asked()
+        validated, folder = self.lists.validation, self.folder
         return TrainResult(
             epochs=state.epoch,
             steps=state.step,
             best=state.best,
+            best_metric=train.best_metric,
+            checkpoint=str(folder.best if state.best is not None and folder.best.is_file() else folder.last),
+            validation_list=None if validated is None or validated.source == RENDERED else validated.source,
             validation=validation,
             output=str(self.log.output),
         )
@@ -144,16 +167,22 @@ class Trainer:
     def pool(self) -> WorkerPool:
         """Return worker processes that decode; they start with the `with` block."""
         return WorkerPool(
-            self.config.runtime.num_workers,
+            self.num_workers,
             self.config.data.decode_timeout_seconds,
             preload=["dualformer_cli.data.clips.training_clips", type(self._clips()).__module__],
         )
 
-    def steps(self, pool: WorkerPool, order: Order) -> Iterator[list[Batch]]:
-        """Yield the batches of each step of this epoch that is not done yet, read in this order."""
+    def steps(self, pool: WorkerPool, order: Order, *, passes: int | None = None) -> Iterator[list[Batch]]:
+        """Yield the batches of each step of this epoch that is not done yet, read in this order.
+
+        Args:
+            pool: that reads.
+            order: of the epoch's videos.
+            passes: forward passes of a step; None for the recipe's.
+        """
         return training_steps(
             self._clips(),
-            self.batches,
+            self.batches if passes is None else replace(self.batches, accumulation=passes),
             pool,
             order=order,
             seed=self.config.runtime.seed,
@@ -167,6 +196,7 @@ class Trainer:
         labels = self.lists.training.first_labels() if train.class_balanced else None
         order = epoch_order(len(self.lists.training), seed=seed, epoch=state.epoch, labels=labels)
         train_mode(state.model, frozen_stages=train.frozen_stages)
+        self.log.emit(_advanced(state, self.batches))
         asked = perf_counter()
         ahead = Prefetch(self.steps(pool, order), self.ranks.device)
         ahead.fetch()
@@ -192,8 +222,6 @@ class Trainer:
 
     def _log_step(self, losses: Losses, lr: float, count: int, *, waited: float, took: float) -> None:
         state = self.state
-        if state.step % self.config.train.log_every_steps and state.step_in_epoch != 1:
-            return
         row = StepRow(
             epoch=state.epoch,
             step=state.step,
@@ -201,11 +229,13 @@ class Trainer:
             lr=lr,
             clips_per_second=count / took,
             data_share=waited / took,
-            seconds_left=(self.num_steps - state.step) * took,
+            seconds_left=self._pace.seconds_left(state.step, took),
             memory_mib=peak_memory_mib(self.ranks.device),
             unreadable=state.unreadable,
         )
-        self.log.emit(row)
+        self.log.emit(_advanced(state, self.batches, row))
+        if state.step % self.config.train.log_every_steps == 0 or state.step_in_epoch == 1:
+            self.log.emit(row)
 
     def _validate(self, listed: LabelledList, pool: WorkerPool) -> ValidationRow:
         self.state.agree_on_buffers()
@@ -225,7 +255,20 @@ class Trainer:
             multi_label=data.multi_label,
             autocast=None if self.precision == "fp32" else dtype_of(self.precision),
         )
-        records = evaluate(scorer, listed, data, data.validation, pool, self.ranks, indexes=self.indexes)
+        views, ranks = data.validation, self.ranks
+        at = Advanced(
+            phase="validation",
+            epoch=self.state.epoch,
+            done=0,
+            total=len(range(ranks.rank, len(listed), ranks.world_size)),
+        )
+        self.log.emit(at)
+        done = itertools.count(1)
+
+        def advance(record: VideoRecord) -> None:
+            self.log.emit(replace(at, done=next(done)))
+
+        records = evaluate(scorer, listed, data, views, pool, ranks, on_video=advance, indexes=self.indexes)
         for record in records:
             if record.reason is not None and self.ranks.is_main:
                 _LOGGER.warning("not scored: %r: %s", record.path, record.reason)
@@ -293,3 +336,9 @@ class Trainer:
         )
         is_scaled = self.precision == "fp16"
         return TrainingState(model, origin, self.config.train, lr=self.recipe.lr, is_scaled=is_scaled)
+
+
+def _advanced(state: TrainingState, batches: BatchPlan, row: StepRow | None = None) -> Advanced:
+    """Return how far an epoch is; `row` has the numbers of its last step."""
+    epoch, done, total = state.epoch + 1, state.step_in_epoch, batches.steps_per_epoch
+    return Advanced(phase="training", epoch=epoch, done=done, total=total, row=row)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dualformer_cli.engine.parallel.devices import widened
+from dualformer_cli.engine.parallel.upload import upload
 from dualformer_cli.model.motion import compress_motion, motion_at_tokens
 
 
@@ -104,17 +105,20 @@ def motion_loss_sum(found: Sequence[Tensor], motion: Tensor, size: tuple[int, in
 
     Args:
         found: compressed motion of each stage's tokens, shape (b, t, h, w, 2), as the motion heads give it.
-        motion: true affine maps from frame to frame, shape (b, T - 1, 2, 3); clips without numbers do not count.
+        motion: true affine maps from frame to frame, shape (b, T - 1, 2, 3), in this computer's memory; clips without
+            numbers do not count.
         size: (height, width) of the clips in pixels.
 
     Returns:
         A scalar.
     """
-    is_known = motion.isfinite().flatten(1).all(dim=1)
+    known = motion.isfinite().flatten(1).all(dim=1).nonzero().flatten()  # before the upload: a GPU would be waited for
+    device = found[0].device
+    motion, known = upload(motion[known], device), upload(known, device)
     total = motion.new_zeros(())
     for of_stage in found:
         t, h, w = of_stage.shape[1:4]
-        wanted = compress_motion(motion_at_tokens(motion[is_known], (t, h, w), size))
-        losses = F.smooth_l1_loss(widened(of_stage)[is_known], wanted, reduction="none", beta=0.5)
+        wanted = compress_motion(motion_at_tokens(motion, (t, h, w), size))
+        losses = F.smooth_l1_loss(widened(of_stage).index_select(0, known), wanted, reduction="none", beta=0.5)
         total = total + losses.flatten(1).mean(dim=1).sum()
     return total

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter
 
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.train import StepRow, TrainEvent, ValidationRow
@@ -42,6 +43,32 @@ class RunLog:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(to_json(event)) + "\n")
         self.on_event(event)
+
+
+class Pace:
+    """How long a run still takes at the pace since this process's first step, validations and saves included.
+
+    Args:
+        num_steps: of the whole run.
+    """
+
+    def __init__(self, num_steps: int) -> None:
+        self._num_steps = num_steps
+        self._first: tuple[float, int] | None = None
+
+    def seconds_left(self, step: int, took: float) -> float:
+        """Return the seconds from this step to the last one.
+
+        Args:
+            step: that is done.
+            took: its seconds. Those of the first one count until the second: it also waited for workers to start.
+        """
+        now = perf_counter()
+        if self._first is None:
+            self._first = (now, step)
+            return (self._num_steps - step) * took
+        began, first = self._first
+        return (self._num_steps - step) * (now - began) / (step - first)
 
 
 def _step_of(line: str) -> int:

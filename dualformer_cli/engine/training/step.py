@@ -151,8 +151,7 @@ class Stepper:
             return classification_loss_sum(outputs, targets, multi_label=data.multi_label).unsqueeze(0)
         assert batch.motion is not None, "rendered clips know their motion"
         logits, motions = outputs
-        motion = upload(batch.motion, logits.device)
-        of_motion = motion_loss_sum(motions, motion, (data.crop_size, data.crop_size))
+        of_motion = motion_loss_sum(motions, torch.from_numpy(batch.motion), (data.crop_size, data.crop_size))
         loss = classification_loss_sum(logits, targets, multi_label=data.multi_label)
         return (loss + train.motion_weight * of_motion).unsqueeze(0)
 

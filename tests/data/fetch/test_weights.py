@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,18 @@ from toy_checkpoint import CHECKPOINT, body, checkpoint
 from web_server import WebServer
 
 from dualformer_cli.data.fetch import weights as weights_module
+from dualformer_cli.data.fetch.http import TransferError
 from dualformer_cli.data.fetch.weights import (
     cached_weights,
     fetch_weights,
     list_weights,
+    preset_of,
     published_weights,
+    require_weights,
     shipped_weights,
     weights_within_reach,
 )
-from dualformer_cli.errors import DownloadError
+from dualformer_cli.errors import DownloadError, WeightsError
 
 
 @pytest.fixture
@@ -94,7 +98,99 @@ def test_weights_out_of_reach_are_given_up_soon(catalogue: Path, monkeypatch: py
     ):
         weights_within_reach("k400-tiny", offline=False, answer_seconds=0.05)
     assert time.monotonic() - started < 4
+    assert [path.name for path in catalogue.rglob("*") if path.is_file()] == ["k400-tiny.pth.failed.json"]
+
+
+@pytest.fixture
+def silent_server(catalogue: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A server that refuses; the list gets an entry for each time that it was asked."""
+    asked: list[str] = []
+
+    def refuse(*_: object) -> None:
+        asked.append("asked")
+        raise TransferError("cannot be reached")
+
+    monkeypatch.setattr(weights_module, "open_file", refuse)
+    return asked
+
+
+def out_of_reach() -> str:
+    with pytest.raises(DownloadError) as raised:
+        weights_within_reach("k400-tiny", offline=False, answer_seconds=1)
+    return str(raised.value)
+
+
+def test_a_server_that_did_not_answer_is_asked_again_after_a_day(
+    silent_server: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert out_of_reach().startswith("k400-tiny: cannot be reached; fetch ")
+    now = time.time()
+    for later, words in ((600, "10 min"), (2 * 3600 + 60, "2 h 1 min"), (86000, "23 h 53 min")):
+        monkeypatch.setattr(time, "time", lambda later=later: now + later)
+        assert out_of_reach().startswith(f"k400-tiny: cannot be reached ({words} ago; nobody asks again before ")
+    assert len(silent_server) == 1
+    for elsewhen in (now + 86500, now - 3600):  # a clock that was set back says nothing of the time between
+        monkeypatch.setattr(time, "time", lambda elsewhen=elsewhen: elsewhen)
+        out_of_reach()
+    assert len(silent_server) == 3
+
+
+def test_another_address_is_asked_at_once(
+    silent_server: list[str], catalogue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out_of_reach()
+    found = weights_module.published_source
+    monkeypatch.setattr(weights_module, "published_source", lambda *given: replace(found(*given), url="http://new/"))
+    out_of_reach()
+    assert len(silent_server) == 2
+
+
+@pytest.mark.parametrize("note", ["{", "[]", '{"url": 1}', "\xff"])
+def test_a_note_that_is_damaged_or_cannot_be_written_changes_nothing(
+    note: str, silent_server: list[str], catalogue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = catalogue / "weights"
+    folder.mkdir(parents=True)
+    (folder / "k400-tiny.pth.failed.json").write_text(note, encoding="latin-1")
+    out_of_reach()
+    assert len(silent_server) == 1
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    folder.write_text("no folder can be here")
+    out_of_reach()
+    out_of_reach()
+    assert len(silent_server) == 3
+
+
+def test_being_offline_is_no_failure_to_remember(silent_server: list[str], catalogue: Path) -> None:
+    for _ in range(2):
+        with pytest.raises(DownloadError, match="offline, and the file is missing"):
+            weights_within_reach("k400-tiny", offline=True)
     assert not catalogue.exists()
+
+
+def test_a_fetch_that_was_asked_for_is_tried_whatever_has_failed(web: WebServer, catalogue: Path) -> None:
+    out_of_reach()
+    web.on("/k400-tiny", body())
+    assert out_of_reach().count("ago")
+    assert fetch_weights(["k400-tiny"])[0].status != "error"
+    assert weights_within_reach("k400-tiny", offline=False).read_bytes() == CHECKPOINT
+
+
+def test_a_name_is_a_file_or_a_preset_with_weights(tmp_path: Path, catalogue: Path) -> None:
+    own = tmp_path / "best.pt"
+    own.write_bytes(b"")
+    assert preset_of(str(own)) is None
+    assert preset_of("k400-tiny") == "k400-tiny"
+    assert preset_of("camera-motion") == "camera-motion"
+    message = "weights 'k400-tinny' not found; did you mean 'k400-tiny'? Give a file, a preset with published weights, "
+    with pytest.raises(WeightsError, match=re.escape(message)):
+        require_weights("k400-tinny")
+    with pytest.raises(WeightsError, match=r"not found; give a file, a preset"):
+        require_weights("runs/zzzz.pt")
+    assert preset_of("runs/zzzz.pt") is None
+    require_weights(str(own))
 
 
 def test_a_page_instead_of_weights_within_reach_is_told(web: WebServer, catalogue: Path) -> None:

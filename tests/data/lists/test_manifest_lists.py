@@ -554,7 +554,7 @@ def test_lists_that_cannot_be_opened_are_refused(folder):
         DualFormerError, match=r"list '.*nothing.csv' not found; name a list .* with dualformer prepare"
     ):
         read_manifest(str(folder / "nothing.csv"))
-    with pytest.raises(DualFormerError, match=r"is a folder; dualformer prepare makes a manifest of one"):
+    with pytest.raises(DualFormerError, match=r"is a folder; dualformer prepare .*, and give the lists that it makes"):
         read_manifest(str(folder))
     with pytest.raises(DualFormerError, match=r"list '/dev/null' is not a regular file"):
         read_manifest("/dev/null")

@@ -42,6 +42,16 @@ def test_a_map_of_the_rest_loses_and_one_of_nothing_draws(clips: Any) -> None:
     assert delete(bright_share, clips, flat, colour=GREY, num_random=30).score == pytest.approx(0, abs=0.1)
 
 
+def test_the_spread_is_that_of_the_areas_over_views_and_random_orders(clips: Any) -> None:
+    clips[1, :, 16:, :16] = 220  # twice as much is bright in the second view
+    heat = heat_of(clips)
+    both = delete(bright_share, clips, heat, colour=GREY, num_steps=4, num_random=1, seed=5)
+    first = delete(bright_share, clips[:1], heat[:1], colour=GREY, num_steps=4, num_random=1, seed=5)
+    second = 2 * both.score - first.score
+    assert both.spread == pytest.approx(abs(first.score - second) / 2**0.5)  # of two values, with n - 1
+    assert first.spread == 0
+
+
 def test_nothing_is_deleted_at_first_and_everything_at_last(clips: Any) -> None:
     seen = []
 

@@ -98,11 +98,18 @@ def test_the_exit_code_of_rank_0_is_carried_through(
     assert wait_until_gone(processes(tmp_path)) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("SIGKILL", "perhaps because memory ran out"),
+        ("SIGABRT", "as NCCL does when another rank or the link to it is gone"),
+    ],
+)
 def test_a_dead_rank_is_named_and_takes_all_processes_along(
-    launch: Launch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    launch: Launch, tmp_path: Path, capfd: pytest.CaptureFixture[str], name: str, reason: str
 ) -> None:
-    body = "others_are_ready()\nif rank == 1: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(100)"
-    message = "rank 1 of 2 was killed by SIGKILL, perhaps because memory ran out; all processes are stopped"
+    body = f"others_are_ready()\nif rank == 1: os.kill(os.getpid(), signal.{name})\ntime.sleep(100)"
+    message = f"rank 1 of 2 was killed by {name}, {reason}; all processes are stopped"
     with pytest.raises(DualFormerError, match=message):
         launch(body)
     assert capfd.readouterr() == ("", "")
@@ -173,7 +180,8 @@ def test_ranks_that_just_die_of_a_forwarded_signal_are_no_failure(launch: Launch
     [
         (8, 2, "--gpus 8: this machine has 2 GPUs; use --gpus 2"),
         (2, 1, "--gpus 2: this machine has 1 GPU; use --gpus 1"),
-        (4, 0, "--gpus 4: this machine has no GPU; use --cpu-processes 4"),
+        (2, 0, "--gpus 2: this machine has no GPU; use --cpu-processes 2"),
+        (8, 0, "--gpus 8: this machine has no GPU; use --cpu-processes 3"),
         (0, 1, "the number of processes must be at least 1, got 0"),
     ],
 )
@@ -182,8 +190,25 @@ def test_more_gpus_than_the_machine_has_are_refused(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: found > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: found)
+    monkeypatch.setattr("dualformer_cli.engine.parallel.launch.usable_cores", lambda: 3)
     with pytest.raises(DualFormerError) as caught:
         relaunch(wanted, device="cuda", argv=[])
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("wanted", "cores", "message"),
+    [
+        (8, 2, "--cpu-processes 8: this machine has 2 cores; use --cpu-processes 2"),
+        (2, 1, "--cpu-processes 2: this machine has 1 core; use --device cpu"),
+    ],
+)
+def test_more_processes_than_cores_are_refused(
+    wanted: int, cores: int, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualformer_cli.engine.parallel.launch.usable_cores", lambda: cores)
+    with pytest.raises(DualFormerError) as caught:
+        relaunch(wanted, device="cpu", argv=[])
     assert str(caught.value) == message
 
 

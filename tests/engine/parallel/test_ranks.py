@@ -32,6 +32,7 @@ from dualformer_cli.engine.parallel.reductions import (
     barrier,
     broadcast_object,
     gather_objects,
+    in_touch,
     sum_gradients,
     sum_over_ranks,
 )
@@ -270,7 +271,14 @@ def test_auto_is_bf16_on_a_cpu_only_where_it_is_fast_and_wanted(is_fast: bool, m
     assert pick_precision("auto", cpu) == "fp32"
     assert pick_precision("auto", cpu, bf16_on_cpu=True) == ("bf16" if is_fast else "fp32")
     for asked in ("fp32", "bf16", "fp16"):
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
         assert pick_precision(asked, cpu, bf16_on_cpu=True) == asked
+        assert not torch.backends.cudnn.allow_tf32
+
+
+def test_memory_that_ran_out_in_an_exchange_is_not_taken_for_lost_ranks() -> None:
+    with pytest.raises(torch.OutOfMemoryError, match="tried to allocate"), in_touch("adding up gradients"):
+        raise torch.OutOfMemoryError("tried to allocate 2 GiB")
 
 
 def test_a_processor_with_matrix_tiles_multiplies_bf16(monkeypatch: pytest.MonkeyPatch) -> None:

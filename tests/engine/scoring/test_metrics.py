@@ -85,19 +85,35 @@ def test_class_accuracy_is_averaged_over_the_classes_that_have_videos() -> None:
     assert results["mean_class_accuracy"] == pytest.approx((200 / 3 + 100) / 2)  # class 2 was only predicted
 
 
-def test_the_interval_is_that_of_drawing_the_videos_again() -> None:
+@pytest.mark.parametrize(("num_right", "n"), [(0, 5), (5, 5), (30, 30), (1, 7), (140, 200)])
+def test_the_interval_ends_where_the_score_test_refutes_the_rate(num_right: int, n: int) -> None:
+    """Wilson's definition: at each end the observed rate is 1.959964 standard errors of that end away from it."""
+    hits = np.arange(n) < num_right
+    for end in metrics.accuracy_interval(hits):
+        rate = end / 100
+        distance = abs(num_right / n - rate)
+        assert distance == pytest.approx(1.959964 * math.sqrt(rate * (1 - rate) / n), abs=1e-6)
+    low, high = metrics.accuracy_interval(hits)
+    assert 0 <= low < high <= 100
+    assert low <= 100 * num_right / n <= high
+
+
+def test_the_interval_of_thirty_hits_in_thirty_has_a_width() -> None:
+    """88.65 is the lower end that R's `binom.confint(30, 30, methods = "wilson")` gives."""
+    results = single_label(np.eye(2)[np.zeros(30, int)], np.zeros(30, int))
+    assert results["top1_interval"] == (pytest.approx(88.65, abs=0.005), pytest.approx(100, abs=1e-9))
+
+
+def test_the_interval_is_about_that_of_drawing_the_videos_again() -> None:
     hits = np.arange(200) < 140
-    low, high = metrics.accuracy_interval(hits, seed=3)
     drawn = hits[np.random.default_rng(0).integers(0, 200, size=(1000, 200))].mean(axis=1) * 100
-    assert (low, high) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=1)
-    assert metrics.accuracy_interval(hits, seed=3) == (low, high)
+    assert metrics.accuracy_interval(hits) == pytest.approx(np.quantile(drawn, [0.025, 0.975]), abs=1)
 
 
 def test_the_interval_holds_95_of_100_draws() -> None:
     """Of 400 fair coins 95 % of draws have 180 to 220 heads (200 +- 1.96 * 10); 90 % have 184 to 216."""
     low, high = single_label(np.eye(2)[np.arange(400) % 2], np.zeros(400, int))["top1_interval"]
     assert (low, high) == (pytest.approx(45.1, abs=0.5), pytest.approx(54.9, abs=0.5))
-    assert metrics.accuracy_interval(np.ones(5, dtype=bool)) == (100, 100)
 
 
 def average_precision_by_thresholds(scores: np.ndarray, positives: np.ndarray) -> float:

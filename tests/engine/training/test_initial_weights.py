@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,14 @@ from torch import Tensor
 
 from dualformer_cli import create_model
 from dualformer_cli.config.load import load_config
+from dualformer_cli.config.schema import TrainConfig
 from dualformer_cli.engine.build import build_model
-from dualformer_cli.engine.training.initial_weights import start_from_images, start_from_video
+from dualformer_cli.engine.training.initial_weights import (
+    note_of_classes,
+    start,
+    start_from_images,
+    start_from_video,
+)
 from dualformer_cli.errors import DualFormerError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
 
@@ -42,6 +50,26 @@ def save(tmp_path: Path) -> Callable[..., str]:
         return str(path)
 
     return to_file
+
+
+def test_weights_of_another_network_start_nothing(make_model: Any, tmp_path: Path) -> None:
+    tensors = {"backbone.conv1.weight": torch.zeros(2), "cls_head.fc_cls.weight": torch.zeros(4, 32)}
+    torch.save({"state_dict": tensors}, tmp_path / "tsn.pth")
+    with pytest.raises(WeightsError, match=r"tsn\.pth' are not DualFormer weights \(it has backbone\.conv1\.weight\)"):
+        start_from_video(make_model(), str(tmp_path / "tsn.pth"), class_names=NAMES)
+
+
+def test_own_classes_are_one_sentence_with_the_weights_that_would_help() -> None:
+    preset = load_config("k400-small", environ={}).config
+    own = replace(preset, model=replace(preset.model, num_classes=2))
+    assert note_of_classes(own, preset=preset.model) == [
+        "the classifier starts anew, with the list's 2 classes; to fine-tune the Kinetics model: --init-from k400-small"
+    ]
+    assert note_of_classes(preset, preset=preset.model) == []
+    started = replace(own, train=replace(own.train, pretrained_2d=None, init_from="k400-small"))
+    assert note_of_classes(started, preset=preset.model) == []
+    other = replace(own, model=replace(own.model, embed_dims=(48, 96, 192, 384)))
+    assert note_of_classes(other, preset=preset.model) == ["the classifier starts anew, with the list's 2 classes"]
 
 
 def test_the_same_classes_keep_the_whole_classifier(make_model: Any, save: Any) -> None:
@@ -191,3 +219,23 @@ def test_timm_without_a_network_gives_one_line(make_model: Any, monkeypatch: pyt
     )
     with pytest.raises(WeightsError, match="timm has no Twins-SVT with embed_dim 4; sizes tiny, small and base"):
         start_from_images(make_model(), "timm")
+
+
+def test_timm_asks_no_host_when_offline(make_model: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    asked: list[object] = []
+
+    def refuse(host: object, *_: object, **__: object) -> None:
+        asked.append(host)
+        raise OSError("no network in tests")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    train = TrainConfig(pretrained_2d="timm")
+    model = make_model("model.embed_dims=[64,128,256,512]")
+    with pytest.raises(DualFormerError, match="not fetched before, and --offline or DUALFORMER_OFFLINE forbids"):
+        start(model, train, class_names=(), offline=True)
+    assert asked == []
+    assert constants.HF_HUB_OFFLINE is False  # as it was: the rest of the process may use the network

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from tar_shards import write_shard
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.engine.parallel.ranks import Ranks
+from dualformer_cli.engine.training.lists import open_lists
 from dualformer_cli.errors import ConfigError, DualFormerError
 
 Make = Callable[..., Any]
@@ -67,8 +70,31 @@ def test_without_a_list_there_is_nothing_to_train_on(toy_preset: Path, tmp_path:
     from dualformer_cli.engine.training.loop import Trainer
 
     alone = Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu"))
-    with pytest.raises(ConfigError, match="there is no training list; give --data MANIFEST"):
+    with pytest.raises(ConfigError, match="there is no training list; give --data LIST"):
         Trainer(load_config(str(toy_preset), environ={}), alone, output=tmp_path)
+
+
+def test_what_is_kept_of_a_run_has_paths_that_are_right_from_anywhere(
+    make_trainer: Make, tmp_path: Path, toy_list: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(toy_list.parent)
+    (tmp_path / "labels").mkdir()
+    resolved = load_config(
+        "k400-tiny",
+        overrides=["data.validation_list=list.csv", "data.root=.", "data.classes=./classes.txt", "model.num_classes=4"],
+        flags={"data.train_list": toy_list.name},
+        environ={},
+    )
+    train = replace(resolved.config.train, token_labels=os.path.relpath(tmp_path / "labels"))
+    lists, config = open_lists(replace(resolved, config=replace(resolved.config, train=train)))
+    data = config.data
+    assert (data.train_list, data.validation_list, data.root) == (str(toy_list), str(toy_list), str(toy_list.parent))
+    assert (data.classes, config.train.token_labels) == (str(toy_list.parent / "classes.txt"), str(tmp_path / "labels"))
+    assert lists.training.source == "list.csv"
+    taught = replace(config, train=replace(config.train, token_labels=None, teacher="k400-base"))
+    (tmp_path / "k400-base").mkdir()
+    monkeypatch.chdir(tmp_path)  # a folder that is called as a preset
+    assert open_lists(replace(resolved, config=taught))[1].train.teacher == "k400-base"
 
 
 def test_training_on_one_class_is_refused(make_trainer: Make, tmp_path: Path, toy_list: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dualformer_cli.engine.training import losses
 from dualformer_cli.engine.training.losses import (
     classification_loss_sum,
     motion_loss_sum,
@@ -162,5 +163,18 @@ def test_motion_that_is_told_rightly_costs_nothing_and_unknown_motion_does_not_c
     unknown = motion.clone()
     unknown[1] = torch.nan
     assert motion_loss_sum(wrong, unknown, (32, 32)) == pytest.approx(2 * 0.75)
+    found = [of_stage.clone().requires_grad_() for of_stage in wrong]
+    motion_loss_sum(found, unknown, (32, 32)).backward()
+    assert [clip.any().item() for clip in found[0].grad] == [True, False, True]
     unknown[:] = torch.nan
     assert motion_loss_sum(wrong, unknown, (32, 32)) == 0
+
+
+def test_which_motion_is_known_is_found_before_the_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    uploaded: list[Tensor] = []
+    monkeypatch.setattr(losses, "upload", lambda values, device: uploaded.append(values) or values)
+    motion = torch.eye(2, 3).repeat(3, 7, 1, 1)
+    motion[1] = torch.nan
+    motion_loss_sum([torch.zeros(3, 2, 2, 2, 2)], motion, (32, 32))
+    assert [values.shape for values in uploaded] == [(2, 7, 2, 3), (2,)]
+    assert uploaded[1].tolist() == [0, 2]

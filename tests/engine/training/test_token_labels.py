@@ -270,7 +270,7 @@ def test_a_file_that_loads_nothing_is_no_teacher(toy_preset: Path, teacher_file:
     torch.save({"state_dict": {"teacher.stem.weight": torch.zeros(3)}}, tmp_path / "nothing.pth")
     with pytest.raises(WeightsError, match=r"holds no tensors of a DualFormer \(teacher.stem.weight, ...\)"):
         open_teacher(tmp_path / "nothing.pth", toy_preset)
-    with pytest.raises(WeightsError, match="are not those of a DualFormer"):
+    with pytest.raises(WeightsError, match="are not DualFormer weights"):
         open_teacher(tmp_path / "nothing.pth", toy_preset, preset=toy_preset)
     half = dict(list(load_checkpoint(teacher_file)["model"].items())[:20])
     torch.save({**load_checkpoint(teacher_file), "model": half}, tmp_path / "half.pt")

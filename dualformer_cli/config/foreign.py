@@ -1,0 +1,64 @@
+"""Configurations of the published code and of mmaction2 that people name as a preset, and the presets that they are."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path, PurePath
+
+_IMAGE_WEIGHTS = "it starts from timm's ImageNet-1k weights, as the authors published no image weights"
+_VIDEO_LISTS = "it reads videos as well as folders of frames"
+_TEACHER = "its teacher is fetched like other published weights, and --teacher names another"
+
+_PUBLISHED = {
+    "dualformer_tiny_patch244_window877_kinetics400_1k": ("k400-tiny", _IMAGE_WEIGHTS),
+    "dualformer_small_patch244_window877_kinetics400_1k": ("k400-small", _IMAGE_WEIGHTS),
+    "dualformer_base_patch244_window877_kinetics400_1k": ("k400-base", _IMAGE_WEIGHTS),
+    "dualformer_base_patch244_window877_kinetics600_22k": ("k600-base", _IMAGE_WEIGHTS),
+    "dualformer_small_patch244_window877_diving48": ("diving48-small", _VIDEO_LISTS),
+    "dualformer_small_patch244_window877_hmdb51": ("hmdb51-small", _VIDEO_LISTS),
+    "dualformer_small_patch244_window877_ucf101": ("ucf101-small", _VIDEO_LISTS),
+    "dualformer_tiny_patch244_window877_ucf101": ("ucf101-tiny", _VIDEO_LISTS),
+    "dualformer_tiny_tokenlabel_patch244_window877_kinetics400_1k": ("k400-tiny-tokenlabel", _TEACHER),
+    "dualformer_small_tokenlabel_patch244_window877_kinetics400_1k": ("k400-small-tokenlabel", _TEACHER),
+    **{f"dualformer_{size}": (size, "it has the architecture alone") for size in ("tiny", "small", "base")},
+}
+"""Preset by the name of each published configuration, and how it differs."""
+
+_NEAREST = (
+    ("kinetics.?600|k600", {"tiny": "k600-base", "small": "k600-base", "base": "k600-base"}),
+    ("diving.?48", {"tiny": "diving48-small", "small": "diving48-small", "base": "diving48-small"}),
+    ("hmdb", {"tiny": "hmdb51-small", "small": "hmdb51-small", "base": "hmdb51-small"}),
+    ("ucf", {"tiny": "ucf101-tiny", "small": "ucf101-small", "base": "ucf101-small"}),
+    ("", {"tiny": "k400-tiny", "small": "k400-small", "base": "k400-base"}),
+)
+"""Presets of a size by what the name of a data set looks like."""
+
+_PAGE = Path(__file__).parent.parent / "docs" / "coming-from.md"
+
+
+def foreign_config(name: str) -> str | None:
+    """Return what to say to a user who names a configuration of other code as a preset; None where it is none.
+
+    Args:
+        name: a name or a path, with a suffix or without.
+    """
+    path = PurePath(name.replace("\\", "/"))
+    is_yaml = path.suffix in (".yaml", ".yml")
+    if is_yaml and os.path.exists(name):
+        return None
+    stem = path.stem if is_yaml or path.suffix == ".py" else path.name
+    if stem in _PUBLISHED:
+        preset, differs = _PUBLISHED[stem]
+        return (
+            f"{name!r} is a configuration of the published code; here it is the preset {preset}: --preset {preset}. "
+            f"Lists are given with --data; {differs}. More: {_PAGE}"
+        )
+    if path.suffix != ".py":
+        return None
+    size = next((size for size in ("tiny", "small") if size in stem), "base" if "base" in stem else "small")
+    preset = next(sizes[size] for pattern, sizes in _NEAREST if re.search(pattern, stem, re.IGNORECASE))
+    return (
+        f"{name!r} is a Python configuration, as mmaction2 has them; presets are names or YAML files, of DualFormer "
+        f"alone. The nearest one is --preset {preset}. More: {_PAGE}"
+    )

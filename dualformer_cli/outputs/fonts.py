@@ -1,0 +1,174 @@
+"""Labels in pictures: drawn with the built-in font, or for letters that it lacks one of the user's or the system's."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Iterator
+from functools import cache, lru_cache
+from itertools import islice
+from pathlib import Path
+
+from PIL import ImageDraw, ImageFont, features
+
+from dualformer_cli.errors import DualFormerError
+from dualformer_cli.outputs.screen import log
+from dualformer_cli.system.words import printable
+
+SUFFIXES = (".ttf", ".ttc", ".otf", ".otc")
+_MOST_FONTS = 4000
+"""Files that are looked at in the folders of the system."""
+_LESS_FIT = ("serif", "mono", "bold", "italic", "oblique", "condensed", "narrow", "light", "thin", "black")
+_JOINERS = "\u200c\u200d"
+"""They shape the letters beside them, in Persian and Hindi say, and are not seen themselves."""
+
+_preferred: str | None = None
+
+
+def prefer(file: str | os.PathLike[str] | None) -> None:
+    """Draw the labels of this process with the font in a file, as far as it has their letters.
+
+    Raises:
+        DualFormerError: if the file is no font.
+    """
+    global _preferred
+    name = None if file is None else os.fspath(file)
+    if name is not None and not _opens(name):
+        raise DualFormerError(f"--font {name!r} is not a font that can be drawn; name a file {' or '.join(SUFFIXES)}")
+    _preferred = name
+
+
+def draw_label(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    label: str,
+    *,
+    size: int,
+    room: float,
+    fill: tuple[int, ...],
+    anchor: str = "la",
+) -> None:
+    """Draw a label in one line, cut with an ellipsis to `room` pixels.
+
+    Args:
+        draw: what to draw on.
+        place: of the anchor, in pixels.
+        label: any text; what a screen would obey or hide is escaped.
+        size: of the font, in pixels.
+        room: width in pixels.
+        fill: colour.
+        anchor: as Pillow names it.
+    """
+    text, font = _fitted(label, size, room)
+    draw.text(place, text, fill=fill, font=font, anchor=anchor)
+
+
+@cache
+def font_of(size: int) -> ImageFont.FreeTypeFont:
+    """Return the built-in font in a size, in pixels."""
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise DualFormerError("this Pillow was built without FreeType and cannot draw captions; install another Pillow")
+    return font
+
+
+def _fitted(label: str, size: int, room: float) -> tuple[str, ImageFont.FreeTypeFont]:
+    """Return the label as it can be drawn in a size, cut with an ellipsis to `room` pixels, and its font."""
+    text = re.sub(f"[^{_JOINERS}]+", lambda match: printable(match[0]), label)
+    file = _font_for(text, _preferred)
+    if file is None:
+        text = "".join(char if _has_glyph(None, char) else unicodedata.normalize("NFKD", char)[0] for char in text)
+    font = font_of(size) if file is None else _open(file, size)
+    if _num_missing(file, text):
+        _say_boxes()
+    elif not features.check("raqm") and any(unicodedata.bidirectional(char) in ("R", "AL") for char in text):
+        _say_unshaped()
+    if font.getlength(text) <= room:
+        return text, font
+    fitting = 0
+    while fitting < len(text) and font.getlength(text[: fitting + 1] + "…") <= room:
+        fitting += 1
+    return text[:fitting].rstrip() + "…", font
+
+
+@lru_cache(maxsize=4096)
+def _font_for(text: str, preferred: str | None) -> str | None:
+    """Return the font with the most letters of a text: the preferred, the built-in (None), or one of the system."""
+    best, fewest = preferred, _num_missing(preferred, text)
+    others: Iterator[str | None] = iter((None, *_system_fonts()) if fewest else ())
+    while fewest and (found := next(others, "")) != "":
+        if (missing := _num_missing(found, text)) < fewest:
+            best, fewest = found, missing
+    return best
+
+
+def _num_missing(file: str | None, text: str) -> int:
+    return sum(not _has_glyph(file, char) for char in set(text))
+
+
+@lru_cache(maxsize=65536)
+def _has_glyph(file: str | None, char: str) -> bool:
+    if char in _JOINERS:
+        return True
+    try:
+        font = font_of(16) if file is None else _open(file, 16)
+        mask, missing = font.getmask(char), font.getmask("\uffff")
+    except OSError:  # a bitmap font without this size, or a damaged one
+        return False
+    return (mask.size, bytes(mask)) != (missing.size, bytes(missing))
+
+
+def _opens(file: str) -> bool:
+    try:
+        return bool(_open(file, 16).getlength("a"))
+    except OSError:
+        return False
+
+
+@lru_cache(maxsize=64)
+def _open(file: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, size)
+
+
+@cache
+def _system_fonts() -> tuple[str, ...]:
+    """Return the font files of this system, plain sans-serif ones first."""
+    files = (
+        os.path.join(folder, name)
+        for top in _font_folders()
+        for folder, _, names in os.walk(top)
+        for name in names
+        if name.lower().endswith(SUFFIXES)
+    )
+    return tuple(sorted(islice(files, _MOST_FONTS), key=_fitness))
+
+
+def _fitness(file: str) -> tuple[int, int, str]:
+    stem = Path(file).stem.lower()
+    return sum(word in stem for word in _LESS_FIT), len(stem), file
+
+
+def _font_folders() -> list[str]:
+    home = os.path.expanduser("~")
+    if sys.platform == "win32":
+        local = os.environ.get("LOCALAPPDATA", home)
+        return [
+            os.path.join(os.environ.get("WINDIR", r"C:\Windows"), "Fonts"),
+            os.path.join(local, "Microsoft", "Windows", "Fonts"),
+        ]
+    if sys.platform == "darwin":
+        return ["/System/Library/Fonts", "/Library/Fonts", f"{home}/Library/Fonts"]
+    data = os.environ.get("XDG_DATA_HOME") or f"{home}/.local/share"
+    return [f"{data}/fonts", f"{home}/.fonts", "/usr/local/share/fonts", "/usr/share/fonts"]
+
+
+@cache
+def _say_boxes() -> None:
+    log("no font here has all letters of the labels: some are boxes in the picture; name a font with --font FILE")
+
+
+@cache
+def _say_unshaped() -> None:
+    log("this Pillow cannot join letters or write from right to left (it lacks raqm): such labels are hard to read")

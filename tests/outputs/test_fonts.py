@@ -1,0 +1,107 @@
+"""Labels in every script are drawn with a font that has their letters, if there is one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from dualformer_cli.errors import DualFormerError
+from dualformer_cli.outputs import fonts
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    """Nothing is remembered from one test to the next."""
+    caches = (fonts._font_for, fonts._has_glyph, fonts._system_fonts, fonts._say_boxes)
+    for cached in caches:
+        cached.cache_clear()
+    yield
+    fonts.prefer(None)
+    for cached in caches:
+        cached.cache_clear()
+
+
+def drawn(label: str) -> np.ndarray:
+    image = Image.new("L", (300, 40))
+    fonts.draw_label(ImageDraw.Draw(image), (2, 2), label, size=20, room=290, fill=(255,))
+    return np.asarray(image)
+
+
+@pytest.mark.parametrize(
+    ("preferred", "text", "expected"),
+    [
+        (None, "ab", None),  # the built-in font has all
+        (None, "aé", "accents"),
+        (None, "aé跑", "most"),  # none has all: the one with the most letters
+        (None, "跑", None),  # nobody has any: the built-in one
+        ("own", "ab", "own"),
+        ("own", "é", "accents"),
+    ],
+)
+def test_the_font_with_the_most_letters_is_taken(
+    preferred: str | None, text: str, expected: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = {None: "ab", "own": "ab", "accents": "abé", "most": "aé跑"[:2] + "ß", "last": "ab"}
+    if text == "aé跑":
+        letters["accents"] = "é"
+    monkeypatch.setattr(fonts, "_has_glyph", lambda file, char: char in letters[file])
+    monkeypatch.setattr(fonts, "_system_fonts", lambda: ("accents", "most", "last"))
+    assert fonts._font_for(text, preferred) == expected
+
+
+def test_the_system_is_not_searched_for_letters_that_the_built_in_font_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts, "_system_fonts", None)  # calling it would fail
+    assert drawn("surfing water").any()
+
+
+def test_greek_and_accents_are_drawn_with_a_font_of_the_system(capsys: pytest.CaptureFixture[str]) -> None:
+    if fonts._font_for("Ελληνικός", None) is None:
+        pytest.skip("no font of this machine has Greek letters")
+    assert not np.array_equal(drawn("χορός"), drawn("χοροσ"))
+    assert not np.array_equal(drawn("café"), drawn("cafe"))
+    assert capsys.readouterr().err == ""
+
+
+def test_the_users_font_goes_before_the_built_in_one(tmp_path: Path) -> None:
+    file = tmp_path / "own.ttf"
+    built_in = ImageFont.load_default(16)
+    assert isinstance(built_in, ImageFont.FreeTypeFont)
+    file.write_bytes(built_in.font_bytes if built_in.font_bytes else Path(str(built_in.path)).read_bytes())
+    fonts.prefer(file)
+    assert fonts._font_for("surfing", fonts._preferred) == str(file)
+    assert drawn("surfing").any()
+
+
+@pytest.mark.parametrize("content", [None, b"no font"])
+def test_a_file_that_is_no_font_is_refused(content: bytes | None, tmp_path: Path) -> None:
+    file = tmp_path / "own.ttf"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(DualFormerError, match=r"--font '.*own\.ttf' is not a font"):
+        fonts.prefer(file)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the folders of other systems have other names")
+def test_plain_fonts_come_first_and_fonts_that_are_damaged_do_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "fonts" / "deep"
+    folder.mkdir(parents=True)
+    for name in ("NotoSerif-Bold.ttf", "NotoSans-Regular.ttf", "NotoSansMono-Bold.otf", "readme.txt"):
+        (folder / name).write_bytes(b"damaged")
+    monkeypatch.setattr(fonts, "_font_folders", lambda: [str(tmp_path / "fonts"), str(tmp_path / "none")])
+    names = [Path(file).name for file in fonts._system_fonts()]
+    assert names == ["NotoSans-Regular.ttf", "NotoSerif-Bold.ttf", "NotoSansMono-Bold.otf"]
+    assert drawn("跑步").any()
+
+
+def test_joiners_shape_a_label_and_are_not_shown() -> None:
+    text, _ = fonts._fitted("ab\u200cc", 20, 290)
+    assert text == "ab\u200cc"
+    text, _ = fonts._fitted("a\u202eb", 20, 290)  # marks of direction are escaped
+    assert text == r"a\u202eb"
