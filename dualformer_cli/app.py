@@ -178,6 +178,8 @@ def _stdout_is_abandoned() -> bool:
     """Whether the program that read our stdout is gone, as with `dualformer predict ... | head -1`."""
     import select
 
+    if not hasattr(select, "poll"):  # on Windows nothing tells
+        return True
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return bool(poll.poll(0))

@@ -220,9 +220,9 @@ DeviceOption = Annotated[
     str | None,
     typer.Option(
         "--device",
-        metavar="auto|cpu|cuda[:i]",
+        metavar="auto|cpu|cuda[:i]|mps|xpu",
         autocompletion=complete_device,
-        help="Where to run; auto takes a GPU when there is one.",
+        help="Where to run; auto takes a CUDA GPU when there is one.",
     ),
 ]
 PrecisionOption = Annotated[

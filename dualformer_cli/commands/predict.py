@@ -82,6 +82,17 @@ def predict(
             "--srt", metavar="FILE|FOLDER/", parser=folder_or_file, help="Write labels as subtitles of the video."
         ),
     ] = None,
+    vtt: Annotated[
+        Path | None, typer.Option("--vtt", metavar="FILE|FOLDER", help="The same as WebVTT, as web pages show it.")
+    ] = None,
+    segments: Annotated[
+        Path | None,
+        typer.Option(
+            "--segments",
+            metavar="FILE.csv|FILE.json",
+            help="Write the segments of all videos: a CSV that is a list again, or ActivityNet's JSON.",
+        ),
+    ] = None,
     save: Annotated[
         Path | None,
         typer.Option(
@@ -171,6 +182,8 @@ def predict(
         output=output,
         csv=csv,
         srt=srt,
+        vtt=vtt,
+        segments=segments,
         save=save,
         font=font,
         features=features,

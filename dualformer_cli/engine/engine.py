@@ -396,7 +396,7 @@ def _flat(prefix: str, section: Mapping[str, Any]) -> dict[str, object]:
 def _read_copy(copy: LocalCopy, data: DataConfig) -> VideoViews:
     if copy.error is not None:
         raise copy.error
-    return read_views(copy.path, data, data.test)
+    return read_views(copy.path, data, data.test, part=copy.part)
 
 
 def _read_here(copy: LocalCopy, read: Callable[[slice | None], VideoViews], *, is_timeline: bool) -> Iterator[_Part]:
@@ -418,7 +418,7 @@ def _read_timeline(copy: LocalCopy, data: DataConfig, every_seconds: float, pool
     if copy.error is not None:
         yield copy, Outcome.failed(slice(0), copy.error), True
         return
-    read = partial(read_views, copy.path, data, data.test, every_seconds=every_seconds)
+    read = partial(read_views, copy.path, data, data.test, every_seconds=every_seconds, part=copy.part)
     first = pool.call(read, slice(0, SEGMENTS_PER_READ))
     num_segments = 0 if first.error is not None else first.value.num_segments or 0
     starts = range(SEGMENTS_PER_READ, num_segments, SEGMENTS_PER_READ)

@@ -50,7 +50,10 @@ class PredictRequest:
     """Folder that keeps every result as soon as it is known, and from which the next run goes on."""
     csv: Path | None = None
     srt: Path | None = None
-    """File, or folder with a file for each video; `save` too."""
+    """File, or folder with a file for each video; `vtt` and `save` too."""
+    vtt: Path | None = None
+    segments: Path | None = None
+    """Segments of all videos: a CSV that is a list again, or JSON as ActivityNet's evaluation takes it."""
     save: Path | None = None
     font: Path | None = None
     """Font of the labels in `save`, for letters that the built-in one lacks; None: one of the system."""
@@ -144,7 +147,7 @@ def _check_names(request: PredictRequest) -> InputList:
 
 def _check_live(request: PredictRequest, live: Sequence[str]) -> None:
     """Refuse outputs that a camera or stream cannot have."""
-    if live and (request.srt or request.save or request.output):
+    if live and (request.srt or request.vtt or request.save or request.output):
         options = "--output needs" if request.output else "--srt and --save need"
         raise DualFormerError(f"{options} files, but {mask_credentials(live[0])!r} is live; use --csv")
 

@@ -19,7 +19,6 @@ from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.engine.scoring.views_curve import view_curve, view_hits, view_order
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.video.parts import split_part
 
 DUMP_VERSION = 1
 
@@ -67,7 +66,7 @@ class Dump:
     def file_of(self, path: str) -> str:
         """Where a listed video is, or was when the list was scored."""
         root = self.facts.get("root") or os.path.dirname(str(self.facts.get("list") or ""))
-        return split_part(os.path.join(str(root), path))[0]
+        return os.path.join(str(root), path)
 
     def page(self, evaluation: Evaluation) -> EvaluationPage:
         """Return the content of the page: with classes, confusions, calibration and the worst videos."""
