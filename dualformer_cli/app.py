@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import errno
 import logging
 import os
 import platform
 import signal
 import sys
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import wraps
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -56,20 +53,7 @@ def main() -> None:
     _open_missing_streams()
     _log_to_stderr()
     _end_in_order_on_sigterm()
-    _leave(_exit_code())
-
-
-def _leave(code: int) -> NoReturn:
-    """Leave after all that is registered for the end, and do not take the interpreter apart.
-
-    That would take 0.4 s with torch, after the last line of a command.
-    """
-    threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does: threads that are no daemons end
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
+    sys.exit(_exit_code())
 
 
 def _open_missing_streams() -> None:
@@ -118,7 +102,11 @@ def _exit_code() -> int:
             _discard_stdout()
             what = "the output" if error.filename is None else repr(error.filename)
             return _fail(f"cannot write {what}: {os_reason(error)}; free some space", 1)
-        raise
+        if error.errno in (None, errno.EPIPE):
+            raise
+        _LOGGER.debug("where it failed:", exc_info=error)
+        place = "" if error.filename is None else f"{os.fspath(error.filename)!r}: "
+        return _fail(f"{place}{os_reason(error)}; -v shows where", 1)
 
 
 def _run_app() -> int:

@@ -88,6 +88,27 @@ def test_help_never_imports_what_is_slow(arguments: tuple[str, ...], option: str
     }
 
 
+@pytest.mark.parametrize(("arguments", "code"), [(("--version",), 0), (("no-such-command",), 2)])
+def test_a_command_leaves_after_threads_and_what_is_registered_and_takes_nothing_apart(
+    arguments: tuple[str, ...], code: int
+) -> None:
+    program = (
+        "import atexit, threading, time\n"
+        "from dualformer_cli import __main__\n"
+        "class Kept:\n"
+        "    def __del__(self): print('taken apart')\n"
+        "kept = Kept()\n"
+        "atexit.register(print, 'registered')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.3), print('thread'))).start()\n"
+        "__main__.run()\n"
+    )
+    result = run("-c", program, *arguments)
+    assert result.returncode == code
+    lines = result.stdout.splitlines()
+    assert "thread" in lines
+    assert lines[-1] == "registered"
+
+
 def test_completion_of_commands_and_presets_loads_nothing_heavy() -> None:
     def complete(words: str) -> list[str]:
         code = "import atexit\natexit.register(lambda: print(*sys.modules, file=sys.stderr))\n" + PROBE.format(
@@ -221,6 +242,17 @@ def test_a_full_disk_is_one_line() -> None:
         result = probe("print('x')", capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert result.returncode == 1
     assert result.stderr == "dualformer: cannot write the output: no space left on device; free some space\n"
+
+
+def test_a_file_that_the_system_refuses_is_one_line_and_verbose_shows_where() -> None:
+    body = "open('/no such folder/x')"
+    plain, verbose = probe(body), probe(body, "--verbose")
+    assert plain.returncode == verbose.returncode == 1
+    assert plain.stderr == "dualformer: '/no such folder/x': no such file or directory; -v shows where\n"
+    assert "Traceback (most recent call last):" in verbose.stderr
+    assert probe("raise OSError(errno.EIO, 'Input/output error')").stderr == (
+        "dualformer: input/output error; -v shows where\n"
+    )
 
 
 def test_warnings_are_logged_on_stderr_in_one_line_and_details_only_with_verbose() -> None:

@@ -202,10 +202,10 @@ WeightsOption = Annotated[
     str | None,
     typer.Option(
         "--weights",
-        metavar="FILE|NAME|published|random",
+        metavar="FILE|NAME|hf://...|published|random",
         autocompletion=complete_weights,
-        help="Weights to use: a file, those of a preset such as k400-tiny, the preset's own published ones, or random "
-        "ones to try things out.",
+        help="Weights to use: a file, those of a preset such as k400-tiny, hf://OWNER/NAME[@REVISION][:FILE], the "
+        "preset's own published ones, or random ones to try things out.",
     ),
 ]
 FontOption = Annotated[

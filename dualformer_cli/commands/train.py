@@ -40,8 +40,12 @@ def train(
     ] = None,
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Run folder.")] = Path("runs/train"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")] = False,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--change", metavar="KEY=VALUE", help="With --resume: have another setting from here on."),
+    ] = None,
     init_from: Annotated[
-        str | None, typer.Option("--init-from", metavar="FILE|PRESET", help="Start from these video weights.")
+        str | None, typer.Option("--init-from", metavar="FILE|PRESET|hf://...", help="Start from these video weights.")
     ] = None,
     pretrained_2d: Annotated[
         str | None, typer.Option("--pretrained-2d", metavar="FILE|timm", help="Start from inflated image weights.")
@@ -111,6 +115,7 @@ def train(
         validation_list=validation_list,
         output=output,
         resume=resume,
+        changes=tuple(change or ()),
         init_from=init_from,
         pretrained_2d=pretrained_2d,
         teacher=teacher,

@@ -14,7 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_origin, get_type_hints
 
-from dualformer_cli.config.foreign import foreign_config
+from dualformer_cli.config.foreign import foreign_config, foreign_key
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.config.typed_yaml import Document, Plain, checked, shown
 from dualformer_cli.errors import ConfigError, nearest
@@ -91,8 +91,17 @@ def to_yaml(config: RunConfig, origins: Mapping[str, str] | None = None) -> str:
     return "".join(f"{line}\n" for line in _yaml_lines(config, "", origins))
 
 
+def values_of(section: object, prefix: str = "") -> dict[str, object]:
+    """Return every value of a section and those below it, by its dotted key."""
+    found: dict[str, object] = {}
+    for field in fields(section):  # type: ignore[arg-type]  # every section is a dataclass
+        value = getattr(section, field.name)
+        found |= values_of(value, f"{prefix}{field.name}.") if is_dataclass(value) else {prefix + field.name: value}
+    return found
+
+
 @cache
-def known_keys() -> dict[str, Any]:
+def known_keys() -> Mapping[str, Any]:
     """Return every dotted key with its annotation, in the schema's order."""
 
     def walk(section: type[Any], prefix: str) -> Iterator[tuple[str, Any]]:
@@ -234,7 +243,7 @@ def _preset_settings(preset: str) -> dict[str, _Setting]:
 
 
 def _text_settings(label: str, text: str) -> dict[str, _Setting]:
-    parent, named = _Preset(text, label).read()
+    parent, named = _Preset(text, label, is_saved=True).read()
     return named if parent is None else named | _preset_settings(parent) | named
 
 
@@ -285,10 +294,17 @@ def _read_text(file: _File, label: str) -> str:
 
 
 class _Preset(Document):
-    """A preset as text: the settings that it names, and the preset that it extends."""
+    """A preset as text: the settings that it names, and the preset that it extends.
 
-    def __init__(self, text: str, label: str) -> None:
+    Args:
+        text: the YAML.
+        label: its name, for messages.
+        is_saved: a checkpoint holds it, perhaps an older version's: a key of its recipe that is gone is left out.
+    """
+
+    def __init__(self, text: str, label: str, *, is_saved: bool = False) -> None:
         super().__init__(text, label)
+        self._is_saved = is_saved
         self._names: set[str] = set()
         self._settings: dict[str, _Setting] = {}
         self._extends: str | None = None
@@ -326,8 +342,12 @@ class _Preset(Document):
             self._extends = self._parent(value)
         elif key not in known_keys() and _keys_below(key):
             self._read_section(value, f"{key}.")
+        elif self._is_saved and key not in known_keys() and key.startswith("train."):
+            return
         else:
             place = f"{self.label}, line {line}"
+            if (answer := foreign_key(key, self.label)) is not None:
+                raise ConfigError(answer)
             _require_key(key, place)
             raw = self.value(value)
             self._settings[key] = _setting(key, raw, origin=f"preset {self.label}", place=place)
@@ -348,10 +368,10 @@ def _yaml_lines(section: object, prefix: str, origins: Mapping[str, str] | None)
             yield from _yaml_lines(value, f"{key}.", origins)
         else:
             comment = f"  # from {printable(origins[key])}" if origins is not None else ""
-            yield f"{indent}{field.name}: {_yaml_value(value)}{comment}"
+            yield f"{indent}{field.name}: {yaml_value(value)}{comment}"
 
 
-def _yaml_value(value: object) -> str:
+def yaml_value(value: object) -> str:
     """Write one value on one line, in the YAML that other readers understand too."""
     import yaml
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal, get_args
 
 from dualformer_cli.config.metric_table import best_metrics
@@ -15,6 +16,8 @@ from dualformer_cli.errors import ConfigError
 
 _FRAME_NAME = re.compile(r"[^{}%]*(\{:?[0-9]*d?\}|%[0-9]*d)[^{}%]*\.(jpe?g|png|bmp|webp|tiff?|ppm)", re.IGNORECASE)
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
+_SAVE_EVERY = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?(s|m|h|steps?)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 Kernels = Literal["auto", "triton", "torch"]
 
@@ -318,8 +321,9 @@ class TrainConfig:
     """Epochs between validations; the last epoch always has one."""
     best_metric: str = "top1"
     """Validation metric that chooses the best checkpoint."""
-    save_every_steps: int = 500
-    """Steps between saves of the last checkpoint, beside the one after every epoch."""
+    save_every: str = "5m"
+    """Time between saves of the last checkpoint, beside the one after every epoch, such as 30s, 5m or 1h; or a number
+    of steps, such as 500 steps."""
     keep_epochs: int = 3
     """Epoch checkpoints that are kept."""
     log_every_steps: int = 20
@@ -346,6 +350,10 @@ class TrainConfig:
         _at_least("epochs", self.epochs, 1)
         _at_least("warmup_epochs", self.warmup_epochs, 0)
         _above("lr", self.lr, 0)
+        if self.lr > 1:
+            raise ConfigError(
+                f"lr must be at most 1, got {self.lr:g}: a step of AdamW would move a weight by that much"
+            )
         _at_least("backbone_lr_scale", self.backbone_lr_scale, 0)
         _at_least("weight_decay", self.weight_decay, 0)
         _at_least("batch_size", self.batch_size, 1)
@@ -365,7 +373,7 @@ class TrainConfig:
             "frozen_stages",
         ):
             _at_least(name, getattr(self, name), 0)
-        for name in ("repeats", "validate_every", "save_every_steps", "keep_epochs", "log_every_steps"):
+        for name in ("repeats", "validate_every", "keep_epochs", "log_every_steps"):
             _at_least(name, getattr(self, name), 1)
         if self.rand_augment_magnitude > 10:
             raise ConfigError(f"rand_augment_magnitude must be at most 10, got {self.rand_augment_magnitude}")
@@ -392,6 +400,19 @@ class TrainConfig:
             )
         _probability("token_gamma", self.token_gamma)
         _at_least("token_top_k", self.token_top_k, 1)
+        self.save_interval()
+
+    def save_interval(self) -> tuple[float, float]:
+        """Return after how many seconds and after how many steps the last checkpoint is saved; one is infinite."""
+        match = _SAVE_EVERY.fullmatch(self.save_every.strip())
+        number = float(match[1]) if match else 0.0
+        is_steps = match is not None and match[2] not in _SECONDS
+        if match is None or number <= 0 or (is_steps and number % 1):
+            raise ConfigError(
+                f"save_every must be a time such as 30s, 5m or 1h, or a number of steps such as 500 steps, got "
+                f"{self.save_every!r}"
+            )
+        return (inf, number) if is_steps else (number * _SECONDS[match[2]], inf)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

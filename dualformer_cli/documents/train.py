@@ -86,6 +86,20 @@ class ValidationRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """A line of log.jsonl: a run that was resumed has another setting from here on."""
+
+    event: Literal["change"] = "change"
+    epoch: int
+    step: int
+    """The last one with the setting as it was."""
+    key: str
+    before: str
+    """The value as YAML, also of `now`."""
+    now: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Saved:
     """A checkpoint is written."""
 
@@ -96,7 +110,7 @@ class Saved:
     """Whether it is the best so far."""
 
 
-TrainEvent = Note | Started | Advanced | StepRow | ValidationRow | Saved
+TrainEvent = Note | Started | Advanced | StepRow | ValidationRow | Change | Saved
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +131,8 @@ class TrainResult:
     """The last one."""
     output: str
     """The run folder."""
+    changes: tuple[Change, ...] | None = absent()
+    """Settings that were changed on the way, with --change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from dualformer_cli.documents.download import (
     WeightsState,
 )
 from dualformer_cli.outputs.screen import Screen, print_facts, print_table
-from dualformer_cli.system.words import size_in_words
+from dualformer_cli.system.words import counted, size_in_words
 
 
 def print_list(document: DownloadList, *, detailed: bool = False) -> None:
@@ -109,7 +109,7 @@ def print_plan(document: DownloadPlan) -> None:
     if document.files:
         fetched = [state for state in document.files if state.url is not None]
         unknown = sum(state.missing_bytes is None for state in fetched)
-        more = f", and {unknown} files of unknown size" if unknown else ""
+        more = f", and {counted(unknown, 'file')} of unknown size" if unknown else ""
         known = size_in_words(sum(state.missing_bytes or 0 for state in fetched))
         print(f"in all: about {known} to fetch{more}; archives take as much again when they are unpacked")
 

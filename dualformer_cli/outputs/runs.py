@@ -110,6 +110,8 @@ def print_training(document: TrainResult, *, stream: TextIO | None = None) -> No
     ]
     if document.validation_list is not None:
         rows.insert(3, ("next", f"dualformer eval {weights} --data {shlex.quote(document.validation_list)}"))
+    for change in document.changes or ():
+        rows.insert(1, ("changed", f"{change.key} was {change.before}, and {change.now} after step {change.step}"))
     print_rows(rows, stream)
 
 

@@ -38,6 +38,19 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def replace_text(path: Path, text: str) -> None:
+    """Write a text file that is on the disk when it appears under its name; until then an older one stays.
+
+    Raises:
+        DualFormerError: as `atomic_path`.
+        OSError: if it cannot be written.
+    """
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
 @contextmanager
 def path_in_own_folder(target: Path) -> Iterator[Path]:
     """Give a path for what another process writes, in a folder of its own beside `target`; rename it on success.
@@ -119,7 +132,9 @@ def check_output_folder(path: Path) -> None:
     """
     existing = next(place for place in (path.absolute(), *path.absolute().parents) if os.path.lexists(place))
     problem = None
-    if not existing.is_dir():
+    if existing.is_symlink() and not existing.exists():
+        problem = f"{str(existing)!r} is a link to nothing"
+    elif not existing.is_dir():
         problem = f"{str(existing)!r} is not a folder"
     elif not os.access(existing, os.W_OK | os.X_OK):
         problem = f"no permission to write in {str(existing)!r}"

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import IO, Any
 
+from dualformer_cli.errors import CannotWriteError, DualFormerError
+from dualformer_cli.system.words import os_reason
+
 POLL_SECONDS = 0.2
+LOCK_NAME = ".lock"
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -27,6 +34,72 @@ def locked(target: Path) -> Iterator[int]:
             while not try_lock(file):
                 time.sleep(POLL_SECONDS)
         yield file.fileno()
+
+
+class FolderLock:
+    """A folder that one process at a time writes into, for as long as this is open.
+
+    The system frees the lock when the process ends, however it ends: at once on a disk of this machine, and on a
+    network file system once the server knows that the other machine is gone.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / LOCK_NAME
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> FolderLock:
+        self.take()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def take(self) -> None:
+        """Make the folder if it is not there, and lock it.
+
+        Raises:
+            CannotWriteError: if it cannot be made.
+            DualFormerError: if another process has it; the message names the process.
+        """
+        try:
+            while not self.is_held():  # whoever had it before may just have removed the file
+                self.folder.mkdir(parents=True, exist_ok=True)
+                file = self._path.open("a+", encoding="utf-8")
+                if not try_lock(file):
+                    file.seek(0)
+                    holder = file.read(200).strip()
+                    file.close()
+                    raise DualFormerError(
+                        f"another run writes into {str(self.folder)!r}{holder and ': '}{holder}; name another folder"
+                    )
+                self._file = file
+            assert self._file is not None
+            self._file.truncate(0)
+            self._file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+            self._file.flush()
+        except OSError as error:
+            raise CannotWriteError(f"cannot write into {str(self.folder)!r}: {os_reason(error)}") from error
+
+    def is_held(self) -> bool:
+        """Return whether the lock is that of the file which lies in the folder now: somebody may have removed it."""
+        try:
+            return self._file is not None and os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path))
+        except FileNotFoundError:
+            return False
+
+    def release(self) -> None:
+        """Leave the folder to others; one that holds nothing goes."""
+        if self._file is None:
+            return
+        with suppress(OSError):
+            if self.is_held() and os.listdir(self.folder) == [LOCK_NAME]:
+                self._path.unlink()
+                self.folder.rmdir()
+        self._file.close()
+        self._file = None
 
 
 def try_lock(file: IO[Any]) -> bool:

@@ -216,5 +216,11 @@ def _annotate(job: tuple[VideoResult, str, DataConfig, Path | None]) -> str | No
             now = segments[min(bisect_right(ends, seconds), len(segments) - 1)]
             return [(now.label, now.score)]
 
-        sound_of = None if os.path.isdir(result.path) else result.path
-        return save_annotated(reader.frames(), target, fps=fps, captions=captions, times=times, sound_of=sound_of)
+        return save_annotated(
+            reader.frames(),
+            target,
+            fps=fps,
+            captions=captions,
+            times=None if times is None else times.tolist(),
+            sound_of=None if os.path.isdir(result.path) else result.path,
+        )

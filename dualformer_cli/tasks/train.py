@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shlex
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,11 +19,15 @@ from dualformer_cli.errors import DualFormerError, Stopped
 from dualformer_cli.outputs.curves import write_curves
 from dualformer_cli.outputs.tensorboard import TensorBoardLog, check_tensorboard
 from dualformer_cli.system.files import check_output_folder
+from dualformer_cli.system.locks import LOCK_NAME, FolderLock
 from dualformer_cli.tasks.session import ModelRequest, resolve
 from dualformer_cli.tasks.train_needs import check_needs
 
 if TYPE_CHECKING:
     from dualformer_cli.engine.parallel.ranks import Ranks
+
+_LOGGER = logging.getLogger(__name__)
+_OWN_FILES = ("config.yaml", "log.jsonl", "curves.png")
 
 NUM_STAGES = 4
 """Of a dry run."""
@@ -39,6 +44,8 @@ class TrainRequest:
     """The run folder."""
     resume: bool = False
     """Go on from the run folder's last checkpoint."""
+    changes: tuple[str, ...] = ()
+    """Configuration keys that the run shall have from there on, each "dotted.key=value"."""
     init_from: str | None = None
     """Video weights to start from: a file or a preset. Not together with `pretrained_2d`."""
     pretrained_2d: str | None = None
@@ -79,8 +86,12 @@ class TrainRequest:
             **tokens,
             "model.token_head": True if any(tokens.values()) else None,
         }
-        overrides = (*freed, *self.model.overrides, *cleared)
+        overrides = (*freed, *self.model.overrides, *self.changes, *cleared)
         return resolve(replace(self.model, preset=preset, overrides=overrides), settings, text=text)
+
+    def changed_keys(self) -> frozenset[str]:
+        """Return the keys that `changes` names."""
+        return frozenset(change.partition("=")[0].strip() for change in self.changes)
 
     def _recipe(self) -> tuple[str | None, str | None]:
         """Return the preset, and its YAML where that is in the weights to start from."""
@@ -118,13 +129,10 @@ def check_request(
     Raises:
         DualFormerError: if the configuration is wrong, the folder cannot be used, or something is missing.
     """
-    output = request.output
-    check_output_folder(output)
+    if request.changes and not request.resume:
+        raise DualFormerError("--change is for a run that goes on: add --resume, or use --set for a new run")
+    _check_run_folder(request.output, is_new=not request.resume, is_written=not dry_run)
     resolved = request.resolve()
-    if (output / "checkpoints").exists() and not (request.resume or dry_run):
-        raise DualFormerError(
-            f"{str(output)!r} holds a run already; go on with `{resume_command(output)}`, or name another --output"
-        )
     if request.tensorboard:
         check_tensorboard()
     check_needs(
@@ -135,6 +143,32 @@ def check_request(
         cpu_processes=cpu_processes,
     )
     return resolved
+
+
+def _check_run_folder(output: Path, *, is_new: bool, is_written: bool) -> None:
+    """Refuse a folder that cannot be written, that another program's files are in, or that has a run already.
+
+    Raises:
+        DualFormerError: naming what is in the way.
+    """
+    checkpoints = output / "checkpoints"
+    for folder in (output, checkpoints) if os.path.lexists(checkpoints) else (output,):
+        check_output_folder(folder)
+    files = [output / name for name in _OWN_FILES]
+    for path in (*files, *(checkpoints / f"{name}.pt" for name in ("last", "previous", "best"))):
+        if path.is_dir():
+            raise DualFormerError(f"cannot write {str(path)!r}: it is a folder; remove it, or name another --output")
+    if not is_written:
+        return
+    if checkpoints.exists() and is_new:
+        raise DualFormerError(
+            f"{str(output)!r} holds a run already; go on with `{resume_command(output)}`, or name another --output"
+        )
+    is_own = checkpoints.exists() or (output / LOCK_NAME).exists()
+    if foreign := [path.name for path in files if path.exists() and not is_own]:
+        raise DualFormerError(
+            f"{str(output)!r} holds {foreign[0]}, which no run of this program has written; name another --output"
+        )
 
 
 def resume_command(output: Path) -> str:
@@ -157,6 +191,7 @@ def train(request: TrainRequest, *, on_event: Callable[[TrainEvent], None] = lam
         DualFormerError: the request or the data are wrong, the loss is not a number, the disk is full.
     """
     resolved = check_request(request)
+    from dualformer_cli.engine.parallel.placement import read_placement
     from dualformer_cli.engine.parallel.ranks import init_ranks  # here, so that a request is checked without torch
     from dualformer_cli.engine.training.loop import Trainer
 
@@ -168,15 +203,22 @@ def train(request: TrainRequest, *, on_event: Callable[[TrainEvent], None] = lam
 
     is_main = True
     try:
-        with init_ranks(resolved.config.runtime.device) as ranks, _warnings_of_one_rank(ranks):
+        with ExitStack() as stack:
+            # Before anything of the run is read; the other ranks write nothing there.
+            is_first = read_placement(os.environ).rank == 0
+            lock = stack.enter_context(FolderLock(request.output)) if is_first else None
+            ranks = stack.enter_context(init_ranks(resolved.config.runtime.device))
+            stack.enter_context(_warnings_of_one_rank(ranks))
             is_main = ranks.is_main
             trainer = Trainer(
                 resolved,
                 ranks,
                 output=request.output,
                 resume=request.resume,
+                changes=request.changed_keys(),
                 offline=request.model.offline,
                 on_event=keep,
+                lock=lock,
             )
             result = trainer.run()
             if is_main:
@@ -206,7 +248,14 @@ def preflight(request: TrainRequest, *, on_stage: Callable[[str], None] = lambda
     with init_ranks(resolved.config.runtime.device) as ranks, _warnings_of_one_rank(ranks):
         on_stage("opening lists and model")
         offline = request.model.offline
-        trainer = Trainer(resolved, ranks, output=request.output, resume=request.resume, offline=offline)
+        trainer = Trainer(
+            resolved,
+            ranks,
+            output=request.output,
+            resume=request.resume,
+            changes=request.changed_keys(),
+            offline=offline,
+        )
         document = measurement.preflight(trainer, on_stage=on_stage)
         return document if ranks.is_main else None
 
@@ -233,18 +282,20 @@ class _Pictures:
 
     def add(self, event: TrainEvent) -> None:
         """Take in what has just been logged."""
-        if self._board is not None:
-            self._board.add(to_json(event))
-        if isinstance(event, Started) and self._with_tensorboard:
-            self._board = TensorBoardLog(self._output / "tensorboard", self._rows())
-        elif isinstance(event, ValidationRow):
-            self._draw()
+        with self._warning():
+            if self._board is not None:
+                self._board.add(to_json(event))
+            if isinstance(event, Started) and self._with_tensorboard:
+                self._board = TensorBoardLog(self._output / "tensorboard", self._rows())
+            elif isinstance(event, ValidationRow):
+                self._draw()
 
     def close(self) -> None:
         """Draw the end of the run."""
-        if self._board is not None:
-            self._board.close()
-        self._draw()
+        with self._warning():
+            if self._board is not None:
+                self._board.close()
+            self._draw()
 
     def _draw(self) -> None:
         if rows := self._rows():
@@ -254,3 +305,11 @@ class _Pictures:
         """What log.jsonl has so far."""
         log = self._output / "log.jsonl"
         return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+
+    @contextmanager
+    def _warning(self) -> Iterator[None]:
+        """Say that a picture cannot be written: the log has the numbers, and the run needs no picture."""
+        try:
+            yield
+        except (OSError, DualFormerError) as error:
+            _LOGGER.warning("the run goes on, but its curves are not drawn: %s", error)

@@ -158,8 +158,8 @@ class _Expansion:
         else:
             if videos is None:
                 self.add_list(name, text, folder=os.path.dirname(path))
-            for file, labels in videos or ():
-                self._sink.put(self._identity(file), file, is_remote=False, labels=labels)
+            for video, labels in videos or ():
+                self._sink.put(self._identity(video), video, is_remote=False, labels=labels)
 
     def add_list(self, name: str, text: str, *, folder: str) -> None:
         """Add the entries of a list; relative ones are found in `folder`."""

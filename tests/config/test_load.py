@@ -127,7 +127,7 @@ def test_a_file_that_has_the_name_of_a_shipped_preset_may_extend_it(write: Write
     ("override", "key", "expected"),
     [
         ("train.lr=1e-3", "lr", 1e-3),
-        ("train.lr=5", "lr", 5.0),
+        ("train.weight_decay=5", "weight_decay", 5.0),
         ("train.lr=.5", "lr", 0.5),
         ("train.init_from=null", "init_from", None),
         ("train.init_from=~", "init_from", None),
@@ -161,7 +161,7 @@ def test_lists_are_yaml() -> None:
     ("text", "expected"),
     [
         ("train: {lr: 1e-3}", ("train", "lr", 1e-3)),
-        ("train: {lr: 2}", ("train", "lr", 2.0)),
+        ("train: {weight_decay: 2}", ("train", "weight_decay", 2.0)),
         ("train: {decay_norms: no}", ("train", "decay_norms", False)),
         ("data: {classes: off}", ("data", "classes", "off")),
         ("data: {classes: 1:30}", ("data", "classes", "1:30")),
@@ -476,7 +476,7 @@ def configs() -> st.SearchStrategy[RunConfig]:
         validation=views,
         frame_rate=st.none() | positive_floats(),
     )
-    train = st.builds(TrainConfig, lr=positive_floats(), init_from=texts)
+    train = st.builds(TrainConfig, lr=st.floats(0, 1, exclude_min=True), init_from=texts)
     devices = st.sampled_from(["auto", "cpu", "cuda", "cuda:3"])
     runtime = st.builds(RuntimeConfig, device=devices, seed=st.integers(0, 2**32 - 1))
     return st.builds(RunConfig, weights=texts, model=stages(), data=data, train=train, runtime=runtime)
@@ -519,3 +519,10 @@ def test_resolving_a_preset_imports_neither_torch_nor_numpy_and_no_yaml_without_
         "load_config('base', environ={}); assert not {'torch', 'numpy', 'av'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_key_of_an_older_recipe_in_a_checkpoint_is_left_out_and_no_other() -> None:
+    text = "train: {save_every_steps: 500, lr: 0.25}\n"
+    assert load_config("old.pt", text=text, environ={}).config.train.lr == 0.25
+    with pytest.raises(ConfigError, match=r"model\.depth: unknown key"):
+        load_config("old.pt", text="model: {depth: 3}\n", environ={})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 from dataclasses import FrozenInstanceError, fields, is_dataclass
+from math import inf
 from typing import Any, get_type_hints
 
 import pytest
@@ -56,6 +57,15 @@ REFUSED: list[tuple[type[Any], dict[str, Any], str]] = [
     (TrainConfig, {"epochs": 0}, "epochs must be at least 1, got 0"),
     (TrainConfig, {"warmup_epochs": -1.0}, "warmup_epochs must be at least 0, got -1.0"),
     (TrainConfig, {"lr": 0.0}, "lr must be greater than 0, got 0.0"),
+    (TrainConfig, {"lr": 1.5}, "lr must be at most 1, got 1.5: a step of AdamW would move a weight by that much"),
+    *(
+        (
+            TrainConfig,
+            {"save_every": text},
+            f"save_every must be a time such as 30s, 5m or 1h, or a number of steps such as 500 steps, got {text!r}",
+        )
+        for text in ("0s", "500", "1.5 steps", "5 minutes", "")
+    ),
     (TrainConfig, {"backbone_lr_scale": -1.0}, "backbone_lr_scale must be at least 0, got -1.0"),
     (TrainConfig, {"weight_decay": -1.0}, "weight_decay must be at least 0, got -1.0"),
     (TrainConfig, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
@@ -120,3 +130,11 @@ def _is_section(class_name: str, name: str) -> bool:
     section = getattr(schema, class_name)()
     assert name in {field.name for field in fields(section)}
     return is_dataclass(getattr(section, name))
+
+
+@pytest.mark.parametrize(
+    ("text", "interval"),
+    [("5m", (300, inf)), ("90 s", (90, inf)), ("1.5h", (5400, inf)), ("500 steps", (inf, 500)), ("1 step", (inf, 1))],
+)
+def test_a_run_is_saved_by_the_clock_or_by_its_steps(text: str, interval: tuple[float, float]) -> None:
+    assert TrainConfig(save_every=text).save_interval() == interval

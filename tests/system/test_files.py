@@ -121,7 +121,8 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     for name, found in (("file", "file"), ("file/below", "file"), ("link", "link")):
         with pytest.raises(DualFormerError) as refused:
             check_output_folder(tmp_path / name)
-        problem = f"{str(tmp_path / found)!r} is not a folder; name another --output"
+        what = "a link to nothing" if found == "link" else "not a folder"
+        problem = f"{str(tmp_path / found)!r} is {what}; name another --output"
         assert str(refused.value) == f"cannot write into {str(tmp_path / name)!r}: {problem}"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -9,8 +11,9 @@ import time
 
 import pytest
 
+from dualformer_cli.errors import CannotWriteError, DualFormerError
 from dualformer_cli.system import locks
-from dualformer_cli.system.locks import locked, try_lock
+from dualformer_cli.system.locks import FolderLock, locked, try_lock
 
 
 def test_a_file_is_locked_once_until_it_is_closed(tmp_path):
@@ -66,3 +69,57 @@ def test_without_locks_the_work_goes_on_with_a_warning(tmp_path, monkeypatch, ca
         pass
     path = str(tmp_path / ".file.lock")
     assert caplog.messages == [f"no lock for {path!r} ({reason}): a second process could write it too"]
+
+
+def test_a_folder_belongs_to_one_until_it_is_released(tmp_path):
+    folder = tmp_path / "a" / "run"
+    with FolderLock(folder):
+        (folder / "file").touch()
+        with pytest.raises(DualFormerError) as refused:
+            FolderLock(folder).take()
+    assert str(refused.value).startswith(f"another run writes into {str(folder)!r}: process {os.getpid()} on ")
+    with FolderLock(folder):
+        pass
+    assert sorted(os.listdir(folder)) == [".lock", "file"]
+
+
+def test_a_folder_in_which_nothing_was_written_goes_with_its_lock(tmp_path):
+    with FolderLock(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_lock_of_a_killed_process_is_free_at_once(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from dualformer_cli.system.locks import FolderLock\n"
+        "lock = FolderLock(Path(sys.argv[1])); lock.take(); print(flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "run")], stdout=subprocess.PIPE) as holder:
+        holder.stdout.readline()
+        with pytest.raises(DualFormerError, match=f"another run .*: process {holder.pid} on "):
+            FolderLock(tmp_path / "run").take()
+        holder.kill()
+        holder.wait()
+        with FolderLock(tmp_path / "run") as lock:
+            assert lock.is_held()
+
+
+def test_a_lock_whose_folder_was_removed_is_taken_again_unless_another_was_faster(tmp_path):
+    first, second = FolderLock(tmp_path / "run"), FolderLock(tmp_path / "run")
+    first.take()
+    shutil.rmtree(tmp_path / "run")
+    assert not first.is_held()
+    first.take()
+    assert first.is_held()
+    shutil.rmtree(tmp_path / "run")
+    second.take()
+    with pytest.raises(DualFormerError, match="another run writes into"):
+        first.take()
+    second.release()
+    first.release()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotWriteError, match=r"^cannot write into '.*run': not a directory$"):
+        FolderLock(tmp_path / "file" / "run").take()

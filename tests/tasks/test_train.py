@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -56,7 +58,7 @@ def test_a_run_is_a_request_and_a_document(
     assert result.validation is not None
     assert result.best == result.validation.summary.metrics["top1"]
     kinds = [type(event) for event in events if not isinstance(event, Note | Advanced)]
-    assert kinds == [Started, StepRow, StepRow, ValidationRow, Saved]
+    assert kinds == [Started, StepRow, StepRow, Saved, ValidationRow, Saved]
     advanced = [event for event in events if isinstance(event, Advanced)]
     training = [(event.epoch, event.done, event.total) for event in advanced if event.phase == "training"]
     assert training == [(1, 0, 2), (1, 1, 2), (1, 2, 2)]
@@ -122,6 +124,99 @@ def test_what_needs_no_data_is_checked_first(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(DualFormerError, match="--tensorboard needs TensorBoard"):
         check_request(replace(request, resume=True, tensorboard=True))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (
+            lambda run: run.symlink_to("nowhere"),
+            r"cannot write into '.*run': '.*run' is a link to nothing; name another",
+        ),
+        (
+            lambda run: (run / "log.jsonl").mkdir(parents=True),
+            r"cannot write '.*log\.jsonl': it is a folder; remove it",
+        ),
+        (
+            lambda run: (run / "checkpoints" / "last.pt").mkdir(parents=True),
+            r"cannot write '.*last\.pt': it is a folder",
+        ),
+        (lambda run: (run.mkdir(), (run / "checkpoints").touch()), r"'.*checkpoints' is not a folder; name another"),
+        (lambda run: (run.mkdir(), (run / "config.yaml").touch()), r"holds config\.yaml, which no run of this program"),
+        (lambda run: (run.mkdir(), (run / "log.jsonl").touch()), r"holds log\.jsonl, which no run of this program has"),
+    ],
+)
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_that_cannot_be_used_is_refused_before_any_list_is_read(
+    request_of: Callable[..., TrainRequest], spoil: Callable[[Path], object], message: str, resume: bool
+) -> None:
+    request = replace(request_of(resume=resume), training_list="no such list.csv")
+    spoil(request.output)
+    with pytest.raises(DualFormerError, match=message):
+        train(request)
+
+
+def test_a_run_that_ended_before_its_first_save_may_begin_anew(request_of: Callable[..., TrainRequest]) -> None:
+    def end(event: TrainEvent) -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        train(request_of(), on_event=end)
+    assert (request_of().output / "config.yaml").exists()
+    assert train(request_of()) is not None
+
+
+def test_two_runs_never_share_a_folder(request_of: Callable[..., TrainRequest]) -> None:
+    refused: list[str] = []
+
+    def second(event: TrainEvent) -> None:
+        for resume in (False, True):
+            with pytest.raises(
+                DualFormerError, match=f"another run writes into .*: process {os.getpid()} on "
+            ) as error:
+                train(request_of(resume=resume))
+            refused.append(str(error.value))
+
+    assert train(request_of(), on_event=lambda event: second(event) if isinstance(event, Started) else None) is not None
+    assert len(refused) == 2
+
+
+def test_a_start_that_fails_leaves_no_folder(request_of: Callable[..., TrainRequest]) -> None:
+    with pytest.raises(DualFormerError, match=r"no such list\.csv"):
+        train(replace(request_of(), training_list="no such list.csv"))
+    assert not request_of().output.exists()
+
+
+def test_a_folder_that_is_removed_while_running_is_made_again(
+    request_of: Callable[..., TrainRequest], caplog: pytest.LogCaptureFixture
+) -> None:
+    def remove(event: TrainEvent) -> None:
+        if isinstance(event, StepRow) and event.step == 1:
+            shutil.rmtree(request_of().output)
+
+    result = train(request_of("train.log_every_steps=1"), on_event=remove)
+    assert result is not None
+    assert caplog.text.count("was removed while the run goes on; it is made again, with a new log") == 1
+    names = {path.name for path in request_of().output.rglob("*")}
+    assert {"config.yaml", "log.jsonl", "curves.png", "last.pt", "epoch-1.pt", ".lock"} <= names
+    (row,) = (request_of().output / "log.jsonl").read_text().splitlines()
+    assert json.loads(row)["step"] == 2
+
+
+def test_a_curve_that_cannot_be_drawn_costs_no_run(
+    request_of: Callable[..., TrainRequest], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(rows: Any, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("dualformer_cli.tasks.train.write_curves", fail)
+    assert train(request_of()) is not None
+    assert "the run goes on, but its curves are not drawn: [Errno 28] No space left on device" in caplog.text
+
+
+def test_a_change_needs_a_run_that_goes_on(request_of: Callable[..., TrainRequest]) -> None:
+    with pytest.raises(DualFormerError, match="--change is for a run that goes on: add --resume"):
+        check_request(request_of(changes=("train.lr=0.1",)))
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -66,6 +66,23 @@ def broadcast_object(value: _T) -> _T:
     with in_touch("hearing from rank 0"):
         dist.broadcast_object_list(carrier, src=0)
     return carrier[0]
+
+
+def made_by_main(make: Callable[[], _T]) -> _T:
+    """Return what rank 0 makes, on every rank; what rank 0 cannot make for a reason in words is raised on all.
+
+    The others need not have the files that it is made of.
+    """
+    made: tuple[Any, DualFormerError | None] = (None, None)
+    if world_size() == 1 or dist.get_rank() == 0:
+        try:
+            made = (make(), None)
+        except DualFormerError as error:
+            made = (None, error)
+    value, problem = broadcast_object(made)
+    if problem is not None:
+        raise problem
+    return cast(_T, value)
 
 
 def any_rank(flag: bool) -> bool:

@@ -21,6 +21,7 @@ from dualformer_cli.engine.scoring.kept_records import KeptRecords
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Clips, Scorer
 from dualformer_cli.errors import DualFormerError, TooShortError
+from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import Outcome, WorkerPool
 from dualformer_cli.video.parts import Part
 from dualformer_cli.video.reader import FileIndex
@@ -37,6 +38,8 @@ def evaluate(
     *,
     on_video: Callable[[VideoRecord], None] = lambda record: None,
     indexes: IndexCache | None = None,
+    kept: KeptRecords | None = None,
+    is_stopped: Callable[[], bool] = lambda: False,
 ) -> list[VideoRecord]:
     """Score every video of a list once, spread over the ranks: as training does it again and again.
 
@@ -50,16 +53,28 @@ def evaluate(
         on_video: told about this rank's videos as they are done.
         indexes: kept from one call to the next, where a list is scored more than once; they save the time to read
             every file as a whole first, and change nothing else.
+        kept: records of an earlier call that was stopped, and where each new one is kept.
+        is_stopped: asked after each video; true on all ranks at about the same time, it ends the scoring.
 
     Returns:
-        The records of all ranks in the order of the list, the same on every rank.
+        The records of all ranks in the order of the list, the same on every rank; of a part of it after a stop.
     """
-    records = []
     indexes = IndexCache() if indexes is None else indexes
-    own = range(ranks.rank, len(listed), ranks.world_size)
+    known = {} if kept is None else kept.read(listed)
+    owners: dict[int, int] = {}
+    for rank, numbers in enumerate([] if kept is None else gather_objects(list(known))):
+        owners.update((number, rank) for number in numbers if number not in owners)
+    records = [record for number, record in known.items() if owners[number] == ranks.rank]
+    for record in records:
+        on_video(record)
+    own = [number for number in range(ranks.rank, len(listed), ranks.world_size) if number not in owners]
     for record in _score(scorer, listed, data, views, pool, own, indexes):
+        if kept is not None:
+            kept.append(record)
         on_video(record)
         records.append(record)
+        if is_stopped():
+            break
     return sorted((record for part in gather_objects(records) for record in part), key=lambda record: record.index)
 
 
@@ -103,7 +118,7 @@ def evaluate_once(
         on_video(record)
     if ranks.lost:
         where = "" if kept is None else "; go on with --resume"
-        raise RanksLost(f"{len(shared.lost_items)} videos were in the hands of a process that died{where}")
+        raise RanksLost(f"a process died with {counted(len(shared.lost_items), 'video')} in hand{where}")
     return [records[index] for index in sorted(records)]
 
 

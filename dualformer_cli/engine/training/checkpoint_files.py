@@ -14,7 +14,7 @@ import shutil
 import struct
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,14 +24,13 @@ import torch
 from torch import Tensor
 
 from dualformer_cli.errors import WeightsError
-from dualformer_cli.model.weights import read_checkpoint
+from dualformer_cli.model.weights import KIND, read_checkpoint
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.versions import versions
 
 Checkpoint = Mapping[str, Any]
 """Tensors and plain values, by the names of `REQUIRED` and others."""
 
-KIND = "dualformer checkpoint"
 FORMAT = 1
 
 REQUIRED: dict[str, tuple[type, ...]] = {
@@ -67,6 +66,8 @@ class CheckpointFolder:
         self.best = self.path / "best.pt"
         self._keep_epochs = keep_epochs
         self._is_last_whole: bool | None = None
+        self._last_step: int | None = None
+        self._is_last_refused = False
 
     def save(self, contents: Checkpoint, *, epoch: int | None = None, is_best: bool = False) -> None:
         """Make a new `last.pt`, and `previous.pt` of what it was; on a failure both stay what they were.
@@ -84,12 +85,15 @@ class CheckpointFolder:
         """
         if self._is_last_whole is None:
             self._tidy_up()
+        self.path.mkdir(parents=True, exist_ok=True)
         payload = _payload(contents)
+        step = payload["progress"].get("step")
         with atomic_path(self.last) as temporary:
             _write(payload, temporary, self.last)
-            if self._is_last_whole:  # a broken one must not take the place of a whole one
+            # A broken one must not take the place of a whole one, and two of one step are one too few.
+            if self._is_last_whole and step != self._last_step and self.last.exists():
                 _duplicate(self.last, self.previous)
-        self._is_last_whole = True
+        self._is_last_whole, self._last_step = True, step
         if epoch is not None:
             _duplicate(self.last, self.path / f"epoch-{epoch}.pt")
             self._prune(epoch)
@@ -97,14 +101,31 @@ class CheckpointFolder:
             _duplicate(self.last, self.best)
         _synchronize_folder(self.path)
 
-    def load_latest(self) -> Checkpoint | None:
+    def load_latest(self, flaw_in: Callable[[Checkpoint], str | None] = lambda checkpoint: None) -> Checkpoint | None:
         """Return what was saved last; None where nothing was. If that is the one before the last, a warning says so.
 
+        Args:
+            flaw_in: says what is wrong with a checkpoint that can be read, or None.
+
         Raises:
-            WeightsError: if neither of the two can be read, or they are of another kind or a newer version.
+            WeightsError: if neither of the two can be used, or they are of another kind or a newer version.
         """
-        path = latest_checkpoint(self.root)
-        return None if path is None else _load(path)
+        reasons: list[str] = []
+        for path in (self.last, self.previous):
+            found = _damage(path) or _load(path)
+            flaw = found if isinstance(found, str) else flaw_in(found)
+            if flaw is None and not isinstance(found, str):
+                if reasons:
+                    _LOGGER.warning("%s; going on from the one before, %r", reasons[0], str(path))
+                return found
+            reasons.append(f"checkpoint {str(path)!r} {flaw}")
+            self._is_last_refused = True
+        if not self.last.exists() and not self.previous.exists():
+            return None
+        others = sorted(str(path) for path in self.path.glob("*.pt") if path not in (self.last, self.previous))
+        raise WeightsError(
+            f"{' and '.join(reasons)}; " + (f"start from {others[-1]!r} instead" if others else "start the run again")
+        )
 
     def _tidy_up(self) -> None:
         """Delete what an interrupted save left behind, and see whether the last checkpoint is whole."""
@@ -112,7 +133,7 @@ class CheckpointFolder:
         for entry in self.path.iterdir():
             if _TEMPORARY.fullmatch(entry.name):
                 entry.unlink(missing_ok=True)
-        self._is_last_whole = _damage(self.last) is None
+        self._is_last_whole = not self._is_last_refused and _damage(self.last) is None
 
     def _prune(self, newest: int) -> None:
         if self._keep_epochs is None:
@@ -123,31 +144,16 @@ class CheckpointFolder:
             (self.path / f"epoch-{epoch}.pt").unlink(missing_ok=True)
 
 
-def latest_checkpoint(root: str | os.PathLike[str]) -> Path | None:
-    """Return the run folder's last checkpoint; if that is broken, the one before, with a warning; None without any.
+def _load(path: Path) -> Checkpoint | str:
+    """Return a checkpoint, or what is wrong with it.
 
     Raises:
-        WeightsError: if both are broken.
+        WeightsError: if it is of another kind or a newer version, and so was put there by somebody.
     """
-    folder = CheckpointFolder(root)
-    reasons: list[str] = []
-    for path in (folder.last, folder.previous):
-        reason = _damage(path)
-        if reason is None:
-            if reasons:
-                _LOGGER.warning("%s; going on from the one before, %r", reasons[0], str(path))
-            return path
-        reasons.append(f"checkpoint {str(path)!r} {reason}")
-    if not folder.last.exists() and not folder.previous.exists():
-        return None
-    others = sorted(str(path) for path in folder.path.glob("*.pt") if path not in (folder.last, folder.previous))
-    raise WeightsError(
-        f"{' and '.join(reasons)}; " + (f"start from {others[-1]!r} instead" if others else "start the run again")
-    )
-
-
-def _load(path: Path) -> Checkpoint:
-    checkpoint = read_checkpoint(path)
+    try:
+        checkpoint = read_checkpoint(path)
+    except WeightsError as error:
+        return f"does not load: {error}"
     name = f"checkpoint {str(path)!r}"
     if checkpoint.get("kind") != KIND:
         raise WeightsError(
@@ -159,7 +165,7 @@ def _load(path: Path) -> Checkpoint:
         raise WeightsError(f"{name} has format {found!r}, this version reads up to {FORMAT}; update dualformer")
     for key, kind in REQUIRED.items():
         if not isinstance(checkpoint.get(key), kind):
-            raise WeightsError(f"{name} lacks {key!r}, or it is not what it should be; take another one")
+            return f"lacks {key!r}, or it is not what it should be"
     return checkpoint
 
 

@@ -1,4 +1,4 @@
-"""The loop of training: for every epoch its steps, the validation, the checkpoint.
+"""The loop of training: for every epoch its steps, the checkpoint, the validation.
 
 A step is batch, forward, loss, backward, clip, step, log, save. Fetching is here; from forward to step, see `step.py`.
 """
@@ -6,28 +6,25 @@ A step is batch, forward, loss, backward, clip, step, log, save. Fetching is her
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
 import torch
+from torch import Tensor
 
-from dualformer_cli.config.load import ResolvedConfig, to_yaml
-from dualformer_cli.config.metric_table import is_better
-from dualformer_cli.config.schema import RENDERED
+from dualformer_cli.config.load import ResolvedConfig, to_yaml, values_of
+from dualformer_cli.config.schema import RENDERED, TrainConfig
 from dualformer_cli.data.camera_motion.rendering import RenderedClips
 from dualformer_cli.data.clips.index_cache import IndexCache
 from dualformer_cli.data.clips.loader import Batch, BatchPlan, Order, epoch_order, training_steps
 from dualformer_cli.data.clips.source import ClipSource
 from dualformer_cli.data.clips.training_clips import VideoClips
-from dualformer_cli.data.lists.samples import LabelledList
-from dualformer_cli.documents.evaluate import Summary
 from dualformer_cli.documents.train import (
     Advanced,
+    Change,
     Note,
-    Saved,
     Started,
     StepRow,
     TrainEvent,
@@ -36,29 +33,30 @@ from dualformer_cli.documents.train import (
 )
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.batch_norm import convert_batch_norm
-from dualformer_cli.engine.parallel.devices import dtype_of, peak_memory_mib, pick_precision
+from dualformer_cli.engine.parallel.devices import peak_memory_mib, pick_precision
 from dualformer_cli.engine.parallel.placement import num_decoders
 from dualformer_cli.engine.parallel.ranks import Ranks
-from dualformer_cli.engine.scoring.evaluate import evaluate
+from dualformer_cli.engine.parallel.reductions import made_by_main
+from dualformer_cli.engine.parallel.same_weights import digest_of_all_ranks
 from dualformer_cli.engine.scoring.records import VideoRecord
-from dualformer_cli.engine.scoring.scorer import Scorer
-from dualformer_cli.engine.scoring.summary import summarise
-from dualformer_cli.engine.training.checkpoint_files import CheckpointFolder
+from dualformer_cli.engine.training.checkpoint_files import Checkpoint, CheckpointFolder
 from dualformer_cli.engine.training.global_batch import plan_recipe
 from dualformer_cli.engine.training.initial_weights import note_of_classes, start
 from dualformer_cli.engine.training.lists import open_lists, overlap
 from dualformer_cli.engine.training.optim import lr_at, train_mode
 from dualformer_cli.engine.training.prefetch import Prefetch
+from dualformer_cli.engine.training.resuming import changes_of, flaw_in
 from dualformer_cli.engine.training.run_log import Pace, RunLog
+from dualformer_cli.engine.training.saving import Saver
 from dualformer_cli.engine.training.state import Origin, TrainingState
-from dualformer_cli.engine.training.step import Losses, Stepper
+from dualformer_cli.engine.training.step import Losses, Stepper, StepRefusedError
 from dualformer_cli.engine.training.stop_signals import StopSignals
 from dualformer_cli.engine.training.token_labels import TokenLabeller, open_token_labels
-from dualformer_cli.errors import Stopped
+from dualformer_cli.engine.training.validation import Validation
+from dualformer_cli.errors import DualFormerError, Stopped
 from dualformer_cli.model.dualformer import DualFormer
+from dualformer_cli.system.locks import FolderLock
 from dualformer_cli.system.workers import WorkerPool
-
-_LOGGER = logging.getLogger(__name__)
 
 
 class Trainer:
@@ -69,8 +67,10 @@ class Trainer:
         ranks: this process among the others.
         output: run folder; rank 0 writes there.
         resume: go on from the folder's last checkpoint.
+        changes: keys of settings that may be others than those of the checkpoint.
         offline: never fetch weights.
         on_event: called on rank 0 with everything that happens.
+        lock: of the run folder, where this process holds it.
     """
 
     def __init__(
@@ -80,8 +80,10 @@ class Trainer:
         *,
         output: Path,
         resume: bool = False,
+        changes: frozenset[str] = frozenset(),
         offline: bool = False,
         on_event: Callable[[TrainEvent], None] = lambda event: None,
+        lock: FolderLock | None = None,
     ) -> None:
         self.ranks = ranks
         self.lists, self.config = open_lists(resolved)
@@ -90,29 +92,28 @@ class Trainer:
         self.precision = pick_precision(runtime.precision, ranks.device)
         self.num_workers = num_decoders(resolved) if ranks.device.type == "cuda" else runtime.num_workers
         self.notes = [self.recipe.sentence, *overlap(training, self.lists.validation)]
-        self.log = RunLog(output, is_main=ranks.is_main, on_event=on_event)
+        self.log = RunLog(output, is_main=ranks.is_main, on_event=on_event, lock=lock)
         self.folder = CheckpointFolder(output, keep_epochs=train.keep_epochs)
-        checkpoint = self.folder.load_latest() if resume else None
-        if resume and checkpoint is None:
-            self.notes.append(f"nothing to resume in {str(output)!r}: this is a new run")
-        if checkpoint is None:
-            self.notes += note_of_classes(self.config, preset=resolved.config.model)
-        model = self._build_model(is_new=checkpoint is None, offline=offline)
+        notes, self.notes = self.notes, []
+        model = self._build_model()
+        notes_of_model, self.notes = self.notes, []
         labeller = self._open_labeller(model, offline=offline)
-        convert_batch_norm(model, train.batch_norm)
-        self.state = self._build_state(model, labeller)
+        origin = self._origin(labeller)
+        checkpoint = self._find_checkpoint(model, origin, changes) if resume else None
+        if checkpoint is None:
+            notes += [f"nothing to resume in {str(output)!r}: this is a new run"] if resume else []
+            notes += note_of_classes(self.config, preset=resolved.config.model)
+            notes_of_model += _start_all_ranks(model, train, training.class_names, offline=offline)
+        self.notes = [*notes, *notes_of_model, *self.notes]
+        convert_batch_norm(model.to(ranks.device), train.batch_norm)
+        self.state = TrainingState(model, origin, train, lr=self.recipe.lr, is_scaled=self.precision == "fp16")
+        self._changes: list[Change] = []
+        """Settings that are others from here on."""
         if checkpoint is not None:
-            self.state.restore(checkpoint, run=str(output))
-            self.notes.append(f"resumed at epoch {self.state.epoch}, step {self.state.step}")
+            self._resume(checkpoint, changes)
+        data, precision = self.config.data, self.precision
         self.stepper = Stepper(
-            self.state,
-            ranks,
-            training,
-            labeller,
-            precision=self.precision,
-            data=self.config.data,
-            train=train,
-            runtime=runtime,
+            self.state, ranks, training, labeller, precision=precision, data=data, train=train, runtime=runtime
         )
         self.batches = BatchPlan(
             num_samples=len(training),
@@ -127,6 +128,7 @@ class Trainer:
         self.indexes = IndexCache()
         self._signals = StopSignals()
         self._pace = Pace(self.num_steps)
+        self.saver = Saver(self.state, self.folder, self.log, train)
 
     def run(self) -> TrainResult:
         """Train to the last epoch.
@@ -136,22 +138,29 @@ class Trainer:
             DualFormerError: the loss is not a number, too many videos cannot be read, the disk is full.
         """
         state, train = self.state, self.config.train
-        self.log.begin(state.origin.config, state.step)
+        is_due = state.is_validation_due
+        if self.ranks.world_size > 1:
+            digest_of_all_ranks(dict(state.model.named_parameters()))
+        self.log.begin(
+            state.origin.config, state.step, changes=state.changes, new=self._changes, is_validation_due=is_due
+        )
         for note in self.notes:
             self.log.emit(Note(text=note))
+        for change in self._changes:
+            self.log.emit(change)
+        state.changes += self._changes
         self.log.emit(
             Started(steps=self.num_steps, step=state.step, epochs=train.epochs, best_metric=train.best_metric)
         )
         validation: ValidationRow | None = None
         with self._signals.caught(), self.pool() as pool:
-            while state.epoch < train.epochs:
-                self._train_epoch(pool)
-                state.epoch, state.step_in_epoch, state.unreadable = state.epoch + 1, 0, 0
-                is_last = state.epoch == train.epochs
-                if self.lists.validation is not None and (is_last or state.epoch % train.validate_every == 0):
-                    validation = self._validate(self.lists.validation, pool)
-                self._save(epoch_done=True, validation=validation)
-                self._stop_if_asked()
+            while state.epoch < train.epochs or state.is_validation_due:
+                if state.is_validation_due:
+                    validation = self._validate(pool)
+                else:
+                    self._train_epoch(pool)
+                if (signum := self._signals.of_any_rank()) is not None:
+                    raise Stopped(signum)
         validated, folder = self.lists.validation, self.folder
         return TrainResult(
             epochs=state.epoch,
@@ -162,6 +171,7 @@ class Trainer:
             validation_list=None if validated is None or validated.source == RENDERED else validated.source,
             validation=validation,
             output=str(self.log.output),
+            changes=tuple(state.changes) or None,
         )
 
     def pool(self) -> WorkerPool:
@@ -202,14 +212,29 @@ class Trainer:
         ahead.fetch()
         while (batches := ahead.batches) is not None:
             lr = self._learning_rate()
-            losses, count = self.stepper.step(batches, lr, meanwhile=ahead.fetch)
+            try:
+                losses, count = self.stepper.step(batches, lr, meanwhile=ahead.fetch)
+            except StepRefusedError as error:
+                raise DualFormerError("; ".join(filter(None, (str(error), self.saver.save_before_the_end())))) from None
             state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
             self._log_step(losses, lr, count, waited=ahead.waited(), took=perf_counter() - asked)
             if state.step_in_epoch < self.batches.steps_per_epoch:
-                self._stop_if_asked()
-                if state.step % train.save_every_steps == 0:
-                    self._save()
+                signum, is_due = self._signals.agree(is_due=self.saver.is_due())
+                if is_due or signum is not None:
+                    self.saver.save()
+                if signum is not None:
+                    raise Stopped(signum)
             asked = perf_counter()
+        self._end_epoch()
+
+    def _end_epoch(self) -> None:
+        """Save the epoch, before its validation if it has one: that may take long."""
+        state, train = self.state, self.config.train
+        state.epoch, state.step_in_epoch, state.unreadable = state.epoch + 1, 0, 0
+        is_last = state.epoch == train.epochs
+        has_validation = self.lists.validation is not None and (is_last or state.epoch % train.validate_every == 0)
+        state.is_validation_due = has_validation
+        self.saver.save(epoch_done=not has_validation)
 
     def _learning_rate(self) -> float:
         return lr_at(
@@ -237,62 +262,35 @@ class Trainer:
         if state.step % self.config.train.log_every_steps == 0 or state.step_in_epoch == 1:
             self.log.emit(row)
 
-    def _validate(self, listed: LabelledList, pool: WorkerPool) -> ValidationRow:
-        self.state.agree_on_buffers()
-        started = perf_counter()
-        with self.state.averaged():
-            summary = self._evaluate(listed, pool)
-        row = ValidationRow(epoch=self.state.epoch, step=self.state.step, summary=summary)
-        self.log.emit(replace(row, seconds=perf_counter() - started))
-        return row
-
-    def _evaluate(self, listed: LabelledList, pool: WorkerPool) -> Summary:
-        data, model = self.config.data, self.state.model.eval()
-        scorer = Scorer(
-            model,
-            mean=data.mean,
-            std=data.std,
-            multi_label=data.multi_label,
-            autocast=None if self.precision == "fp32" else dtype_of(self.precision),
+    def _validate(self, pool: WorkerPool) -> ValidationRow:
+        listed, ranks = self.lists.validation, self.ranks
+        assert listed is not None
+        validation = Validation(
+            listed,
+            self.config.data,
+            self.ranks,
+            output=self.log.output,
+            precision=self.precision,
+            indexes=self.indexes,
+            signals=self._signals,
         )
-        views, ranks = data.validation, self.ranks
-        at = Advanced(
-            phase="validation",
-            epoch=self.state.epoch,
-            done=0,
-            total=len(range(ranks.rank, len(listed), ranks.world_size)),
-        )
+        own = len(range(ranks.rank, len(listed), ranks.world_size))
+        at, done = Advanced(phase="validation", epoch=self.state.epoch, done=0, total=own), itertools.count(1)
         self.log.emit(at)
-        done = itertools.count(1)
 
         def advance(record: VideoRecord) -> None:
             self.log.emit(replace(at, done=next(done)))
 
-        records = evaluate(scorer, listed, data, views, pool, ranks, on_video=advance, indexes=self.indexes)
-        for record in records:
-            if record.reason is not None and self.ranks.is_main:
-                _LOGGER.warning("not scored: %r: %s", record.path, record.reason)
-        return summarise(records, listed.class_names, multi_label=data.multi_label)
-
-    def _save(self, *, epoch_done: bool = False, validation: ValidationRow | None = None) -> None:
-        """Save the state; with the validation of this epoch, also as the best one if it is that."""
-        state, name = self.state, self.config.train.best_metric
-        state.agree_on_buffers()
-        value = None if validation is None or validation.epoch != state.epoch else validation.summary.metrics.get(name)
-        assert not isinstance(value, tuple), "an interval chooses nothing"
-        is_best = value is not None and (state.best is None or is_better(name, value, state.best))
-        if is_best:
-            state.best = value
+        started = perf_counter()
+        with self.state.averaged():
+            summary = validation.run(self.state.model.eval(), pool, on_video=advance)
+        row = ValidationRow(epoch=self.state.epoch, step=self.state.step, summary=summary)
+        self.log.emit(replace(row, seconds=perf_counter() - started))
+        self.state.is_validation_due = False
+        self.saver.save(epoch_done=True, validation=row)
         if self.ranks.is_main:
-            self.folder.save(state.contents(validation), epoch=state.epoch if epoch_done else None, is_best=is_best)
-            self.log.emit(Saved(epoch=state.epoch, step=state.step, best=is_best))
-
-    def _stop_if_asked(self) -> None:
-        if (signum := self._signals.of_any_rank()) is None:
-            return
-        if self.state.step_in_epoch:
-            self._save()
-        raise Stopped(signum)
+            validation.forget()
+        return row
 
     def _clips(self) -> ClipSource:
         """Return what this epoch takes its clips from."""
@@ -301,21 +299,18 @@ class Trainer:
             return RenderedClips(data=config.data, pictures=lists.pictures, epoch=self.state.epoch)
         return VideoClips(lists.training, config.data, config.train, self.indexes)
 
-    def _build_model(self, *, is_new: bool, offline: bool) -> DualFormer:
-        """Return the model on its device; where the run is new, with its first weights."""
+    def _build_model(self) -> DualFormer:
+        """Return the model with random weights."""
         config, train = self.config, self.config.train
         torch.manual_seed(config.runtime.seed)
         if train.motion_weight and not self.lists.is_rendered:
             self.notes.append("the motion at the tokens is not taught: only rendered clips know theirs")
-        model = build_model(
+        return build_model(
             config.model,
             config.data,
             kernels=config.runtime.kernels,
             motion_heads=self.lists.is_rendered and train.motion_weight > 0,
         )
-        if is_new:
-            self.notes += start(model, train, class_names=self.lists.training.class_names, offline=offline)
-        return model.to(self.ranks.device)
 
     def _open_labeller(self, model: DualFormer, *, offline: bool) -> TokenLabeller | None:
         """Return what labels tokens, if the configuration names something."""
@@ -326,16 +321,43 @@ class Trainer:
             self.notes.append("the token head is not trained: there is no teacher")
         return labeller
 
-    def _build_state(self, model: DualFormer, labeller: TokenLabeller | None) -> TrainingState:
-        origin = Origin(
+    def _origin(self, labeller: TokenLabeller | None) -> Origin:
+        lists = self.lists
+        return Origin(
             config=to_yaml(self.config),
-            class_names=self.lists.training.class_names,
-            training_list=self.lists.training.fingerprint,
+            class_names=lists.training.class_names,
+            training_list=lists.training.fingerprint,
+            validation_list=None if lists.validation is None else lists.validation.fingerprint,
             token_labels=None if labeller is None else labeller.fingerprint,
             global_batch_size=self.recipe.global_batch_size,
+            precision=self.precision,
         )
-        is_scaled = self.precision == "fp16"
-        return TrainingState(model, origin, self.config.train, lr=self.recipe.lr, is_scaled=is_scaled)
+
+    def _find_checkpoint(self, model: DualFormer, origin: Origin, changes: frozenset[str]) -> Checkpoint | None:
+        """Return what rank 0 goes on from, if there is any, on every rank; a useless checkpoint is passed over."""
+        run, settings, tensors = str(self.log.output), values_of(self.config), model.state_dict()
+
+        def flaw(checkpoint: Checkpoint) -> str | None:
+            return flaw_in(checkpoint, origin, settings, changes, tensors, run=run)
+
+        return made_by_main(lambda: self.folder.load_latest(flaw))
+
+    def _resume(self, checkpoint: Checkpoint, allowed: frozenset[str]) -> None:
+        run, settings, state = str(self.log.output), values_of(self.config), self.state
+        self._changes = changes_of(checkpoint, state.origin, settings, allowed, run=run)
+        state.restore(checkpoint, rank=self.ranks.rank, changed=frozenset(change.key for change in self._changes))
+        self.notes.append(f"resumed at epoch {state.epoch}, step {state.step}")
+
+
+def _start_all_ranks(model: DualFormer, train: TrainConfig, class_names: list[str], *, offline: bool) -> list[str]:
+    """Give all ranks the weights that rank 0 starts from, which alone need have them; return sentences about them."""
+
+    def fill() -> tuple[list[str], dict[str, Tensor]]:
+        return start(model, train, class_names=class_names, offline=offline), model.state_dict()
+
+    notes, tensors = made_by_main(fill)
+    model.load_state_dict(tensors)
+    return notes
 
 
 def _advanced(state: TrainingState, batches: BatchPlan, row: StepRow | None = None) -> Advanced:

@@ -36,6 +36,10 @@ Losses = dict[str, float | None]
 """Means over the clips of a step, by their names; None without any clip."""
 
 
+class StepRefusedError(DualFormerError):
+    """Every rank refuses a step, and is in the state before it again."""
+
+
 class Stepper:
     """Takes the steps of a run on this rank.
 
@@ -68,6 +72,8 @@ class Stepper:
         if runtime.compile:
             self.forward, self.forward_motion = torch.compile(self.forward), torch.compile(self.forward_motion)
         self._spent_clips: Tensor | None = None
+        self._statistics = [buffer.clone() for buffer in model.buffers()]
+        """Buffers as they were before the step in hand."""
 
     def step(
         self, batches: Sequence[Batch], lr: float, *, meanwhile: Callable[[], None] = lambda: None
@@ -83,7 +89,7 @@ class Stepper:
             The mean losses over all ranks, and the number of clips.
 
         Raises:
-            DualFormerError: if the loss is not a number, or too many videos cannot be read.
+            StepRefusedError: if the loss or a gradient is not a number, or too many videos cannot be read.
         """
         state, optimizer = self.state, self.state.optimizer
         names = ("loss", "classification_loss", "token_loss") if self.labeller is not None else ("loss",)
@@ -96,6 +102,8 @@ class Stepper:
             meanwhile()
             return dict.fromkeys(names), 0
         optimizer.zero_grad(set_to_none=True)
+        if self._statistics:
+            torch._foreach_copy_(self._statistics, list(state.model.buffers()))
         losses = torch.zeros(len(names), dtype=torch.float64, device=self.ranks.device)
         for number, batch in enumerate(batches):
             losses += self._forward_backward(batch, number, count)
@@ -103,9 +111,7 @@ class Stepper:
         total = losses.cpu()
         self._refuse_non_finite(total, batches)
         sum_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
-        if self.train.clip_grad_norm is not None:
-            state.scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(state.model.parameters(), self.train.clip_grad_norm)
+        self._check_and_clip_gradients()
         state.scaler.step(optimizer)
         state.scaler.update()
         if state.average is not None:
@@ -173,14 +179,17 @@ class Stepper:
         for path, reason in (missing for of_rank in gather_objects(own) for missing in of_rank):
             if self.ranks.is_main:
                 _LOGGER.warning("left out: %r: %s", path, reason)
-        self.state.unreadable += unreadable
-        allowed = self.train.max_unreadable * len(self.listed)
-        if self.state.unreadable > max(allowed, 1 if self.train.max_unreadable else 0):
-            raise DualFormerError(
-                f"{self.state.unreadable} of the {len(self.listed)} training videos could not be read in epoch "
-                f"{self.state.epoch}, more than train.max_unreadable={self.train.max_unreadable:g} allows; "
-                "see the warnings above, mend the list, or raise it"
+        state, listed = self.state, len(self.listed)
+        total = state.unreadable + unreadable
+        allowed = max(self.train.max_unreadable * listed, 1 if self.train.max_unreadable else 0)
+        if total > allowed or total >= listed:
+            limit = f"more than train.max_unreadable={self.train.max_unreadable:g} allows"
+            raise StepRefusedError(
+                f"{total} of the {listed} training videos could not be read in epoch {state.epoch}, "
+                f"{limit if total > allowed else 'which leaves nothing to train with'}; "
+                f"see the warnings above, mend the list{', or raise it' if total > allowed else ''}"
             )
+        state.unreadable = total
 
     def _refuse_non_finite(self, total: Tensor, batches: Sequence[Batch]) -> None:
         """Stop every rank where one has a loss that is not a number."""
@@ -190,7 +199,33 @@ class Stepper:
         files = sorted({self.listed.files[sample] for batch in batches for sample in batch.samples})
         found = [(rank, names) for rank, (bad, names) in enumerate(gather_objects((is_bad, files))) if bad]
         rank, names = found[0]
-        raise DualFormerError(
-            f"the loss is not a number at step {self.state.step} on rank {rank}, with {', '.join(map(repr, names))}; "
-            "the weights are those before this step; lower train.lr, set train.clip_grad_norm, or use --precision fp32"
+        raise self._back_before_the_step(
+            f"the loss is not a number at step {self.state.step} on rank {rank}, with {', '.join(map(repr, names))}"
+        )
+
+    def _check_and_clip_gradients(self) -> None:
+        """Stop before the update where a gradient is not a number, which would spoil every weight and moment.
+
+        With fp16 such a step is usual while the loss scale is found, and left out.
+        """
+        state, limit = self.state, self.train.clip_grad_norm
+        parameters = [each for each in state.model.parameters() if each.grad is not None]
+        if limit is None and state.scaler.is_enabled():
+            return
+        state.scaler.unscale_(state.optimizer)
+        norm = torch.nn.utils.get_total_norm([each.grad for each in parameters if each.grad is not None])
+        if not state.scaler.is_enabled() and not torch.isfinite(norm).item():
+            raise self._back_before_the_step(
+                f"the gradients are not numbers at step {state.step}: their norm is {norm}"
+            )
+        if limit is not None:
+            torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+
+    def _back_before_the_step(self, problem: str) -> StepRefusedError:
+        """Undo what forward passes have changed, and return the error that says so."""
+        for buffer, before in zip(self.state.model.buffers(), self._statistics, strict=True):
+            buffer.copy_(before)
+        return StepRefusedError(
+            f"{problem}; the weights are those before this step; lower train.lr, set train.clip_grad_norm, or use "
+            "--precision fp32"
         )

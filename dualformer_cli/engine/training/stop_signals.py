@@ -5,22 +5,59 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
+from time import monotonic
 from types import FrameType
 
-from dualformer_cli.engine.parallel.reductions import RanksLost, any_rank, gather_objects
+import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
+
+from dualformer_cli.engine.parallel.reductions import RanksLost, all_reduce, in_touch, world_size
+
+LOOK_SECONDS = 0.5
+"""Time between two looks at what other ranks have received."""
+_RUNS = count()
+"""A store keeps what was in it from one run of a process to the next."""
 
 
 class StopSignals:
-    """What SIGTERM, SIGUSR1 and Ctrl-C ask of a run."""
+    """What SIGTERM, SIGUSR1 and Ctrl-C ask of a run; every rank makes one."""
 
     def __init__(self) -> None:
         self._received: int | None = None
+        self._key = f"stop-signals/{next(_RUNS)}"
+        self._has_passed_on = False
+        self._looked = 0.0
 
     def of_any_rank(self) -> int | None:
         """Return the signal that a rank has received, the same one on every rank; None where none has any."""
-        if not any_rank(self._received is not None):
-            return None
-        return next(number for number in gather_objects(self._received) if number is not None)
+        return self.agree()[0]
+
+    def agree(self, *, is_due: bool = False) -> tuple[int | None, bool]:
+        """Return the signal that a rank has received, or None, and whether anything is due on any rank."""
+        asked = torch.tensor([self._received or 0, int(is_due)])
+        all_reduce(asked, "agreeing on what to do next", dist.ReduceOp.MAX)
+        signum, due = asked.tolist()
+        return signum or None, bool(due)
+
+    def heard(self) -> bool:
+        """Return whether a signal has come to this rank, or a moment ago to another one.
+
+        It waits for no rank: each may ask whenever it likes, between two calls that all make.
+        """
+        if world_size() == 1:
+            return self._received is not None
+        with in_touch("asking whether to stop"):
+            if self._received is not None and not self._has_passed_on:
+                PrefixStore(self._key, _get_default_store()).set("signal", str(self._received))
+                self._has_passed_on = True
+            elif self._received is None and monotonic() - self._looked > LOOK_SECONDS:
+                self._looked = monotonic()
+                store = PrefixStore(self._key, _get_default_store())
+                if store.check(["signal"]):
+                    self._received, self._has_passed_on = int(store.get("signal")), True
+        return self._received is not None
 
     @contextmanager
     def caught(self) -> Iterator[None]:

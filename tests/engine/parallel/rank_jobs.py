@@ -6,8 +6,10 @@ Usage: rank_jobs.py FOLDER. Writes FOLDER/WORLD-RANK.pt. One interpreter imports
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -18,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dualformer_cli.config.schema import TrainConfig
 from dualformer_cli.engine.parallel import placement, reductions
 from dualformer_cli.engine.parallel.batch_norm import average_running_statistics, convert_batch_norm
 from dualformer_cli.engine.parallel.ranks import init_ranks
@@ -29,6 +32,9 @@ from dualformer_cli.engine.parallel.reductions import (
     sum_gradients,
     sum_over_ranks,
 )
+from dualformer_cli.engine.parallel.same_weights import digest_of_all_ranks
+from dualformer_cli.engine.training.state import Origin, TrainingState
+from dualformer_cli.engine.training.stop_signals import StopSignals
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.model.dualformer import DualFormer
 
@@ -153,8 +159,63 @@ def batch_norm(rank: int, world_size: int) -> dict[str, Any]:
     }
 
 
+def stop_signals(rank: int, world_size: int) -> list[Any]:
+    """A signal that rank 1 alone receives, and a save that is due by rank 0's clock."""
+    signals = StopSignals()
+    before = [signals.heard(), signals.of_any_rank(), signals.agree(is_due=rank == 0)]
+    with signals.caught():
+        if rank == 1:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        deadline = time.monotonic() + 30
+        while not signals.heard() and time.monotonic() < deadline:
+            time.sleep(0.01)
+    return [*before, signals.heard(), signals.of_any_rank(), StopSignals().heard()]
+
+
+def same_weights(rank: int, world_size: int) -> list[str]:
+    """The digest of equal tensors, and what is said of others on the last rank."""
+    found = [digest_of_all_ranks({"a": torch.ones(3)})]
+    try:
+        digest_of_all_ranks({"a": torch.full((3,), float(rank == world_size - 1))})
+    except DualFormerError as error:
+        found.append(str(error))
+    return found
+
+
+def saved_statistics(rank: int, world_size: int) -> dict[str, Any]:
+    """A state in the middle of an epoch: what is saved of it, what stays, and what each rank has after it resumed."""
+
+    def state_of(value: float) -> TrainingState:
+        model = video_model().float()
+        origin = Origin(
+            config="",
+            class_names=[],
+            training_list="",
+            validation_list=None,
+            token_labels=None,
+            global_batch_size=1,
+            precision="fp32",
+        )
+        for name, buffer in model.named_buffers():
+            buffer.fill_(value if "running" in name else 1)
+        return TrainingState(model, origin, TrainConfig(ema_decay=0.5), lr=0.1, is_scaled=False)
+
+    def mean_of(state: TrainingState) -> float:
+        return next(float(buffer[0]) for name, buffer in state.model.named_buffers() if name.endswith("running_mean"))
+
+    state, again = state_of(rank + 1.0), state_of(0.0)
+    state.step_in_epoch = 1
+    with state.agreed() as statistics:
+        contents = state.contents(None, statistics)
+        saved = mean_of(state)
+        contents = {**contents, "training_model": {k: v.clone() for k, v in state.model.state_dict().items()}}
+    again.restore(contents, rank=rank)
+    return {"saved": saved, "stays": mean_of(state), "resumed": mean_of(again)}
+
+
 def all_jobs(rank: int, world_size: int) -> dict[str, Any]:
     jobs: list[Job] = [exchange, gradients_of_some, averaged_buffers, batch_norm]
+    jobs += [stop_signals, same_weights, saved_statistics]
     with init_ranks("cpu") as ranks:
         assert (ranks.rank, ranks.world_size, ranks.is_main) == (rank, world_size, rank == 0)
         results = {job.__name__: job(rank, world_size) for job in jobs}

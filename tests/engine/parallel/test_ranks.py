@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -140,6 +141,26 @@ def test_buffers_become_means_and_counters_maxima(worlds: Results) -> None:
             assert buffers["0.running_mean"].tolist() == [len(seen) / 2] * 2
             assert torch.equal(buffers["1.running_var"], torch.tensor([0.1])), "the mean of equal values moved"
             assert buffers["1.num_batches_tracked"].item() == 7
+
+
+def test_a_signal_to_one_rank_is_heard_by_the_others_without_an_exchange(worlds: Results) -> None:
+    for seen in both(worlds, "stop_signals"):
+        for found in seen:
+            assert found == [False, None, (None, True), True, signal.SIGUSR1, False]
+
+
+def test_ranks_with_other_weights_are_named(worlds: Results) -> None:
+    for seen in both(worlds, "same_weights"):
+        assert len({digest for digest, _ in seen}) == 1
+        for _, message in seen:
+            assert message.startswith(f"the weights of rank {len(seen) - 1} are not those of rank 0 (")
+            assert message.endswith("give all of them the same --output, weights and settings")
+
+
+def test_a_save_within_an_epoch_has_the_mean_of_the_statistics_and_leaves_each_rank_its_own(worlds: Results) -> None:
+    for seen in both(worlds, "saved_statistics"):
+        mean = sum(range(1, len(seen) + 1)) / len(seen)
+        assert seen == [{"saved": mean, "stays": rank + 1.0, "resumed": rank + 1.0} for rank in range(len(seen))]
 
 
 def difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> float:

@@ -20,8 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from dualformer_cli.engine.build import create_model
-from dualformer_cli.engine.training.checkpoint_files import FORMAT, CheckpointFolder, latest_checkpoint
+from dualformer_cli import create_model
+from dualformer_cli.engine.training.checkpoint_files import FORMAT, CheckpointFolder
 from dualformer_cli.errors import WeightsError
 from dualformer_cli.model.weights import load_weights
 
@@ -223,7 +223,7 @@ def test_a_broken_last_falls_back_to_the_one_before_and_says_so(
     folder = CheckpointFolder(tmp_path)
     folder.save(contents(1))
     folder.save(contents(2))
-    assert latest_checkpoint(tmp_path) == folder.last
+    assert step_of(folder.load_latest()) == 2
     assert caplog.messages == []
     folder.last.write_bytes(folder.last.read_bytes()[:300])
     assert step_of(folder.load_latest()) == 1
@@ -245,10 +245,10 @@ def test_two_broken_checkpoints_are_both_named(tmp_path: Path) -> None:
     folder.previous.unlink()
     message = f"{str(folder.last)!r} is empty and checkpoint {str(folder.previous)!r} is missing; start the run again"
     with pytest.raises(WeightsError, match=message.replace("(", r"\(")):
-        latest_checkpoint(tmp_path)
+        folder.load_latest()
     save_checkpoint(folder.path / "epoch-3.pt", contents())
     with pytest.raises(WeightsError, match=r"start from '.*epoch-3\.pt' instead"):
-        latest_checkpoint(tmp_path)
+        folder.load_latest()
 
 
 def test_a_full_disk_leaves_the_checkpoints_as_they_were(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from dualformer_cli.documents.train import ValidationRow
 from dualformer_cli.engine.parallel.batch_norm import FrozenBatchNorm
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.records import VideoRecord
-from dualformer_cli.engine.training import loop
+from dualformer_cli.engine.training import loop, validation
 from dualformer_cli.engine.training.loop import Trainer
 from dualformer_cli.engine.training.optim import MuonWithAdamW
 from dualformer_cli.engine.training.preflight import preflight
@@ -108,7 +108,7 @@ def validations(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         scores = np.array([[0.7, 0.1, 0.1, 0.1]], np.float32)
         return [VideoRecord(i, f"{i}.mp4", listed.labels[i], "scored", None, scores) for i in range(len(listed))]
 
-    monkeypatch.setattr(loop, "evaluate", evaluate)
+    monkeypatch.setattr(validation, "evaluate", evaluate)
     return seen
 
 
@@ -229,11 +229,11 @@ def test_the_best_epoch_is_that_of_the_metric(
             "mean_class_accuracy": 50.0 - trainer.state.epoch,
             "loss": 9.0 + trainer.state.epoch,
         }
-        trainer._save(epoch_done=True, validation=validation_row(trainer.state.epoch, {**metrics, metric: value}))
+        trainer.saver.save(epoch_done=True, validation=validation_row(trainer.state.epoch, {**metrics, metric: value}))
     assert saved == best
     trainer.state.epoch += 1  # an epoch without a validation of its own
     better = {"top1": 99.0, "mean_class_accuracy": 99.0, "loss": 0.0}
-    trainer._save(epoch_done=True, validation=validation_row(trainer.state.epoch - 1, better))
+    trainer.saver.save(epoch_done=True, validation=validation_row(trainer.state.epoch - 1, better))
     assert saved[-1] is False
 
 
@@ -276,6 +276,30 @@ def test_a_save_between_validations_agrees_on_statistics_too(
     assert all((value == 0).all() for name, value in saved.items() if "running_" in name)
 
 
+def test_the_clock_says_when_a_save_is_due_and_only_that_of_rank_0(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr("dualformer_cli.engine.training.saving.monotonic", lambda: now[0])
+    first, second = (make_trainer("train.save_every=5m", ranks=(rank, 2)) for rank in (0, 1))
+    first.state.step = second.state.step = 1
+    for now[0], is_due in ((399.0, False), (400.0, True)):
+        assert (first.saver.is_due(), second.saver.is_due()) == (is_due, False)
+    first.saver.save()
+    now[0] += 299
+    assert not first.saver.is_due()
+    now[0] += 1
+    assert first.saver.is_due()
+
+
+def test_a_run_saves_when_the_clock_says_so(make_trainer: Make, data: Data, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[Any] = []
+    clock = iter(range(1000))
+    monkeypatch.setattr("dualformer_cli.engine.training.saving.monotonic", lambda: next(clock))
+    make_trainer(*SMALL, "train.save_every=2s", labels=[0, 1, 2, 3, 0, 1], on_event=events.append).run()
+    assert [event["step"] for event in events if event["event"] == "saved"] == [2, 4, 6]
+
+
 def stop_at(step: int) -> Callable[[Any], None]:
     def on_event(event: Any) -> None:
         if event["event"] == "step" and event["step"] == step:
@@ -285,7 +309,7 @@ def stop_at(step: int) -> Callable[[Any], None]:
 
 
 def test_a_resumed_run_has_everything_that_was_saved(make_trainer: Make, data: Data, tmp_path: Path) -> None:
-    overrides = [*SMALL, "train.save_every_steps=3", "runtime.precision=fp16", "train.max_unreadable=0.5"]
+    overrides = [*SMALL, "train.save_every=3 steps", "runtime.precision=fp16", "train.max_unreadable=0.5"]
     data.unreadable = 1
     events: list[Any] = []
 

@@ -80,3 +80,28 @@ def test_several_processes_give_the_losses_and_the_digest_of_one(
         assert many["trained"] == pytest.approx(one["trained"], abs=1e-2)
         for key in ("digest", "top1", "videos"):
             assert many[key] == one[key], (job["output"], key)
+
+
+def test_ranks_without_a_common_disk_resume_what_rank_0_has(
+    make_jobs: Callable[[Path], list[dict[str, Any]]], alone: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    """Each has a folder of its own; nothing of a checkpoint is in that of rank 1."""
+    (_, job, _) = make_jobs(tmp_path)
+    longer = {**job, "overrides": [*job["overrides"], "train.epochs=2"], "has_own_disks": True}
+    longer = {**longer, "validation": job["validation"], "resume": True}
+    shorter = {**job, "has_own_disks": True}
+    (tmp_path / "jobs.json").write_text(json.dumps([shorter, longer]))
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environ = {**os.environ, "PYTHONPATH": str(HERE.parents[2]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*launch, str(HERE / "train_ranks.py"), str(tmp_path / "jobs.json")],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(Path(longer["result"]).read_text())
+    assert len(found["losses"]) == len(alone[1]["losses"]), "the first epoch was trained again"
+    assert (Path(job["output"], "0") / "checkpoints" / "epoch-2.pt").exists()
+    assert not list(Path(job["output"], "1").rglob("*.pt"))

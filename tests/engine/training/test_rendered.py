@@ -80,7 +80,7 @@ def test_a_small_model_learns_large_motion_from_nothing(make_trainer: Make, pres
 
 
 def test_a_stopped_run_goes_on_exactly(make_trainer: Make, preset: Path, tmp_path: Path) -> None:
-    few = ("data.render.num_clips=48", "train.epochs=2", "train.save_every_steps=1", "data.render.easy_epochs=2")
+    few = ("data.render.num_clips=48", "train.epochs=2", "train.save_every=1 step", "data.render.easy_epochs=2")
 
     def stop(event: dict[str, Any]) -> None:
         if event["event"] == "step" and event["step"] == 8:

@@ -43,7 +43,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 def test_a_run_that_was_cut_off_goes_on_bitwise(
     make_trainer: Make, unbroken: Callable[..., Path], tmp_path: Path, stop: int, ema: str
 ) -> None:
-    overrides = ["train.epochs=2", "train.save_every_steps=2", f"train.ema_decay={ema}", *RANDOM]
+    overrides = ["train.epochs=2", "train.save_every=2 steps", f"train.ema_decay={ema}", *RANDOM]
     whole = unbroken(make_trainer, *overrides)
     with pytest.raises(Interrupt):
         make_trainer(tmp_path / "broken", *overrides, on_event=stop_at(stop)).run()
@@ -77,7 +77,7 @@ def test_a_signal_saves_in_the_middle_of_an_epoch(
 def test_a_truncated_checkpoint_falls_back_to_the_one_before_and_says_so(
     make_trainer: Make, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    overrides = ["train.epochs=2", "train.save_every_steps=3"]
+    overrides = ["train.epochs=2", "train.save_every=3 steps"]
     make_trainer(tmp_path / "unbroken", *overrides).run()
     with pytest.raises(Interrupt):
         make_trainer(tmp_path / "broken", *overrides, on_event=stop_at(7)).run()
@@ -105,7 +105,8 @@ def test_resuming_with_another_model_is_refused(
     make_trainer: Make, tmp_path: Path, toy_list: Path, part_of: Callable[..., Path]
 ) -> None:
     make_trainer(tmp_path, data=part_of(toy_list, 8)).run()
-    with pytest.raises(DualFormerError, match=r"cannot resume .*: its model was without (stages\S+), now it is \1 \("):
+    was = r"cannot resume .*: model.depths was \[2, 2, 2, 2\] and is \[2, 2, 2, 3\]; give what the run began with"
+    with pytest.raises(DualFormerError, match=was):
         make_trainer(tmp_path, "model.depths=[2,2,2,3]", data=part_of(toy_list, 8), resume=True)
 
 
@@ -114,7 +115,9 @@ def test_a_moving_average_may_begin_when_a_run_resumes(
 ) -> None:
     data = part_of(toy_list, 8)
     make_trainer(tmp_path, data=data).run()
-    result = make_trainer(tmp_path, "train.ema_decay=0.9", "train.epochs=2", data=data, resume=True).run()
+    changes = frozenset({"train.ema_decay", "train.epochs"})
+    trainer = make_trainer(tmp_path, "train.ema_decay=0.9", "train.epochs=2", data=data, resume=True, changes=changes)
+    result = trainer.run()
     assert result.steps == 2
     assert last_state(tmp_path)["average_updates"] == 1
 

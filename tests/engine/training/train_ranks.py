@@ -1,6 +1,7 @@
 """Run under torchrun by test_many_ranks.py: trains and evaluates on this rank, and writes what rank 0 saw.
 
-Usage: train_ranks.py JOBS.json; a list of {"preset", "overrides", "train", "validation", "output", "result"}.
+Usage: train_ranks.py JOBS.json; a list of {"preset", "overrides", "train", "validation", "output", "result"}, and
+"has_own_disks" where each rank has an output of its own, "resume".
 """
 
 from __future__ import annotations
@@ -53,7 +54,9 @@ def losses_and_digest(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     trainer = loop.Trainer(
         resolved,
         ranks,
-        output=Path(job["output"]),
+        output=Path(job["output"], str(ranks.rank)) if job.get("has_own_disks") else Path(job["output"]),
+        resume=job.get("resume", False),
+        changes=frozenset({"train.epochs"}),
         on_event=lambda event: steps.append(event) if isinstance(event, StepRow) else None,
     )
     trainer.run()
