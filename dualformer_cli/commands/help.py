@@ -12,7 +12,19 @@ from typing import Any
 from typer.core import TyperCommand
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Input": ("data", "from_dump", "compare", "resume", "every", "duration", "list_", "only", "split", "dump"),
+    "Input": (
+        "data",
+        "from_dump",
+        "compare",
+        "resume",
+        "change",
+        "every",
+        "duration",
+        "list_",
+        "only",
+        "split",
+        "dump",
+    ),
     "Your own folder": (
         "labels",
         "layout",
@@ -29,6 +41,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "weights",
         "overrides",
         "views",
+        "dynamic_batch",
+        "half",
+        "calibrate",
+        "evaluation",
         "init_from",
         "pretrained_2d",
         "teacher",
@@ -50,6 +66,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "features",
         "report",
         "npz",
+        "format_",
         "formats",
         "show",
         "top_k",
@@ -117,8 +134,8 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
         "dualformer prepare ucf101 --transcode --short-side 256",
     ),
     "export": (
-        "dualformer export best.pt val.jsonl weights.safetensors",
-        "dualformer export best.pt val.jsonl weights.safetensors --overwrite",
+        "dualformer export best.pt --half --output weights.safetensors",
+        "dualformer export k400-tiny --format onnx --dynamic-batch",
     ),
     "tokenlabel": (
         "dualformer tokenlabel show clip.mp4",
