@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dualformer_cli.engine.build import create_model as create_model
-    from dualformer_cli.model.weights import load_weights as load_weights
+    from dualformer_cli.tasks.python import create_model as create_model
+    from dualformer_cli.tasks.python import evaluate as evaluate
+    from dualformer_cli.tasks.python import gradcam as gradcam
+    from dualformer_cli.tasks.python import load_weights as load_weights
+    from dualformer_cli.tasks.python import predict as predict
+    from dualformer_cli.tasks.python import train as train
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "create_model", "load_weights"]
+__all__ = ["__version__", "create_model", "evaluate", "gradcam", "load_weights", "predict", "train"]
 
 # In a checkout, kernels/ and presets/ sit beside this folder, not in it; a wheel installs them inside.
 _checkout = Path(__file__).resolve().parent.parent
@@ -20,12 +24,13 @@ if (_checkout / "pyproject.toml").is_file():
 
 def __getattr__(name: str) -> Any:
     """Load the Python interface on first use, so that `dualformer --help` never imports torch."""
-    if name == "create_model":
-        from dualformer_cli.engine.build import create_model
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dualformer_cli.tasks import python
 
-        return create_model
-    if name == "load_weights":
-        from dualformer_cli.model.weights import load_weights
+    return getattr(python, name)
 
-        return load_weights
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    """Return all names, those that nobody has used yet included, for completion."""
+    return sorted({*globals(), *__all__})

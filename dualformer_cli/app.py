@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import atexit
 import errno
 import logging
 import os
 import platform
 import signal
 import sys
-import threading
 from collections.abc import Callable
-from contextlib import suppress
 from functools import wraps
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
@@ -23,6 +19,7 @@ from dualformer_cli.commands.eval import evaluate
 from dualformer_cli.commands.export import export
 from dualformer_cli.commands.flops import flops
 from dualformer_cli.commands.gradcam import gradcam
+from dualformer_cli.commands.help import Command, epilog_of, summary_of
 from dualformer_cli.commands.options import VerboseOption, say
 from dualformer_cli.commands.predict import predict
 from dualformer_cli.commands.prepare import prepare
@@ -56,20 +53,7 @@ def main() -> None:
     _open_missing_streams()
     _log_to_stderr()
     _end_in_order_on_sigterm()
-    _leave(_exit_code())
-
-
-def _leave(code: int) -> NoReturn:
-    """Leave after all that is registered for the end, and do not take the interpreter apart.
-
-    That would take 0.4 s with torch, after the last line of a command.
-    """
-    threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does: threads that are no daemons end
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
-    os._exit(code)
+    sys.exit(_exit_code())
 
 
 def _open_missing_streams() -> None:
@@ -194,6 +178,8 @@ def _stdout_is_abandoned() -> bool:
     """Whether the program that read our stdout is gone, as with `dualformer predict ... | head -1`."""
     import select
 
+    if not hasattr(select, "poll"):  # on Windows nothing tells
+        return True
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return bool(poll.poll(0))
@@ -257,11 +243,6 @@ def start(
     _LOGGER.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
-def page_of(name: str) -> str:
-    r"""Return the sentence at the end of a command's help: where its page is; `\b` keeps it on one line, to copy."""
-    return f"\b\nPage: {Path(__file__).parent / 'docs' / name}.md"
-
-
 def register(name: str, command: Callable[..., None], *, group: typer.Typer = app, page: str | None = None) -> None:
     """Make a function of options a command of the app, or of a group of commands in it.
 
@@ -271,7 +252,9 @@ def register(name: str, command: Callable[..., None], *, group: typer.Typer = ap
         group: that it belongs to.
         page: in docs/, where it has not the command's name.
     """
-    group.command(name, epilog=page_of(page or name))(_past_typer(command))
+    full_name = name if group is app else f"{page} {name}"
+    epilog = epilog_of(full_name, page or name)
+    group.command(name, cls=Command, short_help=summary_of(command), epilog=epilog)(_past_typer(command))
 
 
 def register_group(name: str, help_text: str) -> typer.Typer:
@@ -282,7 +265,7 @@ def register_group(name: str, help_text: str) -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"], "default_map": {"help": False}},
     )
-    app.add_typer(group, name=name, help=help_text, epilog=page_of(name))
+    app.add_typer(group, name=name, help=help_text, short_help=help_text, epilog=epilog_of(name, name))
     return group
 
 

@@ -17,7 +17,8 @@ INTERPRETED = tl.constexpr(is_interpreted())
 
 def _compiled(*, src: Any, cache_hit: bool, **_: object) -> None:
     """Say once why the first pass takes longer, when Triton has compiled the first kernel of ours."""
-    if not cache_hit and src.fn.__module__.startswith("dualformer_cli.kernels"):
+    module = getattr(getattr(src, "fn", None), "__module__", "")
+    if not cache_hit and module.startswith("dualformer_cli.kernels"):
         say_once(f"compiling GPU kernels, once; they are kept in {triton.knobs.cache.dir}")
 
 

@@ -117,10 +117,10 @@ def attends_with_triton(x: Tensor, head_width: int, backend: Backend = "auto") -
 
     In float32 auto leaves it to PyTorch, whose products run on the matrix units; the kernel's do not.
     """
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-    if backend == "auto" and dtype == torch.float32:
-        return False
+    if backend == "auto" and x.device.type == "cuda":
+        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
+        if dtype == torch.float32:
+            return False
     problem = None if head_width in HEAD_WIDTHS else f"window attention has none for {head_width} channels per head"
     return uses_triton(backend, x, problem=problem)
 

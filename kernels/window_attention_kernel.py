@@ -139,12 +139,12 @@ def window_attention_forward_kernel(
     channels: tl.tensor,
     grid_h: tl.tensor,
     grid_w: tl.tensor,
-    scale: tl.tensor,  # log2(e) / sqrt(D)
+    scale: tl.tensor,  # log2(e) / sqrt(WIDTH)
     WT: tl.constexpr,
     WH: tl.constexpr,
     WW: tl.constexpr,
-    WIDTH: tl.constexpr,
-    D: tl.constexpr,
+    WIDTH: tl.constexpr,  # channels of a head
+    D: tl.constexpr,  # the power of two from WIDTH on
     WITH_LOGSUMEXP: tl.constexpr,
     BLOCK_M: tl.constexpr,  # queries of a program
     BLOCK_N: tl.constexpr,  # keys of a step; the sums' order depends on it
@@ -228,7 +228,7 @@ def window_attention_backward_query_kernel(
     channels: tl.tensor,
     grid_h: tl.tensor,
     grid_w: tl.tensor,
-    scale: tl.tensor,  # log2(e) / sqrt(D)
+    scale: tl.tensor,  # log2(e) / sqrt(WIDTH)
     WT: tl.constexpr,
     WH: tl.constexpr,
     WW: tl.constexpr,
@@ -324,7 +324,7 @@ def window_attention_backward_key_kernel(
     channels: tl.tensor,
     grid_h: tl.tensor,
     grid_w: tl.tensor,
-    scale: tl.tensor,  # log2(e) / sqrt(D)
+    scale: tl.tensor,  # log2(e) / sqrt(WIDTH)
     WT: tl.constexpr,
     WH: tl.constexpr,
     WW: tl.constexpr,
@@ -374,7 +374,11 @@ There is no tuning at run time: every process computes every sum in one order, a
 from the first, and the first pass takes no memory for timing. `tests/benchmarks/kernel_table.py` shows what a launch
 takes on each card.
 """
-_LAUNCHES_FLOAT32 = {16: (32, 32, 8, 1), 32: (32, 32, 8, 1), 64: (16, 16, 8, 1)}
+_LAUNCHES_FLOAT32 = {
+    "forward": {16: (32, 32, 8, 1), 32: (32, 32, 8, 1), 64: (16, 16, 8, 1)},
+    "query": {16: (16, 32, 8, 1), 32: (16, 32, 8, 1), 64: (16, 16, 8, 1)},
+    "key": {16: (32, 16, 8, 1), 32: (32, 16, 8, 1), 64: (16, 16, 8, 1)},
+}
 """Products run on the ordinary units, out of registers. As three products of TF32 on the matrix units, whose error is
 that of float32 (of sums of 392 products 0.4 times that of adding them one by one), the backward kernels would spill."""
 
@@ -441,5 +445,5 @@ def launch_config(kernel: str, dtype: torch.dtype, block: int) -> dict[str, int]
     """
     if is_interpreted():
         return {"BLOCK_M": 16, "BLOCK_N": 16}
-    launches = _LAUNCHES_FLOAT32 if dtype == torch.float32 else _LAUNCHES[kernel]
-    return dict(zip(("BLOCK_M", "BLOCK_N", "num_warps", "num_stages"), launches[block], strict=True))
+    launches = _LAUNCHES_FLOAT32 if dtype == torch.float32 else _LAUNCHES
+    return dict(zip(("BLOCK_M", "BLOCK_N", "num_warps", "num_stages"), launches[kernel][block], strict=True))

@@ -88,6 +88,27 @@ def test_help_never_imports_what_is_slow(arguments: tuple[str, ...], option: str
     }
 
 
+@pytest.mark.parametrize(("arguments", "code"), [(("--version",), 0), (("no-such-command",), 2)])
+def test_a_command_leaves_after_threads_and_what_is_registered_and_takes_nothing_apart(
+    arguments: tuple[str, ...], code: int
+) -> None:
+    program = (
+        "import atexit, threading, time\n"
+        "from dualformer_cli import __main__\n"
+        "class Kept:\n"
+        "    def __del__(self): print('taken apart')\n"
+        "kept = Kept()\n"
+        "atexit.register(print, 'registered')\n"
+        "threading.Thread(target=lambda: (time.sleep(0.3), print('thread'))).start()\n"
+        "__main__.run()\n"
+    )
+    result = run("-c", program, *arguments)
+    assert result.returncode == code
+    lines = result.stdout.splitlines()
+    assert "thread" in lines
+    assert lines[-1] == "registered"
+
+
 def test_completion_of_commands_and_presets_loads_nothing_heavy() -> None:
     def complete(words: str) -> list[str]:
         code = "import atexit\natexit.register(lambda: print(*sys.modules, file=sys.stderr))\n" + PROBE.format(

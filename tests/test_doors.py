@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "dualformer_cli"
 
 DOORS = {
-    "__init__": {"engine", "model"},  # the Python interface
+    "__init__": {"tasks"},  # the Python interface
     "__main__": {"app"},
     "app": {"commands", "system"},
     "commands": {"config", "data", "documents", "engine", "outputs", "system", "tasks", "video"},

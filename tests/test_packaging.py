@@ -99,7 +99,7 @@ def test_the_wheel_holds_every_file_of_the_folders_and_nothing_else(wheel: Path)
 
 def test_the_wheel_installs_the_command(wheel: Path) -> None:
     entry_points = zipfile.ZipFile(wheel).read(f"dualformer-{__version__}.dist-info/entry_points.txt").decode()
-    assert "[console_scripts]\ndualformer = dualformer_cli.app:main" in entry_points
+    assert "[console_scripts]\ndualformer = dualformer_cli.__main__:run" in entry_points
 
 
 def test_an_installed_wheel_works_from_any_folder(installed: Path, tmp_path: Path) -> None:

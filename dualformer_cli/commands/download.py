@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from dualformer_cli.commands.completion import complete_download
 from dualformer_cli.commands.options import JsonOption, OfflineOption, VerboseOption, print_document
 from dualformer_cli.errors import DownloadError
-
-if TYPE_CHECKING:
-    pass
 
 
 class Kind(str, Enum):
@@ -31,23 +30,15 @@ class Split(str, Enum):
     test = "test"
 
 
-def complete_name(incomplete: str) -> list[str]:
-    """Return the datasets, and presets with published weights, that start with `incomplete`."""
-    from dualformer_cli.data.datasets.catalogue import load_catalogue
-
-    catalogue = load_catalogue()
-    return [name for name in (*catalogue.datasets, *catalogue.weights) if name.startswith(incomplete)]
-
-
 def download(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="NAME", autocompletion=complete_name, help="Datasets, and presets with published weights."
+            metavar="NAME", autocompletion=complete_download, help="Datasets, and presets with published weights."
         ),
     ] = None,
     list_: Annotated[
-        bool, typer.Option("--list", help="List what can be fetched, how large it is, and whether it is here.")
+        bool, typer.Option("--list", help="List what can be fetched and whether it is here; with NAME, all about it.")
     ] = False,
     only: Annotated[
         list[Kind] | None,
@@ -105,7 +96,8 @@ def download(
         offline=offline,
     )
     if list_:
-        return print_document(task.list_downloads(request), print_list, as_json=as_json)
+        as_text = partial(print_list, detailed=bool(names))
+        return print_document(task.list_downloads(request), as_text, as_json=as_json)
     if dry_run:
         return print_document(task.plan_download(request), print_plan, as_json=as_json)
     with fetch_progress() as progress:

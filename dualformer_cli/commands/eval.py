@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -132,7 +133,9 @@ def _run(request: EvaluateRequest, *, as_json: bool) -> None:
         for record in scores.records if request.from_dump is None else ():
             if record.reason is not None:
                 log(f"{record.bucket}: {record.path}: {record.reason}")
-        print_document(document, print_evaluation, as_json=as_json)
+        other = None if request.compare is None else str(request.compare)
+        as_text = partial(print_evaluation, classes=scores.classes(), other=other)
+        print_document(document, as_text, as_json=as_json)
 
     document = run_task(request, fetching=fetch_progress, watching=watching, on_document=tell)
     if document is not None and document.summary.videos.scored < document.summary.videos.listed:

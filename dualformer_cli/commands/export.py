@@ -1,43 +1,120 @@
-"""`dualformer export`: weights to give away."""
+"""`dualformer export`: a model for other programs, or for the Hub."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dualformer_cli.commands.options import JsonOption, VerboseOption, print_document
+from dualformer_cli.commands.completion import complete_weights
+from dualformer_cli.commands.options import (
+    JsonOption,
+    OfflineOption,
+    OverridesOption,
+    PresetOption,
+    VerboseOption,
+    model_request,
+    print_document,
+)
 
 if TYPE_CHECKING:
     from dualformer_cli.documents.export import Export
+    from dualformer_cli.engine.engine import Engine
+
+
+class _Format(str, Enum):
+    safetensors = "safetensors"
+    pt2 = "pt2"
+    onnx = "onnx"
+    hub = "hub"
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Checkpoint of a training run.")],
-    dump: Annotated[
-        Path, typer.Argument(metavar="DUMP", help="What eval --views 1x1 --dump made of it and the validation list.")
+    weights: Annotated[
+        str,
+        typer.Argument(
+            metavar="WEIGHTS",
+            autocompletion=complete_weights,
+            help="Checkpoint or other file of weights, hf://OWNER/NAME, or a preset with published weights.",
+        ),
     ],
-    output: Annotated[Path, typer.Argument(metavar="FILE.safetensors", help="File to write.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it exists.")] = False,
+    format_: Annotated[
+        _Format,
+        typer.Option(
+            "--format",
+            help="safetensors: weights alone. pt2, onnx: the computation too. hub: a folder to upload.",
+        ),
+    ] = _Format.safetensors,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", metavar="FILE|DIR", help="File to write, or folder of --format hub. [default: NAME.FORMAT]"
+        ),
+    ] = None,
+    dynamic_batch: Annotated[
+        bool, typer.Option("--dynamic-batch", help="Let a graph take any number of clips at a time, not just one.")
+    ] = False,
+    half: Annotated[bool, typer.Option("--half", help="Store numbers in half precision.")] = False,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(
+            "--calibrate",
+            metavar="DUMP",
+            help="Make scores as likely as they say on this dump of eval --views 1x1 --dump.",
+        ),
+    ] = None,
+    evaluation: Annotated[
+        Path | None,
+        typer.Option(
+            "--eval", metavar="FILE.json", help="What eval --json printed, for the model card of --format hub."
+        ),
+    ] = None,
+    preset: PresetOption = None,
+    overrides: OverridesOption = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    offline: OfflineOption = False,
     as_json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
-    """Pack a checkpoint's weights into a small file, whose scores are as likely as they say.
+    """Write a model for other programs, with its classes, configuration, normalisation and views inside.
 
-    What only training needs is left out, numbers are halved in size, and the classifier is divided by the temperature
-    that fits the scores of the dump best.
+    What only training needs is left out. The file is loaded again, and the largest difference between its logits and
+    the model's is printed.
     """
+    from dualformer_cli.outputs.progress import fetch_progress
+    from dualformer_cli.outputs.screen import log
     from dualformer_cli.tasks.export import ExportRequest
     from dualformer_cli.tasks.export import export as run_task
 
-    request = ExportRequest(checkpoint=checkpoint, dump=dump, output=output, overwrite=overwrite)
-    print_document(run_task(request), _print_export, as_json=as_json)
+    def on_engine(engine: Engine) -> None:
+        note = "; tracing takes a minute or two" if format_ in (_Format.pt2, _Format.onnx) else ""
+        log(f"{engine.preset}, {engine.weights} weights, to {format_.value}{note}")
+
+    request = ExportRequest(
+        model=model_request(preset, weights=weights, overrides=overrides, offline=offline),
+        format=format_.value,
+        output=output,
+        dynamic_batch=dynamic_batch,
+        half=half,
+        calibrate=calibrate,
+        evaluation=evaluation,
+        overwrite=overwrite,
+    )
+    print_document(run_task(request, fetching=fetch_progress, on_engine=on_engine), _print_export, as_json=as_json)
 
 
 def _print_export(document: Export) -> None:
+    clips = "any number of clips" if document.input_shape[0] is None else "one clip"
+    size = "x".join(map(str, document.input_shape[2:]))
+    typer.echo(f"{document.output}: {document.num_bytes:,} bytes, {document.num_classes} classes, {clips} of {size}")
     typer.echo(
-        f"{document.output}: {document.num_bytes:,} bytes; temperature {document.temperature:.3f} from "
-        f"{document.videos} videos, expected calibration error {document.calibration_error_before:.4f} before, "
-        f"{document.calibration_error_after:.4f} after"
+        f"loaded again: logits differ by {document.largest_difference:.2g} at most, the largest is "
+        f"{document.largest_logit:.3g}"
     )
+    if (found := document.calibration) is not None:
+        typer.echo(
+            f"temperature {found.temperature:.3f} from {found.videos} videos, expected calibration error "
+            f"{found.calibration_error_before:.4f} before, {found.calibration_error_after:.4f} after"
+        )

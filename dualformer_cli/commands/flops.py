@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from dualformer_cli.commands.completion import complete_preset
 from dualformer_cli.commands.options import (
     DeviceOption,
     JsonOption,
@@ -15,7 +16,6 @@ from dualformer_cli.commands.options import (
     PrintConfigOption,
     VerboseOption,
     ViewsOption,
-    complete_preset,
     model_request,
     print_document,
     show_config,
@@ -55,9 +55,12 @@ def flops(
     from dualformer_cli.tasks import flops as task
     from dualformer_cli.tasks.session import resolve
 
-    model = model_request(size or preset, overrides=overrides, device=device, precision=precision, views=views)
+    model = model_request(
+        preset if size is None else size, overrides=overrides, device=device, precision=precision, views=views
+    )
+    resolved = resolve(model)
     if print_config:
-        show_config(resolve(model))
+        show_config(resolved)
         return
     if not as_json:
         log("counting multiply-adds" + (", then timing forward passes" if latency else ""))

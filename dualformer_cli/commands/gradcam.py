@@ -24,6 +24,7 @@ from dualformer_cli.commands.options import (
     ViewsOption,
     WeightsOption,
     announce_sample,
+    folder_or_file,
     model_request,
     print_document,
     sample_input,
@@ -57,7 +58,8 @@ def gradcam(
         Path | None,
         typer.Option(
             "--out",
-            metavar="FILE.gif|mp4|png",
+            metavar="FILE.gif|mp4|png|FOLDER/",
+            parser=folder_or_file,
             help="Where to draw: a GIF, a video, or a sheet of frames. [default: NAME.gradcam.gif here]",
         ),
     ] = None,

@@ -12,6 +12,14 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from dualformer_cli.commands.completion import (
+    complete_device,
+    complete_precision,
+    complete_preset,
+    complete_setting,
+    complete_weights,
+)
+
 if TYPE_CHECKING:
     from dualformer_cli.config.load import ResolvedConfig
     from dualformer_cli.tasks.session import ModelRequest
@@ -161,20 +169,6 @@ def relaunched(gpus: int | None, cpu_processes: int | None, *, goes_on: bool = F
     return True
 
 
-def complete_preset(incomplete: str) -> list[str]:
-    """Return the shipped presets that start with `incomplete`."""
-    from dualformer_cli.config.load import known_presets
-
-    return [name for name in known_presets() if name.startswith(incomplete)]
-
-
-def complete_weights(incomplete: str) -> list[str]:
-    """Return the presets with weights that start with `incomplete`, and the words that stand for weights."""
-    from dualformer_cli.data.fetch.weights import weights_names
-
-    return [name for name in (*weights_names(), "published", "random") if name.startswith(incomplete)]
-
-
 def set_verbose(verbose: bool) -> bool:
     """Log details, and let `app.main` print tracebacks. It never resets: -v counts before and after the command."""
     if verbose:
@@ -196,6 +190,7 @@ OverridesOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
+        autocompletion=complete_setting,
         help="Change one configuration key, as in --set data.clip.num_frames=16. Can be repeated.",
     ),
 ]
@@ -207,10 +202,10 @@ WeightsOption = Annotated[
     str | None,
     typer.Option(
         "--weights",
-        metavar="FILE|NAME|published|random",
+        metavar="FILE|NAME|hf://...|published|random",
         autocompletion=complete_weights,
-        help="Weights to use: a file, those of a preset such as k400-tiny, the preset's own published ones, or random "
-        "ones to try things out.",
+        help="Weights to use: a file, those of a preset such as k400-tiny, hf://OWNER/NAME[@REVISION][:FILE], the "
+        "preset's own published ones, or random ones to try things out.",
     ),
 ]
 FontOption = Annotated[
@@ -223,13 +218,19 @@ FontOption = Annotated[
 ]
 DeviceOption = Annotated[
     str | None,
-    typer.Option("--device", metavar="auto|cpu|cuda[:i]", help="Where to run; auto takes a GPU when there is one."),
+    typer.Option(
+        "--device",
+        metavar="auto|cpu|cuda[:i]|mps|xpu",
+        autocompletion=complete_device,
+        help="Where to run; auto takes a CUDA GPU when there is one.",
+    ),
 ]
 PrecisionOption = Annotated[
     str | None,
     typer.Option(
         "--precision",
         metavar="auto|fp32|bf16|fp16",
+        autocompletion=complete_precision,
         help="Number format of the model; auto: bf16 on GPUs that have it and where predict gains on a CPU, else fp32.",
     ),
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -81,6 +80,17 @@ def predict(
         Path | None,
         typer.Option(
             "--srt", metavar="FILE|FOLDER/", parser=folder_or_file, help="Write labels as subtitles of the video."
+        ),
+    ] = None,
+    vtt: Annotated[
+        Path | None, typer.Option("--vtt", metavar="FILE|FOLDER", help="The same as WebVTT, as web pages show it.")
+    ] = None,
+    segments: Annotated[
+        Path | None,
+        typer.Option(
+            "--segments",
+            metavar="FILE.csv|FILE.json",
+            help="Write the segments of all videos: a CSV that is a list again, or ActivityNet's JSON.",
         ),
     ] = None,
     save: Annotated[
@@ -172,6 +182,8 @@ def predict(
         output=output,
         csv=csv,
         srt=srt,
+        vtt=vtt,
+        segments=segments,
         save=save,
         font=font,
         features=features,
@@ -202,80 +214,114 @@ def _share(percent: str | None) -> float | None:
     return value / 100
 
 
-def _run(request: PredictRequest, *, is_sample: bool, form: Literal["text", "json", "lines"], verbose: bool) -> None:
+def _run(request: PredictRequest, *, is_sample: bool, form: _Form, verbose: bool) -> None:
     """Do what the request says, print results as they come, and leave with the code that sums them up."""
-    from dualformer_cli.documents.base import to_json
-    from dualformer_cli.documents.predict import PredictionRun
-    from dualformer_cli.outputs.json_text import print_json
-    from dualformer_cli.outputs.predictions import (
-        print_clip,
-        print_counts,
-        print_predictions,
-        print_question,
-        print_run,
-    )
-    from dualformer_cli.outputs.progress import Progress, fetch_progress
+    from dualformer_cli.outputs.progress import fetch_progress
     from dualformer_cli.outputs.screen import log
     from dualformer_cli.tasks.predict import predict as run_task
 
-    has_fallen_back = False
+    shown = _Shown(form, is_run=request.output is not None, is_sample=is_sample, verbose=verbose)
+    document = run_task(
+        request,
+        stdin=sys.stdin,
+        fetching=fetch_progress,
+        watching=shown.watching,
+        on_fallback=shown.fallback,
+        on_model=shown.model,
+        on_clip=shown.clip,
+        on_document=shown.document,
+        on_written=lambda what: log(f"wrote {what}"),
+    )
+    if document is not None and (code := _exit_code(document)):
+        raise typer.Exit(code)
 
-    def on_fallback(note: str) -> None:
-        nonlocal has_fallen_back
-        has_fallen_back = True
+
+_Form = Literal["text", "json", "lines"]
+
+
+class _Shown:
+    """Prints what there is to say as it comes: results on stdout in one of the forms, the rest on stderr."""
+
+    def __init__(self, form: _Form, *, is_run: bool, is_sample: bool, verbose: bool) -> None:
+        self._form, self._is_run, self._is_sample, self._verbose = form, is_run, is_sample, verbose
+        self._has_fallen_back = self._has_clips = False
+
+    def fallback(self, note: str) -> None:
+        from dualformer_cli.outputs.screen import log
+
+        self._has_fallen_back = True
         log(note)
 
-    def on_model(facts: ModelFacts) -> None:
+    def model(self, facts: ModelFacts) -> None:
+        from dualformer_cli.outputs.predictions import print_question
+
         announce(facts)
-        if is_sample:
+        if self._is_sample:
             announce_sample()
-        if has_fallen_back and form == "text":
+        if self._has_fallen_back and self._form == "text":
             print_question(facts)
 
-    def print_line(document: VideoResult | LiveClip) -> None:
-        print_json(to_json(document), on_one_line=True)
-
     @contextmanager
-    def watching(total: Callable[[], int]) -> Iterator[Callable[[VideoResult], None]]:
-        is_run = request.output is not None
-        with Progress("predict", total=total(), silent=not is_run and total() < 2) as progress:
+    def watching(self, total: Callable[[], int]) -> Iterator[Callable[[VideoResult], None]]:
+        from dualformer_cli.outputs.progress import Progress
+
+        with Progress("predict", total=total(), silent=not self._is_run and total() < 2) as progress:
 
             def show(result: VideoResult) -> None:
                 with progress.paused():
-                    if not is_run and form == "text":
-                        print_predictions(result)
-                    if form == "lines":
-                        print_line(result)
-                    if is_run and result.error is not None:
-                        log(f"{result.path}: {result.error}")
-                    if verbose and result.timing is not None:
-                        log(f"{result.path}: {_timing(result.timing)}")
+                    self._result(result)
                 progress.expect(total())
                 progress.advance(note=result.path)
 
             yield show
 
-    def as_text(document: Predictions | PredictionRun) -> None:
-        if isinstance(document, PredictionRun):  # of the others each result was printed as it came
-            print_run(document)
-        if document.compared is not None:
-            print_counts(document.compared)
+    def clip(self, clip: LiveClip) -> None:
+        from dualformer_cli.outputs.predictions import print_clip
 
-    document = run_task(
-        request,
-        stdin=sys.stdin,
-        fetching=fetch_progress,
-        watching=watching,
-        on_fallback=on_fallback,
-        on_model=on_model,
-        on_clip={"text": print_clip, "lines": print_line, "json": lambda clip: None}[form],
-        on_document=(lambda document: None)
-        if form == "lines"
-        else partial(print_document, as_text=as_text, as_json=form == "json"),
-        on_written=lambda what: log(f"wrote {what}"),
-    )
-    if document is not None and (code := _exit_code(document)):
-        raise typer.Exit(code)
+        if self._form == "text":
+            print_clip(clip)
+            self._has_clips = True
+        elif self._form == "lines":
+            _print_line(clip)
+
+    def document(self, document: Predictions | PredictionRun) -> None:
+        if self._form != "lines":
+            as_json = self._form == "json"
+            print_document(document, _print_sums, as_json=as_json)  # type: ignore[arg-type]  # mypy joins the two kinds
+
+    def _result(self, result: VideoResult) -> None:
+        from dualformer_cli.outputs.predictions import print_predictions
+        from dualformer_cli.outputs.screen import log
+
+        if self._form == "lines":
+            _print_line(result)
+        elif self._form == "text" and not self._is_run:
+            if self._has_clips:
+                typer.echo()
+            print_predictions(result)
+            self._has_clips = False
+        if self._is_run and result.error is not None:
+            log(f"{result.path}: {result.error}")
+        if self._verbose and result.timing is not None:
+            log(f"{result.path}: {_timing(result.timing)}")
+
+
+def _print_line(document: VideoResult | LiveClip) -> None:
+    from dualformer_cli.documents.base import to_json
+    from dualformer_cli.outputs import json_text
+
+    json_text.print_json(to_json(document), on_one_line=True)
+
+
+def _print_sums(document: Predictions | PredictionRun) -> None:
+    """Print what is left to say at the end, as each result of a handful was printed as it came."""
+    from dualformer_cli.documents.predict import PredictionRun
+    from dualformer_cli.outputs.predictions import print_counts, print_run
+
+    if isinstance(document, PredictionRun):
+        print_run(document)
+    if document.compared is not None:
+        print_counts(document.compared)
 
 
 def announce(facts: ModelFacts) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from dualformer_cli.commands.completion import complete_formats, complete_prepare
 from dualformer_cli.commands.options import (
     JsonOption,
     OverridesOption,
@@ -46,6 +47,7 @@ def prepare(
         list[str],
         typer.Argument(
             metavar="NAME|FOLDER|LIST...",
+            autocompletion=complete_prepare,
             help="A dataset, a folder of videos, one list of videos or several, or camera-motion to render.",
         ),
     ],
@@ -116,6 +118,7 @@ def prepare(
         typer.Option(
             "--formats",
             metavar="FORMAT,...",
+            autocompletion=complete_formats,
             help="Write older lists too: [multilabel_]video, [multilabel_]rawframe, rawframe_offset, json.",
         ),
     ] = None,

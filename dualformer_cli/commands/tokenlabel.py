@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from dualformer_cli.commands.completion import complete_teacher
 from dualformer_cli.commands.options import (
     CpuProcessesOption,
     DeviceOption,
@@ -83,7 +84,12 @@ def write(
     data: Annotated[str | None, typer.Option("--data", metavar="LIST", help="Training list to label.")] = None,
     teacher: Annotated[
         str | None,
-        typer.Option("--teacher", metavar="FILE|PRESET", help="Who labels. [default: the preset's train.teacher]"),
+        typer.Option(
+            "--teacher",
+            metavar="FILE|PRESET",
+            autocompletion=complete_teacher,
+            help="Who labels. [default: the preset's train.teacher]",
+        ),
     ] = None,
     output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder of the labels.")] = Path(
         "token-labels"

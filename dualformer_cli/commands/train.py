@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from dualformer_cli.commands.completion import complete_teacher
 from dualformer_cli.commands.options import (
     CompileOption,
     CpuProcessesOption,
@@ -44,14 +45,19 @@ def train(
         typer.Option("--change", metavar="KEY=VALUE", help="With --resume: have another setting from here on."),
     ] = None,
     init_from: Annotated[
-        str | None, typer.Option("--init-from", metavar="FILE|PRESET", help="Start from these video weights.")
+        str | None, typer.Option("--init-from", metavar="FILE|PRESET|hf://...", help="Start from these video weights.")
     ] = None,
     pretrained_2d: Annotated[
         str | None, typer.Option("--pretrained-2d", metavar="FILE|timm", help="Start from inflated image weights.")
     ] = None,
     teacher: Annotated[
         str | None,
-        typer.Option("--teacher", metavar="FILE|PRESET", help="Label every token by this frozen model, on the fly."),
+        typer.Option(
+            "--teacher",
+            metavar="FILE|PRESET",
+            autocompletion=complete_teacher,
+            help="Label every token by this frozen model, on the fly.",
+        ),
     ] = None,
     token_labels: Annotated[
         str | None,

@@ -37,6 +37,21 @@ _NEAREST = (
 _PAGE = Path(__file__).parent.parent / "docs" / "coming-from.md"
 
 
+_FOREIGN_KEYS = ("_base_", "default_scope", "dataset_type", "train_pipeline", "optim_wrapper", "model.type")
+
+
+def foreign_key(key: str, name: str) -> str | None:
+    """Return what to say of a key that mmaction2 has and no preset; None of others.
+
+    Args:
+        key: dotted.
+        name: of the file that has it.
+    """
+    if key not in _FOREIGN_KEYS:
+        return None
+    return f"{name!r} is a configuration of mmaction2, as {key} says. {_nearest(name)}"
+
+
 def foreign_config(name: str) -> str | None:
     """Return what to say to a user who names a configuration of other code as a preset; None where it is none.
 
@@ -56,9 +71,13 @@ def foreign_config(name: str) -> str | None:
         )
     if path.suffix != ".py":
         return None
-    size = next((size for size in ("tiny", "small") if size in stem), "base" if "base" in stem else "small")
-    preset = next(sizes[size] for pattern, sizes in _NEAREST if re.search(pattern, stem, re.IGNORECASE))
+    return f"{name!r} is a Python configuration, as mmaction2 has them. {_nearest(stem)}"
+
+
+def _nearest(name: str) -> str:
+    size = next((size for size in ("tiny", "small") if size in name), "base" if "base" in name else "small")
+    preset = next(sizes[size] for pattern, sizes in _NEAREST if re.search(pattern, name, re.IGNORECASE))
     return (
-        f"{name!r} is a Python configuration, as mmaction2 has them; presets are names or YAML files, of DualFormer "
-        f"alone. The nearest one is --preset {preset}. More: {_PAGE}"
+        "Presets are names or YAML files, of DualFormer alone; by size and data set the nearest one is "
+        f"--preset {preset}. More: {_PAGE}"
     )

@@ -14,7 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_origin, get_type_hints
 
-from dualformer_cli.config.foreign import foreign_config
+from dualformer_cli.config.foreign import foreign_config, foreign_key
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.config.typed_yaml import Document, Plain, checked, shown
 from dualformer_cli.errors import ConfigError, nearest
@@ -70,7 +70,7 @@ def load_config(
     settings |= _environment_settings(os.environ if environ is None else environ)
     settings |= _override_settings(overrides)
     settings |= {key: _setting(key, value, origin="flag") for key, value in (flags or {}).items()}
-    origins = {key: settings[key].origin if key in settings else "default" for key in _keys()}
+    origins = {key: settings[key].origin if key in settings else "default" for key in known_keys()}
     config = _apply(RunConfig(), "", settings)
     return ResolvedConfig(config=config, preset="default" if preset is None else preset, origins=origins)
 
@@ -101,8 +101,8 @@ def values_of(section: object, prefix: str = "") -> dict[str, object]:
 
 
 @cache
-def _keys() -> dict[str, Any]:
-    """Every dotted key with its annotation, in the schema's order."""
+def known_keys() -> Mapping[str, Any]:
+    """Return every dotted key with its annotation, in the schema's order."""
 
     def walk(section: type[Any], prefix: str) -> Iterator[tuple[str, Any]]:
         for name, annotation in get_type_hints(section).items():
@@ -115,13 +115,13 @@ def _keys() -> dict[str, Any]:
 
 
 def _keys_below(section: str) -> list[str]:
-    return [key for key in _keys() if key.startswith(f"{section}.")]
+    return [key for key in known_keys() if key.startswith(f"{section}.")]
 
 
 def _nearest_key(key: str) -> str | None:
     """The known key that `key` most resembles, whether it is spelled from the root or only by its end."""
     spellings: dict[str, str] = {}
-    for known in _keys():
+    for known in known_keys():
         parts = known.split(".")
         for start in range(len(parts)):
             spellings.setdefault(".".join(parts[start:]), known)
@@ -132,7 +132,7 @@ def _nearest_key(key: str) -> str | None:
 
 
 def _require_key(key: str, place: str) -> None:
-    if key in _keys():
+    if key in known_keys():
         return
     if below := _keys_below(key):
         raise ConfigError(f"{key} is a section, not a value; set one of its keys: {', '.join(below)} (from {place})")
@@ -153,7 +153,7 @@ def _setting(key: str, value: object, *, origin: str, place: str | None = None) 
     place = place or origin
     _require_key(key, place)
     try:
-        return _Setting(checked(value, _keys()[key], key), origin, place)
+        return _Setting(checked(value, known_keys()[key], key), origin, place)
     except ConfigError as error:
         raise ConfigError(f"{error} (from {place})") from None
 
@@ -176,11 +176,11 @@ def _environment_settings(environ: Mapping[str, str]) -> dict[str, _Setting]:
         if not name.startswith(ENVIRONMENT_PREFIX) or name in RESERVED_VARIABLES:
             continue
         key = name.removeprefix(ENVIRONMENT_PREFIX).lower().replace("__", ".")
-        if key in _keys():
+        if key in known_keys():
             if text:
                 origin = f"environment {name}"
                 settings[key] = _setting(key, _value_of_text(key, text, origin), origin=origin)
-        elif "__" in name or any(known.endswith(f".{key}") for known in _keys()):
+        elif "__" in name or any(known.endswith(f".{key}") for known in known_keys()):
             known = _nearest_key(key)
             hint = f"did you mean {_variable(known)!r}?" if known else "--print-config lists every key"
             raise ConfigError(f"environment variable {name} names no key; {hint}")
@@ -194,7 +194,7 @@ def _variable(key: str) -> str:
 def _value_of_text(key: str, text: str, place: str) -> object:
     """Read a value from a command line or variable: YAML for lists, else the text itself, without outer quotes."""
     text = text.strip()
-    if get_origin(_keys().get(key)) is tuple:
+    if get_origin(known_keys().get(key)) is tuple:
         return Document(text, f"{key} (from {place})").root_value()
     if len(text) >= 2 and text[0] == text[-1] and text[0] in "'\"":
         return text[1:-1]
@@ -340,12 +340,14 @@ class _Preset(Document):
         self._names.add(key)
         if key == "extends":
             self._extends = self._parent(value)
-        elif key not in _keys() and _keys_below(key):
+        elif key not in known_keys() and _keys_below(key):
             self._read_section(value, f"{key}.")
-        elif self._is_saved and key not in _keys() and key.startswith("train."):
+        elif self._is_saved and key not in known_keys() and key.startswith("train."):
             return
         else:
             place = f"{self.label}, line {line}"
+            if (answer := foreign_key(key, self.label)) is not None:
+                raise ConfigError(answer)
             _require_key(key, place)
             raw = self.value(value)
             self._settings[key] = _setting(key, raw, origin=f"preset {self.label}", place=place)

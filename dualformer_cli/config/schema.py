@@ -15,7 +15,7 @@ from dualformer_cli.config.metric_table import best_metrics
 from dualformer_cli.errors import ConfigError
 
 _FRAME_NAME = re.compile(r"[^{}%]*(\{:?[0-9]*d?\}|%[0-9]*d)[^{}%]*\.(jpe?g|png|bmp|webp|tiff?|ppm)", re.IGNORECASE)
-_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?")
+_DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?|mps|xpu(:[0-9]{1,3})?")
 _SAVE_EVERY = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?(s|m|h|steps?)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -420,7 +420,7 @@ class RuntimeConfig:
     """Where and how the run executes; nothing here changes what is computed beyond rounding."""
 
     device: str = "auto"
-    """auto, cpu, cuda or cuda:INDEX; auto takes a GPU when there is one."""
+    """auto, cpu, cuda, cuda:INDEX, mps or xpu; auto takes a CUDA GPU when there is one."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto: bf16 on GPUs that have it; on a CPU bf16 where predict gains by it (a large model, and a processor with
     AVX-512 BF16 or AMX), else fp32."""
@@ -439,7 +439,7 @@ class RuntimeConfig:
         _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
         _one_of("kernels", self.kernels, ("auto", "triton", "torch"))
         if not _DEVICE.fullmatch(self.device):
-            raise ConfigError(f"device must be auto, cpu, cuda or cuda:INDEX, got {self.device!r}")
+            raise ConfigError(f"device must be auto, cpu, cuda, cuda:INDEX, mps or xpu, got {self.device!r}")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be at least 0 and below 2**32, which NumPy allows, got {self.seed}")
         _at_least("num_workers", self.num_workers, 1)

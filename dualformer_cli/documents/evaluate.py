@@ -195,7 +195,11 @@ class EvaluationPage:
 
     evaluation: Evaluation
     unscored: tuple[UnscoredVideo, ...] = ()
+    other: str | None = None
+    """What the run is called that this one is compared with."""
     classes: tuple[ClassRow, ...] = ()
+    confusion: tuple[tuple[int, ...], ...] = ()
+    """Of few classes: how many videos of the row's class were taken for the column's."""
     confused: tuple[ConfusedPair, ...] = ()
     worst: tuple[WorstVideo, ...] = ()
     calibration: Calibration | None = None

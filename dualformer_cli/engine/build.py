@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from math import prod
 
-from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig, Kernels, ModelConfig, Size3
 from dualformer_cli.model.dualformer import DualFormer
 
@@ -58,21 +57,3 @@ def first_activation(model: ModelConfig, data: DataConfig) -> int:
 
 def _clip_size(data: DataConfig) -> Size3:
     return data.clip.num_frames, data.crop_size, data.crop_size
-
-
-def create_model(preset: str, *, num_classes: int | None = None) -> DualFormer:
-    """Create a model with random weights, ready for `load_weights`.
-
-    Args:
-        preset: a size (tiny, small, base), a preset name or a preset file.
-        num_classes: outputs of the classifier; the preset's when None.
-
-    Returns:
-        An nn.Module: clips (b, 3, T, H, W), normalised, to logits (b, num_classes); T, H, W are the preset's.
-
-    Raises:
-        ConfigError: if there is no such preset or the number of classes is below 1.
-    """
-    overrides = [] if num_classes is None else [f"model.num_classes={num_classes}", "data.classes=null"]
-    config = load_config(preset, overrides=overrides).config
-    return build_model(config.model, config.data, kernels=config.runtime.kernels)

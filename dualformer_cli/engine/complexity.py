@@ -14,11 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dualformer_cli.config.schema import DataConfig, RunConfig, RuntimeConfig
+from dualformer_cli.config.schema import DataConfig, RunConfig, RuntimeConfig, Size3
 from dualformer_cli.documents.flops import Flops, Latency, ModuleCost
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.devices import dtype_of, pick_device, pick_precision
-from dualformer_cli.kernels.backend import Size3
 
 with warnings.catch_warnings():  # fvcore still uses torch.jit; that it is deprecated is no news for our users
     warnings.simplefilter("ignore", FutureWarning)
@@ -196,7 +195,7 @@ class _TracedConvolutions(TorchFunctionMode):
     """
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         if func is torch.conv3d and args[0].is_meta:
             func = _convolution_as_product

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,9 @@ import torch
 
 from dualformer_cli.config.load import ResolvedConfig
 from dualformer_cli.config.schema import DataConfig, RunConfig
-from dualformer_cli.data.clips.transforms import FrameTransform
+from dualformer_cli.data.clips.transforms import FrameSizeError, FrameTransform
 from dualformer_cli.data.clips.views import VideoViews, read_views
+from dualformer_cli.data.fetch.hub import is_hub_address, local_weights
 from dualformer_cli.data.fetch.local_copies import LocalCopies, LocalCopy
 from dualformer_cli.data.fetch.weights import preset_of, published_weights, require_weights, shipped_weights
 from dualformer_cli.data.lists.manifest import load_class_names
@@ -48,6 +49,8 @@ from dualformer_cli.system.versions import versions
 from dualformer_cli.system.workers import Outcome, WorkerPool
 from dualformer_cli.video.live import LiveSource
 from dualformer_cli.video.live_inputs import mask_credentials
+from dualformer_cli.video.memory import FramesReader
+from dualformer_cli.video.reader import Frame
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -72,6 +75,7 @@ class Engine:
         device: of this rank; the configuration's when None.
         bf16_on_cpu: let precision auto be bf16 on a CPU too, where that is faster.
         checkpoint: what the file of weights holds, where it has been read already.
+        model: to run in place of one that is loaded; it stays as it is.
 
     Raises:
         DualFormerError: if weights, class names or the device do not fit.
@@ -86,7 +90,9 @@ class Engine:
         device: torch.device | None = None,
         bf16_on_cpu: bool = False,
         checkpoint: Mapping[str, Any] | None = None,
+        model: DualFormer | None = None,
     ) -> None:
+        self.resolved = resolved
         self.config: RunConfig = resolved.config
         self.preset = resolved.preset
         self.device = pick_device(self.config.runtime.device) if device is None else device
@@ -101,7 +107,12 @@ class Engine:
         self.class_names = self._class_names()
         self.is_nameless = self.config.data.classes is None
         """Whether neither the configuration nor the weights name the classes."""
-        self.model, self.weights, self.weights_sha256 = self._load_model(offline, progress, checkpoint)
+        if model is None:
+            self.model, self.weights, self.weights_sha256 = self._load_model(offline, progress, checkpoint)
+        else:
+            self.model, self.weights, self.weights_sha256 = deepcopy(model), "in memory", None
+            if model.class_names is not None:
+                self.class_names, self.is_nameless = list(model.class_names), False
         self.model.eval().to(self.device, dtype_of(self.precision))
         self.scorer = Scorer(
             self.model,
@@ -167,6 +178,45 @@ class Engine:
             else:
                 parts = (part for copy in files for part in _read_timeline(copy, data, every_seconds, pool))
             yield from self._finish(parts, top_k, self._min_score(min_score), copies)
+
+    def predict_frames(
+        self,
+        frames: Iterable[Frame],
+        *,
+        name: str,
+        fps: float | None,
+        top_k: int = 5,
+        every_seconds: float | None = None,
+        min_score: float | None = None,
+    ) -> Prediction:
+        """Classify a video whose frames are in memory, in this process.
+
+        Args:
+            frames: uint8 of shape (T, H, W, 3), or an iterable of frames (H, W, 3), which are not kept in full size.
+            name: of the video in the result.
+            fps: frames per second; a timeline needs it.
+            top_k: predictions.
+            every_seconds, min_score: as those of `predict`.
+
+        Raises:
+            ValueError: if frames have another type or shape, or there are none.
+        """
+        data = self.config.data
+        transform = FrameTransform(
+            short_side=data.test.short_side,
+            crop_size=data.crop_size,
+            num_crops=data.test.num_crops,
+            antialias=data.antialias,
+        )
+        try:
+            reader = FramesReader(frames, name=name, fps=fps, transform=transform)
+        except FrameSizeError as error:
+            return failure(name, str(error))
+        read = partial(read_views, reader, data, data.test, every_seconds=every_seconds)
+        parts = _read_here(LocalCopy(name, name), read, is_timeline=every_seconds is not None)
+        with LocalCopies() as copies:
+            (found,) = self._finish(parts, top_k, self._min_score(min_score), copies)
+        return found
 
     def open_list(self) -> LabelledList:
         """The list that the configuration names, with labels in the model's numbering."""
@@ -309,22 +359,25 @@ class Engine:
             _LOGGER.warning("weights are random: labels and scores mean nothing")
             return self._build(), "random", None
         preset = self.preset if name == "published" else preset_of(name)
-        if preset is None:
-            require_weights(name)
-        path = Path(name) if preset is None else published_weights(preset, offline=offline, progress=progress)
+        if preset is not None:
+            path = published_weights(preset, offline=offline, progress=progress)
+        else:
+            path = local_weights(name, offline=offline)
+            require_weights(str(path))
+        shown = name if is_hub_address(name) else str(path)
         with torch.device("meta"):  # no time for initial values that the weights replace
             model = self._build()
         checkpoint = read_checkpoint(path) if checkpoint is None else checkpoint
-        report = load_weights(model.to_empty(device="cpu"), checkpoint, name=str(path))
+        report = load_weights(model.to_empty(device="cpu"), checkpoint, name=shown)
         names = class_names_of(checkpoint)
         if names is not None and len(names) != model.num_classes:
             raise WeightsError(
-                f"weights {str(path)!r} name {len(names)} classes, but classify {model.num_classes}; take another file"
+                f"weights {shown!r} name {len(names)} classes, but classify {model.num_classes}; take another file"
             )
         if names is not None:
             self.class_names, self.is_nameless = names, False
         _LOGGER.debug("%s: %s", path, report)
-        return model, str(path) if preset is None else self._origin(preset), sha256_of(path)
+        return model, shown if preset is None else self._origin(preset), sha256_of(path)
 
     def _origin(self, preset: str) -> str:
         """Return what a preset's weights are: built-in or published, and of which preset where it is another one."""
@@ -343,7 +396,21 @@ def _flat(prefix: str, section: Mapping[str, Any]) -> dict[str, object]:
 def _read_copy(copy: LocalCopy, data: DataConfig) -> VideoViews:
     if copy.error is not None:
         raise copy.error
-    return read_views(copy.path, data, data.test)
+    return read_views(copy.path, data, data.test, part=copy.part)
+
+
+def _read_here(copy: LocalCopy, read: Callable[[slice | None], VideoViews], *, is_timeline: bool) -> Iterator[_Part]:
+    """Read a video in this process, the segments of a timeline a few at a time."""
+    start, num_segments = 0, 1
+    while start < num_segments:
+        segments = slice(start, start + SEGMENTS_PER_READ) if is_timeline else None
+        try:
+            views = read(segments)
+        except VideoError as error:
+            yield copy, Outcome.failed(segments, error), True
+            return
+        start, num_segments = start + SEGMENTS_PER_READ, views.num_segments or 0
+        yield copy, Outcome(segments, views), start >= num_segments
 
 
 def _read_timeline(copy: LocalCopy, data: DataConfig, every_seconds: float, pool: WorkerPool) -> Iterator[_Part]:
@@ -351,7 +418,7 @@ def _read_timeline(copy: LocalCopy, data: DataConfig, every_seconds: float, pool
     if copy.error is not None:
         yield copy, Outcome.failed(slice(0), copy.error), True
         return
-    read = partial(read_views, copy.path, data, data.test, every_seconds=every_seconds)
+    read = partial(read_views, copy.path, data, data.test, every_seconds=every_seconds, part=copy.part)
     first = pool.call(read, slice(0, SEGMENTS_PER_READ))
     num_segments = 0 if first.error is not None else first.value.num_segments or 0
     starts = range(SEGMENTS_PER_READ, num_segments, SEGMENTS_PER_READ)

@@ -23,7 +23,8 @@ PIECE_NUMBERS = 2**17
 """Numbers (tokens x channels) in a piece; the time is flat from 2^16 to 2^18."""
 
 _pools: dict[int, ThreadPoolExecutor] = {}
-os.register_at_fork(after_in_child=_pools.clear)  # a fork takes no threads along
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_pools.clear)  # a fork takes no threads along
 
 
 def can_work_in_pieces(x: torch.Tensor) -> bool:

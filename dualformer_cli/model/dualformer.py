@@ -193,6 +193,17 @@ class DualFormer(nn.Module):
         ConfigError: if the clip's size does not divide into patches, windows and pools; it lists sizes that do.
     """
 
+    preset: str | None = None
+    """Name of the configuration that it was made from."""
+    config: str | None = None
+    """That configuration, as YAML."""
+    class_names: list[str] | None = None
+    """In the order of the logits; None where nobody has named them."""
+    mean: tuple[float, float, float] | None = None
+    """Subtracted from red, green, blue, in grey levels of 0 to 255."""
+    std: tuple[float, float, float] | None = None
+    """Divides red, green, blue after that."""
+
     def __init__(
         self,
         *,

@@ -6,6 +6,7 @@ names. Nothing is loaded with pickle's full powers: files come from strangers.
 
 from __future__ import annotations
 
+import json
 import re
 import zipfile
 from collections.abc import Mapping
@@ -37,6 +38,9 @@ _LAYOUT = (
     ("token_head.", "cls_head.token_linear."),
 )
 
+
+KIND = "dualformer checkpoint"
+"""What a file says that brings its configuration and its class names along."""
 
 TRAINING_HEADS = ("token_head.", "motion_heads.")
 """Tensors that a model which only classifies has no need of."""
@@ -110,6 +114,9 @@ def load_weights(
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     """Read a file of weights without running anything in it.
 
+    Returns:
+        What it holds; of a .safetensors file its tensors, or, where `export` wrote into it what they are, a checkpoint.
+
     Raises:
         WeightsError: if it is missing, empty, truncated, a web page, or holds more than tensors and plain values.
     """
@@ -126,9 +133,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     _refuse_non_weights(path, head)
     try:
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
+            return _read_safetensors(path)
         with torch.serialization.safe_globals(_plain_globals()):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise a dozen kinds for damaged files; none of them is ours
@@ -136,6 +141,18 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     if not isinstance(checkpoint, Mapping):
         raise WeightsError(f"weights {str(path)!r} hold a {type(checkpoint).__name__}, not a dictionary of tensors")
     return checkpoint
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Any]:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        facts = file.metadata() or {}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
+    if facts.get("kind") != KIND:
+        return tensors
+    names = json.loads(facts.get("class_names", "null"))
+    return {"kind": KIND, "config": facts.get("config"), "class_names": names, "model": tensors}
 
 
 def state_dict_of(checkpoint: Mapping[str, Any], name: str) -> dict[str, Tensor]:
@@ -173,7 +190,7 @@ def class_names_of(checkpoint: Mapping[str, Any]) -> list[str] | None:
 def config_of(checkpoint: Mapping[str, Any]) -> str | None:
     """The configuration, as YAML, that a checkpoint of ours was trained with; None for others."""
     config = checkpoint.get("config")
-    is_ours = checkpoint.get("kind") == "dualformer checkpoint"
+    is_ours = checkpoint.get("kind") == KIND
     return config if is_ours and isinstance(config, str) and config else None
 
 

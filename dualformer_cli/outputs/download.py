@@ -1,4 +1,4 @@
-"""What `download` lists, would do and did, as people read it; addresses come last and whole, to be copied."""
+"""What `download` lists, would do and did, as people read it; addresses are whole, to be copied."""
 
 from __future__ import annotations
 
@@ -13,34 +13,23 @@ from dualformer_cli.documents.download import (
     WeightsOutcome,
     WeightsState,
 )
-from dualformer_cli.outputs.screen import print_table
-from dualformer_cli.system.words import size_in_words
+from dualformer_cli.outputs.screen import Screen, print_facts, print_table
+from dualformer_cli.system.words import counted, size_in_words
 
 
-def print_list(document: DownloadList) -> None:
-    """Print what can be fetched, as a table of datasets and one of weights."""
+def print_list(document: DownloadList, *, detailed: bool = False) -> None:
+    """Print what can be fetched: a table of datasets and one of weights, or `detailed`, all that is known of each."""
+    if detailed:
+        return _print_details(document)
     if document.datasets:
-        columns = (
-            "name",
-            "classes",
-            "train",
-            "val",
-            "test",
-            "size",
-            "fetched",
-            "state",
-            "licence",
-            "metric",
-            "address",
-        )
-        rows = [_dataset_row(state) for state in document.datasets]
-        print_table(columns, rows, right=[False, *[True] * 5, *[False] * 5])
+        columns = ("name", "classes", "train", "val", "test", "size", "fetched", "state")
+        print_table(columns, list(map(_dataset_row, document.datasets)), right=[False, *[True] * 5, False, False])
     if document.datasets and document.weights:
         print()
     if document.weights:
-        head = ("name", "kind", "at least", "top-1", "state", "address")
-        rows = [_weights_row(state) for state in document.weights]
-        print_table(head, rows, right=[False, False, True, True, False, False])
+        head = ("name", "at least", "top-1", "state")
+        print_table(head, list(map(_weights_row, document.weights)), right=[False, True, True, False])
+    print("\nLicence, metric and address: dualformer download --list NAME")
 
 
 def _dataset_row(state: DatasetState) -> tuple[str, ...]:
@@ -49,18 +38,61 @@ def _dataset_row(state: DatasetState) -> tuple[str, ...]:
         state.name,
         str(state.num_classes),
         *("-" if count is None else str(count) for count in counts),
-        size_in_words(state.size_bytes) if state.size_bytes > 10**8 else "-",
-        state.how,
+        _size(state),
+        state.how.replace("partly by hand", "partly"),
         state.state,
-        state.licence or "not stated",
-        state.metric,
-        state.homepage,
     )
 
 
 def _weights_row(state: WeightsState) -> tuple[str, ...]:
-    top1 = "-" if state.top1 is None else f"{state.top1:.1f}"
-    return (state.name, state.kind, size_in_words(state.minimum_bytes), top1, state.state, state.url)
+    return (state.name, size_in_words(state.minimum_bytes), _top1(state), state.state)
+
+
+def _size(state: DatasetState) -> str:
+    return size_in_words(state.size_bytes) if state.size_bytes > 10**8 else "-"
+
+
+def _top1(state: WeightsState) -> str:
+    return "-" if state.top1 is None else f"{state.top1:.1f}"
+
+
+def _print_details(document: DownloadList) -> None:
+    screen = Screen(None, None)
+    entries = [(_dataset_facts(state), state.note) for state in document.datasets]
+    entries += [(_weights_facts(state), state.note) for state in document.weights]
+    for number, (facts, note) in enumerate(entries):
+        if number:
+            screen.line()
+        print_facts(screen, facts)
+        if note:
+            screen.paragraph(note, style="")
+    screen.flush()
+
+
+def _dataset_facts(state: DatasetState) -> list[tuple[str, str]]:
+    splits = (f"{name} {count:,}" for name, count in state.splits.items() if count is not None)
+    return [
+        ("name", f"{state.name}, {state.title}"),
+        ("classes", str(state.num_classes)),
+        ("videos", ", ".join(splits) or "not stated"),
+        ("size", _size(state)),
+        ("fetched", state.how),
+        ("state", f"{state.state} in {state.folder}"),
+        ("licence", state.licence or "not stated"),
+        ("metric", state.metric),
+        ("address", state.homepage),
+    ]
+
+
+def _weights_facts(state: WeightsState) -> list[tuple[str, str]]:
+    return [
+        ("name", f"{state.name}, weights"),
+        ("size", f"at least {size_in_words(state.minimum_bytes)}"),
+        ("top-1", _top1(state)),
+        ("state", f"{state.state}, at {state.path}"),
+        ("licence", state.licence or "not stated"),
+        ("address", state.url),
+    ]
 
 
 def print_plan(document: DownloadPlan) -> None:
@@ -77,7 +109,7 @@ def print_plan(document: DownloadPlan) -> None:
     if document.files:
         fetched = [state for state in document.files if state.url is not None]
         unknown = sum(state.missing_bytes is None for state in fetched)
-        more = f", and {unknown} files of unknown size" if unknown else ""
+        more = f", and {counted(unknown, 'file')} of unknown size" if unknown else ""
         known = size_in_words(sum(state.missing_bytes or 0 for state in fetched))
         print(f"in all: about {known} to fetch{more}; archives take as much again when they are unpacked")
 

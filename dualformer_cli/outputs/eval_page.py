@@ -22,7 +22,6 @@ from dualformer_cli.documents.evaluate import (
     ViewsPoint,
     WorstVideo,
 )
-from dualformer_cli.outputs.curves import round_ticks, tick_labels
 from dualformer_cli.outputs.html import STYLE, Html, element, head, joined, tile
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.words import counted
@@ -30,26 +29,45 @@ from dualformer_cli.system.words import counted
 _MOST_ROWS = 200
 """Rows of a list of videos; a page with every video of Kinetics would open in no browser."""
 
+_SHADES = 6
+"""Steps from a cell of the confusion table with few of a class's videos to one with all."""
+
 _STYLE = (
     STYLE
     + """\
 .charts { display: flex; flex-wrap: wrap; gap: 2rem; } figure { margin: 0; max-width: 440px; }
-svg { max-width: 100%; height: auto; }
+svg { max-width: 100%; height: auto; } .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0; } summary { cursor: pointer; }
 th, td { text-align: left; padding: .2rem .8rem .2rem 0; vertical-align: top; }
-tbody tr { border-top: 1px solid var(--line); } td { overflow-wrap: anywhere; }
-.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+tbody tr { border-top: 1px solid var(--line); } td { overflow-wrap: anywhere; min-width: 4rem; }
+.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; min-width: 0; }
 th button { font: inherit; font-weight: 600; border: 0; padding: 0; background: none; color: inherit; cursor: pointer; }
 th button::after { content: "\\2195"; color: var(--faint); padding-left: .3em; }
 th[aria-sort=ascending] button::after { content: "\\2191"; }
 th[aria-sort=descending] button::after { content: "\\2193"; }
-meter { width: 7rem; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1rem; }
+.split { width: 7rem; max-width: none; height: .75rem; vertical-align: -.05rem; } .right { fill: var(--blue); }
+.wrong { fill: url(#hatch); stroke: var(--red); } .hatch { stroke: var(--red); stroke-width: 2; }
+.none { position: absolute; } .confusion { font-size: .87rem; }
+.confusion td, .confusion th { padding: .15rem .2rem; text-align: center; min-width: 1.4rem; }
+.confusion td { border: 1px solid var(--line); font-variant-numeric: tabular-nums; }
+.confusion thead th { writing-mode: vertical-rl; transform: rotate(180deg); font-weight: 400; vertical-align: top; }
+.confusion tbody th { text-align: right; font-weight: 400; position: sticky; left: 0; background: Canvas; }
+.confusion thead th { max-height: 13rem; } .confusion tbody th { min-width: 5.5rem; max-width: 9rem; }
+.confusion th { overflow-wrap: break-word; }
+.confusion .hit { font-weight: 700; outline: 2px solid var(--blue); outline-offset: -2px; }
+"""
+    + "".join(
+        f".{kind}.of{n} {{ background: rgb({colour} / {n / 10}); }}\n"
+        for kind, colour in (("hit", "47 116 192"), ("miss", "200 55 31"))
+        for n in range(1, _SHADES + 1)
+    )
+    + """\
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); gap: 1rem; }
 .card { border: 1px solid var(--line); border-radius: .5rem; padding: .6rem; overflow-wrap: anywhere; }
 .card img { width: 100%; display: block; margin-bottom: .4rem; } .card b { color: var(--red); font-weight: 600; }
 text { font: 12px system-ui, sans-serif; fill: var(--faint); } .axis { stroke: var(--line); fill: none; }
 .curve { stroke: var(--blue); stroke-width: 2.5; fill: none; } .dot, .bar { fill: var(--blue); }
-.bar { fill-opacity: .75; } .ideal { stroke: var(--red); stroke-dasharray: 5 4; }
+.value { fill: CanvasText; } .bar { fill-opacity: .75; } .ideal { stroke: var(--faint); stroke-dasharray: 5 4; }
 """
 )
 
@@ -91,14 +109,14 @@ def _page(content: EvaluationPage) -> Html:
         _label_order(evaluation.summary.label_order),
         _unscored(content.unscored),
         _charts(evaluation.views_curve or (), content.calibration),
-        _comparison(evaluation.comparison, content.classes),
-        _confused(content.confused),
+        _comparison(evaluation.comparison, content),
+        _confusion(content) if content.confusion else _confused(content.confused),
         _worst(content.worst),
         _classes(content.classes),
         _traced(evaluation),
     ]
     shown = joined(section for section in sections if section is not None)
-    body = element("body", element("h1", title), shown, element("script", Html(_SCRIPT)))
+    body = element("body", element("h1", title), _HATCH, shown, element("script", Html(_SCRIPT)))
     return element("html", head(title, _STYLE, _SCRIPT), body, lang="en")
 
 
@@ -154,6 +172,9 @@ def _figure(title: str, chart: Html, caption: str) -> Html:
     return element("figure", element("h2", title), chart, element("figcaption", caption, class_="faint"))
 
 
+_PERCENTS = {share: f"{100 * share:.0f}" for share in (0, 0.25, 0.5, 0.75, 1)}
+"""Ticks of a whole axis of percents."""
+
 _WIDTH, _HEIGHT, _LEFT, _RIGHT, _TOP, _BOTTOM = 440, 260, 44, 24, 12, 40
 
 
@@ -181,21 +202,28 @@ def _y(share: float) -> float:
 
 
 def _view_chart(curve: Sequence[ViewsPoint]) -> Html:
-    values = [point.top1 for point in curve]
-    margin = max(0.5, 0.1 * (max(values) - min(values)))
-    low, high = max(0.0, min(values) - margin), min(100.0, max(values) + margin)
-    places = [(place + 0.5) / len(curve) for place in range(len(curve))]
-    points = [(_x(x), _y((value - low) / (high - low))) for x, value in zip(places, values, strict=True)]
+    """Dots from 0 to 100 %, so that a small gain looks small; the first and the last one say their value."""
+    points = [(_x((place + 0.5) / len(curve)), _y(point.top1 / 100)) for place, point in enumerate(curve)]
     dots = [
         element("circle", element("title", f"{point.views}: {_percent(point.top1)}"), class_="dot", cx=x, cy=y, r=4)
         for point, (x, y) in zip(curve, points, strict=True)
     ]
+    named = {0: curve[0], len(curve) - 1: curve[-1]}
+    values = [
+        element(
+            "text",
+            f"{point.top1:.1f}",
+            class_="value",
+            x=points[place][0],
+            y=round(points[place][1] + (20 if point.top1 > 50 else -10), 1),
+            text_anchor="middle",
+        )
+        for place, point in named.items()
+    ]
     line = element("polyline", class_="curve", points=" ".join(f"{x},{y}" for x, y in points))
     every = -(-len(curve) // 12)
-    xs = {x: str(point.views) for x, point in list(zip(places, curve, strict=True))[::every]}
-    ticks = round_ticks(low, high, 5)
-    ys = {(value - low) / (high - low): label for value, label in zip(ticks, tick_labels(ticks), strict=True)}
-    return _chart("views", xs, ys, line, *dots)
+    xs = {(place + 0.5) / len(curve): str(curve[place].views) for place in range(0, len(curve), every)}
+    return _chart("views", xs, _PERCENTS, line, *dots, *values)
 
 
 def _calibration_chart(bins: Sequence[CalibrationBin]) -> Html:
@@ -216,13 +244,13 @@ def _calibration_chart(bins: Sequence[CalibrationBin]) -> Html:
         for row in bins
     ]
     ideal = element("path", class_="ideal", d=f"M{_x(0)} {_y(0)}L{_x(1)} {_y(1)}")
-    ticks = {share: f"{100 * share:.0f}" for share in (0, 0.25, 0.5, 0.75, 1)}
-    return _chart("score of the best class, %", ticks, ticks, *bars, ideal)
+    return _chart("score of the best class, %", _PERCENTS, _PERCENTS, *bars, ideal)
 
 
-def _comparison(result: Comparison | None, classes: Sequence[ClassRow]) -> Html | None:
+def _comparison(result: Comparison | None, content: EvaluationPage) -> Html | None:
     if result is None:
         return None
+    other = content.other or "another run"
     rows = [
         ("videos scored by both", result.videos),
         ("only by this run, only by the other", f"{result.only_in_first}, {result.only_in_second}"),
@@ -231,20 +259,51 @@ def _comparison(result: Comparison | None, classes: Sequence[ClassRow]) -> Html 
         ("right in this run only, in the other only", f"{result.first_right}, {result.second_right}"),
         ("chance of such a difference between equals", f"{result.test.p_value:.3g} (exact McNemar test)"),
     ]
-    names = {row.index: row.label for row in classes}
+    names = {row.index: row.label for row in content.classes}
     flipped = [
         (video.path, *(names.get(number, number) for number in (video.label, video.first, video.second)))
         for video in result.flipped
     ]
     summary = element("summary", f"Videos that only one of the two recognises: {len(flipped)}")
-    listed = element("details", summary, _table(("video", "label", "this run", "the other"), flipped))
-    return _section("Compared with another run", _facts(rows), listed if flipped else None)
+    listed = element("details", summary, _table(("video", "label", "this run", content.other or "the other"), flipped))
+    return _section(f"Compared with {other}", _facts(rows), listed if flipped else None)
+
+
+def _confusion(content: EvaluationPage) -> Html:
+    """A row for each class: what its videos were taken for. What is right is blue and framed, what is wrong red."""
+    names = [row.label for row in content.classes]
+    heads = element("tr", element("td"), *(element("th", name, scope="col") for name in names))
+    rows = [
+        element(
+            "tr",
+            element("th", name, scope="row"),
+            *(_confusion_cell(count, sum(counts), is_hit=row == column) for column, count in enumerate(counts)),
+        )
+        for row, (name, counts) in enumerate(zip(names, content.confusion, strict=True))
+    ]
+    table = element("table", element("thead", heads), element("tbody", *rows), class_="confusion")
+    note = (
+        "Videos of each class (row) by the class they were taken for (column). The framed diagonal is right; the "
+        "deeper a colour, the larger the share of the class."
+    )
+    return _section("What was taken for what", element("p", note, class_="faint"), _wide(table))
+
+
+def _confusion_cell(count: int, of: int, *, is_hit: bool) -> Html:
+    shade = f" of{max(1, round(_SHADES * count / of))}" if count else ""
+    text = str(count) if count else "0" if is_hit and of else ""
+    return element("td", text, class_=f"{'hit' if is_hit else 'miss'}{shade}")
+
+
+def _wide(table: Html) -> Html:
+    """Let a table that is wider than the page be moved sideways, and not the page."""
+    return element("div", table, class_="wide")
 
 
 def _confused(pairs: Sequence[ConfusedPair]) -> Html | None:
     if not pairs:
         return None
-    rows = [(pair.label, pair.predicted, pair.videos, _Percent(pair.share)) for pair in pairs]
+    rows = [(pair.label, pair.predicted, pair.videos, _Percent(pair.share, is_error=True)) for pair in pairs]
     return _section("Most confused", _table(("label", "taken for", "videos", "of the label's"), rows))
 
 
@@ -261,8 +320,8 @@ def _card(video: WorstVideo) -> Html:
     if video.thumbnail is not None:
         source = f"data:image/jpeg;base64,{base64.b64encode(video.thumbnail).decode()}"
         image = element("img", src=source, alt="", loading="lazy")
-    answer = element("div", element("b", video.predicted), f" {video.score:.3f}")
-    label = element("div", f"label: {video.label} {video.label_score:.3f}")
+    answer = element("div", "taken for: ", element("b", video.predicted), f" {_percent(100 * video.score)}")
+    label = element("div", f"label: {video.label} {_percent(100 * video.label_score)}")
     return element("div", image, answer, label, element("div", video.path, class_="faint"), class_="card")
 
 
@@ -305,17 +364,46 @@ def _section(title: str, *parts: Html | None) -> Html:
 
 
 def _facts(rows: Iterable[tuple[str, object]]) -> Html:
-    return element(
-        "table",
-        element("tbody", joined(element("tr", element("td", k, class_="faint"), element("td", v)) for k, v in rows)),
-    )
+    cells = joined(element("tr", element("td", k, class_="faint"), element("td", v)) for k, v in rows)
+    return element("table", element("tbody", cells))
 
 
 class _Percent(float):
-    """A number shown in percent beside a bar."""
+    """A number shown in percent beside a bar of what is right, blue, and what is wrong, red and hatched."""
 
-    def __new__(cls, value: float | None) -> _Percent:
-        return super().__new__(cls, math.nan if value is None else value)
+    is_error: bool
+
+    def __new__(cls, value: float | None, *, is_error: bool = False) -> _Percent:
+        percent = super().__new__(cls, math.nan if value is None else value)
+        percent.is_error = is_error
+        return percent
+
+
+_HATCH = element(
+    "svg",
+    element(
+        "pattern",
+        element("path", d="M-1 1l2-2M0 6l6-6M5 7l2-2", class_="hatch"),
+        id="hatch",
+        width=6,
+        height=6,
+        patternUnits="userSpaceOnUse",
+    ),
+    class_="none",
+    width=0,
+    height=0,
+    aria_hidden="true",
+)
+
+
+def _split(percent: _Percent) -> Html:
+    """Return a bar: of an accuracy what is right and the rest, of a share of mistakes those alone."""
+    end = round(float(percent), 1)
+    wrong = f"M0 .5H{end}V11.5H0z" if percent.is_error else f"M{end} .5H100V11.5H{end}z"
+    parts = [] if percent.is_error or not end else [element("path", class_="right", d=f"M0 0H{end}V12H0z")]
+    if percent.is_error or end < 100:
+        parts.append(element("path", class_="wrong", d=wrong))
+    return element("svg", *parts, class_="split", viewBox="0 0 100 12", preserveAspectRatio="none", aria_hidden="true")
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, most: int = _MOST_ROWS) -> Html:
@@ -328,8 +416,8 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[object]], *, most: int 
     body = joined(element("tr", *map(_cell, row, is_number)) for row in rows[:most])
     table = element("table", element("thead", element("tr", *head)), element("tbody", body))
     if len(rows) <= most:
-        return table
-    return joined([table, element("p", f"and {len(rows) - most} more", class_="faint")])
+        return _wide(table)
+    return joined([_wide(table), element("p", f"and {len(rows) - most} more", class_="faint")])
 
 
 def _cell(value: object, is_number: bool) -> Html:
@@ -337,8 +425,7 @@ def _cell(value: object, is_number: bool) -> Html:
     if isinstance(value, _Percent):
         if math.isnan(value):
             return element("td", "-", class_=kind, data_value="")
-        bar = element("meter", min=0, max=100, value=round(value, 2))
-        return element("td", f"{_percent(value)} ", bar, class_=kind, data_value=float(value))
+        return element("td", f"{_percent(value)} ", _split(value), class_=kind, data_value=float(value))
     return element("td", "" if value is None else value, class_=kind)
 
 

@@ -18,6 +18,7 @@ STYLE = """
 :root { color-scheme: light dark; --line: #8884; --faint: #777; --blue: #2f74c0; --red: #c8371f; }
 @media (prefers-color-scheme: dark) { :root { --faint: #999; --blue: #6aa5e6; --red: #f0795f; } }
 body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem auto; max-width: 68rem; padding: 0 1rem; }
+@media (max-width: 30rem) { body { margin: 1rem auto; padding: 0 .7rem; } .tile { padding: .4rem .7rem; } }
 h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 .tiles { display: flex; flex-wrap: wrap; gap: .8rem; }
 .tile { border: 1px solid var(--line); border-radius: .5rem; padding: .6rem 1rem; }

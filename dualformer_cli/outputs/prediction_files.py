@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from html import escape
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +20,7 @@ from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.predictions import best_shown, shown_parts
 from dualformer_cli.system.files import atomic_path, check_place
 from dualformer_cli.system.words import os_reason, printable
+from dualformer_cli.video.parts import split_part
 
 CSV_COLUMNS = ("path", "status", "error", "start_seconds", "end_seconds", "rank", "label", "index", "score")
 LABEL_COLUMNS = ("listed_labels", "is_right")
@@ -121,6 +125,64 @@ def write_srt(result: VideoResult, path: str | os.PathLike[str]) -> None:
         temporary.write_text("\n".join(cues), encoding="utf-8", newline="\n")
 
 
+def write_vtt(result: VideoResult, path: str | os.PathLike[str]) -> None:
+    """Write the cues of `write_srt` as WebVTT, with the same arguments and errors."""
+    cues = (cue.partition("\n")[2] for cue in _cues(result))
+    with atomic_path(path) as temporary:
+        text = "\n".join(["WEBVTT\n", *(_vtt_cue(cue) for cue in cues)])
+        temporary.write_text(text, encoding="utf-8", newline="\n")
+
+
+def _vtt_cue(cue: str) -> str:
+    times, _, text = cue.partition("\n")
+    return f"{times.replace(',', '.')}\n{escape(text, quote=False)}"
+
+
+def write_segments(results: Callable[[], Iterable[VideoResult]], path: Path) -> None:
+    """Write the segments of all videos that gave some, or the best label of each; it appears only when complete.
+
+    A CSV has the columns path, label, start_seconds, end_seconds and score: a list of parts of videos, which `train`
+    and `prepare` read. JSON is what ActivityNet's evaluation reads; a video is called after its file there, without
+    the suffix and the v_ before an identity of YouTube, unless two files would have the same name.
+
+    Args:
+        results: called to go through the results, which may be many, once or twice.
+        path: the .csv or .json to write.
+    """
+    found = (result for result in results() if result.status == "ok" and _has_times(result))
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        if path.suffix == ".csv":
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(("path", "label", "start_seconds", "end_seconds", "score"))
+            for result in found:
+                for each in _segments(result):
+                    row = (split_part(result.path)[0], each.label, each.start_seconds, each.end_seconds, each.score)
+                    table.writerow([_storable(value) for value in row])
+            return
+        counts = Counter(_activitynet_name(name) for name in {split_part(result.path)[0] for result in results()})
+        by_name: dict[str, list[object]] = {}
+        for result in found:
+            video = split_part(result.path)[0]
+            name = _activitynet_name(video)
+            by_name.setdefault(video if counts[name] > 1 else name, []).extend(
+                {"label": each.label, "score": each.score, "segment": [each.start_seconds, each.end_seconds]}
+                for each in _segments(result)
+            )
+        json.dump({"version": "VERSION 1.3", "results": by_name, "external_data": {}}, file)
+
+
+def _has_times(result: VideoResult) -> bool:
+    return bool(result.segments) or (bool(result.predictions) and result.duration_seconds is not None)
+
+
+def _activitynet_name(path: str) -> str:
+    stem = os.path.splitext(os.path.basename(path))[0]
+    return stem[2:] if stem.startswith("v_") and len(stem) == 13 else stem
+
+
 def write_features(rows: Iterable[FeatureRow], path: str | os.PathLike[str]) -> None:
     """Write pooled features as a NumPy archive with the arrays path, start_seconds, end_seconds and features.
 
@@ -203,8 +265,10 @@ def _segments(result: VideoResult) -> Sequence[Segment]:
         return sorted(shown_parts(result), key=lambda segment: segment.start_seconds)
     if result.duration_seconds is None:
         raise DualFormerError(f"no subtitles for {result.path!r}: its duration is unknown; set data.frame_rate")
-    best, seconds = best_shown(result), result.duration_seconds
-    return [Segment(start_seconds=0.0, end_seconds=seconds, label=best.label, index=best.index, score=best.score)]
+    part = split_part(result.path)[1]
+    start, end = part.start_seconds or 0.0, min(part.end_seconds or result.duration_seconds, result.duration_seconds)
+    best = best_shown(result)
+    return [Segment(start_seconds=start, end_seconds=end, label=best.label, index=best.index, score=best.score)]
 
 
 def _cues(result: VideoResult) -> Iterator[str]:

@@ -85,7 +85,7 @@ def start_lines(found: FoundVideos) -> Iterator[str]:
     videos, classes = counted(found.videos, "video"), counted(len(found.classes), "class")
     yield f"{found.folder}: {found.layout}, {videos}, {classes} ({shown})"
     if missing := sum(split.missing for split in found.dataset.splits.values()) if found.dataset else 0:
-        yield f"note: {missing} annotated videos are not there"
+        yield f"note: {counted(missing, 'annotated video')} {'is' if missing == 1 else 'are'} not there"
     if found.skipped:
         yield "left out: " + ", ".join(f"{count} {reason}" for reason, count in found.skipped.items())
     for message in found.messages:

@@ -6,12 +6,12 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TextIO
 
 from dualformer_cli.config.metric_table import METRICS
 from dualformer_cli.documents.base import to_json
-from dualformer_cli.documents.evaluate import Comparison, Evaluation, MetricValue, Summary
+from dualformer_cli.documents.evaluate import ClassRow, Comparison, Evaluation, MetricValue, Summary
 from dualformer_cli.documents.train import Preflight, TrainResult
 from dualformer_cli.outputs.screen import fitting
 from dualformer_cli.system.files import atomic_path
@@ -38,19 +38,33 @@ def metric_line(summary: Summary) -> str:
     return ", ".join(parts) or f"{counted(videos.scored, 'video')} scored, without labels"
 
 
-def print_evaluation(document: Evaluation, *, stream: TextIO | None = None) -> None:
-    """Print the result of `eval`: buckets, metrics, what they can be traced to, and a comparison if there is one."""
+def print_evaluation(
+    document: Evaluation,
+    *,
+    classes: Sequence[ClassRow] = (),
+    other: str | None = None,
+    stream: TextIO | None = None,
+) -> None:
+    """Print the result of `eval`: buckets, metrics, what they can be traced to, and a comparison if there is one.
+
+    Args:
+        document: the result.
+        classes: of which the worst ones are named.
+        other: what the run is called that this one is compared with.
+        stream: to print on; stdout when None.
+    """
     summary = document.summary
     counts = to_json(summary.videos)
     rows = [("videos", ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))]
-    rows += [
-        (name, number_in_words(name, value)) for name, value in summary.metrics.items() if METRICS[name].is_headline
-    ]
-    for name, value in summary.metrics.items():
-        if METRICS[name].is_percent and not METRICS[name].is_headline:
-            rows.append((METRICS[name].title, number_in_words(name, value)))
+    metrics = sorted(summary.metrics.items(), key=lambda item: not METRICS[item[0]].is_headline)
+    for name, value in metrics:
+        if METRICS[name].is_headline or METRICS[name].is_percent:
+            rows.append((METRICS[name].title, _with_unit(name, value)))
+    if worst := _worst_classes(classes):
+        rows.append(("worst classes", worst))
     if document.views_curve is not None:
-        rows.append(("top1 by views", ", ".join(f"{row.views}: {row.top1:.2f}" for row in document.views_curve)))
+        by_views = ", ".join(f"{row.views}: {row.top1:.2f}" for row in document.views_curve)
+        rows.append(("top-1 by views", f"{by_views} %"))
     facts = {**document.facts, "digest": summary.digest}
     for name in ("preset", "weights", "views", "precision", "list", "digest"):
         if facts.get(name) is not None:
@@ -58,8 +72,19 @@ def print_evaluation(document: Evaluation, *, stream: TextIO | None = None) -> N
     if summary.label_order is not None:
         rows.append(("warning", summary.label_order))
     if document.comparison is not None:
-        rows += _comparison(document.comparison)
+        rows += _comparison(document.comparison, other or "the other run")
     print_rows(rows, stream)
+
+
+def _with_unit(name: str, value: MetricValue) -> str:
+    return f"{number_in_words(name, value)} %" if METRICS[name].is_percent else number_in_words(name, value)
+
+
+def _worst_classes(classes: Sequence[ClassRow], *, most: int = 3) -> str:
+    """Return the classes with the most wrong videos in a hundred, of those that have any."""
+    wrong = [row for row in classes if row.correct < row.videos]
+    wrong.sort(key=lambda row: (row.correct / row.videos, -row.videos))
+    return ", ".join(f"{row.label} ({row.correct} of {row.videos} right)" for row in wrong[:most])
 
 
 def number_in_words(name: str, value: MetricValue) -> str:
@@ -109,10 +134,10 @@ def print_preflight(document: Preflight, *, stream: TextIO | None = None) -> Non
     print_rows(rows, stream)
 
 
-def _comparison(comparison: Comparison) -> list[tuple[str, str]]:
+def _comparison(comparison: Comparison, other: str) -> list[tuple[str, str]]:
     return [
-        ("compared", f"{counted(comparison.videos, 'video')} in both"),
-        ("top1 of both", f"{comparison.top1_first:.2f} against {comparison.top1_second:.2f}"),
+        ("compared", f"with {other}, {counted(comparison.videos, 'video')} in both"),
+        ("top-1 of both", f"{comparison.top1_first:.2f} against {comparison.top1_second:.2f} %"),
         ("McNemar", f"p = {comparison.test.p_value:.3g}, {counted(len(comparison.flipped), 'video')} flipped"),
     ]
 

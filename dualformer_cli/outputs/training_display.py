@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import shutil
 from contextlib import ExitStack
 
 from dualformer_cli.config.metric_table import METRICS
@@ -98,22 +98,24 @@ class TrainingDisplay:
             found = f"validation after epoch {row.epoch}/{self._started.epochs}: {metric_line(row.summary)}"
             log(f"{found}; the best so far" if is_best else found)
             return
-        metrics = row.summary.metrics
-        chosen = self._started.best_metric
-        names = [name for name in METRICS if name in metrics and (METRICS[name].is_drawn or name in ("loss", chosen))]
-        titles = [METRICS[name].title for name in names]
+        columns = self._columns(row)
         if not self._has_head:
-            log(_row(["epoch", "training loss", *titles], titles))
+            log("  ".join(f"{title:>{max(7, len(title))}}" for title in columns))
             self._has_head = True
-        loss = f"{math.fsum(self._losses) / len(self._losses):.4f}" if self._losses else "-"
-        values = [number_in_words(name, metrics[name]) for name in names]
-        log(_row([f"{row.epoch}/{self._started.epochs}", loss, *values, "best" if is_best else ""], titles))
+        values = [f"{value:>{max(7, len(title))}}" for title, value in columns.items()]
+        log("  ".join([*values, "best" if is_best else ""]).rstrip())
 
-
-def _row(values: Sequence[str], titles: Sequence[str]) -> str:
-    """Return a line of the table of validations; `titles` are those of its metrics."""
-    sizes = [7, 13, *(max(7, len(title)) for title in titles), 4]
-    return "  ".join(f"{value:>{size}}" for value, size in zip(values, sizes, strict=False)).rstrip()
+    def _columns(self, row: ValidationRow) -> dict[str, str]:
+        """Return the values of a row of the table by their titles, as many as the terminal has room for."""
+        metrics = row.summary.metrics
+        shown = ("loss", self._started.best_metric)
+        names = [name for name in METRICS if name in metrics and (METRICS[name].is_drawn or name in shown)]
+        columns = {"epoch": f"{row.epoch}/{self._started.epochs}"}
+        columns |= {METRICS[name].title: number_in_words(name, metrics[name]) for name in names}
+        size = sum(max(7, len(title)) + 2 for title in (*columns, "training loss")) + len("best")
+        if size <= shutil.get_terminal_size().columns:
+            columns["training loss"] = f"{math.fsum(self._losses) / len(self._losses):.4f}" if self._losses else "-"
+        return columns
 
 
 def _loss(row: StepRow) -> str:

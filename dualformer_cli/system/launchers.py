@@ -25,6 +25,7 @@ from typing import Any, cast
 
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.channel import BEAT, JOB, Channel, Message
+from dualformer_cli.system.signals import KILL
 from dualformer_cli.system.threads import ONE_THREAD
 from dualformer_cli.system.worker_process import REAP_SECONDS, run_spawned, run_template
 
@@ -153,7 +154,7 @@ class _Template:
 def _kill(pid: int) -> None:
     """Kill a worker that its template has not reaped yet, so that the number cannot belong to anyone else."""
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, KILL)
 
 
 class ForkLauncher:

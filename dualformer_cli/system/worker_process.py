@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from dualformer_cli.system.channel import RESULT, Channel, Reply, pack, pack_error
-from dualformer_cli.system.signals import die_with_parent
+from dualformer_cli.system.signals import KILL, die_with_parent
 
 REAP_SECONDS = 5.0
 """How long the end of a killed worker is waited for."""
@@ -185,7 +185,7 @@ def _fork_worker(control: socket.socket, descriptor: int) -> int:
 
 def _end_child(pid: int) -> int | None:
     """Kill a child unless it is dead, and return its exit code; None if it stays (a disk that does not answer)."""
-    os.kill(pid, signal.SIGKILL)
+    os.kill(pid, KILL)
     deadline = time.monotonic() + REAP_SECONDS
     while time.monotonic() < deadline:
         ended, status = os.waitpid(pid, os.WNOHANG)

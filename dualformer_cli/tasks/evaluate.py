@@ -158,18 +158,18 @@ def _write(request: EvaluateRequest, document: Evaluation, scores: Dump) -> None
 
     writes = [
         (request.dump, lambda path: write_json_lines(scores.rows(), path)),
-        (request.report, lambda path: _write_page(scores, document, path)),
+        (request.report, lambda path: _write_page(scores, document, path, request.compare)),
     ]
     write_all(*(partial(write, path) for path, write in writes if path is not None))
     if request.kept is not None:
         shutil.rmtree(request.kept, ignore_errors=True)  # all of it is in the dump
 
 
-def _write_page(scores: Dump, document: Evaluation, target: Path) -> None:
+def _write_page(scores: Dump, document: Evaluation, target: Path, other: Path | None) -> None:
     from dualformer_cli.outputs.eval_page import write_eval_report
     from dualformer_cli.video.thumbnails import read_thumbnails
 
-    page = scores.page(document)
+    page = replace(scores.page(document), other=None if other is None else str(other))
     if page.worst:
         with WorkerPool(1, THUMBNAIL_SECONDS) as pool:
             pictures = read_thumbnails({row.path: scores.file_of(row.path) for row in page.worst}, pool)

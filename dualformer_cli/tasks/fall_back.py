@@ -64,8 +64,8 @@ def resolve_what_runs(request: ModelRequest, note: Callable[[str], None], *, def
 
 
 def _may_be_replaced(request: ModelRequest, resolved: ResolvedConfig) -> bool:
-    """Return whether the user has chosen neither a preset nor weights."""
-    return request.preset is None and resolved.config.weights is None
+    """Return whether the user has chosen neither a model, a preset nor weights."""
+    return request.model is None and request.preset is None and resolved.config.weights is None
 
 
 def _instead_of(

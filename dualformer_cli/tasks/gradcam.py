@@ -44,7 +44,7 @@ class GradcamRequest:
     concatenate: bool = False
     """Show the views one after the other in place of merging them on the video's timeline."""
     out: Path | None = None
-    """Picture or video to draw, .gif, .mp4 or .png; None for NAME.gradcam.gif in the current folder."""
+    """Picture or video to draw, .gif, .mp4 or .png, or a folder for NAME.gradcam.gif; None for the current folder."""
     npz: Path | None = None
     """File for the maps as arrays."""
     fps: float = 10.0
@@ -62,7 +62,8 @@ class GradcamRequest:
     @property
     def target(self) -> Path:
         """Return the file to draw."""
-        return self.out or Path(f"{Path(self.video).stem or 'video'}.gradcam.gif")
+        name = f"{Path(self.video).stem or 'video'}.gradcam.gif"
+        return self.out / name if self.out is not None and self.out.is_dir() else self.out or Path(name)
 
 
 def list_layers(model: ModelRequest, *, on_fallback: Callable[[str], None] = lambda note: None) -> LayerList:

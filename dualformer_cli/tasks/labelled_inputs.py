@@ -6,31 +6,40 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from dualformer_cli.data.lists.manifest import read_manifest
+from dualformer_cli.config.load import load_config
+from dualformer_cli.config.schema import DataConfig
+from dualformer_cli.data.lists.manifest import is_export, read_manifest
 from dualformer_cli.data.lists.matching import ClassLookup
 from dualformer_cli.data.lists.tables import find_delimiter
 from dualformer_cli.documents.predict import LabelCounts, VideoResult
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.tasks.session import ModelRequest
 from dualformer_cli.video.inputs import ListedLabel, ListedVideo
 
 
-def read_labelled(path: str, text: str) -> list[ListedVideo] | None:
-    """Return the videos of a list with their labels, in any form that `train --data` takes; None for names alone.
+def read_labelled(path: str, text: str, *, model: ModelRequest | None = None) -> list[ListedVideo] | None:
+    """Return the videos and parts of a list with their labels, in any form of `train --data`; None for names alone.
 
     Args:
         path: of the list.
         text: what is in it.
+        model: whose configuration says where paths start from and which form the list has, if it does.
 
     Raises:
-        DualFormerError: if it names its columns, or is JSON, and cannot be read as a list.
+        DualFormerError: if it names its columns, or is JSON, and cannot be read as a list, or has parts by frames.
     """
     lines = (line.strip() for line in text.removeprefix("\ufeff").splitlines())
     first = next((line for line in lines if line and not line.startswith("#")), "")
-    is_certain = find_delimiter(first) is not None or (path.lower().endswith(".json") and first[:1] in ("{", "["))
+    is_certain = (
+        is_export(path)
+        or find_delimiter(first) is not None
+        or (path.lower().endswith(".json") and first[:1] in ("{", "["))
+    )
     if not is_certain and (len(first.split()) < 2 or os.path.lexists(os.path.join(os.path.dirname(path), first))):
         return None
     try:
-        manifest = read_manifest(path)
+        data = load_config(model.preset, overrides=model.overrides).config.data if model else DataConfig()
+        manifest = read_manifest(path, root=data.root, list_format=data.list_format, label_group=data.label_group)
     except DualFormerError:
         if is_certain:
             raise
@@ -38,8 +47,15 @@ def read_labelled(path: str, text: str) -> list[ListedVideo] | None:
     if not is_certain and not os.path.exists(manifest.files[0]):
         return None
     names = manifest.class_names
+    if parts := [sample.path for sample in manifest.samples if sample.start]:
+        raise DualFormerError(
+            f"list {path!r} names parts by frame numbers, as of {parts[0]!r}; give start_seconds, end_seconds"
+        )
     return [
-        (file, tuple((label, None if names is None else names[label]) for label in sample.labels))
+        (
+            file + sample.part.fragment,
+            tuple((label, None if names is None else names[label]) for label in sample.labels),
+        )
         for file, sample in zip(manifest.files, manifest.samples, strict=True)
     ]
 

@@ -50,7 +50,10 @@ class PredictRequest:
     """Folder that keeps every result as soon as it is known, and from which the next run goes on."""
     csv: Path | None = None
     srt: Path | None = None
-    """File, or folder with a file for each video; `save` too."""
+    """File, or folder with a file for each video; `vtt` and `save` too."""
+    vtt: Path | None = None
+    segments: Path | None = None
+    """Segments of all videos: a CSV that is a list again, or JSON as ActivityNet's evaluation takes it."""
     save: Path | None = None
     font: Path | None = None
     """Font of the labels in `save`, for letters that the built-in one lacks; None: one of the system."""
@@ -78,8 +81,7 @@ def predict(
     Args:
         request: what to do.
         stdin: where the input - reads a list.
-        fetching: shows how far a file is.
-        watching: shows each result as it comes, on rank 0.
+        fetching, watching: show how far a file is, and on rank 0 each result as it comes.
         on_fallback: told in two lines that the built-in model is taken.
         on_model: told on rank 0 what classifies, before the first result.
         on_clip: told about each clip of a live input at once.
@@ -95,7 +97,8 @@ def predict(
             that cannot be used is a result with its error.
     """
     offline = request.model.offline
-    expand = partial(expand_inputs, stdin=stdin, offline=offline, read_labelled=read_labelled)
+    read = partial(read_labelled, model=request.model)
+    expand = partial(expand_inputs, stdin=stdin, offline=offline, read_labelled=read)
     found = _check_names(request) if request.output else expand(request.inputs)
     outputs = PredictionOutputs(request, found)
     shown = fetch_addresses(found, fetching, offline=offline)
@@ -110,20 +113,11 @@ def predict(
         if request.output is not None:
             from dualformer_cli.tasks.prediction_run import run
 
-            list_into = partial(list_inputs, request.inputs, stdin=stdin, offline=offline, read_labelled=read_labelled)
+            list_into = partial(list_inputs, request.inputs, stdin=stdin, offline=offline, read_labelled=read)
             return run(request, session, engine, list_into, fetching, watching, on_document)
         task = _Task(request, session, engine, outputs, shown, found.labels)
         results = task.results(found.problems, files, live, watching, on_clip)
-        if not session.ranks.is_main:
-            return None
-        document = Predictions(
-            facts=engine.describe(), fallback=session.fallback, results=results, compared=count_labels(results)
-        )
-        on_document(document)
-        outputs.finish(document, session.pool)
-        for what in outputs.written(results):
-            on_written(what)
-        return document
+        return task.document(results, on_document, on_written) if session.ranks.is_main else None
 
 
 def _load_engine(
@@ -153,7 +147,7 @@ def _check_names(request: PredictRequest) -> InputList:
 
 def _check_live(request: PredictRequest, live: Sequence[str]) -> None:
     """Refuse outputs that a camera or stream cannot have."""
-    if live and (request.srt or request.save or request.output):
+    if live and (request.srt or request.vtt or request.save or request.output):
         options = "--output needs" if request.output else "--srt and --save need"
         raise DualFormerError(f"{options} files, but {mask_credentials(live[0])!r} is live; use --csv")
 
@@ -210,6 +204,21 @@ class _Task:
                 if results[-1].interrupted:
                     break
         return tuple(results)
+
+    def document(
+        self,
+        results: tuple[VideoResult, ...],
+        on_document: Callable[[Predictions], None],
+        on_written: Callable[[str], None],
+    ) -> Predictions:
+        """Return the document of all results, and write what is written at the end."""
+        facts, fallback, counts = self.engine.describe(), self.session.fallback, count_labels(results)
+        document = Predictions(facts=facts, fallback=fallback, results=results, compared=counts)
+        on_document(document)
+        self.outputs.finish(document, self.session.pool)
+        for what in self.outputs.written(results):
+            on_written(what)
+        return document
 
     def _classify(self, paths: Iterator[str]) -> Iterator[Prediction]:
         pool, request = self.session.pool, self.request

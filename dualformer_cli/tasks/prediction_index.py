@@ -20,6 +20,7 @@ from dualformer_cli.tasks.session import Fetching
 from dualformer_cli.video import file_index, remote_files
 from dualformer_cli.video.inputs import InputList, InputSink, ListedLabel
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
+from dualformer_cli.video.parts import split_part
 
 Input = tuple[str, str]
 """A path or address to read, and the name that it has in results."""
@@ -37,7 +38,7 @@ def stamp_of(path: str) -> Stamp:
     try:
         if remote_files.is_address(path):
             return list(remote_files.stamp_of(path))
-        return list(file_index.stamp_of(path)[:2])
+        return list(file_index.stamp_of(split_part(path)[0])[:2])
     except (OSError, ValueError, DualFormerError):
         return None
 

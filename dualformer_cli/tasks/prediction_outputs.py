@@ -14,13 +14,20 @@ from typing import TYPE_CHECKING
 from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.documents.predict import FeatureRow, Predictions, VideoResult
 from dualformer_cli.errors import DualFormerError, reason_of
-from dualformer_cli.outputs.prediction_files import PredictionTable, write_features, write_srt
+from dualformer_cli.outputs.prediction_files import (
+    PredictionTable,
+    write_features,
+    write_segments,
+    write_srt,
+    write_vtt,
+)
 from dualformer_cli.outputs.predictions import best_shown, is_unsure, shown_parts
 from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
 from dualformer_cli.system.files import check_output_folder, check_outputs, path_in_own_folder
 from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.inputs import InputList
+from dualformer_cli.video.parts import WHOLE, split_part
 
 if TYPE_CHECKING:
     from dualformer_cli.engine.scoring.video_scores import Prediction
@@ -39,13 +46,14 @@ class PredictionOutputs:
     """
 
     def __init__(self, request: PredictRequest, found: InputList) -> None:
-        self.request, self.inputs = request, found.paths
+        self.request, self.inputs = request, [split_part(path)[0] for path in found.paths]
         self._srt: dict[str, Path] = {}
+        self._vtt: dict[str, Path] = {}
         self._save: dict[str, Path] = {}
         self._table = None if request.csv is None else PredictionTable(request.csv, with_labels=bool(found.labels))
         self._features: list[FeatureRow] = []
-        files = [path for path in (request.srt, request.save) if path is not None and not path.is_dir()]
-        self._tables = [path for path in (request.csv, request.features) if path is not None]
+        files = [path for path in (request.srt, request.vtt, request.save) if path is not None and not path.is_dir()]
+        self._tables = [path for path in (request.csv, request.features, request.segments) if path is not None]
         if request.report is not None:
             self._tables += page_files(request.report, len(found.paths) + len(found.problems))
         if request.output is not None:
@@ -57,6 +65,10 @@ class PredictionOutputs:
         for option, target, suffix in (("--features", request.features, ".npz"), ("--report", request.report, ".html")):
             if target is not None and target.suffix != suffix:
                 raise DualFormerError(f"{option} {str(target)!r} must end in {suffix}")
+        if request.segments is not None and request.segments.suffix not in (".csv", ".json"):
+            raise DualFormerError(
+                f"--segments {str(request.segments)!r} must end in .csv, or in .json for ActivityNet's"
+            )
 
     def name_files(self, files: Sequence[str]) -> None:
         """Give each video its own files.
@@ -68,8 +80,9 @@ class PredictionOutputs:
         if request.output is not None:
             return
         self._srt = _one_each(files, request.srt, option="--srt", suffixes=(".srt",))
+        self._vtt = _one_each(files, request.vtt, option="--vtt", suffixes=(".vtt",))
         self._save = _one_each(files, request.save, option="--save", suffixes=(".mp4", ".gif"))
-        chosen = [*self._srt.values(), *self._save.values(), *self._tables]
+        chosen = [*self._srt.values(), *self._vtt.values(), *self._save.values(), *self._tables]
         if twice := [str(path) for path, count in Counter(chosen).items() if count > 1]:
             raise DualFormerError(f"{twice[0]!r} is named for two outputs; name another file for one of them")
         check_outputs(chosen, self.inputs, overwrite=request.overwrite)
@@ -82,10 +95,13 @@ class PredictionOutputs:
         font = self.request.font
 
         def save(result: VideoResult, target: Path) -> str | None:
+            if split_part(result.path)[1] != WHOLE:
+                raise DualFormerError("--save draws whole videos, and this is a part of one; leave it out")
             return _save_annotated(replace(result, path=file), target, pool, data, font)
 
         writers: tuple[tuple[dict[str, Path], Callable[[VideoResult, Path], str | None]], ...] = (
             (self._srt, write_srt),
+            (self._vtt, write_vtt),
             (self._save, save),
         )
         for targets, write in writers:
@@ -124,15 +140,17 @@ class PredictionOutputs:
                 )
             if features is not None:
                 stack.callback(write_features, self._features, features)
+            if self.request.segments is not None:
+                stack.callback(write_segments, lambda: document.results, self.request.segments)
 
     def written(self, results: Sequence[VideoResult]) -> list[str]:
         """Return the files that were written, in words: each by its name, those in a folder by their number."""
         request = self.request
-        files = [str(path) for path in (request.csv, request.features) if path is not None]
+        files = [str(path) for path in (request.csv, request.features, request.segments) if path is not None]
         if request.report is not None:
             files += map(str, page_files(request.report, len(results)))
         number = sum(result.status == "ok" for result in results)
-        for target in (request.srt, request.save):
+        for target in (request.srt, request.vtt, request.save):
             if target is not None and number:
                 files.append(f"{counted(number, 'file')} in {target}" if target.is_dir() else str(target))
         return files
@@ -141,7 +159,7 @@ class PredictionOutputs:
 def _check_run(request: PredictRequest) -> None:
     """Refuse a run folder that cannot be, and outputs that it has no use for."""
     assert request.output is not None
-    others = {"--csv": request.csv, "--srt": request.srt, "--save": request.save}
+    others = {"--csv": request.csv, "--srt": request.srt, "--vtt": request.vtt, "--save": request.save}
     if named := next((option for option, path in others.items() if path is not None), None):
         raise DualFormerError(
             f"{named} goes with a handful of videos; --output {str(request.output)!r} writes predictions.jsonl and "
@@ -216,5 +234,11 @@ def _annotate(job: tuple[VideoResult, str, DataConfig, Path | None]) -> str | No
             now = segments[min(bisect_right(ends, seconds), len(segments) - 1)]
             return [(now.label, now.score)]
 
-        sound_of = None if os.path.isdir(result.path) else result.path
-        return save_annotated(reader.frames(), target, fps=fps, captions=captions, times=times, sound_of=sound_of)
+        return save_annotated(
+            reader.frames(),
+            target,
+            fps=fps,
+            captions=captions,
+            times=None if times is None else times.tolist(),
+            sound_of=None if os.path.isdir(result.path) else result.path,
+        )

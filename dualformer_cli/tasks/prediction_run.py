@@ -23,7 +23,7 @@ from dualformer_cli.engine.parallel.reductions import barrier
 from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.engine.scoring.video_scores import Prediction
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.outputs.prediction_files import write_csv, write_features, write_parquet
+from dualformer_cli.outputs.prediction_files import write_csv, write_features, write_parquet, write_segments
 from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
 from dualformer_cli.outputs.runs import write_json_lines
 from dualformer_cli.system.files import check_outputs
@@ -188,6 +188,9 @@ def _write_files(request: PredictRequest, parts: Parts, index: PredictionIndex) 
     if importlib.util.find_spec("pyarrow") is not None:
         files.append(request.output / "predictions.parquet")
         write_parquet(index.known(), files[-1], with_labels=index.has_labels)
+    if request.segments is not None:
+        files.append(request.segments)
+        write_segments(index.known, files[-1])
     if request.features is not None:
         files.append(request.features)
         write_features(_Features(parts, index), files[-1])

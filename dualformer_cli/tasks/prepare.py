@@ -165,7 +165,7 @@ def draw_sheet(request: PrepareRequest, prepared: Preparation) -> int:
     found = prepared.summary.found
     config = _sheet_config(request, found.root, list(found.splits))
     clips = preview_clips(config, num_videos=_SHEET_VIDEOS)
-    preset = request.preset or _SHEET_PRESET
+    preset = _SHEET_PRESET if request.preset is None else request.preset
     title = f"What {preset} sees in training: random clips, {len(clips)} of {config.data.train_list}"
     write_sheet([(clip.label, clip.path, clip.frames) for clip in clips], request.show, title=title)
     return len(clips)
@@ -271,4 +271,6 @@ def _sheet_config(request: PrepareRequest, root: str, lists: Sequence[str]) -> R
         "data.train_list": os.path.join(root, f"{name}.csv"),
         "runtime.num_workers": request.num_workers or usable_cores(),
     }
-    return load_config(request.preset or _SHEET_PRESET, overrides=request.overrides, flags=flags).config
+    return load_config(
+        _SHEET_PRESET if request.preset is None else request.preset, overrides=request.overrides, flags=flags
+    ).config

@@ -8,24 +8,30 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dualformer_cli.config.load import ResolvedConfig, load_config
 from dualformer_cli.engine.parallel.placement import num_decoders
+from dualformer_cli.errors import WeightsError
 from dualformer_cli.system.workers import WorkerPool
 
 if TYPE_CHECKING:
     from dualformer_cli.data.fetch.fetch import OnFileBytes
     from dualformer_cli.engine.engine import Engine
     from dualformer_cli.engine.parallel.ranks import Ranks
+    from dualformer_cli.model.dualformer import DualFormer
 
 _LOGGER = logging.getLogger(__name__)
 
 DEFAULT_PRESET = "k400-tiny"
 """Model of a task that needs no preset."""
+
+
+Fetching = Callable[[], AbstractContextManager["OnFileBytes"]]
+"""Opens a display of files that are fetched; what it gives is called with a name, bytes so far, and bytes in all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +41,8 @@ class ModelRequest:
     preset: str | None = None
     """A preset's name or YAML file; None for the one that the weights bring along, else the task's own."""
     weights: str | None = None
-    """A file, a preset with published weights, "published" or "random"."""
+    """A file, a preset with published weights, an address of the Hub (hf://OWNER/NAME[@REVISION][:FILE]), "published"
+    or "random"."""
     overrides: tuple[str, ...] = ()
     """Configuration keys, each "dotted.key=value"."""
     device: str | None = None
@@ -48,6 +55,8 @@ class ModelRequest:
     """Clips and crops of a video."""
     offline: bool = False
     """Never use the network."""
+    model: DualFormer | None = None
+    """Made by `create_model`, to run as it is; preset and weights do not count then."""
 
     def settings(self) -> dict[str, object]:
         """Return the configuration keys that are given, dotted, with their values."""
@@ -84,6 +93,40 @@ def resolve(
         WeightsError: weights that should bring their configuration and cannot be read.
     """
     return _resolve(request, settings or {}, default, text)[0]
+
+
+def load_engine(
+    request: ModelRequest,
+    settings: Mapping[str, object] | None = None,
+    *,
+    fetching: Fetching = lambda: nullcontext(lambda name, done, total: None),
+) -> Engine:
+    """Load a model with its weights in this process alone, without workers.
+
+    Args:
+        request: the model.
+        settings: as those of `resolve`.
+        fetching: shows how far a file is.
+
+    Raises:
+        DualFormerError: if weights, class names or the device do not fit, or nothing says which model it is.
+    """
+    from dualformer_cli.data.fetch.hub import local_weights
+    from dualformer_cli.data.fetch.weights import require_weights
+    from dualformer_cli.engine.engine import Engine
+
+    resolved, checkpoint = _resolve(request, settings or {}, None)
+    if resolved.preset == "default":
+        require_weights(str(local_weights(str(request.weights), offline=request.offline)))
+        raise WeightsError(f"weights {request.weights!r} do not say which model they are of; name its --preset")
+    with fetching() as progress:
+        return Engine(
+            resolved,
+            offline=request.offline,
+            progress=partial(progress, resolved.preset),
+            checkpoint=checkpoint,
+            model=request.model,
+        )
 
 
 @contextmanager
@@ -159,11 +202,8 @@ class Session:
                 device=self.ranks.device,
                 bf16_on_cpu=bf16_on_cpu,
                 checkpoint=checkpoint,
+                model=self.request.model,
             )
-
-
-Fetching = Callable[[], AbstractContextManager["OnFileBytes"]]
-"""Opens a display of files that are fetched; what it gives is called with a name, bytes so far, and bytes in all."""
 
 
 def _resolve(
@@ -171,17 +211,23 @@ def _resolve(
 ) -> tuple[ResolvedConfig, Mapping[str, Any] | None]:
     """Return the configuration, and the content of the file of weights if that had to be read for it."""
     given = {key: value for key, value in settings.items() if value is not None}
+    if (model := request.model) is not None:
+        flags = {**request.settings(), **given}
+        return load_config(model.preset, overrides=request.overrides, flags=flags, text=model.config), None
     preset, checkpoint = request.preset, None
     if request.weights is not None and request.weights not in ("published", "random"):
+        from dualformer_cli.data.fetch.hub import local_weights
         from dualformer_cli.data.fetch.weights import preset_of
 
         named = preset_of(request.weights)
-        if preset is None and named is None and os.path.isfile(request.weights):
+        path = local_weights(request.weights, offline=request.offline)
+        if preset is None and named is None and path.is_file():
             from dualformer_cli.model.weights import config_of, read_checkpoint
 
-            checkpoint = read_checkpoint(request.weights)
+            checkpoint = read_checkpoint(path)
             text = config_of(checkpoint)
             preset = None if text is None else request.weights
         preset = named if preset is None else preset
     flags = {**request.settings(), **given}
-    return load_config(preset or default, overrides=request.overrides, flags=flags, text=text), checkpoint
+    preset = default if preset is None else preset
+    return load_config(preset, overrides=request.overrides, flags=flags, text=text), checkpoint

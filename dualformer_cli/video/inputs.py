@@ -12,6 +12,7 @@ from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.system.words import natural_key, os_reason
 from dualformer_cli.video.frame_folders import kind_of_folder
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
+from dualformer_cli.video.parts import split_part
 from dualformer_cli.video.remote_files import is_remote, list_videos, require_remote
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import expand_ranges, is_shard_name, is_there, members
@@ -79,6 +80,7 @@ def expand_inputs(
       `shard-{000..099}.tar` names a hundred of them.
     * An address that fsspec reads is a file (`s3://bucket/clip.mp4`), or one that ends in a slash a folder, or a
       pattern; both are listed as `list_videos` says.
+    * `clip.mp4#t=3.5,7` is the part of a video from 3.5 to 7 seconds.
     * Camera names, stream addresses and web addresses without `*` are passed through.
 
     The same file named twice, in whichever way, is one input, at its first place.
@@ -158,8 +160,8 @@ class _Expansion:
         else:
             if videos is None:
                 self.add_list(name, text, folder=os.path.dirname(path))
-            for file, labels in videos or ():
-                self._sink.put(self._identity(file), file, is_remote=False, labels=labels)
+            for video, labels in videos or ():
+                self._sink.put(self._identity(video), video, is_remote=False, labels=labels)
 
     def add_list(self, name: str, text: str, *, folder: str) -> None:
         """Add the entries of a list; relative ones are found in `folder`."""
@@ -176,6 +178,9 @@ class _Expansion:
             self._add_all(path, _videos_below(path, self.complain), "the folder holds no videos and no numbered frames")
         elif is_there(path):
             self._add_file(path)
+        elif is_there(split_part(path)[0]):
+            file, part = split_part(path)
+            self._put(path, identity=self._identity(file) + part.fragment)
         elif is_remote(name):
             self._add_remote(name)
         elif is_live(name):

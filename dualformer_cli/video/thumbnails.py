@@ -9,6 +9,7 @@ from PIL import Image
 
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.open import open_video
+from dualformer_cli.video.parts import split_part
 from dualformer_cli.video.tar_members import is_there
 
 SIDE = 240
@@ -16,13 +17,15 @@ SIDE = 240
 
 
 def read_thumbnail(path: str) -> bytes:
-    """Return the middle frame of a video or of a folder of frames as a JPEG, shrunk to fit into SIDE x SIDE.
+    """Return the middle frame of a video, a folder of frames or a part as a JPEG, shrunk to fit into SIDE x SIDE.
 
     Raises:
         VideoError: if the video cannot be read.
     """
-    with open_video(path) as reader:
-        frame = reader.read([reader.info.num_frames // 2])[0]
+    file, part = split_part(path)
+    with open_video(file) as reader:
+        first, count = part.frames(reader)
+        frame = reader.read([min(first + count // 2, reader.info.num_frames - 1)])[0]
     picture = Image.fromarray(frame)
     picture.thumbnail((SIDE, SIDE))
     encoded = io.BytesIO()
@@ -40,7 +43,7 @@ def read_thumbnails(
         pool: worker processes that open them.
         on_name: called with the name of each file that was opened.
     """
-    names: Sequence[str] = [name for name, file in files.items() if is_there(file)]
+    names: Sequence[str] = [name for name, file in files.items() if is_there(split_part(file)[0])]
     outcomes = pool.imap(read_thumbnail, (files[name] for name in names))
     found: dict[str, bytes] = {}
     for name, outcome in zip(names, outcomes, strict=True):

@@ -70,7 +70,7 @@ def test_a_list_that_is_all_right_ends_with_0_and_says_where_its_numbers_come_fr
     assert [row["views"] for row in document["views_curve"]] == [1, 2]
     table = evaluate("--data", folder / "good.csv").stdout
     assert re.search(r"^videos +6 listed, 6 scored", table, re.MULTILINE)
-    assert re.search(rf"^top1 +{document['top1']:.2f}$", table, re.MULTILINE)
+    assert re.search(rf"^top-1 +{document['top1']:.2f} %$", table, re.MULTILINE)
     assert document["digest"] in table
 
 
@@ -231,7 +231,14 @@ def test_two_runs_are_compared(evaluate: Any, folder: Path, mini_preset: Path, t
     comparison = json.loads(RUNNER.invoke(app, [*command, "--json"]).stdout)["comparison"]
     assert comparison["videos"] == 6
     table = RUNNER.invoke(app, command).stdout
-    assert re.search(r"^compared +6 videos in both$", table, re.MULTILINE)
+    assert re.search(r"^compared +with \S*b\.jsonl, 6 videos in both$", table, re.MULTILINE)
+    assert re.search(r"^worst classes +\w.* \(\d of \d right\)", table, re.MULTILINE)
+    report = tmp_path / "report.html"
+    assert RUNNER.invoke(app, [*command, "--report", str(report)]).exit_code == 0
+    page = report.read_text(encoding="utf-8")
+    assert "Compared with " in page
+    assert "b.jsonl</h2>" in page
+    assert "What was taken for what" in page
     assert re.search(r"^McNemar +p = ", table, re.MULTILINE)
 
 

@@ -158,6 +158,12 @@ def test_a_result_is_printed_for_readers(run: Any, scenes: Path) -> None:
         assert text in shown
 
 
+def test_a_folder_is_made_and_gets_the_picture(run: Any, scenes: Path) -> None:
+    shown = run(scenes / "a.mp4", "--out", "maps/new/")
+    assert shown.exit_code == 0, shown.output
+    assert [path.name for path in Path("maps/new").iterdir()] == ["a.gradcam.gif"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

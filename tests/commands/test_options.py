@@ -23,7 +23,6 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     ViewsOption,
     WeightsOption,
-    complete_preset,
     folder_or_file,
     model_request,
     parse_views,
@@ -143,12 +142,6 @@ def test_a_folder_is_made_where_its_name_ends_in_a_slash(tmp_path: Path) -> None
     (tmp_path / "a.mp4").touch()
     with pytest.raises(typer.BadParameter, match=r"cannot make the folder '.*/a\.mp4/'"):
         folder_or_file(f"{tmp_path}/a.mp4/")
-
-
-def test_presets_complete_by_their_beginning() -> None:
-    assert complete_preset("ucf") == ["ucf101-small", "ucf101-tiny"]
-    assert complete_preset("none") == []
-    assert "base" in complete_preset("")
 
 
 def test_verbose_lets_details_through_and_its_absence_does_not_take_them_back() -> None:

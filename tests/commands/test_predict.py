@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -36,6 +36,7 @@ from typer.testing import CliRunner
 import dualformer_cli
 from dualformer_cli import create_model, load_weights
 from dualformer_cli.app import app
+from dualformer_cli.config.load import load_config, to_yaml
 from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.data.clips import sampling
 from dualformer_cli.data.clips.transforms import FrameTransform, normalize
@@ -44,7 +45,7 @@ from dualformer_cli.documents.predict import VideoResult
 from dualformer_cli.engine.scoring import video_scores
 from dualformer_cli.errors import ConfigError, DownloadError, DualFormerError, WeightsError
 from dualformer_cli.outputs import json_text, prediction_files, predictions
-from dualformer_cli.tasks import fall_back, session
+from dualformer_cli.tasks import fall_back, prediction_outputs, session
 from dualformer_cli.tasks import gradcam as gradcam_task
 from dualformer_cli.tasks import predict as predict_task
 from dualformer_cli.video import decord_reader
@@ -390,7 +391,6 @@ def test_a_saved_video_with_an_uneven_rate_keeps_its_times_and_captions_follow_t
     suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dualformer_cli.outputs import annotated_video
-    from dualformer_cli.tasks import prediction_outputs
 
     with av.open("uneven.mkv", "w") as container:
         stream = container.add_stream("libx264", rate=25)
@@ -419,9 +419,8 @@ def test_several_videos_are_saved_into_a_folder_each_under_its_own_name(
 ) -> None:
     (tmp_path / "other").mkdir()
     shutil.copy(scenes / "a.mp4", tmp_path / "other" / "a.mov")
-    (tmp_path / "out").mkdir()
-    target = tmp_path / "out"
-    results(scenes / "a.mp4", tmp_path / "other" / "a.mov", "no.mp4", "--save", target, "--srt", target, code=3)
+    target = tmp_path / "out"  # which the slash makes
+    results(scenes / "a.mp4", tmp_path / "other" / "a.mov", "no.mp4", "--save", f"{target}/", "--srt", target, code=3)
     assert sorted(os.listdir(target)) == ["a-2.mp4", "a-2.srt", "a.mp4", "a.srt"]
     assert len(frames_of(target / "a-2.mp4")) == 40
 
@@ -884,6 +883,29 @@ def test_a_fresh_machine_without_a_network_is_answered_by_the_built_in_model() -
     assert 0 < document["results"][0]["predictions"][0]["score"] <= 1
 
 
+def test_weights_are_named_by_their_preset(predict: Any, scenes: Path) -> None:
+    """As in train --init-from; with another preset beside them they are still those."""
+    document = json.loads(predict(scenes / "a.mp4", "--json", options=["--weights", "camera-motion"]).stdout)
+    assert (document["preset"], document["weights"], document["fallback"]) == ("camera-motion", "built-in", None)
+    Path("own.yaml").write_text("extends: camera-motion\n")
+    options = ["--preset", "own.yaml", "--weights", "camera-motion"]
+    other = json.loads(predict(scenes / "a.mp4", "--json", options=options).stdout)
+    assert (other["preset"], other["weights"]) == ("own.yaml", "built-in camera-motion")
+    assert other["results"][0]["predictions"] == document["results"][0]["predictions"]
+    wrong = predict(scenes / "a.mp4", options=["--weights", "k400-tinny"])
+    assert "weights 'k400-tinny' not found; did you mean 'k400-tiny'?" in str(wrong.exception)
+
+
+def test_weights_that_bring_their_configuration_are_named_once(
+    predict: Any, scenes: Path, mini_preset: Path, mini_weights: Path
+) -> None:
+    text = to_yaml(load_config(str(mini_preset)).config)
+    torch.save({**torch.load(mini_weights), "kind": "dualformer checkpoint", "config": text}, "best.pt")
+    result = predict(scenes / "a.mp4", options=["--weights", "best.pt"])
+    assert result.stderr.splitlines()[0].startswith("best.pt, 2x1 views, ")
+    assert result.stderr.splitlines()[0].count("best.pt") == 1
+
+
 def test_a_preset_without_published_weights_names_those_that_have_some(
     predict: Any, scenes: Path, mini_preset: Path
 ) -> None:
@@ -891,6 +913,146 @@ def test_a_preset_without_published_weights_names_those_that_have_some(
     assert isinstance(result.exception, DownloadError)
     assert str(result.exception).startswith(f"no published weights for {str(mini_preset)!r}")
     assert "k400-tiny" in str(result.exception)
+
+
+# Labels of lists
+
+
+@pytest.fixture
+def labelled(scenes: Path, results: Any) -> tuple[Path, list[str]]:
+    """A list in the current folder whose first label is right, second wrong, third unknown; the best labels."""
+    best = [results(scenes / name)[0]["predictions"][0]["label"] for name in ("a.mp4", "b.mp4")]
+    other = next(name for name in NAMES if name != best[1])
+    Path("classes.txt").write_text("\n".join([*NAMES, "swimming"]), encoding="utf-8")
+    rows = [("a.mp4", NAMES.index(best[0])), ("b.mp4", NAMES.index(other)), ("gone.mp4", 0)]
+    lines = [f"{scenes / name},{label}" for name, label in rows]
+    Path("val.csv").write_text("path,label\n" + "\n".join(lines) + "\n")
+    return Path("val.csv"), [best[0], other, NAMES[0]]
+
+
+def test_a_list_of_prepare_is_read_and_compared(predict: Any, labelled: tuple[Path, list[str]]) -> None:
+    path, listed = labelled
+    document = json.loads(predict(f"@{path}", "--json", "--csv", "t.csv").stdout)
+    assert [row["labels"] for row in document["results"]] == [[label] for label in listed]
+    assert [row.get("is_right") for row in document["results"]] == [True, False, None]
+    assert document["compared"] == {"right": 1, "wrong": 1, "not_compared": 1}
+    with open("t.csv", encoding="utf-8", newline="") as file:
+        rows = {(os.path.basename(row["path"]), row["listed_labels"], row["is_right"]) for row in csv.DictReader(file)}
+    assert rows == {("a.mp4", listed[0], "true"), ("b.mp4", listed[1], "false"), ("gone.mp4", listed[2], "")}
+    text = predict(f"@{path}").stdout
+    assert f"  right: the list says {listed[0]}\n" in text
+    assert f"  wrong: the list says {listed[1]}\n" in text
+    assert text.splitlines()[-1].startswith("1 of 2 videos right (50.0%); 1 video not compared")
+
+
+def test_a_run_folder_compares_with_the_list_of_now(predict: Any, labelled: tuple[Path, list[str]]) -> None:
+    path, listed = labelled
+    first = predict(f"@{path}", "--output", "run")
+    assert "1 of 2 videos right (50.0%); 1 video not compared" in first.stdout
+    path.write_text(
+        path.read_text().replace(f"b.mp4,{NAMES.index(listed[1])}", "b.mp4,5")
+    )  # a class that is not the model's
+    document = json.loads(predict(f"@{path}", "--output", "run", "--json").stdout)
+    assert document["videos"]["kept"] == 2
+    assert document["compared"] == {"right": 1, "wrong": 0, "not_compared": 2}
+    rows = [json.loads(line) for line in Path("run/predictions.jsonl").read_text().splitlines()]
+    assert [(row["labels"], row.get("is_right")) for row in rows[:2]] == [([listed[0]], True), (["swimming"], None)]
+    with open("run/predictions.csv", encoding="utf-8", newline="") as file:
+        assert [row["is_right"] for row in csv.DictReader(file) if row["rank"] == "1"] == ["true", ""]
+    assert "is_right" not in predict(path.with_name("a.mp4"), "--output", "other").stdout
+    assert "is_right" not in Path("other/predictions.csv").read_text()
+
+
+def test_a_list_without_its_sign_is_answered_with_it(results: Any, labelled: tuple[Path, list[str]]) -> None:
+    (row,) = results(labelled[0], code=3)
+    assert row["error"] == "it is text and no video; a list of videos is named as '@val.csv'"
+
+
+# What is unsure
+
+
+@pytest.mark.parametrize(("given", "limit"), [("100", 1.0), ("99.5%", 0.995)])
+def test_below_the_score_that_the_user_names_labels_are_unsure(
+    given: str, limit: float, predict: Any, scenes: Path
+) -> None:
+    result = predict(scenes / "a.mp4", "--every", 0.5, "--min-score", given, "--srt", "a.srt", "--json")
+    (row,) = json.loads(result.stdout)["results"]
+    assert row["unsure_below"] == limit
+    assert row["predictions"][0]["label"] in NAMES  # who reads JSON may judge for himself
+    assert Path("a.srt").read_text().splitlines()[2].startswith("unsure (")
+    text = predict(scenes / "a.mp4", "--every", 0.5, "--min-score", given).stdout
+    assert f"unsure: no label reaches {limit:.1%}" in text
+    assert re.search(r"^  00:00\.0 - 00:01\.6  unsure ", text, re.MULTILINE)
+
+
+def test_above_it_nothing_is_said(results: Any, scenes: Path) -> None:
+    (row,) = results(scenes / "a.mp4", "--every", 0.5, "--min-score", 0)
+    assert "unsure_below" not in row
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [("0.3", "0.3 is less than 1 %; write 30 for 30 %"), ("101", "not a percentage"), ("some", "not a percentage"),
+     ("nan", "not a percentage"), ("-1", "not a percentage")],
+)  # fmt: skip
+def test_a_score_that_is_no_percentage_is_refused(given: str, said: str, predict: Any, scenes: Path) -> None:
+    result = predict(scenes / "a.mp4", f"--min-score={given}")
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
+
+
+def test_results_of_another_limit_are_never_mixed(predict: Any, scenes: Path) -> None:
+    predict(scenes / "a.mp4", "--output", "run")
+    result = predict(scenes / "a.mp4", "--output", "run", "--min-score", "50")
+    assert isinstance(result.exception, DualFormerError)
+    assert "--min-score" in str(result.exception)
+
+
+# What was written
+
+
+def test_what_was_written_is_said_at_the_end(predict: Any, scenes: Path) -> None:
+    files = ("--csv", "t.csv", "--features", "f.npz", "--report", "page.html")
+    result = predict(scenes / "a.mp4", scenes / "b.mp4", "--srt", "subtitles/", "--save", "new/videos/", *files)
+    assert result.stderr.splitlines()[-5:] == [
+        "wrote t.csv",
+        "wrote f.npz",
+        "wrote page.html",
+        "wrote 2 files in subtitles",
+        "wrote 2 files in new/videos",
+    ]
+    assert sorted(os.listdir("subtitles")) == ["a.srt", "b.srt"]
+    assert sorted(os.listdir("new/videos")) == ["a.mp4", "b.mp4"]
+    single = predict(scenes / "a.mp4", "--srt", "a.srt", "--json")
+    assert single.stderr.splitlines()[-1] == "wrote a.srt"
+    json.loads(single.stdout)
+
+
+def test_a_folder_that_cannot_be_made_is_named(predict: Any, scenes: Path) -> None:
+    Path("file").write_text("")
+    result = predict(scenes / "a.mp4", "--srt", "file/inside/")
+    assert result.exit_code == 2
+    assert "cannot make the folder 'file/inside/'" in " ".join(result.stderr.split())
+
+
+def test_sound_that_could_not_be_saved_is_a_warning(
+    results: Any, scenes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dualformer_cli.outputs import annotated_video
+
+    monkeypatch.setattr(annotated_video, "save_annotated", lambda *_, **__: "it ends at 1.0 s: x")
+    monkeypatch.setattr(prediction_outputs, "path_in_own_folder", lambda target: nullcontext(target))
+    (row,) = results(scenes / "a.mp4", "--save", "x.mp4")
+    assert row["warnings"] == ["saved without some or all of its sound: it ends at 1.0 s: x"]
+    assert row["status"] == "ok"
+
+
+def test_a_font_that_is_none_is_refused_before_any_work(predict: Any, scenes: Path) -> None:
+    Path("own.ttf").write_text("no font")
+    result = predict(scenes / "a.mp4", "--save", "x.mp4", "--font", "own.ttf")
+    assert "--font 'own.ttf' is not a font" in str(result.exception)
+    result = predict(scenes / "a.mp4", "--font", "own.ttf")
+    assert "--font is that of the labels in --save" in str(result.exception)
 
 
 # Live
@@ -947,7 +1109,8 @@ def test_a_live_stream_is_shown_clip_by_clip_and_stops_in_time(predict: Any) -> 
         result = predict(address, "--every", 0.2, "--duration", 2)
     assert result.exit_code == 0
     clips = result.stdout.split(address)[0]
-    lines = clips.splitlines()
+    assert clips.endswith("\n\n")
+    lines = clips.splitlines()[:-1]
     pattern = re.compile(r"    (00:0\d\.\d) -   (00:0\d\.\d)  ( \d\d|  \d|100)\.\d%  [█▏▎▍▌▋▊▉ ]{10}  \S.*")
     spans = [match.groups()[:2] for match in map(pattern.fullmatch, lines) if match is not None]
     assert len(spans) == len(lines) >= 2

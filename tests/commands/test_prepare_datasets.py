@@ -297,7 +297,7 @@ def test_what_is_missing_is_said_last_and_is_no_failure(
     set_up("diving48")
     assert invoke("download", "diving48").exit_code == 0
     plan = invoke("prepare", "Diving", "--dry-run")
-    assert "note: 1 annotated videos are not there" in plan.stdout
+    assert "note: 1 annotated video is not there" in plan.stdout
     assert not Path("data/diving48/prepared").exists()
     result = invoke("prepare", "diving", "--show", "sheet.png", "--preset", mini_preset)
     assert result.exit_code == 0, result.output

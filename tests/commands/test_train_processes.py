@@ -61,7 +61,7 @@ def test_two_processes_train_and_end_with_75_too(command: Any, tmp_path: Path) -
             break
     stdout, stderr = process.communicate(timeout=90)
     assert (process.returncode, stdout) == (75, ""), said + stderr
-    assert said.count("2 clips per step (kept): 2 processes x 1 clips x 1 pass") == 1
+    assert said.count("2 clips per step (kept): 2 processes x 1 clip x 1 pass") == 1
     assert load_checkpoint(tmp_path / "run" / "checkpoints" / "last.pt")["progress"]["step"] >= 5
 
 

@@ -49,6 +49,14 @@ def test_another_configuration_of_mmaction2_is_answered_with_the_nearest_preset(
         load_config(name, environ={})
 
 
+@pytest.mark.parametrize("text", ["_base_: [../default_runtime.py]\n", "model:\n  type: Recognizer3D\n"])
+def test_a_yaml_file_of_mmaction2_is_known_by_its_keys(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "swin-tiny_ucf101.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"is a configuration of mmaction2, as .* says\. .* --preset ucf101-tiny\."):
+        load_config(str(path), environ={})
+
+
 def test_a_file_of_the_users_own_is_read_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("dualformer_small.yaml").write_text("extends: small\nmodel: {num_classes: 7}\n")

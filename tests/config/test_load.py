@@ -204,7 +204,7 @@ def test_yaml_is_read_by_the_type_of_the_key_and_not_by_guessing(
         ("runtime.device=null", "runtime.device must be text, got null (from --set)"),
         (
             "runtime.device=gpu",
-            "runtime.device must be auto, cpu, cuda or cuda:INDEX, got 'gpu' (from --set)",
+            "runtime.device must be auto, cpu, cuda, cuda:INDEX, mps or xpu, got 'gpu' (from --set)",
         ),
         ("data.frame_rate=x", "data.frame_rate must be a number or null, got x (from --set)"),
         ("data.test.num_crops=2", "data.test.num_crops must be one of 1, 3, got 2 (from --set)"),

@@ -76,7 +76,7 @@ REFUSED: list[tuple[type[Any], dict[str, Any], str]] = [
         "init_from must be null when pretrained_2d is 'timm', got 'k400-tiny'; set one of them to null",
     ),
     (RuntimeConfig, {"precision": "fp8"}, "precision must be one of auto, fp32, bf16, fp16, got 'fp8'"),
-    (RuntimeConfig, {"device": "gpu"}, "device must be auto, cpu, cuda or cuda:INDEX, got 'gpu'"),
+    (RuntimeConfig, {"device": "gpu"}, "device must be auto, cpu, cuda, cuda:INDEX, mps or xpu, got 'gpu'"),
     (RuntimeConfig, {"seed": -1}, "seed must be at least 0 and below 2**32, which NumPy allows, got -1"),
     (RuntimeConfig, {"seed": 2**32}, "seed must be at least 0 and below 2**32, which NumPy allows, got 4294967296"),
     (RuntimeConfig, {"num_workers": 0}, "num_workers must be at least 1, got 0"),
@@ -107,7 +107,7 @@ def test_a_device_can_be_named(device: str) -> None:
 
 @pytest.mark.parametrize("device", ["", "CPU", "cuda:", "cuda:-1", "cuda:x", "cpu:0", "auto:1", "cuda:²", "cuda:0\n"])
 def test_a_device_in_another_form_is_refused(device: str) -> None:
-    with pytest.raises(ConfigError, match="device must be auto, cpu, cuda or cuda:INDEX"):
+    with pytest.raises(ConfigError, match="device must be auto, cpu, cuda, cuda:INDEX, mps or xpu"):
         RuntimeConfig(device=device)
 
 

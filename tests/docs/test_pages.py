@@ -147,6 +147,18 @@ def test_a_console_block_can_be_typed(
         assert_printed(result.stdout, printed)
 
 
+@pytest.mark.usefixtures("scene")
+def test_the_python_of_its_page_runs() -> None:
+    page = ROOT / "dualformer_cli" / "docs" / "python.md"
+    for split in ("train", "val"):
+        shutil.copy(f"lists/{split}.csv", f"videos/{split}.csv")
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        exec(block, names)
+    assert Path("runs/python/checkpoints/best.pt").is_file()
+    assert Path("map.png").is_file()
+
+
 def make_run(preset: Path) -> None:
     """Make what the lines about an evaluation begin with: a checkpoint, and the dump of another run."""
     lists = "--data videos/train.csv --data videos/val.csv"

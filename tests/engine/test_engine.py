@@ -244,7 +244,7 @@ def test_a_live_input_is_told_clip_by_clip(make_engine: Any, monkeypatch: pytest
     monkeypatch.setattr(module, "LiveSource", Playing)
     told: list[Any] = []
     prediction = make_engine().predict_live("camera:0", every_seconds=2.0, top_k=3, on_clip=told.append)
-    assert [(clip.start_seconds, clip.end_seconds) for clip in told] == [(0, 1.5), (2, 3.5), (4, 5.5)]
+    assert [(clip.start_seconds, clip.end_seconds) for clip in told] == [(0, 1.5), (1.5, 3.5), (3.5, 5.5)]
     assert [len(clip.predictions) for clip in told] == [3, 3, 3]
     assert (prediction.result.status, prediction.result.duration_seconds) == ("ok", 5.5)
 

@@ -93,7 +93,7 @@ def test_every_segment_of_a_timeline_is_read_once(
     read: list[int] = []
 
     def segments_of(
-        path: str, data: Any, views: Any, segments: slice, *, every_seconds: float, index: Any = None
+        path: str, data: Any, views: Any, segments: slice, *, part: Any, every_seconds: float, index: Any = None
     ) -> Any:
         assert (views, every_seconds) == (data.test, 2.0)
         read.extend(range(num_segments)[segments])

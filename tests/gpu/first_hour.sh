@@ -362,7 +362,7 @@ data:
   validation: {short_side: 48}
 train: {epochs: 1, batch_size: 16, global_batch_size: 16, repeats: 2, motion_weight: 1.0, ema_decay: 0.0, log_every_steps: 20}
 EOF
-  step render 25 2 $PY tests/benchmarks/loader.py --render $C/a.mp4
+  "$PY" -c "import cv2" 2> /dev/null && step render 25 2 $PY tests/benchmarks/loader.py --render $C/a.mp4
   [ -s $C/a.mp4 ] || cp dualformer_cli/video/sample_clip/cockatoo.mp4 $C/a.mp4
   for i in $(seq 1 $(quick 127 1)); do cp $C/a.mp4 $C/b$i.mp4; done
   W=$(quick 14 1); TINY=$(quick k400-tiny camera-motion)
@@ -372,7 +372,7 @@ EOF
   step predict-compile 60 6 bash -c "time $DF predict $C/a.mp4 --preset $TINY --weights random --device $DEV $(quick --compile --no-compile) -v"
   step predict-built-in 30 8 $DF predict --preset camera-motion --device $DEV --precision fp32
   step train-200 80 8 $DF train --preset $WORK/motion.yaml --data render:camera-motion --output $WORK/run1 --device $DEV --set runtime.num_workers=$W --set data.render.num_clips=$(quick 1600 32)
-  step train-resume 40 5 $DF train --preset $WORK/motion.yaml --data render:camera-motion --output $WORK/run1 --device $DEV --resume --set train.epochs=2 --set runtime.num_workers=$W --set data.render.num_clips=$(quick 1600 32)
+  step train-resume 40 5 $DF train --preset $WORK/motion.yaml --data render:camera-motion --output $WORK/run1 --device $DEV --resume --change train.epochs=2 --set runtime.num_workers=$W --set data.render.num_clips=$(quick 1600 32)
   step train-torchrun 60 12 $PY -m torch.distributed.run --standalone --nproc-per-node 1 -m dualformer_cli train --preset $WORK/motion.yaml --data render:camera-motion --output $WORK/run2 --device $DEV --dry-run --set runtime.num_workers=$W
   step train-fp16 40 5 $DF train --preset $WORK/motion.yaml --data render:camera-motion --output $WORK/run3 --device $DEV --precision $(quick fp16 fp32) --set data.render.num_clips=$(quick 400 32) --set runtime.num_workers=$W
   step nccl 40 12 $PY $WORK/nccl.py

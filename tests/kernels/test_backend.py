@@ -99,6 +99,7 @@ def test_attention_in_float32_is_left_to_pytorch_unless_asked_for_or_lowered_by_
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.float16)
     assert attends_with_triton(tokens, 32)
     assert not caplog.records
+    assert not attends_with_triton(torch.zeros(1, device="meta"), 32)  # which autocast does not know
 
 
 def test_a_backend_that_does_not_exist_is_named() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from parsed_page import Page
 from PIL import Image
 
+from dualformer_cli.documents.evaluate import EvaluationPage
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.eval_page import write_eval_report
 
@@ -239,3 +241,54 @@ def test_the_page_of_nothing_labelled_is_still_a_page(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(DualFormerError, match=r"folder '.*nowhere' does not exist; create it"):
         write_eval_report(page_of(document()), tmp_path / "nowhere" / "report.html")
+
+
+def with_confusion(rows: list[list[int]], **changes: Any) -> EvaluationPage:
+    """Two classes, "pan left" and "pan right", and what their videos were taken for."""
+    return replace(page_of(document(**changes)), confusion=tuple(map(tuple, rows)))
+
+
+def shown(content: EvaluationPage, folder: Path) -> Page:
+    write_eval_report(content, folder / "report.html")
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def test_few_classes_have_a_table_of_what_was_taken_for_what(tmp_path: Path) -> None:
+    page = shown(with_confusion([[8, 2], [0, 0]]), tmp_path)
+    assert "What was taken for what" in page.of("h2")
+    assert "Most confused" not in page.of("h2")
+    (first, *_) = [n for n, text in enumerate(page.of("th")) if text == "pan left"]
+    assert page.of("th")[first : first + 4] == ["pan left", "pan right", "pan left", "pan right"]
+    kinds = [(cell["class"] or "") for cell in page.attributes("td") if (cell.get("class") or "")[:3] in ("hit", "mis")]
+    assert kinds == ["hit of5", "miss of1", "miss", "hit"]  # 8, 2, none, and a class without videos
+
+
+def test_names_of_a_confusion_table_stay_text(tmp_path: Path) -> None:
+    page = shown(with_confusion([[1, 1], [0, 0]], name=HOSTILE), tmp_path)
+    assert page.of("th").count(SHOWN) == 2
+
+
+def test_a_bar_has_what_is_right_and_what_is_wrong_apart_also_without_colour(tmp_path: Path) -> None:
+    """An accuracy of 50 % is half filled and half hatched; a share of mistakes is hatched alone."""
+    parts = [
+        path for path in written(document(), tmp_path).attributes("path") if path.get("class") in ("right", "wrong")
+    ]
+    assert [(part["class"], part["d"]) for part in parts] == [
+        ("wrong", "M0 .5H50.0V11.5H0z"),
+        ("right", "M0 0H50.0V12H0z"),
+        ("wrong", "M50.0 .5H100V11.5H50.0z"),
+    ]
+    assert "fill: url(#hatch)" in written(document(), tmp_path).of("style")[0]
+
+
+def test_the_axis_of_accuracies_goes_from_0_to_100(tmp_path: Path) -> None:
+    curve = [{"views": 1, "top1": 25.0}, {"views": 2, "top1": 50.0}]
+    page = written(document(views_curve=curve), tmp_path)
+    assert [float(dot["cy"] or "") for dot in page.attributes("circle")] == [12 + 208 * 0.75, 12 + 208 * 0.5]
+    assert page.of("text").count("25.0") == page.of("text").count("50.0") == 1
+
+
+def test_the_other_run_of_a_comparison_is_named(tmp_path: Path) -> None:
+    page = shown(replace(page_of(document()), other="runs/<b>.jsonl"), tmp_path)
+    assert "Compared with runs/<b>.jsonl" in page.of("h2")
+    assert "runs/<b>.jsonl" in page.of("button")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
 from pathlib import Path
@@ -14,8 +15,16 @@ from hypothesis import strategies as st
 from prediction_documents import failed, result, scored, segment
 from screens import any_text
 
+from dualformer_cli.data.lists.manifest import read_manifest
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.outputs.prediction_files import CSV_COLUMNS, timecode, write_csv, write_srt
+from dualformer_cli.outputs.prediction_files import (
+    CSV_COLUMNS,
+    timecode,
+    write_csv,
+    write_segments,
+    write_srt,
+    write_vtt,
+)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
@@ -139,3 +148,50 @@ def test_subtitles_of_a_failed_video_are_refused_with_its_error(tmp_path: Path) 
 def test_subtitles_need_a_duration_and_say_where_it_comes_from(tmp_path: Path) -> None:
     with pytest.raises(DualFormerError, match=r"'clip\.mp4': its duration is unknown; set data\.frame_rate"):
         write_srt(result(duration_seconds=None, fps=None), tmp_path / "out.srt")
+
+
+def test_webvtt_has_the_cues_of_subtitles_with_dots_and_escaped(tmp_path: Path) -> None:
+    video = result(segments=[segment(0.0, 2.5, label="<b> & --> c"), segment(2.5, 3661.25)])
+    write_vtt(video, tmp_path / "out.vtt")
+    assert (tmp_path / "out.vtt").read_text() == (
+        "WEBVTT\n\n"
+        "00:00:00.000 --> 00:00:02.500\n&lt;b&gt; &amp; -- &gt; c (50%)\n\n"
+        "00:00:02.500 --> 01:01:01.250\ntai chi (50%)\n"
+    )
+
+
+def test_a_part_has_its_times_for_a_cue(tmp_path: Path) -> None:
+    write_srt(result("clip.mp4#t=1.5,3", duration_seconds=10.0, segments=None), tmp_path / "out.srt")
+    assert "00:00:01,500 --> 00:00:03,000" in (tmp_path / "out.srt").read_text()
+
+
+def test_segments_of_all_videos_are_a_list_again(tmp_path: Path) -> None:
+    videos = [
+        result("deep/a.mp4", segments=[segment(0.0, 2.5), segment(2.5, 4.0, label="surf, ing")]),
+        failed(),
+        result("b.mp4#t=1,2", duration_seconds=9.0, segments=None),
+    ]
+    write_segments(lambda: videos, tmp_path / "out.csv")
+    manifest = read_manifest(str(tmp_path / "out.csv"))
+    assert manifest.class_names == ["surf, ing", "surfing water", "tai chi"]
+    assert [(sample.path, sample.labels, *sample.part[2:]) for sample in manifest.samples] == [
+        ("deep/a.mp4", (2,), 0.0, 2.5),
+        ("deep/a.mp4", (0,), 2.5, 4.0),
+        ("b.mp4", (1,), 1.0, 2.0),
+    ]
+
+
+def test_segments_in_json_are_what_the_evaluation_of_activitynet_reads(tmp_path: Path) -> None:
+    videos = [
+        result("v_--0edUL8zmA.mp4", segments=[segment(0.0, 2.5)]),
+        result("x/same.mp4", segments=[segment(0.0, 1.0)]),
+        result("y/same.mp4", segments=[segment(1.0, 2.0)]),
+    ]
+    write_segments(lambda: videos, tmp_path / "out.json")
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert document["version"] == "VERSION 1.3"
+    assert document["results"] == {
+        "--0edUL8zmA": [{"label": "tai chi", "score": 0.5, "segment": [0.0, 2.5]}],
+        "x/same.mp4": [{"label": "tai chi", "score": 0.5, "segment": [0.0, 1.0]}],
+        "y/same.mp4": [{"label": "tai chi", "score": 0.5, "segment": [1.0, 2.0]}],
+    }

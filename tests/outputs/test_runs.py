@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from evaluation_documents import evaluation_of
 
+from dualformer_cli.documents.evaluate import ClassRow
 from dualformer_cli.documents.train import Preflight
 from dualformer_cli.outputs.runs import metric_line, print_evaluation, print_preflight, write_json_lines
 
@@ -83,13 +85,32 @@ def test_the_line_of_a_validation_has_metrics_and_what_is_missing() -> None:
 def test_an_evaluation_prints_buckets_both_accuracies_and_warnings() -> None:
     rows = printed(print_evaluation, evaluation_of(DOCUMENT))
     assert rows["videos"] == "5 listed, 3 scored, 1 missing, 0 unreadable, 1 too short"
-    assert (rows["top1"], rows["top1_all_listed"]) == ("66.67", "40.00")
-    assert rows["top1 of both"] == "66.70 against 33.30"
-    assert rows["95 % interval"] == "0.00 to 100.00"
-    assert rows["top1 by views"] == "1: 33.30, 2: 66.67"
+    assert (rows["top-1"], rows["top-1 of all listed"]) == ("66.67 %", "40.00 %")
+    assert rows["compared"].startswith("with the other run, ")
+    assert rows["top-1 of both"] == "66.70 against 33.30 %"
+    assert rows["95 % interval"] == "0.00 to 100.00 %"
+    assert rows["top-1 by views"] == "1: 33.30, 2: 66.67 %"
     assert rows["warning"] == "the labels seem to be in another order"
     assert rows["McNemar"] == "p = 0.0123, 1 video flipped"
     assert rows["digest"] == "abc"
+
+
+def test_an_evaluation_names_its_worst_classes_and_the_run_it_is_compared_with() -> None:
+    counts = {
+        "pan left": (8, 10),
+        "pan right": (1, 10),
+        "tilt": (10, 10),
+        "zoom": (0, 0),
+        "roll": (0, 3),
+        "dolly": (9, 10),
+    }
+    classes = [
+        ClassRow(label=name, index=n, videos=of, correct=right, accuracy=None, taken_for=None, taken_for_videos=0)
+        for n, (name, (right, of)) in enumerate(counts.items())
+    ]
+    rows = printed(partial(print_evaluation, classes=classes, other="b.jsonl"), evaluation_of(DOCUMENT))
+    assert rows["worst classes"] == "roll (0 of 3 right), pan right (1 of 10 right), pan left (8 of 10 right)"
+    assert rows["compared"].startswith("with b.jsonl, ")
 
 
 def test_an_evaluation_without_labels_prints_no_accuracy() -> None:

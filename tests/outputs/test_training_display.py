@@ -93,9 +93,23 @@ def test_a_terminal_keeps_a_table_of_the_validations_and_its_bars_go(monkeypatch
     assert "validation after epoch 2/2" in drawn
     assert [line for line in shown(stream).splitlines() if line] == [
         "a note",
-        "  epoch  training loss    top-1    top-5     loss",
-        "    1/2         3.5000    74.00   100.00   1.2346  best",
-        "    2/2         3.5000    73.00   100.00   1.2346",
+        "  epoch    top-1    top-5     loss  training loss",
+        "    1/2    74.00   100.00   1.2346         3.5000  best",
+        "    2/2    73.00   100.00   1.2346         3.5000",
+    ]
+
+
+def test_a_narrow_terminal_has_a_table_without_the_loss_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with TrainingDisplay() as display:
+        for event in events():
+            display.event(event)
+    assert [line for line in shown(stream).splitlines() if line][1:] == [
+        "  epoch    top-1    top-5     loss",
+        "    1/2    74.00   100.00   1.2346  best",
+        "    2/2    73.00   100.00   1.2346",
     ]
 
 

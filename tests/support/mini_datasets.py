@@ -182,7 +182,7 @@ def activitynet(clips: Clips) -> Mini:
             "val_clips": [("v_valid_-____.mkv", (arm,))],
         },
         missing={"train": 1},
-        notes=["1 videos of test have no label", "1 videos of train have several classes"],
+        notes=["1 video of test without a label", "1 video of train with several classes"],
     )
 
 
@@ -231,7 +231,7 @@ def kinetics400(clips: Clips) -> Mini:
             "val": [("videos_val/_v-al_______000005_000015.mp4", (399,))],
         },
         missing={"train": 1},
-        notes=["1 videos of test have no label"],
+        notes=["1 video of test without a label"],
     )
 
 
@@ -273,7 +273,7 @@ def kinetics600(clips: Clips) -> Mini:
         },
         missing={"val": 1},
         notes=[
-            "1 videos that the annotations lack have the class of the archive they came in",
+            "the class of 1 video that the annotations lack is that of the archive",
             "annotations/train.txt and annotations/val.txt not used: their format is not documented",
         ],
     )
@@ -553,7 +553,7 @@ def hvu(clips: Clips) -> Mini:
         },
         missing={"val": 1},
         is_multi_label=True,
-        notes=["1 tags are in no group"],
+        notes=["1 tag in no group"],
     )
 
 

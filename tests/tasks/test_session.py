@@ -67,6 +67,13 @@ def test_weights_bring_their_configuration_where_no_preset_is_named(checkpoint: 
     assert resolve(ModelRequest(weights="published"), default="k400-tiny").preset == "k400-tiny"
 
 
+def test_weights_that_are_named_by_a_preset_bring_it() -> None:
+    named = resolve(ModelRequest(weights="k400-small"), default="k400-tiny")
+    assert (named.preset, named.config.weights) == ("k400-small", "k400-small")
+    both = resolve(ModelRequest(preset="ucf101-small", weights="k400-small"))
+    assert (both.preset, both.config.weights) == ("ucf101-small", "k400-small")
+
+
 def test_weights_that_cannot_be_read_are_named_before_anything_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

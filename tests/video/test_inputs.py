@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.tasks.labelled_inputs import read_labelled
 from dualformer_cli.video import inputs
 from dualformer_cli.video.inputs import expand_inputs
 from dualformer_cli.video.open import open_video
@@ -322,3 +323,26 @@ def test_addresses_pass_through_once(folder):
     os.mkdir("lists")
     os.rename("list.txt", "lists/list.txt")
     assert expand("@lists/list.txt") == [address]
+
+
+def test_a_part_of_a_video_is_an_input(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.mp4").touch()
+    names = ["a.mp4#t=1,2", "./a.mp4#t=1,2", "a.mp4#t=2,3", "a.mp4", "none.mp4#t=1,2"]
+    result = expand_inputs(names, stdin=None)
+    assert result.paths == ["a.mp4#t=1,2", "a.mp4#t=2,3", "a.mp4", "none.mp4#t=1,2"]
+
+
+def test_a_table_of_parts_is_a_list_of_inputs(tmp_path):
+    (tmp_path / "a.mp4").touch()
+    table = tmp_path / "list.csv"
+    table.write_text("path,start_seconds,end_seconds\na.mp4,1,2\na.mp4,2,\n")
+    result = expand_inputs([f"@{table}"], stdin=None, read_labelled=read_labelled)
+    assert result.paths == [f"{tmp_path}/a.mp4#t=1,2", f"{tmp_path}/a.mp4#t=2"]
+    table.write_text("path,num_frames,start\na.mp4,10,5\n")
+    result = expand_inputs([f"@{table}"], stdin=None, read_labelled=read_labelled)
+    assert [reason for _, reason in result.problems] == [
+        f"list '{table}' names parts by frame numbers, as of 'a.mp4'; give start_seconds, end_seconds"
+    ]
+    table.write_text("a.mp4\n# path, label\n")
+    assert expand_inputs([f"@{table}"], stdin=None, read_labelled=read_labelled).paths == [f"{tmp_path}/a.mp4"]

@@ -50,7 +50,7 @@ class VideoViews:
 
 
 def read_views(
-    path: str,
+    video: str | VideoReader,
     data: DataConfig,
     views: ViewsConfig,
     segments: slice | None = None,
@@ -62,7 +62,7 @@ def read_views(
     """Read the views of one video, each needed frame once.
 
     Args:
-        path: a video file or a folder of numbered frames.
+        video: a video file or a folder of numbered frames, or what is open already; that is closed too.
         data: how the video is opened, and what a clip is.
         views: how the video is cut into views; num_clips counts only without a timeline.
         segments: which segments of the timeline to read, so that a long video's clips are never all in memory.
@@ -76,9 +76,11 @@ def read_views(
     """
     started = perf_counter()
     transform = _TimedTransform(data, views)
-    with open_video(
-        path, decoder=data.decoder, frame_rate=data.frame_rate, frame_name=data.frame_name, index=index
-    ) as reader:
+    if isinstance(video, str):
+        video = open_video(
+            video, decoder=data.decoder, frame_rate=data.frame_rate, frame_name=data.frame_name, index=index
+        )
+    with video as reader:
         start, available = part.frames(reader)
         check_video(reader.info, available, min_frames=data.min_frames)
         starts, ends, indices = _choose_frames(reader, data, views, (start, available), every_seconds)
@@ -91,7 +93,7 @@ def read_views(
         try:
             frames = reader.read(needed.tolist(), transform)
         except FrameSizeError as error:  # frames may change size in the middle of a video
-            raise VideoError(path, str(error)) from error
+            raise VideoError(reader.info.path, str(error)) from error
     arranged = perf_counter()
     clips = rearrange(frames[positions.reshape(indices.shape)], "k t v h w c -> (k v) t h w c")
     finished = perf_counter()

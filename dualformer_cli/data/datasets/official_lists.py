@@ -93,8 +93,8 @@ def _fewer_than_published(entry: DatasetEntry, said: Iterable[Annotation]) -> li
     """Say of which splits the annotations name fewer videos than are published."""
     counts = Counter(split for split, _, _ in {key_of(annotation) for annotation in said})
     return [
-        f"the annotations of {split} name {count} videos, and {published} are published: they are cut off, or an "
-        "edition of their own"
+        f"the annotations of {split} name {counted(count, 'video')}, and {published:,} are published: they are cut "
+        "off, or an edition of their own"
         for split, count in sorted(counts.items(), key=by_split)
         if (published := published_beyond(entry, split, count)) is not None
     ]
@@ -220,7 +220,7 @@ def _labelled_by_folder(said: Iterable[Annotation], there: VideosOnDisk, classes
             found.append(Annotation(split, (stem,), (label,), f"folder of {path!r}", folder))
     if found:
         classes.notes.append(
-            f"{len(found)} videos that the annotations lack have the class of the archive they came in, such as "
+            f"the class of {counted(len(found), 'video')} that the annotations lack is that of the archive, such as of "
             f"{found[0].names[0]}"
         )
     return found
@@ -328,28 +328,33 @@ def _notes(
     notes = []
     for split, found in splits.items():
         if found.unlabelled:
-            notes.append(f"{found.unlabelled} videos of {split} have no label in the annotations and are left out")
+            notes.append(
+                f"{counted(found.unlabelled, 'video')} of {split} without a label in the annotations: left out"
+            )
         if found.joined.repeated:
-            notes.append(f"{found.joined.repeated} annotations of {split} repeat a video, which is listed once")
+            notes.append(
+                f"{counted(found.joined.repeated, 'annotation')} of {split} for a video that has one: listed once"
+            )
         for names, why in (
-            (found.conflicting, "are annotated twice with different classes and are left out"),
-            (found.joined.ambiguous, "share their file's name with others and are left out"),
+            (found.conflicting, "annotated twice with different classes: left out"),
+            (found.joined.ambiguous, "with a file name that others have too: left out"),
         ):
             if names:
                 notes.append(f"{counted(len(names), 'video')} of {split} {why}, such as {names[0]!r}")
         several = sum(len(said.labels) > 1 for _, said in found.rows)
         if several and not lists[0].is_multi_label:
-            notes.append(f"{several} videos of {split} have several classes, of which the first is listed")
+            notes.append(f"{counted(several, 'video')} of {split} with several classes, of which the first is listed")
         other = splits.get(split.replace("train", "val", 1)) if split.startswith("train") else None
         shared = {number for number, _ in found.rows} & {number for number, _ in (other.rows if other else ())}
         if shared:
             example = there.paths[min(shared)]
-            notes.append(f"{len(shared)} videos are in {split} and in its val split, such as {example!r}")
+            both = counted(len(shared), "video")
+            notes.append(f"its val split has {both} of {split} too, such as {example!r}")
         notes += _part_notes(split, [said for _, said in found.rows])
     if classes.unknown:
         tag, _ = classes.unknown.most_common(1)[0]
         notes.append(
-            f"{len(classes.unknown)} tags are in no group of {classes.source} and are left out, such as {tag!r}"
+            f"{counted(len(classes.unknown), 'tag')} in no group of {classes.source}: left out, such as {tag!r}"
         )
     return notes
 

@@ -109,7 +109,7 @@ class Session:
         for handler in (
             ProxyHandler(),
             _PlainHandler(patience.read_seconds),
-            _SecureHandler(patience.read_seconds, None if check_certificate else _unchecked_context()),
+            _SecureHandler(patience.read_seconds, _checked_context() if check_certificate else _unchecked_context()),
             HTTPCookieProcessor(),
         ):
             self._opener.add_handler(handler)
@@ -170,6 +170,16 @@ class _SecureConnection(HTTPSConnection):
     def connect(self) -> None:
         super().connect()
         self.sock.settimeout(self.read_seconds)
+
+
+def _checked_context() -> ssl.SSLContext | None:
+    """Return one that asks the system which certificates it trusts, where truststore is installed; else None."""
+    try:
+        from truststore import SSLContext  # type: ignore[import-not-found,unused-ignore]
+    except ImportError:
+        return None
+    context: ssl.SSLContext = SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return context
 
 
 def _unchecked_context() -> ssl.SSLContext:

@@ -20,6 +20,7 @@ from dualformer_cli.errors import VideoError
 from dualformer_cli.system.files import cache_dir
 from dualformer_cli.system.words import os_reason
 from dualformer_cli.video.live_inputs import mask_credentials
+from dualformer_cli.video.parts import WHOLE, Part, split_part
 from dualformer_cli.video.remote_files import fetch_file, is_address
 
 _STALE_SECONDS = 24 * 3600
@@ -32,9 +33,12 @@ class LocalCopy:
     name: str
     """As it was found: a path or an address."""
     path: str
-    """Of the file: the name itself, if it is no address."""
+    """Of the file: that of the name, if it is no address."""
     error: VideoError | None = None
     """Why there is no file."""
+    part: Part = WHOLE
+    """That the name means."""
+    is_copy: bool = False
 
 
 class LocalCopies:
@@ -67,10 +71,11 @@ class LocalCopies:
         waiting: deque[Future[LocalCopy]] = deque()
         for name in names:
             is_remote = is_address(name)
+            path, part = (name, WHOLE) if is_remote else split_part(name)
             if not (is_remote or waiting):
-                yield LocalCopy(name, name)
+                yield LocalCopy(name, path, part=part)
                 continue
-            waiting.append(self._start(name) if is_remote else _done(LocalCopy(name, name)))
+            waiting.append(self._start(name) if is_remote else _done(LocalCopy(name, path, part=part)))
             if len(waiting) >= self._ahead:
                 yield waiting.popleft().result()
         while waiting:
@@ -78,7 +83,7 @@ class LocalCopies:
 
     def remove(self, copy: LocalCopy) -> None:
         """Remove a file that is no longer needed, if it is a copy."""
-        if copy.path != copy.name:
+        if copy.is_copy:
             with suppress(OSError):
                 os.unlink(copy.path)
 
@@ -95,7 +100,7 @@ class LocalCopies:
         def fetch() -> None:
             try:
                 fetch_file(name, path)
-                future.set_result(LocalCopy(name, path))
+                future.set_result(LocalCopy(name, path, is_copy=True))
             except VideoError as error:
                 with suppress(OSError):
                     os.unlink(path)

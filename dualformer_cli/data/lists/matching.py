@@ -89,7 +89,7 @@ def _describe(
         return f"data and model have the same {len(data_names)} classes in another order{example}"
     if len(unmatched) == len(data_names):
         return (
-            f"none of the {len(data_names)} classes of the data ({_some(data_names)}) is among the "
+            f"no class of the data ({_some(data_names)}) is among the "
             f"{len(model_names)} of the model ({_some(model_names)})"
         )
     found = len(data_names) - len(unmatched)

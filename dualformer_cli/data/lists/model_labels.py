@@ -42,7 +42,8 @@ def open_list(
     manifest = _read(data, source, configured)
     rows = [row for row, sample in enumerate(manifest.samples) if sample.is_usable or not usable_only]
     if len(rows) < len(manifest):
-        _LOGGER.warning("%s: %d videos are left out, which the list calls broken", source, len(manifest) - len(rows))
+        left_out = counted(len(manifest) - len(rows), "video")
+        _LOGGER.warning("%s: %s left out, which the list calls broken", source, left_out)
     samples = [manifest.samples[row] for row in rows]
     labels = [sample.labels for sample in samples]
     own = manifest.class_names

@@ -37,6 +37,7 @@ from dualformer_cli.data.prepare.written_lists import check_formats, list_names,
 from dualformer_cli.documents.prepare import ConversionCounts, FoundVideos, Preparation, PreparationPlan
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import check_outputs
+from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import WorkerPool
 
 _PRELOADED = ("dualformer_cli.data.prepare.check", "dualformer_cli.data.prepare.convert", "av")
@@ -224,10 +225,9 @@ def _with_look_alikes_grouped(plan: Plan, findings: Sequence[Finding]) -> Plan:
     videos = [replace(video, group=group) for video, group in zip(content.videos, groups, strict=True)]
     joined = {groups[first] for first, _ in pairs}
     largest = max(count for group, count in Counter(groups).items() if group in joined)
-    note = (
-        f"{len({video for pair in pairs for video in pair})} videos look like another one and stay with it: "
-        f"{len(joined)} group{'s' if len(joined) > 1 else ''}, the largest of {largest} videos"
-    )
+    alike = len({video for pair in pairs for video in pair})  # never 1
+    note = f"{alike} videos look like another one and stay with it: {counted(len(joined), 'group')}, the largest of "
+    note += f"{largest} videos"
     return replace(plan, content=replace(content, videos=videos, notes=[*content.notes, note]))
 
 

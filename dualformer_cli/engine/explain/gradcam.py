@@ -26,6 +26,7 @@ from dualformer_cli.data.lists.matching import ClassLookup
 from dualformer_cli.documents.gradcam import LayerRow
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.engine import Engine
+from dualformer_cli.engine.parallel.devices import widest
 from dualformer_cli.errors import DualFormerError, VideoError, nearest
 from dualformer_cli.model.attention import LocalWindowAttention
 from dualformer_cli.model.dualformer import DualFormer, Stage
@@ -235,7 +236,7 @@ def _run_until(
             batch = normalize(batch, data.mean, data.std, parameter.dtype)
             output = model.forward_until(batch, layer.stage, layer.block)
             tokens = model.forward_after(output, layer.stage, layer.block)
-            logits.append(model.classify(tokens).double().cpu())
+            logits.append(model.classify(tokens).cpu().double())
             outputs.append(output)
             on_pass()
     return outputs, torch.cat(logits)
@@ -304,21 +305,22 @@ def grad_cam(
 
 
 def _score_gradient(logits: Tensor, class_index: int, score: ScoreKind, multi_label: bool) -> tuple[Tensor, Tensor]:
-    """The score's gradient by the logits (b, classes) as a direction, whose class has 1, and a size (b,); in float64.
+    """The score's gradient by the logits (b, classes) as a direction, whose class has 1, and a size (b,); in `widest`.
 
     Taken apart, a gradient that is tiny because the probability is near 0 or 1 loses no digits on its way.
     """
-    direction = torch.zeros_like(logits, dtype=torch.float64)
+    wide = widest(logits.device)
+    direction = torch.zeros_like(logits, dtype=wide)
     direction[:, class_index] = 1
     if score == "logit":
-        return direction, torch.ones(len(logits), dtype=torch.float64, device=logits.device)
+        return direction, torch.ones(len(logits), dtype=wide, device=logits.device)
     if multi_label:
-        p = logits[:, class_index].double()
+        p = logits[:, class_index].to(wide)
         return direction, p.sigmoid() * (-p).sigmoid()
-    probs = logits.double().softmax(-1)
+    probs = logits.to(wide).softmax(-1)
     others = probs * (1 - direction)
     rest = others.sum(dim=-1)  # 1 - p without its rounding
-    direction = direction - others / rest.clamp_min(torch.finfo(torch.float64).tiny)[:, None]
+    direction = direction - others / rest.clamp_min(torch.finfo(wide).tiny)[:, None]
     return direction, probs[:, class_index] * rest
 
 

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import ctypes
-import resource
 import sys
 
 import torch
 
 from dualformer_cli.engine.parallel.placement import Placement
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system import memory
 from dualformer_cli.system.words import counted
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
-    """Turn auto, cpu, cuda or cuda:INDEX into a device that this machine has; auto takes a GPU when there is one.
+    """Turn auto or the name of a device into one that this machine has; auto takes a CUDA GPU when there is one.
 
     Raises:
-        DualFormerError: if there is no such GPU.
+        DualFormerError: if there is no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -30,7 +30,15 @@ def pick_device(name: str) -> torch.device:
             found = counted(count, "CUDA device") if count else "no CUDA device"
             raise DualFormerError(f"device {name!r} is not here: this machine has {found}; use --device auto or cpu")
         device = torch.device("cuda", device.index or 0)
+    elif device.type in ("mps", "xpu") and not getattr(torch, device.type).is_available():
+        maker = "Apple" if device.type == "mps" else "Intel"
+        raise DualFormerError(f"device {name!r} is not here: torch finds no GPU of {maker}; use --device auto or cpu")
     return device
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Return the widest floating-point type of a device; GPUs of Apple have no float64."""
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def pick_precision(name: str, device: torch.device, *, bf16_on_cpu: bool = False) -> str:
@@ -83,7 +91,7 @@ def peak_memory_mib(device: torch.device) -> float:
     """Return the peak memory of a GPU, or of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return memory.peak_memory_mib()
 
 
 def device_of(placement: Placement, name: str) -> torch.device:

@@ -28,6 +28,7 @@ from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from dualformer_cli.engine.parallel.placement import LAUNCHER_PID, is_one_of_many
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.signals import KILL, STOPPING, kill_group
 from dualformer_cli.system.threads import usable_cores
 from dualformer_cli.system.words import counted
 
@@ -35,7 +36,6 @@ PLANNED_ENDS = (3, 75, 130)
 """Exit codes of rank 0 that are no failure: some inputs failed, stopped with the state saved, interrupted."""
 
 _OPTIONS = ("--gpus", "--cpu-processes")
-_FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 _STOPPED = (-signal.SIGTERM, 128 + signal.SIGTERM)
 _LINES_SHOWN = 40
 
@@ -112,7 +112,7 @@ class _Forwarder:
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> _Forwarder:
-        self._before = {number: signal.signal(number, self._forward) for number in _FORWARDED}
+        self._before = {number: signal.signal(number, self._forward) for number in STOPPING}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -123,7 +123,7 @@ class _Forwarder:
         """Kill every process together with the children that share its session."""
         for pid in self._pids():
             with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+                kill_group(pid)
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
         if number in self.seen:
@@ -253,7 +253,7 @@ def _explain(rank: int, exit_code: int, num_processes: int, logs: Path) -> str:
         print(*lines, sep="\n", file=sys.stderr, flush=True)
     if exit_code < 0:
         end = f"was killed by {signal.Signals(-exit_code).name}"
-        if exit_code == -signal.SIGKILL:
+        if exit_code == -KILL:
             end += ", perhaps because memory ran out"
         elif exit_code == -signal.SIGABRT:
             end += ", as NCCL does when another rank or the link to it is gone"

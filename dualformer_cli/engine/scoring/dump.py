@@ -11,17 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from dualformer_cli.documents.base import JsonObject
-from dualformer_cli.documents.evaluate import Evaluation, EvaluationPage, UnscoredVideo, ViewsPoint
+from dualformer_cli.documents.evaluate import ClassRow, Evaluation, EvaluationPage, UnscoredVideo, ViewsPoint
 from dualformer_cli.engine.scoring.comparison import compare_runs
-from dualformer_cli.engine.scoring.metrics import calibration
+from dualformer_cli.engine.scoring.metrics import Labels, Scores, calibration
 from dualformer_cli.engine.scoring.mistakes import Confusion, class_rows, confused_pairs, worst_videos
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.engine.scoring.views_curve import view_curve, view_hits, view_order
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.video.parts import split_part
 
 DUMP_VERSION = 1
+
+MOST_CLASSES_OF_A_TABLE = 30
+"""Up to here a page shows how often each class was taken for each; beyond, the commonest mistakes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +66,7 @@ class Dump:
     def file_of(self, path: str) -> str:
         """Where a listed video is, or was when the list was scored."""
         root = self.facts.get("root") or os.path.dirname(str(self.facts.get("list") or ""))
-        return split_part(os.path.join(str(root), path))[0]
+        return os.path.join(str(root), path)
 
     def page(self, evaluation: Evaluation) -> EvaluationPage:
         """Return the content of the page: with classes, confusions, calibration and the worst videos."""
@@ -73,20 +75,34 @@ class Dump:
             for record in self.records
             if record.scores is None
         )
-        scored = [record for record in self.records if record.scores is not None and record.labels]
-        if self.multi_label or not scored:
+        if (answers := self._single_answers()) is None:
             return EvaluationPage(evaluation=evaluation, unscored=unscored)
-        scores = np.stack([record.mean() for record in scored])
-        labels = np.array([record.labels[0] for record in scored])
+        paths, scores, labels = answers
         confusion = Confusion.of(labels, scores.argmax(axis=1), len(self.class_names))
         return EvaluationPage(
             evaluation=evaluation,
             unscored=unscored,
             classes=class_rows(confusion, self.class_names),
+            confusion=confusion.table() if len(self.class_names) <= MOST_CLASSES_OF_A_TABLE else (),
             confused=confused_pairs(confusion, self.class_names),
-            worst=worst_videos([record.path for record in scored], scores, labels, self.class_names),
+            worst=worst_videos(paths, scores, labels, self.class_names),
             calibration=calibration(scores, labels),
         )
+
+    def classes(self) -> tuple[ClassRow, ...]:
+        """Return how many videos of each class were right; nothing of lists whose videos have several labels."""
+        if (answers := self._single_answers()) is None:
+            return ()
+        _, scores, labels = answers
+        return class_rows(Confusion.of(labels, scores.argmax(axis=1), len(self.class_names)), self.class_names)
+
+    def _single_answers(self) -> tuple[list[str], Scores, Labels] | None:
+        """Return path, mean scores and label of every scored video; None where there is none with one label."""
+        scored = [record for record in self.records if record.scores is not None and record.labels]
+        if self.multi_label or not scored:
+            return None
+        scores = np.stack([record.mean() for record in scored])
+        return [record.path for record in scored], scores, np.array([record.labels[0] for record in scored])
 
     def _curve(self) -> tuple[ViewsPoint, ...]:
         """Return the accuracy over the first 1, 2, ... views of every video: what fewer views would have given."""

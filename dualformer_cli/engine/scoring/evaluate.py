@@ -21,6 +21,7 @@ from dualformer_cli.engine.scoring.kept_records import KeptRecords
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Clips, Scorer
 from dualformer_cli.errors import DualFormerError, TooShortError
+from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import Outcome, WorkerPool
 from dualformer_cli.video.parts import Part
 from dualformer_cli.video.reader import FileIndex
@@ -117,7 +118,7 @@ def evaluate_once(
         on_video(record)
     if ranks.lost:
         where = "" if kept is None else "; go on with --resume"
-        raise RanksLost(f"{len(shared.lost_items)} videos were in the hands of a process that died{where}")
+        raise RanksLost(f"a process died with {counted(len(shared.lost_items), 'video')} in hand{where}")
     return [records[index] for index in sorted(records)]
 
 

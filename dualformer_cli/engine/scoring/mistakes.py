@@ -48,6 +48,12 @@ class Confusion:
         np.add.at(totals, classes, self.counts * counted)
         return totals
 
+    def table(self) -> tuple[tuple[int, ...], ...]:
+        """Return the videos of the row's class that were taken for the column's class."""
+        table = np.zeros((self.num_classes, self.num_classes), dtype=np.int64)
+        table[self.true, self.predicted] = self.counts
+        return tuple(map(tuple, table.tolist()))
+
     def pairs(self) -> list[tuple[int, int, int]]:
         """(true, predicted, videos) of all pairs."""
         return list(zip(self.true.tolist(), self.predicted.tolist(), self.counts.tolist(), strict=True))

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dualformer_cli.data.clips.transforms import normalize
+from dualformer_cli.engine.parallel.devices import widest
 from dualformer_cli.engine.parallel.upload import upload
 from dualformer_cli.engine.scoring.video_scores import Features, Scores
 from dualformer_cli.model.cpu_pieces import PIECE_NUMBERS, for_each_piece
@@ -195,7 +196,8 @@ class Scorer:
         device, dtype = self.parameter.device, self.parameter.dtype
         with torch.inference_mode(), torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
             tokens = self._tokens(normalize(upload(clips, device), self.mean, self.std, dtype))
-            logits = self.model.classify(tokens).double()
+            logits = self.model.classify(tokens)
+            logits = logits.to(widest(logits.device))
             scores = logits.sigmoid() if self.multi_label else logits.softmax(-1)
             return scores, tokens.float().mean(dim=(1, 2, 3))
 

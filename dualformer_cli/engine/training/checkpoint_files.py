@@ -24,14 +24,13 @@ import torch
 from torch import Tensor
 
 from dualformer_cli.errors import WeightsError
-from dualformer_cli.model.weights import read_checkpoint
+from dualformer_cli.model.weights import KIND, read_checkpoint
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.versions import versions
 
 Checkpoint = Mapping[str, Any]
 """Tensors and plain values, by the names of `REQUIRED` and others."""
 
-KIND = "dualformer checkpoint"
 FORMAT = 1
 
 REQUIRED: dict[str, tuple[type, ...]] = {

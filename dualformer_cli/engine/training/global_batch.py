@@ -7,6 +7,7 @@ from math import ceil
 
 from dualformer_cli.config.schema import TrainConfig
 from dualformer_cli.errors import ConfigError
+from dualformer_cli.system.words import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +40,12 @@ def plan_recipe(config: TrainConfig, world_size: int) -> Recipe:
         total = of_rank * world_size
         lr, kept = config.lr * total / wanted, f"in place of {wanted}, so lr is {config.lr * total / wanted:g}"
     if batch_size % config.repeats:
-        raise ConfigError(f"train.repeats {config.repeats} must divide the batch of a process, {batch_size} clips")
+        raise ConfigError(
+            f"train.repeats {config.repeats} must divide the batch of a process, {counted(batch_size, 'clip')}"
+        )
     accumulation = of_rank // batch_size
     sentence = (
-        f"{total} clips per step ({kept}): {world_size} process{'es' if world_size > 1 else ''} x "
-        f"{batch_size} clips x {accumulation} pass{'es' if accumulation > 1 else ''}"
+        f"{counted(total, 'clip')} per step ({kept}): {counted(world_size, 'process')} x "
+        f"{counted(batch_size, 'clip')} x {counted(accumulation, 'pass')}"
     )
     return Recipe(batch_size, accumulation, total, lr, sentence)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import ModelConfig, RunConfig, TrainConfig
 from dualformer_cli.data.datasets.catalogue import load_catalogue
+from dualformer_cli.data.fetch.hub import local_weights
 from dualformer_cli.data.fetch.weights import published_weights, weights_names
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.errors import DualFormerError, WeightsError
@@ -63,7 +63,7 @@ def start_from_video(
 
     Args:
         model: to fill.
-        source: a preset with published weights, or a file.
+        source: a preset with published weights, a file, or an address of the Hub.
         class_names: of the model.
         offline: never fetch.
         source_class_names: of the weights; None takes the checkpoint's own, or the preset's.
@@ -75,7 +75,7 @@ def start_from_video(
         DualFormerError: if the weights cannot be had, or are of another size.
     """
     entries = weights_names()
-    path = published_weights(source, offline=offline) if source in entries else Path(source)
+    path = published_weights(source, offline=offline) if source in entries else local_weights(source, offline=offline)
     checkpoint = read_checkpoint(path)
     tensors = {own_key(key): value for key, value in state_dict_of(checkpoint, repr(str(path))).items()}
     require_dualformer(tensors, repr(source))

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
 from dualformer_cli.engine.parallel.reductions import RanksLost, all_reduce, in_touch, world_size
+from dualformer_cli.system.signals import STOPPING
 
 LOOK_SECONDS = 0.5
 """Time between two looks at what other ranks have received."""
@@ -72,8 +73,7 @@ class StopSignals:
                 raise KeyboardInterrupt
             self._received = signum
 
-        names = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
-        before = {name: signal.signal(name, ask) for name in names}
+        before = {name: signal.signal(name, ask) for name in STOPPING}
         try:
             yield
         except RanksLost:

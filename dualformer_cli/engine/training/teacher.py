@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from dualformer_cli.config.load import ResolvedConfig, known_presets, load_confi
 from dualformer_cli.config.schema import RuntimeConfig, Size3
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.datasets.catalogue import load_catalogue
+from dualformer_cli.data.fetch.hub import local_weights
 from dualformer_cli.data.lists.matching import match_classes
 from dualformer_cli.documents.tokenlabel import TeacherFacts
 from dualformer_cli.engine.build import build_model, token_grid
@@ -46,7 +46,8 @@ class Teacher:
     gradients, and is in nobody's checkpoint.
 
     Args:
-        source: a preset with published weights, a preset file that names weights, or a file of weights.
+        source: a preset with published weights, a preset file that names weights, or a file of weights, which may be
+            an address of the Hub.
         student: what the labels are for.
         preset: what a file of weights is of; None takes what the file says itself, else the preset with published
             weights of the same size and number of classes.
@@ -69,7 +70,7 @@ class Teacher:
         offline: bool = False,
     ) -> None:
         self.source, self.student = source, student
-        self.engine = Engine(_resolve(source, preset, runtime), offline=offline, device=device)
+        self.engine = Engine(_resolve(source, preset, runtime, offline=offline), offline=offline, device=device)
         self.engine.model.requires_grad_(False)
         if self.engine.weights == "random":
             raise WeightsError(f"teacher {source!r} has random weights, which teach nothing; name trained ones")
@@ -95,8 +96,9 @@ class Teacher:
         data, device = self.engine.config.data, self.engine.device
         parts = [clips.new_empty((0, *self.student.grid, len(self.student.class_names)), dtype=torch.float32)]
         parts[0] = parts[0].to(device)
-        for part in clips.split(self._batch_size) if len(clips) else ():
-            batch = normalize(upload(part, device), data.mean, data.std, self._dtype)
+        # All in one upload: PyTorch keeps page-locked memory only while what starts with its first byte is copied
+        for part in upload(clips, device).split(self._batch_size) if len(clips) else ():
+            batch = normalize(part, data.mean, data.std, self._dtype)
             logits = self.engine.model.classifier(self._tokens(batch)).float()
             if self._columns is not None:
                 logits = logits[..., self._columns]
@@ -151,7 +153,7 @@ class Teacher:
         return grid[0] // wanted[0]
 
 
-def _resolve(source: str, preset: str | None, runtime: RuntimeConfig) -> ResolvedConfig:
+def _resolve(source: str, preset: str | None, runtime: RuntimeConfig, *, offline: bool) -> ResolvedConfig:
     """The configuration of a teacher, with its weights in it."""
     flags: dict[str, object] = {
         "runtime.precision": runtime.precision,
@@ -165,14 +167,15 @@ def _resolve(source: str, preset: str | None, runtime: RuntimeConfig) -> Resolve
         if resolved.config.weights is None:
             raise ConfigError(f"teacher {source!r} is a preset without weights; name them in it, as weights: FILE")
         return resolved
-    if not Path(source).exists():
+    path = local_weights(source, offline=offline)
+    if not path.exists():
         published = load_catalogue().weights
         raise WeightsError(
             f"teacher {source!r} is neither a file nor a preset with published weights{nearest(source, published)} "
             f"(presets: {', '.join(published)})"
         )
     flags["weights"] = source
-    checkpoint = read_checkpoint(source)
+    checkpoint = read_checkpoint(path)
     if preset is not None:
         return load_config(preset, flags=flags, environ={})
     text = config_of(checkpoint)

@@ -17,6 +17,7 @@ from dualformer_cli.data.clips.views import read_views
 from dualformer_cli.errors import VideoError
 from dualformer_cli.video import pyav_reader
 from dualformer_cli.video.open import open_video
+from dualformer_cli.video.parts import Part
 from dualformer_cli.video.reader import VideoInfo
 
 DATA = DataConfig(clip=ClipConfig(num_frames=4), crop_size=16, antialias=False)
@@ -281,3 +282,21 @@ def test_sections_and_views_survive_the_trip_to_a_worker_and_back(fake_video):
     assert returned.info == views.info
     assert views.decode_seconds >= 0
     assert views.preprocess_seconds > 0
+
+
+def test_views_of_a_part_are_those_of_its_frames(real_video: str) -> None:
+    """Also of a timeline, whose times are those of the video."""
+    whole = read_views(real_video, DATA, VIEWS, every_seconds=0.2)
+    assert whole.starts_seconds is not None
+    fps = whole.info.fps or 0.0
+    part = Part(start_seconds=8 / fps, end_seconds=18 / fps)
+    views = read_views(real_video, DATA, VIEWS, part=part)
+    assert views.indices.min() == 8
+    assert views.indices.max() <= 17
+    assert np.array_equal(views.clips, read_views(real_video, DATA, VIEWS, part=Part(8, 10)).clips)
+    timeline = read_views(real_video, DATA, VIEWS, part=part, every_seconds=0.2)
+    assert timeline.starts_seconds is not None
+    assert timeline.ends_seconds is not None
+    assert timeline.starts_seconds[0] == pytest.approx(8 / fps)
+    assert timeline.ends_seconds[-1] == pytest.approx(18 / fps)
+    assert (timeline.indices.min() >= 8, timeline.indices.max() <= 17) == (True, True)

@@ -99,15 +99,15 @@ def test_repeats_are_listed_once_and_contradictions_not_at_all(root: Path) -> No
     content = read(root, "kinetics400")
     assert listed(content, "train") == {videos[0]: (399,)}
     assert any(
-        note.startswith("1 videos of train are annotated twice with different classes") for note in content.notes
+        note.startswith("1 video of train annotated twice with different classes: left out") for note in content.notes
     )
-    assert "3 annotations of train repeat a video, which is listed once" in content.notes
+    assert "3 annotations of train for a video that has one: listed once" in content.notes
 
 
 def test_the_same_video_in_train_and_val_is_told(root: Path) -> None:
     row = "zumba,aaaaaaaaaaa,1,11,x\n"
     put(root, "kinetics400", {"train.csv": HEADER + row, "val.csv": HEADER + row}, [f"videos/{K400}.mp4"])
-    assert any("1 videos are in train and in its val split" in note for note in read(root, "kinetics400").notes)
+    assert any("its val split has 1 video of train too, such as" in note for note in read(root, "kinetics400").notes)
 
 
 def test_a_second_copy_and_videos_without_annotation_are_counted(root: Path) -> None:
@@ -287,7 +287,7 @@ def test_any_bytes_are_annotations_or_one_line_of_complaint(
 def test_annotations_that_name_fewer_videos_than_published_are_told(root: Path) -> None:
     put(root, "kinetics400", {"val.csv": HEADER + "zumba,aaaaaaaaaaa,1,11,val\n"}, ["videos_val/aaaaaaaaaaa.mp4"])
     notes = read(root, "kinetics400").notes
-    assert any(note.startswith("the annotations of val name 1 videos, and 19906 are published") for note in notes)
+    assert any(note.startswith("the annotations of val name 1 video, and 19,906 are published") for note in notes)
 
 
 @pytest.mark.parametrize(

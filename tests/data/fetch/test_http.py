@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import ssl
+import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dualformer_cli.data.fetch import http
 from dualformer_cli.data.fetch.http import Page, TransferError, checked_address, read_page, redirected
 
 
@@ -78,3 +82,10 @@ def test_a_form_cannot_leave_the_web() -> None:
 def test_any_text_is_read_as_a_page(text: str) -> None:
     page = read_page(text)
     assert "\n" not in page.title + page.caption
+
+
+def test_the_certificates_of_the_system_count_where_truststore_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "truststore", None)
+    assert http._checked_context() is None
+    monkeypatch.setitem(sys.modules, "truststore", SimpleNamespace(SSLContext=lambda protocol: ("system", protocol)))
+    assert http._checked_context() == ("system", ssl.PROTOCOL_TLS_CLIENT)

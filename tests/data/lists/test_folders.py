@@ -206,7 +206,7 @@ def test_a_pattern_makes_groups(folder) -> None:
     path = folder("a/v_g01_c01.mp4", "a/v_g01_c02.mp4", "b/v_g02_c01.mp4", "b/other.mp4")
     content = read_folder(path, group_pattern=r"_g(\d+)_")
     assert [video.group for video in content.videos] == ["01", "01", None, "02"]
-    assert "does not match 1 videos" in " ".join(content.notes)
+    assert "does not match 1 video;" in " ".join(content.notes)
     for pattern, complaint in (("[", "not a regular expression"), ("nothing", "matches no path, such as 'a/")):
         with pytest.raises(DualFormerError, match=complaint):
             read_folder(path, group_pattern=pattern)

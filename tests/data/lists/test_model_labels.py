@@ -22,9 +22,7 @@ def test_labels_that_the_model_does_not_know_are_refused(tmp_path: Path) -> None
         open_list(DataConfig(), str(source), class_names=NAMES)
     (tmp_path / "classes.txt").write_text("dark\nviolet\n")
     source.write_text("path,label\na.mp4,1\n")
-    with pytest.raises(
-        DualFormerError, match=r"has videos of 1 classes that the model does not know, such as 'violet'"
-    ):
+    with pytest.raises(DualFormerError, match=r"has videos of 1 class that the model does not know, such as 'violet'"):
         open_list(DataConfig(), str(source), class_names=NAMES)
 
 
@@ -52,7 +50,7 @@ def test_rows_that_a_list_calls_broken_are_left_out_of_training_only(
     assert [sample.path for sample in usable.samples] == ["a.mp4", "c.mp4"]
     assert [Path(file).name for file in usable.files] == ["a.mp4", "c.mp4"]
     assert usable.labels == [(0,), (1,)]
-    assert "1 videos are left out, which the list calls broken" in caplog.text
+    assert "1 video left out, which the list calls broken" in caplog.text
 
 
 def test_a_list_without_class_names_numbers_them(tmp_path: Path) -> None:

@@ -192,6 +192,27 @@ def test_a_comparison_names_the_videos_that_flipped(dump: Dump) -> None:
     assert 0 <= comparison["p_value"] <= 1
 
 
+def test_a_page_has_a_table_of_confusions_up_to_30_classes(dump: Dump) -> None:
+    scored = [record for record in dump.records if record.scores is not None]
+    table = dump.page(dump.document()).confusion
+    expected = [[0] * 4 for _ in range(4)]
+    for record in scored:
+        expected[record.labels[0]][int(record.mean().argmax())] += 1
+    assert [list(row) for row in table] == expected
+    assert [row.correct for row in dump.classes()] == [expected[n][n] for n in range(4)]
+    for num_classes, has_table in ((30, True), (31, False)):
+        wider = [
+            record
+            if record.scores is None
+            else replace(record, scores=np.pad(record.scores, ((0, 0), (0, num_classes - 4))))
+            for record in dump.records
+        ]
+        many = replace(dump, records=wider, class_names=[*NAMES, *(f"class {n}" for n in range(4, num_classes))])
+        page = many.page(many.document())
+        assert bool(page.confusion) is has_table
+        assert page.confused
+
+
 def test_a_page_without_scored_videos_has_what_went_wrong(dump: Dump) -> None:
     lost = replace(dump, records=[record for record in dump.records if record.scores is None])
     page = lost.page(lost.document())

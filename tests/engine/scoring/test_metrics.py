@@ -163,6 +163,7 @@ def test_confusion_counts_every_video_once(videos: int, classes: int, seed: int)
     assert confusion.class_videos().tolist() == expected.sum(axis=1).tolist()
     assert confusion.class_predictions().tolist() == expected.sum(axis=0).tolist()
     assert confusion.class_hits().tolist() == expected.diagonal().tolist()
+    assert [list(row) for row in confusion.table()] == expected.tolist()
 
 
 def test_confusion_of_many_classes_keeps_only_pairs_that_occur() -> None:

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from dualformer_cli.engine.build import create_model
+from dualformer_cli import create_model
 from dualformer_cli.engine.training.checkpoint_files import FORMAT, CheckpointFolder
 from dualformer_cli.errors import WeightsError
 from dualformer_cli.model.weights import load_weights

@@ -43,6 +43,6 @@ def test_every_plan_accounts_for_its_clips_and_its_lr(batch: int, wanted: int, w
 
 
 def test_repeats_must_divide_the_batch() -> None:
-    with pytest.raises(ConfigError, match=r"train.repeats 3 must divide the batch of a process, 1 clips"):
+    with pytest.raises(ConfigError, match=r"train.repeats 3 must divide the batch of a process, 1 clip"):
         plan_recipe(TrainConfig(repeats=3, global_batch_size=24, batch_size=8), 3)
     assert plan_recipe(TrainConfig(repeats=2), 8).batch_size % 2 == 0

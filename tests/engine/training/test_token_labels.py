@@ -143,12 +143,15 @@ def test_stored_labels_follow_random_crops_flips_and_starts(
 
 
 def test_the_teachers_neighbouring_frames_are_averaged_where_the_student_has_fewer(
-    toy_preset: Path, teacher_file: Path
+    toy_preset: Path, teacher_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     longer = "model.patch_sizes=[[4,4,4],[1,2,2],[1,2,2],[1,2,2]]"
     teacher = open_teacher(teacher_file, toy_preset, longer)
+    uploaded: list[torch.Tensor] = []
+    monkeypatch.setattr(teachers, "upload", lambda values, device: uploaded.append(values) or values)
     clips = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 8, 64, 64, 3), dtype=np.uint8))
     logits = teacher.token_logits(clips)
+    assert [values.data_ptr() for values in uploaded] == [clips.data_ptr()]  # whole: parts of it would not be tracked
     model, data = teacher.engine.model, teacher.engine.config.data
     with torch.no_grad():
         full = model.classifier(model.forward_tokens(normalize(clips, data.mean, data.std, torch.float32)))

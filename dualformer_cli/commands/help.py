@@ -1,0 +1,202 @@
+"""How a command's --help reads: its options in groups, the presets there are, examples and exit codes."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from typer.core import TyperCommand
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Input": ("data", "from_dump", "compare", "resume", "every", "duration", "list_", "only", "split", "dump"),
+    "Your own folder": (
+        "labels",
+        "layout",
+        "class_depth",
+        "multi_label",
+        "group_pattern",
+        "group_column",
+        "group_look_alikes",
+    ),
+    "Conversion": ("check", "take", "transcode", "frames", "short_side", "crf", "jpeg_quality"),
+    "Rendering of camera-motion": ("count", "pictures", "num_frames", "difficulty"),
+    "Model": (
+        "preset",
+        "weights",
+        "overrides",
+        "views",
+        "init_from",
+        "pretrained_2d",
+        "teacher",
+        "token_labels",
+        "layer",
+        "list_layers",
+        "class_",
+        "score",
+        "head",
+        "print_config",
+    ),
+    "Output": (
+        "output",
+        "out",
+        "root",
+        "csv",
+        "srt",
+        "save",
+        "features",
+        "report",
+        "npz",
+        "formats",
+        "show",
+        "top_k",
+        "min_score",
+        "by_module",
+        "latency",
+        "deletion",
+        "concatenate",
+        "side_by_side",
+        "fps",
+        "alpha",
+        "colormap",
+        "font",
+        "videos_per_shard",
+        "tensorboard",
+        "log",
+        "delete_archives",
+        "overwrite",
+        "dry_run",
+        "as_json",
+        "as_json_lines",
+    ),
+    "Machine": (
+        "device",
+        "precision",
+        "compile_",
+        "seed",
+        "gpus",
+        "cpu_processes",
+        "workers",
+        "timeout",
+        "offline",
+        "skip_certificate_check",
+    ),
+}
+"""The parameters of all commands, in the order in which they are shown; what is not here comes last."""
+
+EXAMPLES: Mapping[str, tuple[str, ...]] = {
+    "train": (
+        "dualformer train --preset k400-small --data train.csv --data val.csv",
+        "dualformer train --preset camera-motion --output runs/motion --resume",
+    ),
+    "eval": (
+        "dualformer eval --weights best.pt --data val.csv --report val.html",
+        "dualformer eval --from-dump val.jsonl --compare other.jsonl",
+    ),
+    "predict": (
+        "dualformer predict clip.mp4 --top-k 3",
+        "dualformer predict videos/ --every 2 --csv labels.csv",
+    ),
+    "gradcam": (
+        "dualformer gradcam clip.mp4 --out heat.mp4",
+        "dualformer gradcam clip.mp4 --class archery --deletion",
+    ),
+    "flops": (
+        "dualformer flops tiny",
+        "dualformer flops k400-base --by-module --latency",
+    ),
+    "download": (
+        "dualformer download --list",
+        "dualformer download ucf101 k400-tiny",
+    ),
+    "prepare": (
+        "dualformer prepare videos/ --split 0.8/0.2",
+        "dualformer prepare ucf101 --transcode --short-side 256",
+    ),
+    "export": (
+        "dualformer export best.pt val.jsonl weights.safetensors",
+        "dualformer export best.pt val.jsonl weights.safetensors --overwrite",
+    ),
+    "tokenlabel": (
+        "dualformer tokenlabel show clip.mp4",
+        "dualformer tokenlabel write --preset k400-tiny-tokenlabel --data train.csv",
+    ),
+    "tokenlabel show": (
+        "dualformer tokenlabel show clip.mp4 --out tokens.png",
+        "dualformer tokenlabel show clip.mp4 --weights best.pt --head token",
+    ),
+    "tokenlabel write": (
+        "dualformer tokenlabel write --preset k400-tiny-tokenlabel --data train.csv",
+        "dualformer tokenlabel write --preset k400-tiny-tokenlabel --dry-run",
+    ),
+}
+
+EXIT_CODES = {0: "done", 1: "failed, with the reason in one line", 2: "wrong usage", 130: "interrupted"}
+"""Of every command."""
+
+MORE_EXIT_CODES: Mapping[str, Mapping[int, str]] = {
+    "train": {75: "stopped by a signal, to be resumed"},
+    "eval": {3: "done, but some videos could not be scored"},
+    "predict": {3: "done, but some inputs could not be used"},
+    "download": {3: "done, but some of it failed"},
+    "prepare": {3: "done, but some videos cannot be used"},
+    "tokenlabel write": {3: "done, but some videos have no labels"},
+}
+
+
+class Command(TyperCommand):
+    """A command with its options in groups, and a list of the presets where it takes one."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, then every group of options that the command has, then the presets."""
+        records = {parameter.name: _record(parameter, ctx) for parameter in self.get_params(ctx)}
+        arguments = {parameter.name for parameter in self.params if parameter.param_type_name == "argument"}
+        takes_preset = "preset" in records
+        for title, names in {"Arguments": arguments, **GROUPS, "Other": set(records)}.items():
+            rows = [row for name in list(records) if name in names and (row := records.pop(name)) is not None]
+            if rows:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
+        if takes_preset:
+            from dualformer_cli.config.load import known_presets
+
+            names = ", ".join(known_presets())
+            width = max(formatter.width - 2, 20)
+            lines = textwrap.wrap(names, width, break_on_hyphens=False, break_long_words=False)
+            formatter.write("\n".join(["", "Presets:", *(f"  {line}" for line in lines), ""]))
+
+
+def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:
+    """Return what Typer says of a parameter, without its names of Python's types."""
+    record = parameter.get_help_record(ctx)
+    if record is None:
+        return None
+    option, text = record
+    return re.sub(r" <(str|path|list)\b.*>$", "", re.sub(r"<(int|float)\b.*>$", "N", option)), text
+
+
+def summary_of(command: Callable[..., None]) -> str:
+    """Return the first sentence of a command's help, for the list of commands; Typer's own is cut off."""
+    first = (inspect.getdoc(command) or "").partition("\n\n")[0].replace("\n", " ")
+    return first.partition(". ")[0].rstrip(".") + "."
+
+
+def epilog_of(name: str, page: str) -> str:
+    r"""Return what ends a command's help: examples, exit codes and where its page is.
+
+    `\b` keeps a paragraph as it is: examples and the page can be copied, however narrow the terminal is.
+
+    Args:
+        name: the command, as typed after `dualformer`.
+        page: its page in docs/.
+    """
+    codes = sorted({**EXIT_CODES, **MORE_EXIT_CODES.get(name, {})}.items())
+    paragraphs = [
+        "\n".join(["\b", "Examples:", *(f"  {example}" for example in EXAMPLES.get(name, ()))]),
+        f"Exit codes: {'; '.join(f'{code} {meaning}' for code, meaning in codes)}.",
+        f"\b\nPage: {Path(__file__).parents[1] / 'docs' / page}.md",
+    ]
+    return "\n\n".join(paragraphs if name in EXAMPLES else paragraphs[1:])

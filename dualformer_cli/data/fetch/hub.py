@@ -1,0 +1,82 @@
+"""Weights of the Hugging Face Hub: an address names one file, which is fetched into the Hub's own cache."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from dualformer_cli.errors import DownloadError
+
+DEFAULT_FILE = "model.safetensors"
+"""What an address without a file stands for; `export --format hub` writes it."""
+
+_ADDRESS = re.compile(r"hf://(?P<repo>[^/@:\s]+/[^/@:\s]+)(?:@(?P<revision>[^:\s]+))?(?::(?P<file>.+))?")
+_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+
+
+def is_hub_address(source: str) -> bool:
+    """Return whether weights are named by an address of the Hub, right or wrong."""
+    return source.startswith("hf://")
+
+
+def local_weights(source: str, *, offline: bool) -> Path:
+    """Return the file of weights that a user names: a path as it is, or an address of the Hub, fetched if needed.
+
+    Args:
+        source: a file, or hf://OWNER/NAME[@REVISION][:FILE].
+        offline: take what is in the Hub's cache, and never ask.
+
+    Raises:
+        DownloadError: if the address is wrong, or the file is not in the cache and cannot be fetched.
+    """
+    if not is_hub_address(source):
+        return Path(source)
+    match = _ADDRESS.fullmatch(source)
+    if match is None:
+        raise DownloadError(f"weights {source!r}: an address is hf://OWNER/NAME[@REVISION][:FILE]")
+    return _fetch(source, match["repo"], match["revision"], match["file"], offline=offline)
+
+
+def _fetch(address: str, repo: str, revision: str | None, file: str | None, *, offline: bool) -> Path:
+    import huggingface_hub  # here, because it takes longer to import than all of --help
+    from huggingface_hub import errors
+
+    problem = f"weights {address!r} cannot be fetched"
+    try:
+        return Path(
+            huggingface_hub.hf_hub_download(repo, file or DEFAULT_FILE, revision=revision, local_files_only=offline)
+        )
+    except errors.GatedRepoError:
+        advice = "accept its terms on its page, then log in with `hf auth login`"
+        raise DownloadError(f"{problem}: {repo!r} is gated; {advice}") from None
+    except errors.RepositoryNotFoundError:
+        raise DownloadError(f"{problem}: there is no {repo!r}, or it is private; log in with `hf auth login`") from None
+    except errors.RevisionNotFoundError:
+        raise DownloadError(f"{problem}: {repo!r} has no revision {revision!r}; name a branch, tag or commit") from None
+    except errors.LocalEntryNotFoundError:
+        if offline or huggingface_hub.is_offline_mode():
+            reason = "it is not in the Hub's cache, and the network may not be used; fetch it once without --offline"
+        else:
+            reason = "the Hub does not answer and the file is not in its cache; try again later"
+        raise DownloadError(f"{problem}: {reason}") from None
+    except errors.EntryNotFoundError:
+        raise DownloadError(f"{problem}: {_missing_file(repo, revision, file or DEFAULT_FILE)}") from None
+    except errors.HFValidationError as error:
+        raise DownloadError(f"{problem}: {_first_line(error)}") from None
+    except (errors.HfHubHTTPError, OSError) as error:
+        raise DownloadError(f"{problem}: {_first_line(error)}; try again later") from None
+
+
+def _missing_file(repo: str, revision: str | None, file: str) -> str:
+    """Return the sentence about a file that a repository lacks, with those that it has."""
+    import huggingface_hub
+
+    found = huggingface_hub.HfApi().list_repo_files(repo, revision=revision)
+    weights = [name for name in found if name.endswith(_WEIGHTS)]
+    if not weights:
+        return f"{repo!r} has no {file!r}, and no other weights"
+    return f"{repo!r} has no {file!r}; name one of its files behind a colon: {', '.join(weights[:5])}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -1,0 +1,188 @@
+"""What Python users call: videos from files and memory, models that know what they are, no torch before it is due."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+
+import dualformer_cli
+from dualformer_cli import create_model, evaluate, gradcam, load_weights, predict, train
+from dualformer_cli.documents.evaluate import Evaluation
+from dualformer_cli.documents.predict import Predictions
+from dualformer_cli.documents.train import StepRow
+from dualformer_cli.model.dualformer import DualFormer
+from dualformer_cli.tasks import python
+
+Frames = npt.NDArray[np.uint8]
+
+
+@pytest.fixture
+def clip(clip_drawer: Callable[..., Path], tmp_path: Path) -> Path:
+    return clip_drawer(tmp_path / "clip.mp4")
+
+
+@pytest.fixture
+def frames(clip: Path) -> Frames:
+    with av.open(str(clip)) as file:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+
+
+@pytest.fixture
+def model(mini_preset: Path, mini_weights: Path) -> DualFormer:
+    found = create_model(str(mini_preset))
+    load_weights(found, mini_weights)
+    return found
+
+
+def test_names_are_listed_and_none_of_them_loads_torch() -> None:
+    code = (
+        "import sys, dualformer_cli as d\n"
+        "names = {'create_model', 'evaluate', 'gradcam', 'load_weights', 'predict', 'train'}\n"
+        "assert names <= set(dir(d)) and names <= set(d.__all__), dir(d)\n"
+        "from dualformer_cli import predict, create_model\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    with pytest.raises(AttributeError, match="has no attribute 'predikt'"):
+        dualformer_cli.predikt  # noqa: B018
+
+
+def test_frames_in_memory_are_classified_like_their_file(clip: Path, frames: Frames, model: DualFormer) -> None:
+    """PyAV's RGB is what the reader makes too, so that all ways give the same digits."""
+    (wanted,) = predict(clip, model=model).results
+    assert wanted.status == "ok", wanted.error
+    for video in (frames, iter(frames), [frames], (frame for frame in frames), torch.from_numpy(frames)):
+        document = predict(video, fps=25, model=model)
+        assert isinstance(document, Predictions)
+        (found,) = document.results
+        assert found.predictions == wanted.predictions
+        assert (found.num_frames, found.fps, found.duration_seconds) == (40, 25, pytest.approx(1.6))
+    assert document.facts.weights == "in memory"
+
+
+def test_a_timeline_of_frames_is_that_of_the_file(
+    clip: Path, frames: Frames, model: DualFormer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualformer_cli.engine.engine.SEGMENTS_PER_READ", 3)
+    (wanted,) = predict(str(clip), model=model, every_seconds=0.2).results
+    for video in (frames, iter(frames)):
+        (found,) = predict(video, fps=25, model=model, every_seconds=0.2).results
+        assert found.segments == wanted.segments
+        assert found.segments is not None
+        assert found.segments[-1].end_seconds == pytest.approx(1.6)
+    with pytest.raises(ValueError, match="needs their fps"):
+        predict(frames, model=model, every_seconds=0.2)
+
+
+def test_several_videos_come_one_after_the_other(frames: Frames, model: DualFormer) -> None:
+    started: list[int] = []
+
+    def videos() -> Iterator[Frames]:
+        for number in (40, 1, 20):
+            started.append(number)
+            yield frames[:number]
+
+    results = predict(videos(), model=model, top_k=2).results
+    assert started == [40, 1, 20]
+    assert [(result.path, result.status, result.num_frames) for result in results] == [
+        ("video 0", "ok", 40),
+        ("video 1", "error", None),
+        ("video 2", "ok", 20),
+    ]
+    assert results[1].error is not None
+    assert results[1].error.startswith("has 1 frame; at least 2 are needed")
+    assert len(results[0].predictions) == 2
+
+
+@pytest.mark.parametrize("wrong", ["float", "grey", "empty"])
+def test_frames_of_another_kind_are_refused(wrong: str, frames: Frames, model: DualFormer) -> None:
+    video: Any = {"float": frames / 255, "grey": frames[..., :1], "empty": frames[:0]}[wrong]
+    for given in (video, iter([video])):
+        with pytest.raises(ValueError, match="has no frames" if wrong == "empty" else r"must be uint8 of shape \(H, W"):
+            predict(given, model=model)
+
+
+def test_a_misspelt_option_is_refused_and_settings_are_typed(frames: Frames, model: DualFormer) -> None:
+    with pytest.raises(TypeError, match="unknown option 'modell'; known: model, preset"):
+        predict(frames, modell=model)  # type: ignore[call-arg]
+    settings = {"data.min_frames": 41, "data.mean": [1, 2, 3.5], "data.root": None}
+    (result,) = predict(frames, model=model, settings=settings, views=(1, 3)).results
+    assert result.error == ("has 40 frames; at least 41 are needed, or allow fewer with --set data.min_frames=1")
+    assert predict(frames, model=model, views=(1, 3)).results[0].views == 3
+
+
+def test_a_model_stays_as_it_was(frames: Frames, model: DualFormer) -> None:
+    model.train()
+    predict(frames, model=model, precision="bf16")
+    assert model.training
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_a_model_knows_what_it_is() -> None:
+    model = create_model("camera-motion", pretrained=True, offline=True)
+    assert (model.input_size, model.num_classes) == ((16, 96, 96), 10)
+    assert (model.mean, model.std) == ((110, 110, 110), (58, 58, 58))
+    assert model.class_names is not None
+    assert model.class_names[:2] == ["static", "pan left"]
+    assert not model.training
+    other = create_model("camera-motion", num_classes=3, pretrained=True)
+    assert (other.num_classes, other.class_names, other.classifier.out_features) == (3, None, 3)
+    assert torch.equal(other.stages[0].patch_embed.proj.weight, model.stages[0].patch_embed.proj.weight)  # type: ignore[union-attr]
+    assert other.config is not None
+    assert "num_classes: 3" in other.config
+
+
+def test_a_model_without_weights_says_so_once(mini_preset: Path, caplog: pytest.LogCaptureFixture) -> None:
+    python._say_random.cache_clear()
+    with caplog.at_level(logging.WARNING, "dualformer_cli"):
+        create_model("camera-motion", pretrained=True)
+        assert caplog.messages == []
+        create_model(str(mini_preset))
+        create_model(str(mini_preset))
+    assert len(caplog.messages) == 1
+    assert "random weights" in caplog.messages[0]
+
+
+def test_lists_are_scored_and_maps_drawn(clip: Path, model: DualFormer, tmp_path: Path) -> None:
+    (tmp_path / "val.csv").write_text("path,label\nclip.mp4,running\n")
+    document = evaluate(tmp_path / "val.csv", model=model, dump=tmp_path / "val.jsonl")
+    assert isinstance(document, Evaluation)
+    assert document.summary.videos.scored == 1
+    assert (tmp_path / "val.jsonl").exists()
+    drawn = gradcam(clip, model=model, class_=3, out=tmp_path / "map.png")
+    assert (drawn.class_.index, drawn.output) == (3, str(tmp_path / "map.png"))
+    assert (tmp_path / "map.png").exists()
+
+
+def test_training_tells_what_happens(
+    mini_preset: Path, clip_drawer: Callable[..., Path], tmp_path: Path, model: DualFormer
+) -> None:
+    rows = [
+        f"{clip_drawer(tmp_path / f'{n}.mp4', num_frames=12 + n)},{label}"
+        for n, label in enumerate(["running", "jumping"])
+    ]
+    (tmp_path / "list.csv").write_text("path,label\n" + "\n".join(rows) + "\n")
+    settings = {"train.epochs": 1, "train.batch_size": 2, "train.global_batch_size": 2, "train.log_every_steps": 1}
+    lists = (tmp_path / "list.csv", tmp_path / "list.csv")
+    events: list[object] = []
+    options: Any = {
+        "preset": str(mini_preset),
+        "settings": {**settings, "runtime.num_workers": 1, "data.classes": None},
+    }
+    result = train(*lists, output=tmp_path / "run", on_event=events.append, **options)
+    assert result is not None
+    assert any(isinstance(event, StepRow) for event in events)
+    trained = create_model(str(tmp_path / "run" / "checkpoints" / "last.pt"), pretrained=True)
+    assert trained.class_names == ["jumping", "running"]
+    with pytest.raises(ValueError, match="train makes its own model"):
+        train(*lists, output=tmp_path / "other", model=model)
