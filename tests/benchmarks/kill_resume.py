@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import random
 import resource
@@ -213,6 +214,7 @@ def flipped_bits(runs: Runs) -> str:
     """Flip one bit of the last checkpoint, 20 times as often: it is noticed, or what is loaded is what was saved."""
     from dualformer_cli.engine.training.checkpoint_files import CheckpointFolder
 
+    logging.getLogger("dualformer_cli").setLevel(logging.ERROR)  # each fall-back is a warning
     output = runs.new()
     runs.kill(runs.begun(output))
     content = (output / "checkpoints" / "last.pt").read_bytes()
