@@ -9,7 +9,7 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html import escape
 from itertools import islice
 from pathlib import Path
@@ -149,7 +149,8 @@ def write_segments(results: Callable[[], Iterable[VideoResult]], path: Path) -> 
         results: called to go through the results, which may be many, once or twice.
         path: the .csv or .json to write.
     """
-    found = (result for result in results() if result.status == "ok" and _has_times(result))
+    sure = (replace(result, unsure_below=None) for result in results() if result.status == "ok")  # the score says it
+    found = filter(_has_times, sure)
     with (
         atomic_path(path) as temporary,
         open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,

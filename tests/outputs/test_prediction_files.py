@@ -169,7 +169,7 @@ def test_segments_of_all_videos_are_a_list_again(tmp_path: Path) -> None:
     videos = [
         result("deep/a.mp4", segments=[segment(0.0, 2.5), segment(2.5, 4.0, label="surf, ing")]),
         failed(),
-        result("b.mp4#t=1,2", duration_seconds=9.0, segments=None),
+        result("b.mp4#t=1,2", duration_seconds=9.0, segments=None, unsure_below=0.9),  # a list has no class "unsure"
     ]
     write_segments(lambda: videos, tmp_path / "out.csv")
     manifest = read_manifest(str(tmp_path / "out.csv"))
