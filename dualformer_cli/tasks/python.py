@@ -301,7 +301,7 @@ def _request(options: ModelOptions) -> ModelRequest:
     known = ModelOptions.__annotations__
     if unknown := [name for name in options if name not in known]:
         raise TypeError(f"unknown option {unknown[0]!r}; known: {', '.join(known)}")
-    given: dict[str, Any] = {name: value for name, value in options.items() if name != "settings"}
+    given = cast(Any, {name: value for name, value in options.items() if name != "settings"})
     if given.get("weights") is not None:
         given["weights"] = os.fspath(given["weights"])
     overrides = tuple(f"{key}={_text(value)}" for key, value in options.get("settings", {}).items())

@@ -76,11 +76,7 @@ def read_views(
     """
     started = perf_counter()
     transform = _TimedTransform(data, views)
-    if isinstance(video, str):
-        video = open_video(
-            video, decoder=data.decoder, frame_rate=data.frame_rate, frame_name=data.frame_name, index=index
-        )
-    with video as reader:
+    with _opened(video, data, index) as reader:
         start, available = part.frames(reader)
         check_video(reader.info, available, min_frames=data.min_frames)
         starts, ends, indices = _choose_frames(reader, data, views, (start, available), every_seconds)
@@ -110,6 +106,12 @@ def read_views(
         warnings=tuple(dict.fromkeys((*reader.info.warnings, *reader.warnings))),
         index=None if reader.index is index else reader.index,
     )
+
+
+def _opened(video: str | VideoReader, data: DataConfig, index: FileIndex | None) -> VideoReader:
+    if isinstance(video, VideoReader):
+        return video
+    return open_video(video, decoder=data.decoder, frame_rate=data.frame_rate, frame_name=data.frame_name, index=index)
 
 
 class _TimedTransform:
