@@ -92,7 +92,6 @@ def read_views(
             raise VideoError(reader.info.path, str(error)) from error
     arranged = perf_counter()
     clips = rearrange(frames[positions.reshape(indices.shape)], "k t v h w c -> (k v) t h w c")
-    finished = perf_counter()
     return VideoViews(
         info=reader.info,
         clips=clips,
@@ -102,7 +101,7 @@ def read_views(
         ends_seconds=ends,
         num_segments=num_segments,
         decode_seconds=arranged - started - transform.seconds,
-        preprocess_seconds=finished - arranged + transform.seconds,
+        preprocess_seconds=perf_counter() - arranged + transform.seconds,
         warnings=tuple(dict.fromkeys((*reader.info.warnings, *reader.warnings))),
         index=None if reader.index is index else reader.index,
     )
