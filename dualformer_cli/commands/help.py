@@ -62,6 +62,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "root",
         "csv",
         "srt",
+        "vtt",
+        "segments",
         "save",
         "features",
         "report",

@@ -100,10 +100,10 @@ def test_the_room_that_remote_files_take_does_not_grow_with_their_number(
     held: list[int] = []
     read = engine.read_views
 
-    def counting(path: str, *given: Any) -> Any:
+    def counting(path: str, *given: Any, **options: Any) -> Any:
         held.append(sum(1 for file in (tmp_path / "cache" / "copies").rglob("*") if file.is_file()))
         assert Path(path).read_bytes() == clip.read_bytes()
-        return read(path, *given)
+        return read(path, *given, **options)
 
     monkeypatch.setattr(engine, "read_views", counting)
     assert len(results("memory://bucket/many/")) == len(held) == 25

@@ -50,7 +50,7 @@ def test_every_line_of_the_tutorial_works(here_pool: Any, monkeypatch: pytest.Mo
     for line in lines:
         result = CliRunner().invoke(app, line[1:])
         assert result.exit_code == 0, (line, result.output, result.exception)
-    assert re.search(r"^top1 +\d", CliRunner().invoke(app, lines[2][1:-2]).stdout, re.MULTILINE)
+    assert re.search(r"^top-1 +\d", CliRunner().invoke(app, lines[2][1:-2]).stdout, re.MULTILINE)
     for made in ("runs/motion/curves.png", "motion.html", "motion.gif"):
         assert Path(made).stat().st_size > 1000
 

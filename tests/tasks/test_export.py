@@ -254,8 +254,12 @@ def test_the_command_divides_by_the_temperature_of_the_dump(checkpoint: Path, du
     assert (found["videos"], document["num_bytes"]) == (10, target.stat().st_size)
     assert found["calibration_error_before"] == pytest.approx(20, abs=0.01)
     assert found["calibration_error_after"] < 0.5
-    whole = torch.load(checkpoint)["model"]["classifier.weight"]
-    np.testing.assert_allclose(load_file(target)["classifier.weight"].float(), whole / 2.593, rtol=0.02, atol=1e-4)
+    written = load_file(target)
+    assert {"classifier.weight", "classifier.bias", "norm.weight"} <= set(written)
+    for name, tensor in torch.load(checkpoint)["model"].items():
+        if name in written and tensor.is_floating_point():
+            divisor = 2.593 if name.startswith("classifier.") else 1
+            np.testing.assert_allclose(written[name].float(), tensor / divisor, rtol=0.02, atol=1e-4, err_msg=name)
     assert str(run(*words).exception) == f"{str(target)!r} exists; name another file or replace it with --overwrite"
     assert "temperature 2.585 from 10 videos" in run(*words, "--overwrite").stdout
 
