@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from dualformer_cli.config.schema import RENDERED, RunConfig
 from dualformer_cli.data.datasets.catalogue import load_catalogue
+from dualformer_cli.data.fetch.hub import is_hub_address
 from dualformer_cli.data.fetch.weights import SHIPPED_WEIGHTS, cached_weights
 from dualformer_cli.data.lists.manifest import check_list
 from dualformer_cli.errors import DualFormerError, MissingError
@@ -69,7 +70,9 @@ def _weights(config: RunConfig, is_resumed: bool, offline: bool) -> Iterator[str
         if source in published:
             if offline and cached_weights(source) is None:
                 yield f"the weights {source!r} ({key}) are not here; `dualformer download {source}` fetches them"
-        elif source is not None and source != "timm" and source not in SHIPPED_WEIGHTS and not os.path.isfile(source):
+        elif source is None or source in ("timm", *SHIPPED_WEIGHTS) or is_hub_address(source):
+            continue
+        elif not os.path.isfile(source):
             yield f"the weights {source!r} ({key}) are not here; name a file or one of {', '.join(published)}"
     if train.token_labels is not None and not os.path.isdir(train.token_labels):
         yield f"the token labels {train.token_labels!r} are not here; `dualformer tokenlabel write` makes them"

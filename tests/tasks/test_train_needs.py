@@ -88,6 +88,8 @@ def test_weights_that_are_not_here_are_said(tmp_path: Path) -> None:
     assert problems(config) == [labels]  # the weights are fetched on the way
     own = replace(config, train=replace(config.train, init_from="best.pt", token_labels=None))
     assert problems(own)[0].startswith("the weights 'best.pt' (train.init_from) are not here; name a file or one of")
+    for there in ("hf://owner/name@main:best.pt", "camera-motion"):  # fetched on the way, and with the package
+        assert problems(replace(own, train=replace(own.train, init_from=there))) == []
     (tmp_path / "best.pt").touch()
     assert problems(replace(own, train=replace(own.train, init_from=str(tmp_path / "best.pt")))) == []
 
