@@ -53,7 +53,7 @@ def test_a_run_leaves_a_folder_that_explains_itself(train: Any, six_videos: Path
     result = train("--data", six_videos, "--output", run, "--seed", "3")
     assert result.exit_code == 0, result.output
     trained, written, best, *following = result.stdout.splitlines()
-    assert re.fullmatch(r"trained  2 epochs, 6 steps, top1 [\d.]+, top5 100\.00, .*", trained)
+    assert re.fullmatch(r"trained  2 epochs, 6 steps, top-1 [\d.]+ %, top-5 100\.00 %, .*", trained)
     assert written == f"written  config.yaml, log.jsonl, curves.png and checkpoints in {run}"
     assert re.fullmatch(rf"best     {re.escape(str(run))}/checkpoints/best\.pt \(top-1 [\d.]+\)", best)
     weights = f"--weights {run}/checkpoints/best.pt"
@@ -65,7 +65,7 @@ def test_a_run_leaves_a_folder_that_explains_itself(train: Any, six_videos: Path
     assert re.search(
         r"epoch 2/2, step 6/6: loss \d\.\d{4}, lr .* clips/s, \d+% waiting for data, .* left", result.stderr
     )
-    assert "validation after epoch 2/2: top1" in result.stderr
+    assert "validation after epoch 2/2: top-1" in result.stderr
     assert len(re.findall("; the best so far$", result.stderr, re.MULTILINE)) in (1, 2)
     config = load_config(str(run / "config.yaml"), environ={}).config
     assert (config.runtime.seed, config.data.train_list, config.train.epochs) == (3, str(six_videos), 2)

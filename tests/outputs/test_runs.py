@@ -74,7 +74,7 @@ def printed(function: Any, document: Any) -> dict[str, str]:
 
 def test_the_line_of_a_validation_has_metrics_and_what_is_missing() -> None:
     assert metric_line(evaluation_of(DOCUMENT).summary) == (
-        "top1 66.67, top5 100.00, mean_class_accuracy 50.00, loss 1.2346, 2 of 5 videos not scored"
+        "top-1 66.67 %, top-5 100.00 %, mean class accuracy 50.00 %, loss 1.2346, 2 of 5 videos not scored"
     )
     assert (
         metric_line(evaluation_of({"videos": {**VIDEOS, "listed": 3}, "digest": "abc"}).summary)

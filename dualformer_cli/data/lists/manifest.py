@@ -129,6 +129,8 @@ class Manifest:
     """What the user should know about the list."""
     naming: str = ""
     """The one of the warnings that says how names of labels became numbers, which is no reason to worry."""
+    other_classes: str = ""
+    """The one of the warnings that says that the classes beside the list are not those given."""
     splits: list[str] | None = None
     """In lower case, what a column of splits says of each row; None if there is none, or it is not asked for."""
 
@@ -189,7 +191,7 @@ def read_manifest(
     are_shards = is_shard_name(source)
     folder = shards_folder(source) if are_shards else os.path.dirname(source)
     text = "" if are_shards else _decode(_read_list(source), source)
-    class_names, warnings = _find_class_names(folder, classes)
+    class_names, other_classes = _find_class_names(folder, classes)
     may_be_named = label_group is None and not os.path.exists(os.path.join(folder, _CLASSES))
     labels = Labels(source, None if class_names is None else ClassLookup(class_names), may_be_named)
     start = folder if root is None or are_shards else root
@@ -207,9 +209,9 @@ def read_manifest(
         root=start,
         splits=parsed.splits,
         naming=labels.warning,
+        other_classes=other_classes,
         warnings=(
-            *warnings,
-            *filter(None, [labels.warning]),
+            *filter(None, [other_classes, labels.warning]),
             *(f"list {source!r}: {warning}" for warning in parsed.warnings),
         ),
     )
@@ -341,16 +343,16 @@ def _decode(data: bytes, source: str) -> str:
     return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
 
 
-def _find_class_names(folder: str, given: Sequence[str] | None) -> tuple[list[str] | None, tuple[str, ...]]:
-    """Return the class names, and a warning if those beside the list are not those given."""
+def _find_class_names(folder: str, given: Sequence[str] | None) -> tuple[list[str] | None, str]:
+    """Return the class names, and a warning if those beside the list are not those given, else an empty text."""
     beside = os.path.join(folder, _CLASSES)
     if not os.path.exists(beside):
-        return None if given is None else list(given), ()
+        return None if given is None else list(given), ""
     names = load_class_names(beside)
     match = None if given is None else match_classes(names, given)
     if match is None:
-        return names, ()
-    return names, (f"the classes are those of {beside!r}, beside the list, and not those given: {match.message}",)
+        return names, ""
+    return names, f"the classes are those of {beside!r}, beside the list, and not those given: {match.message}"
 
 
 def _parse(

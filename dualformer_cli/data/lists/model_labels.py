@@ -39,7 +39,7 @@ def open_list(
         DualFormerError: if the list cannot be read, or has classes that the model does not.
     """
     configured = None if data.classes is None else load_class_names(data.classes)
-    manifest = _read(data, source, configured)
+    manifest = _read(data, source, configured, has_own_classes=class_names is None)
     rows = [row for row, sample in enumerate(manifest.samples) if sample.is_usable or not usable_only]
     if len(rows) < len(manifest):
         left_out = counted(len(manifest) - len(rows), "video")
@@ -74,8 +74,11 @@ def open_list(
     )
 
 
-def _read(data: DataConfig, source: str, configured: Sequence[str] | None) -> Manifest:
+def _read(data: DataConfig, source: str, configured: Sequence[str] | None, *, has_own_classes: bool) -> Manifest:
     """Return the list as it is, after its warnings.
+
+    A list that may have its own classes is not warned of for them: where they are as many as those of the
+    configuration, which nothing else would tell, a line says so.
 
     Raises:
         DualFormerError: if it cannot be read, is empty, or has several labels a video where one is expected.
@@ -85,8 +88,12 @@ def _read(data: DataConfig, source: str, configured: Sequence[str] | None) -> Ma
     )
     if not len(manifest):
         raise DualFormerError(f"list {source!r} is empty; it needs one video a line")
+    levels = {manifest.naming: logging.INFO}
+    if has_own_classes and configured is not None:
+        is_as_many = len(manifest.class_names or ()) == len(configured)
+        levels[manifest.other_classes] = logging.INFO if is_as_many else logging.DEBUG
     for warning in manifest.warnings:
-        _LOGGER.log(logging.INFO if warning == manifest.naming else logging.WARNING, "%s", warning)
+        _LOGGER.log(levels.get(warning, logging.WARNING), "%s", warning)
     if manifest.is_multi_label and not data.multi_label:
         raise DualFormerError(
             f"list {source!r} has videos with several labels; say so with --set data.multi_label=true, which scores "

@@ -85,3 +85,24 @@ def test_rows_that_are_left_out_take_their_files_and_labels_along(tmp_path: Path
 def test_videos_without_a_label_are_balanced_as_a_class_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text("path,label\na.mp4,1\nb.mp4,\n")
     assert open_list(DataConfig(), str(tmp_path / "list.csv"), class_names=["a", "b"]).first_labels() == [1, -1]
+
+
+@pytest.mark.parametrize(
+    ("own", "model", "level"),
+    [
+        (["walk", "run"], None, "DEBUG"),  # the new classifier's line says how many there are
+        ([f"class of mine {number}" for number in range(27)], None, "INFO"),  # as many as jester: nothing else tells
+        (["walk", "run"], ["walk", "run"], "WARNING"),  # scored with a configuration that is of other classes
+    ],
+)
+def test_classes_of_ones_own_are_no_warning_where_the_classifier_is_new(
+    own: list[str], model: list[str] | None, level: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "list.csv").write_text("path,label\na.mp4,1\n")
+    (tmp_path / "classes.txt").write_text("".join(f"{name}\n" for name in own))
+    with caplog.at_level("DEBUG", "dualformer_cli"):
+        listed = open_list(DataConfig(classes="jester"), str(tmp_path / "list.csv"), class_names=model)
+    assert listed.class_names == own
+    assert [(each.levelname) for each in caplog.records if "beside the list, and not those given" in each.message] == [
+        level
+    ]
