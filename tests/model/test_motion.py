@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualformer_cli.model.dualformer import DualFormer
-from dualformer_cli.model.motion import compress_motion, motion_at_tokens
+from dualformer_cli.model.motion import _drifting_gratings, compress_motion, motion_at_tokens
 from dualformer_cli.model.weights import load_weights
 
 
@@ -59,6 +60,20 @@ def test_small_motion_keeps_its_sign_and_order_when_compressed() -> None:
     compressed = compress_motion(pixels)
     assert (compressed.diff() > 0).all()
     np.testing.assert_allclose(compressed, -compressed.flip(0), atol=1e-5)
+
+
+def test_a_pixel_a_frame_is_four_steps_of_the_compressed_scale() -> None:
+    """Both ends of asinh(4 x): 4 x near 0, and the logarithm of 8 x far out."""
+    assert compress_motion(torch.tensor([0.01, 1.0, 100.0])).tolist() == pytest.approx(
+        [0.03999, math.log(4 + math.sqrt(17)), math.log(800)], rel=1e-3
+    )
+
+
+def test_gratings_at_the_start_have_a_norm_of_1_shared_by_three_colours() -> None:
+    """Each colour's share is 1/3, give or take a half of it: a mean over 2,000 filters is within 0.03 of it."""
+    torch.manual_seed(0)
+    shares = _drifting_gratings(2000, 3, 4, 8, 8).flatten(2).norm(dim=2)
+    assert shares.mean().item() == pytest.approx(1 / 3, abs=0.03)
 
 
 def test_the_start_for_motion_sees_changes_and_no_brightness() -> None:
