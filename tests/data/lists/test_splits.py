@@ -99,3 +99,13 @@ def test_a_class_that_others_gave_away_with_their_groups_is_trained() -> None:
             splits = split_videos(labels, groups, shares, seed=seed)
             trained = {label for own, split in zip(labels, splits, strict=True) if split == 0 for label in own}
             assert trained == {label for own in labels for label in own}, (seed, shares)
+
+
+def test_of_a_class_that_others_gave_away_the_smallest_group_is_trained() -> None:
+    """Classes 0 and 1 have a group of their own, which is trained, and one that class 2 shares, which is not."""
+    rows = [(0, "own 0", 3), (0, "large", 1), (2, "large", 4), (1, "own 1", 3), (1, "small", 1), (2, "small", 2)]
+    labels = [[label] for label, _, count in rows for _ in range(count)]
+    groups = [group for _, group, count in rows for _ in range(count)]
+    for seed in range(5):
+        found = dict(zip(groups, split_videos(labels, groups, (0.5, 0.5), seed=seed), strict=True))
+        assert found == {"own 0": 0, "own 1": 0, "large": 1, "small": 0}
