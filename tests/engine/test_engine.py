@@ -288,3 +288,15 @@ def test_a_live_input_that_cannot_be_opened_is_a_failure_without_its_password(
     monkeypatch.setattr(module, "LiveSource", refuse)
     prediction = make_engine().predict_live("rtsp://me:secret@cam", every_seconds=2.0, on_clip=lambda clip: None)
     assert (prediction.result.path, prediction.result.error) == ("rtsp://***@cam", "connection refused")
+
+
+def test_a_preset_of_several_labels_scores_each_class_by_itself(make_engine: Any, clip: str, here_pool: Any) -> None:
+    """Sigmoids are higher than the softmax of the same logits in every class, and do not sum to 1."""
+    (one,) = make_engine().predict([clip], here_pool())
+    (several,) = make_engine("data.multi_label=true").predict([clip], here_pool())
+    of_one, of_several = (
+        {label.index: label.score for label in prediction.result.predictions} for prediction in (one, several)
+    )
+    assert sum(of_one.values()) == pytest.approx(1)
+    assert sum(of_several.values()) > 1.2
+    assert all(of_several[index] > of_one[index] for index in of_one)

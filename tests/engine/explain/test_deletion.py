@@ -84,3 +84,16 @@ def test_the_same_seed_gives_the_same_curves(clips: Any) -> None:
     first, second, other = (delete(bright_share, clips, heat_of(clips), colour=GREY, seed=seed) for seed in (3, 3, 4))
     assert first == second
     assert first != other
+
+
+def test_what_is_deleted_has_the_colour_to_the_nearest_grey_level(clips: Any) -> None:
+    seen = []
+
+    def score(some: Any) -> Any:
+        seen.append(np.array(some))
+        return np.zeros(len(some))
+
+    delete(score, clips, heat_of(clips), colour=(123.675, 116.28, 103.53), num_steps=2, num_random=1)
+    pixels = {tuple(pixel) for each in seen for pixel in each.reshape(-1, 3).tolist()}
+    assert (124, 116, 104) in pixels
+    assert not pixels & {(123, 116, 103), (123, 116, 104), (124, 116, 103)}
