@@ -87,6 +87,12 @@ def is_interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
+def shapes_in_words(*tensors: Tensor | None) -> str:
+    """Return the shapes of the tensors that there are: "(2, 3), (3,) and (4,)"."""
+    *others, last = (str(tuple(tensor.shape)) for tensor in tensors if tensor is not None)
+    return f"{', '.join(others)} and {last}"
+
+
 def check_operands(*operands: Tensor | None) -> None:
     """Refuse what a kernel would read wrongly and not say so.
 

@@ -13,7 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dualformer_cli.kernels.backend import Backend, Size3, check_operands, register_autocast, uses_triton
+from dualformer_cli.kernels.backend import (
+    Backend,
+    Size3,
+    check_operands,
+    register_autocast,
+    shapes_in_words,
+    uses_triton,
+)
 
 
 def conv3d_channels_last(
@@ -138,7 +145,6 @@ def depthwise_conv3d(x: Tensor, weight: Tensor, bias: Tensor, *, backend: Backen
 def _check(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
     channels = x.shape[-1] if x.dim() else 0
     if x.dim() != 5 or weight.shape != (channels, 1, 3, 3, 3) or (bias is not None and bias.shape != (channels,)):
-        *others, last = (str(tuple(tensor.shape)) for tensor in (x, weight, bias) if tensor is not None)
         raise ValueError(
-            f"x (b, t, h, w, c), weight (c, 1, 3, 3, 3) and bias (c,) must fit, got {', '.join(others)} and {last}"
+            f"x (b, t, h, w, c), weight (c, 1, 3, 3, 3) and bias (c,) must fit, got {shapes_in_words(x, weight, bias)}"
         )

@@ -12,7 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dualformer_cli.kernels.backend import Backend, Size3, check_operands, register_autocast, uses_triton
+from dualformer_cli.kernels.backend import (
+    Backend,
+    Size3,
+    check_operands,
+    register_autocast,
+    shapes_in_words,
+    uses_triton,
+)
 from dualformer_cli.kernels.depthwise_conv3d import conv3d_channels_last
 
 
@@ -178,9 +185,9 @@ def _check(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:
     channels = x.shape[-1] if x.dim() else 0
     shapes_fit = x.dim() == weight.dim() == 5 and weight.shape[:2] == (channels, 1)
     if not shapes_fit or (bias is not None and bias.shape != (channels,)):
-        *others, last = (str(tuple(tensor.shape)) for tensor in (x, weight, bias) if tensor is not None)
         raise ValueError(
-            f"x (b, t, h, w, c), weight (c, 1, kt, kh, kw) and bias (c,) must fit, got {', '.join(others)} and {last}"
+            "x (b, t, h, w, c), weight (c, 1, kt, kh, kw) and bias (c,) must fit, got "
+            f"{shapes_in_words(x, weight, bias)}"
         )
     if any(box < 1 or side < box or side % box for side, box in zip(x.shape[1:4], weight.shape[2:], strict=True)):
         raise ValueError(f"token grid {tuple(x.shape[1:4])} does not divide into boxes of {tuple(weight.shape[2:])}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -53,6 +53,12 @@ class Segment:
     index: int
     score: float
     """Mean over the part, weighted by duration."""
+
+    def joined(self, following: Segment) -> Segment:
+        """Return this part and the one that follows it as one, with this one's label."""
+        before, now = (part.end_seconds - part.start_seconds for part in (self, following))
+        score = (self.score * before + following.score * now) / ((before + now) or 1.0)
+        return replace(self, end_seconds=following.end_seconds, score=score)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

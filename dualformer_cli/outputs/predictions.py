@@ -108,9 +108,7 @@ def shown_parts(result: VideoResult) -> tuple[Segment, ...]:
         if result.unsure_below is None or segment.score >= result.unsure_below:
             shown.append(segment)
         elif shown and shown[-1].index < 0:
-            before, now = shown[-1].end_seconds - shown[-1].start_seconds, segment.end_seconds - segment.start_seconds
-            score = (shown[-1].score * before + segment.score * now) / ((before + now) or 1.0)
-            shown[-1] = replace(shown[-1], end_seconds=segment.end_seconds, score=score)
+            shown[-1] = shown[-1].joined(segment)
         else:
             shown.append(replace(segment, label=UNSURE, index=-1))
     return tuple(shown)

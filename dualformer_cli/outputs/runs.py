@@ -28,7 +28,7 @@ def write_json_lines(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[
 def metric_line(summary: Summary) -> str:
     """Return the main metrics of a scored list in one line."""
     parts = [
-        f"{row.title} {number_in_words(name, summary.metrics[name])}{' %' if row.is_percent else ''}"
+        f"{row.title} {_with_unit(name, summary.metrics[name])}"
         for name, row in METRICS.items()
         if name in summary.metrics and (row.is_headline or row.chooses_best) and row.all_listed_of is None
     ]

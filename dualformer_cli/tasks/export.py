@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from dualformer_cli.data.fetch.hub import DEFAULT_FILE
 from dualformer_cli.documents.base import JsonObject
-from dualformer_cli.documents.export import Export, ExportCalibration, ExportFormat
+from dualformer_cli.documents.export import Export, ExportCalibration, ExportFormat, ModelFileFacts
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path, check_output_folder, check_outputs
 from dualformer_cli.tasks.session import Fetching, ModelRequest, load_engine
@@ -98,6 +98,8 @@ def export(
         DualFormerError: if a file cannot be read or written, the options do not fit each other, the dump has no scored
             video with one label, or the file does not compute what the model does.
     """
+    from dualformer_cli.engine.model_files import facts_of
+
     files = _check(request)
     evaluation = None if request.evaluation is None else _read_evaluation(request.evaluation)
     calibration = None if request.calibrate is None else _calibration(request.calibrate)
@@ -111,12 +113,11 @@ def export(
             parameter.data.div_(calibration.temperature)
     if request.format == "hub":
         request.target.mkdir(parents=True, exist_ok=True)
-    document = _write(request, engine, calibration, files[0])
+    facts = facts_of(engine, temperature=1.0 if calibration is None else calibration.temperature)
+    document = _write(request, engine, facts, calibration, files[0])
     if request.format == "hub":
-        from dualformer_cli.engine.model_files import facts_of
         from dualformer_cli.outputs.model_card import config_json, model_card
 
-        facts = facts_of(engine, temperature=_temperature(calibration))
         for path, text in zip(files[1:], (config_json(facts), model_card(document, facts, evaluation)), strict=True):
             with atomic_path(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
@@ -146,12 +147,17 @@ def _check(request: ExportRequest) -> list[Path]:
     return files
 
 
-def _write(request: ExportRequest, engine: Engine, calibration: ExportCalibration | None, target: Path) -> Export:
+def _write(
+    request: ExportRequest,
+    engine: Engine,
+    facts: ModelFileFacts,
+    calibration: ExportCalibration | None,
+    target: Path,
+) -> Export:
     """Write the model's file, and keep it if it computes what the model does."""
     from dualformer_cli.engine import model_files
 
     form: model_files.FileFormat = "safetensors" if request.format == "hub" else request.format
-    facts = model_files.facts_of(engine, temperature=_temperature(calibration))
     with atomic_path(target) as path:
         model_files.write_model(
             engine.model, facts, path, format=form, dynamic_batch=request.dynamic_batch, half=request.half
@@ -176,10 +182,6 @@ def _write(request: ExportRequest, engine: Engine, calibration: ExportCalibratio
         largest_logit=largest,
         calibration=calibration,
     )
-
-
-def _temperature(calibration: ExportCalibration | None) -> float:
-    return 1.0 if calibration is None else calibration.temperature
 
 
 def _calibration(dump: Path) -> ExportCalibration:

@@ -49,6 +49,17 @@ def events() -> list[TrainEvent]:
     return found
 
 
+def shown_on(monkeypatch: pytest.MonkeyPatch, columns: int, told: list[TrainEvent]) -> Terminal:
+    """Return a terminal of so many columns, on which these events were shown."""
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    with TrainingDisplay() as display:
+        for event in told:
+            display.event(event)
+    return stream
+
+
 def shown(stream: Terminal) -> str:
     """Return what a terminal shows in the end, one screen line per line, of what was drawn and erased on it."""
     lines = [""]
@@ -81,12 +92,7 @@ def test_a_log_has_one_line_for_each_logged_step_and_each_validation(capsys: pyt
 
 
 def test_a_terminal_keeps_a_table_of_the_validations_and_its_bars_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    stream = Terminal()
-    monkeypatch.setattr(sys, "stderr", stream)
-    with TrainingDisplay() as display:
-        for event in events():
-            display.event(event)
+    stream = shown_on(monkeypatch, 80, events())
     drawn = stream.getvalue()
     assert "epoch 1/2" in drawn
     assert "loss 4.0000, 12.3 clips/s, 5% data, 2 h 5 min left" in drawn
@@ -100,12 +106,7 @@ def test_a_terminal_keeps_a_table_of_the_validations_and_its_bars_go(monkeypatch
 
 
 def test_a_narrow_terminal_has_a_table_without_the_loss_of_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
-    stream = Terminal()
-    monkeypatch.setattr(sys, "stderr", stream)
-    with TrainingDisplay() as display:
-        for event in events():
-            display.event(event)
+    stream = shown_on(monkeypatch, 40, events())
     assert [line for line in shown(stream).splitlines() if line][1:] == [
         "  epoch    top-1    top-5     loss",
         "    1/2    74.00   100.00   1.2346  best",
@@ -114,15 +115,10 @@ def test_a_narrow_terminal_has_a_table_without_the_loss_of_training(monkeypatch:
 
 
 def test_the_longest_line_of_a_bar_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    stream = Terminal()
-    monkeypatch.setattr(sys, "stderr", stream)
     row = replace(ROW, epoch=98, step=98_765, losses={"loss": 12.3456}, clips_per_second=123.4, data_share=0.99)
-    with TrainingDisplay() as display:
-        display.event(Started(steps=99_999, step=0, epochs=99, best_metric="top1"))
-        display.event(
-            Advanced(phase="training", epoch=99, done=9998, total=9999, row=replace(row, seconds_left=50_000.0))
-        )
+    row = replace(row, seconds_left=50_000.0)
+    started = Started(steps=99_999, step=0, epochs=99, best_metric="top1")
+    stream = shown_on(monkeypatch, 80, [started, Advanced(phase="training", epoch=99, done=9998, total=9999, row=row)])
     assert "loss 12.3456, 123 clips/s, 99% data, 13 h 53 min left" in stream.getvalue()
     assert "…" not in stream.getvalue()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -71,15 +71,14 @@ def merge_segments(
     merged: list[Segment] = []
     for start, end, row in zip(starts_seconds, ends_seconds, scores, strict=True):
         (best,) = top(row, class_names, 1)
+        times = {"start_seconds": float(start), "end_seconds": float(end)}
+        segment = Segment(**times, label=best.label, index=best.index, score=best.score)
         last = merged[-1] if merged else None
         is_same = last is not None and last.index == best.index
         if last is not None and is_same and (last.score >= min_score) == (best.score >= min_score):
-            before, now = last.end_seconds - last.start_seconds, end - start
-            score = (last.score * before + best.score * now) / (before + now)
-            merged[-1] = replace(last, end_seconds=float(end), score=score)
+            merged[-1] = last.joined(segment)
         else:
-            times = {"start_seconds": float(start), "end_seconds": float(end)}
-            merged.append(Segment(**times, label=best.label, index=best.index, score=best.score))
+            merged.append(segment)
     return tuple(merged)
 
 

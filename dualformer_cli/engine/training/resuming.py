@@ -55,7 +55,7 @@ def changes_of(
     """
     _require_same_data(checkpoint, origin, run)
     try:
-        before = values_of(load_config(f"of {run}", text=_text_of(checkpoint), environ={}).config)
+        before = values_of(load_config(f"of {run}", text=str(checkpoint["config"]), environ={}).config)
     except ConfigError as error:
         raise DualFormerError(f"cannot resume {run!r}: its configuration cannot be read: {error}") from None
     differing = {
@@ -154,10 +154,6 @@ def _require_allowed(differing: Mapping[str, tuple[str, str]], allowed: frozense
         options = " ".join(f"--change {key}={differing[key][1]}" for key in refused[:_SHOWN])
         way_out = f"change it from here on with {options}, which is written down"
     raise DualFormerError(f"cannot resume {run!r}: {told}; give what the run began with, or {way_out}")
-
-
-def _text_of(checkpoint: Checkpoint) -> str:
-    return str(checkpoint["config"])
 
 
 def _first_difference(saved: Mapping[str, Any], model: Mapping[str, Tensor]) -> str:

@@ -58,22 +58,27 @@ def alone(
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_several_processes_give_the_losses_and_the_digest_of_one(
-    make_jobs: Callable[[Path], list[dict[str, Any]]], alone: list[dict[str, Any]], tmp_path: Path, world_size: int
-) -> None:
-    jobs = make_jobs(tmp_path)
-    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
+def train_on_ranks(folder: Path, jobs: list[dict[str, Any]], world_size: int) -> None:
+    """Do the jobs in so many processes, each after the other."""
+    (folder / "jobs.json").write_text(json.dumps(jobs))
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world_size}"]
     environ = {**os.environ, "PYTHONPATH": str(HERE.parents[2]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [*launch, str(HERE / "train_ranks.py"), str(tmp_path / "jobs.json")],
+        [*launch, str(HERE / "train_ranks.py"), str(folder / "jobs.json")],
         env=environ,
         capture_output=True,
         text=True,
         timeout=240,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_several_processes_give_the_losses_and_the_digest_of_one(
+    make_jobs: Callable[[Path], list[dict[str, Any]]], alone: list[dict[str, Any]], tmp_path: Path, world_size: int
+) -> None:
+    jobs = make_jobs(tmp_path)
+    train_on_ranks(tmp_path, jobs, world_size)
     for job, one in zip(jobs, alone, strict=True):
         many = json.loads(Path(job["result"]).read_text())
         assert many["losses"] == pytest.approx(one["losses"], abs=1e-5), job["output"]
@@ -90,17 +95,7 @@ def test_ranks_without_a_common_disk_resume_what_rank_0_has(
     longer = {**job, "overrides": [*job["overrides"], "train.epochs=2"], "has_own_disks": True}
     longer = {**longer, "validation": job["validation"], "resume": True}
     shorter = {**job, "has_own_disks": True}
-    (tmp_path / "jobs.json").write_text(json.dumps([shorter, longer]))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    environ = {**os.environ, "PYTHONPATH": str(HERE.parents[2]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*launch, str(HERE / "train_ranks.py"), str(tmp_path / "jobs.json")],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr
+    train_on_ranks(tmp_path, [shorter, longer], 2)
     found = json.loads(Path(longer["result"]).read_text())
     assert len(found["losses"]) == len(alone[1]["losses"]), "the first epoch was trained again"
     assert (Path(job["output"], "0") / "checkpoints" / "epoch-2.pt").exists()
