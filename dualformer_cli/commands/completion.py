@@ -29,7 +29,7 @@ def complete_setting(incomplete: str) -> list[str]:
 
 def complete_device(incomplete: str) -> list[str]:
     """Return the devices that start with `incomplete`; which of them are here is not known without torch."""
-    return _starting_with(incomplete, ("auto", "cpu", "cuda"))
+    return _starting_with(incomplete, ("auto", "cpu", "cuda", "mps", "xpu"))
 
 
 def complete_precision(incomplete: str) -> list[str]:

@@ -83,7 +83,10 @@ def predict(
         ),
     ] = None,
     vtt: Annotated[
-        Path | None, typer.Option("--vtt", metavar="FILE|FOLDER", help="The same as WebVTT, as web pages show it.")
+        Path | None,
+        typer.Option(
+            "--vtt", metavar="FILE|FOLDER/", parser=folder_or_file, help="The same as WebVTT, as web pages show it."
+        ),
     ] = None,
     segments: Annotated[
         Path | None,

@@ -107,9 +107,10 @@ class TrainRequest:
             return str(config), None
         if start is None or start in known_presets():
             return start, None
+        from dualformer_cli.data.fetch.hub import local_weights
         from dualformer_cli.model.weights import config_of, read_checkpoint
 
-        text = config_of(read_checkpoint(start))
+        text = config_of(read_checkpoint(local_weights(start, offline=self.model.offline)))
         if text is None:
             raise DualFormerError(f"weights {start!r} do not say their configuration; name the recipe with --preset")
         return start, text

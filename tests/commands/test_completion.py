@@ -30,6 +30,7 @@ def completed(command: str, parameter: str, incomplete: str) -> list[str]:
         ("train", "preset", "nothing", []),
         ("train", "overrides", "data.clip.num", ["data.clip.num_frames="]),
         ("eval", "device", "c", ["cpu", "cuda"]),
+        ("eval", "device", "mp", ["mps"]),
         ("gradcam", "precision", "", ["auto", "fp32", "bf16", "fp16"]),
         ("predict", "precision", "b", ["bf16"]),
         ("train", "teacher", "k400-b", ["k400-base"]),

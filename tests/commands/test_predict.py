@@ -422,6 +422,8 @@ def test_several_videos_are_saved_into_a_folder_each_under_its_own_name(
     target = tmp_path / "out"  # which the slash makes
     results(scenes / "a.mp4", tmp_path / "other" / "a.mov", "no.mp4", "--save", f"{target}/", "--srt", target, code=3)
     assert sorted(os.listdir(target)) == ["a-2.mp4", "a-2.srt", "a.mp4", "a.srt"]
+    results(scenes / "a.mp4", "--vtt", f"{tmp_path}/new/titles/")
+    assert os.listdir(tmp_path / "new" / "titles") == ["a.vtt"]
     assert len(frames_of(target / "a-2.mp4")) == 40
 
 

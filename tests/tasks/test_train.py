@@ -245,3 +245,10 @@ def test_neither_typer_nor_torch_is_loaded_with_the_task() -> None:
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_the_recipe_of_weights_on_the_hub_is_looked_for_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    request = TrainRequest(model=ModelRequest(offline=True), output=tmp_path / "run", init_from="hf://owner/name")
+    with pytest.raises(DualFormerError, match=r"'hf://owner/name' cannot be fetched: it is not in the Hub's cache"):
+        request.resolve()
