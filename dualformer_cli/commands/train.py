@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dualformer_cli.commands.completion import complete_teacher
+from dualformer_cli.commands.completion import complete_log, complete_teacher
 from dualformer_cli.commands.options import (
     CompileOption,
     CpuProcessesOption,
@@ -68,9 +68,15 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Measure one real pass, then say what the run would need.")
     ] = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write the log for TensorBoard too, into the run folder.")
-    ] = False,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log",
+            metavar="TRACKER,...",
+            autocompletion=complete_log,
+            help="Give the numbers to experiment trackers too: tensorboard, wandb, mlflow.",
+        ),
+    ] = None,
     overrides: OverridesOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
@@ -120,7 +126,7 @@ def train(
         pretrained_2d=pretrained_2d,
         teacher=teacher,
         token_labels=token_labels,
-        tensorboard=tensorboard,
+        log=tuple(name.strip() for value in log or () for name in value.split(",") if name.strip()),
     )
     if print_config:
         show_config(request.resolve())
@@ -143,6 +149,6 @@ def train(
             result = task.train(request, on_event=display.event)
     except Stopped as stop:
         say(f"stopped by {stop}; the state is saved, go on with:")
-        say(task.resume_command(output))
+        say(task.resume_command(output, request.log))
         raise typer.Exit(130 if stop.signum == signal.SIGINT else 75) from None
     print_document(result, print_training, as_json=as_json)

@@ -122,8 +122,10 @@ def test_what_needs_no_data_is_checked_first(
     check_request(request, dry_run=True)
     check_request(replace(request, resume=True))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DualFormerError, match="--tensorboard needs TensorBoard"):
-        check_request(replace(request, resume=True, tensorboard=True))
+    with pytest.raises(
+        DualFormerError, match=r"--log tensorboard needs what is not installed: pip install 'dualformer"
+    ):
+        check_request(replace(request, resume=True, log=("tensorboard",)))
 
 
 @pytest.mark.parametrize(
