@@ -197,6 +197,15 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
+def _print_schema(wanted: bool) -> None:
+    if wanted:
+        from dualformer_cli.documents.preset import preset_schema
+        from dualformer_cli.outputs.json_text import print_json
+
+        print_json(preset_schema())
+        raise typer.Exit()
+
+
 def _version_lines() -> list[str]:
     """What a bug report needs: our version, Python, torch, devices, decoders, operating system."""
     from dualformer_cli.system.versions import version_of
@@ -235,6 +244,15 @@ def start(
             callback=_print_version,
             is_eager=True,
             help="Print the versions and devices that matter for a bug report.",
+        ),
+    ] = False,
+    print_schema: Annotated[
+        bool,
+        typer.Option(
+            "--print-schema",
+            callback=_print_schema,
+            is_eager=True,
+            help="Print the JSON Schema of presets, with which an editor completes them.",
         ),
     ] = False,
     verbose: VerboseOption = False,
