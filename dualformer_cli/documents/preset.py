@@ -22,8 +22,8 @@ def preset_schema() -> JsonObject:
 
 def _section(section: Any) -> JsonObject:
     """Return the schema of a section, and of those in it, with their values as defaults."""
-    kind, values = type(section), to_json(section)
-    hints, texts = get_type_hints(kind), descriptions(kind)
+    kind: type = type(section)
+    hints, texts, values = get_type_hints(kind), descriptions(kind), to_json(section)
     properties: JsonObject = {}
     for each in fields(section):
         value = getattr(section, each.name)

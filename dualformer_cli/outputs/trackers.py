@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shlex
 import time
 from collections.abc import Collection, Mapping
 from itertools import islice
@@ -171,7 +172,7 @@ class WeightsAndBiases:
             self.note = f"wandb: {self._run.url}"
         elif self._mode == "offline":
             folder = Path(self._run.dir).parent
-            self.note = f"wandb: {str(folder)!r}, until `wandb sync` sends it"
+            self.note = f"wandb: nothing is sent before `wandb sync {shlex.quote(str(folder))}`"
         return str(self._run.id)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -191,6 +192,7 @@ class MLflow:
     def __init__(self, output: Path, *, offline: bool) -> None:
         for name, value in {
             "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_LOGGING_LEVEL": "WARNING",
             "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # it would try for minutes, in which no step is taken
             "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         }.items():

@@ -19,7 +19,7 @@ from dualformer_cli.outputs.trackers import Tracker, check_trackers, open_tracke
 CONFIG = RunConfig(train=TrainConfig(lr=0.25))
 VARIABLES = (
     *(f"WANDB_{name}" for name in ("MODE", "PROJECT", "NAME", "DIR", "RUN_ID", "ERROR_REPORTING")),
-    *(f"MLFLOW_{name}" for name in ("TRACKING_URI", "EXPERIMENT_NAME", "DISABLE_TELEMETRY")),
+    *(f"MLFLOW_{name}" for name in ("TRACKING_URI", "EXPERIMENT_NAME", "DISABLE_TELEMETRY", "LOGGING_LEVEL")),
     *(f"MLFLOW_HTTP_REQUEST_{name}" for name in ("MAX_RETRIES", "TIMEOUT")),
 )
 
@@ -115,7 +115,7 @@ def test_weights_and_biases_stays_offline(
     assert fake.arguments["mode"] == mode
     assert os.environ.get("WANDB_ERROR_REPORTING") == ("false" if offline else None)
     if mode == "offline":
-        assert tracker.note == f"wandb: '{tmp_path}/wandb/offline-run', until `wandb sync` sends it"
+        assert tracker.note == f"wandb: nothing is sent before `wandb sync {tmp_path}/wandb/offline-run`"
 
 
 def test_its_variables_name_project_run_and_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from dualformer_cli.documents.train import Advanced, Note, Saved, Started, StepRow, TrainEvent, ValidationRow
+from dualformer_cli.engine.parallel.placement import read_placement
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.errors import ConfigError, DualFormerError, Stopped
 from dualformer_cli.tasks.session import ModelRequest
@@ -104,6 +105,19 @@ def test_only_rank_0_has_a_document(request_of: Callable[..., TrainRequest], mon
     monkeypatch.setattr("dualformer_cli.engine.training.stop_signals.StopSignals.of_any_rank", stop)
     assert train(request_of(), on_event=events.append) is None
     assert events == []
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_rank_0_alone_has_trackers(
+    request_of: Callable[..., TrainRequest], monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    def read(environ: Any) -> Any:
+        return replace(read_placement(environ), rank=rank)
+
+    monkeypatch.setattr("dualformer_cli.engine.parallel.placement.read_placement", read)
+    request = request_of(log=("tensorboard",))
+    train(request)
+    assert (request.output / "tensorboard").is_dir() == (rank == 0)
 
 
 def test_what_needs_no_data_is_checked_first(
