@@ -65,7 +65,9 @@ def check_trackers(names: Collection[str]) -> None:
     for name in names:
         if name not in TRACKERS:
             known = ", ".join(TRACKERS)
-            raise DualFormerError(f"--log {name!r} is no tracker{nearest(name, TRACKERS)}; there are {known}")
+            raise DualFormerError(
+                f"--log {name!r} is no tracker{nearest(name, TRACKERS) or '.'} Known trackers: {known}"
+            )
     names = dict.fromkeys(names)
     if missing := ",".join(name for name in names if not _is_installed(name)):
         raise DualFormerError(f"--log {missing} needs what is not installed: pip install 'dualformer[{missing}]'")
@@ -136,6 +138,7 @@ class WeightsAndBiases:
     note: str | None = None
 
     def __init__(self, output: Path, *, offline: bool) -> None:
+        os.environ.setdefault("WANDB_SILENT", "true")
         if offline:  # reports of errors in its own code look up a host even in its offline mode
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
@@ -161,7 +164,6 @@ class WeightsAndBiases:
             config=to_json(config),
             settings={
                 "console": "off",  # what is printed stays here
-                "silent": True,
                 "reinit": "create_new",  # beside a run that the program has open
                 "finish_timeout": _UPLOAD_SECONDS,
             },

@@ -18,7 +18,7 @@ from dualformer_cli.outputs.trackers import Tracker, check_trackers, open_tracke
 
 CONFIG = RunConfig(train=TrainConfig(lr=0.25))
 VARIABLES = (
-    *(f"WANDB_{name}" for name in ("MODE", "PROJECT", "NAME", "DIR", "RUN_ID", "ERROR_REPORTING")),
+    *(f"WANDB_{name}" for name in ("MODE", "PROJECT", "NAME", "DIR", "RUN_ID", "SILENT", "ERROR_REPORTING")),
     *(f"MLFLOW_{name}" for name in ("TRACKING_URI", "EXPERIMENT_NAME", "DISABLE_TELEMETRY", "LOGGING_LEVEL")),
     *(f"MLFLOW_HTTP_REQUEST_{name}" for name in ("MAX_RETRIES", "TIMEOUT")),
 )
@@ -255,7 +255,9 @@ def test_what_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> No
         check_trackers(["mlflow", "wandb"])
     with pytest.raises(DualFormerError, match=r"--log tensorboard,mlflow needs .*'dualformer\[tensorboard,mlflow\]'"):
         check_trackers(["tensorboard", "mlflow", "mlflow"])
-    with pytest.raises(DualFormerError, match=r"'wandbb' is no tracker; did you mean 'wandb'\?; there are tensorboard"):
+    with pytest.raises(
+        DualFormerError, match=r"'wandbb' is no tracker; did you mean 'wandb'\? Known trackers: tensorboard"
+    ):
         check_trackers(["wandbb"])
 
 
