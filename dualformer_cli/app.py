@@ -20,7 +20,7 @@ from dualformer_cli.commands.export import export
 from dualformer_cli.commands.flops import flops
 from dualformer_cli.commands.gradcam import gradcam
 from dualformer_cli.commands.help import Command, epilog_of, summary_of
-from dualformer_cli.commands.options import VerboseOption, say
+from dualformer_cli.commands.options import PrintSchemaOption, VerboseOption, say
 from dualformer_cli.commands.predict import predict
 from dualformer_cli.commands.prepare import prepare
 from dualformer_cli.commands.tokenlabel import show, write
@@ -197,15 +197,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit()
 
 
-def _print_schema(wanted: bool) -> None:
-    if wanted:
-        from dualformer_cli.documents.preset import preset_schema
-        from dualformer_cli.outputs.json_text import print_json
-
-        print_json(preset_schema())
-        raise typer.Exit()
-
-
 def _version_lines() -> list[str]:
     """What a bug report needs: our version, Python, torch, devices, decoders, operating system."""
     from dualformer_cli.system.versions import version_of
@@ -246,15 +237,7 @@ def start(
             help="Print the versions and devices that matter for a bug report.",
         ),
     ] = False,
-    print_schema: Annotated[
-        bool,
-        typer.Option(
-            "--print-schema",
-            callback=_print_schema,
-            is_eager=True,
-            help="Print the JSON Schema of presets, with which an editor completes them.",
-        ),
-    ] = False,
+    print_schema: PrintSchemaOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Classify videos with DualFormer, a local-global stratified video transformer."""
