@@ -132,7 +132,7 @@ def train(
         show_config(request.resolve())
         return
     if preset is None and init_from is None and not resume:
-        raise typer.BadParameter("name the recipe, for example k400-small", param_hint="--preset")
+        raise _missing_recipe(training_list)
     if bool(gpus) != bool(cpu_processes):  # what is wrong is said before there are many processes
         task.check_request(request, dry_run=dry_run, gpus=gpus, cpu_processes=cpu_processes)
     if relaunched(gpus, cpu_processes):
@@ -152,3 +152,14 @@ def train(
         say(task.resume_command(output, request.log))
         raise typer.Exit(130 if stop.signum == signal.SIGINT else 75) from None
     print_document(result, print_training, as_json=as_json)
+
+
+def _missing_recipe(training_list: str | None) -> typer.BadParameter:
+    """Return the error of a run without a recipe."""
+    if training_list is not None and os.path.isdir(training_list):
+        return typer.BadParameter(
+            f"{training_list!r} is a folder: `dualformer prepare {training_list}` makes lists of it; and name the "
+            "recipe with --preset, for example k400-tiny",
+            param_hint="--data",
+        )
+    return typer.BadParameter("name the recipe, for example k400-small", param_hint="--preset")
