@@ -25,7 +25,7 @@ _MOST_COVERED = (0.75, 0.45)
 """The largest part of the frame that regions take: of a static camera, of a moving one."""
 _KINDS = {"body": 0.3, "area": 0.16, "head": 0.1, "figures": 0.2, "swarm": 0.16, "screen": 0.1, "waves": 0.12}
 """Kinds of layers, and how often each is drawn in comparison with the others."""
-_CELLS = 5
+_CELLS = 4
 """Cells along each side of the grid that waves bend a frame by."""
 
 Size = tuple[int, int]

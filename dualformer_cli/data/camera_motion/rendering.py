@@ -125,7 +125,7 @@ class RenderedClips(ClipSource):
         return self._middle(clip.frames), clip.motion
 
     def _without_motion(self, rng: np.random.Generator) -> tuple[Pixels, npt.NDArray[np.float32]]:
-        """Return a clip whose motion has no name: noise, one colour, two clips with a cut between them, or a mixture."""
+        """Return a clip whose motion has no name: noise, one colour, a cut between two clips, or a mixture."""
         num_frames, side = self.data.clip.num_frames, self.data.crop_size
         unknown = np.full((num_frames - 1, 2, 3), np.nan, np.float32)
         kind = rng.choice(list(_WITHOUT_MOTION), p=list(_WITHOUT_MOTION.values()))
