@@ -18,6 +18,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,8 @@ from dualformer_cli.data.clips.views import read_views
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.scoring.metrics import calibration
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.video.suffixes import VIDEO_SUFFIXES
 from dualformer_cli.video.open import open_video
+from dualformer_cli.video.suffixes import VIDEO_SUFFIXES
 
 Array = np.ndarray[Any, Any]
 
@@ -83,7 +84,7 @@ def camera_path(frames: list[Array]) -> Array | None:
     height, width = grey[0].shape
     middle = np.array([width / 2, height / 2])
     steps = [np.zeros(4)]
-    for before, after in zip(grey, grey[1:], strict=False):
+    for before, after in pairwise(grey):
         step = _step(before, after, middle)
         if step is None:
             return None
@@ -181,7 +182,9 @@ def show(views: list[View]) -> dict[str, Any]:
     unclear = [view for view in views if not view.estimate]
     labels = np.array([CLASSES.index(view.estimate) for view in clear])
     error = calibration(np.array([view.scores for view in clear]), labels).expected_calibration_error if clear else 0.0
-    print(f"{right} of {len(clear)} clear views right ({100 * right / max(1, len(clear)):.1f} %), {sure} wrong and sure")
+    print(
+        f"{right} of {len(clear)} clear views right ({100 * right / max(1, len(clear)):.1f} %), {sure} wrong and sure"
+    )
     print(f"{sum(view.score > SURE for view in unclear)} of {len(unclear)} unclear views above {SURE:g}")
     print(f"expected calibration error over the clear views: {error:.1f} points")
     return {"clear": len(clear), "right": right, "wrong_and_sure": sure, "expected_calibration_error": error}

@@ -240,6 +240,7 @@ def _even_singular_values(
     """Bring all singular values of a matrix near 1, by iterations of Newton and Schulz."""
     a, b, c = coefficients
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
+    wide = wide.bfloat16().float()  # as the library does; it lifts the smallest singular values
     wide = wide / wide.norm().clamp(min=eps)
     for _ in range(steps):
         gram = wide @ wide.T
