@@ -23,7 +23,10 @@ _MASK_PIXELS = 192
 """Sides of a mask in pixels."""
 _MOST_COVERED = (0.75, 0.45)
 """The largest part of the frame that regions take: of a static camera, of a moving one."""
-_KINDS = {"body": 0.3, "area": 0.16, "head": 0.1, "figures": 0.2, "swarm": 0.16, "screen": 0.1, "waves": 0.12}
+_KINDS = {
+    **{"body": 0.25, "area": 0.15, "head": 0.1, "figures": 0.18},
+    **{"swarm": 0.2, "display": 0.08, "gauge": 0.08, "waves": 0.1},
+}
 """Kinds of layers, and how often each is drawn in comparison with the others."""
 _CELLS = 4
 """Cells along each side of the grid that waves bend a frame by."""
@@ -64,8 +67,10 @@ def busy_layers(
             layers += _figures(rng, label, num_frames, window, pictures)
         elif kind == "swarm":
             layers.append(_swarm(rng, num_frames, window))
-        elif kind == "screen":
+        elif kind == "display":
             layers.append(_changing(rng, num_frames, window, pictures))
+        elif kind == "gauge":
+            layers.append(_gauge(rng, num_frames, window))
         else:
             layers.append(_waves(rng, num_frames, window, pictures))
     return layers
@@ -115,10 +120,13 @@ class Swarm:
     """Places in each frame without the camera's motion, in pixels from the window's middle, shape (T, N)."""
     y: Floats
     radius: Floats
-    """In pixels, shape (N,)."""
+    """In pixels, shape (T, N)."""
     length: Floats
     """How far each reaches along its way, in pixels, shape (N, 2)."""
+    broad: float
+    """Width over height."""
     colours: list[tuple[int, int, int]]
+    """Two of each thing: of what is below, and of a smaller part above."""
     depth: float
 
     def paste(self, frames: list[Image.Image], matrices: Floats, shown: npt.NDArray[np.intp]) -> None:
@@ -129,14 +137,46 @@ class Swarm:
             grown = math.sqrt(float(np.linalg.det(inverse)))
             places = np.stack([self.x[moment], self.y[moment]], axis=1) - self.depth * matrix[:, 2]
             places = places @ inverse.T + np.array([frame.width / 2, frame.height / 2])
-            reach = self.length @ inverse.T
-            for (x, y), (dx, dy), radius, colour in zip(
-                places.tolist(), reach.tolist(), (grown * self.radius).tolist(), self.colours, strict=True
-            ):
+            reach, radii = self.length @ inverse.T, grown * self.radius[moment]
+            for number in np.argsort(radii).tolist():
+                (x, y), (dx, dy), radius = places[number].tolist(), reach[number].tolist(), float(radii[number])
+                below, above = self.colours[2 * number : 2 * number + 2]
                 if max(abs(dx), abs(dy)) > radius:
-                    draw.line((x - dx, y - dy, x + dx, y + dy), fill=colour, width=max(1, round(2 * radius)))
-                else:
-                    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour)
+                    draw.line((x - dx, y - dy, x + dx, y + dy), fill=below, width=max(1, round(2 * radius)))
+                    continue
+                half = self.broad * radius
+                draw.ellipse((x - half, y - radius, x + half, y + radius), fill=below)
+                draw.ellipse((x - half / 2, y - 1.5 * radius, x + half / 2, y - 0.6 * radius), fill=above)
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge:
+    """Something drawn on the screen that fills, turns or sweeps: a clock, a progress bar, a line of a test card."""
+
+    kind: str
+    box: tuple[float, float, float, float]
+    """Left, upper, right and lower edge in pixels of the window."""
+    share: Floats
+    """How far it is in each frame, from 0 to 1, shape (T,)."""
+    ink: tuple[int, int, int]
+    paper: tuple[int, int, int] | None
+
+    def paste(self, frames: list[Image.Image], matrices: Floats, shown: npt.NDArray[np.intp]) -> None:
+        """Draw it onto each frame."""
+        left, top, right, bottom = self.box
+        for frame, moment in zip(frames, shown, strict=True):
+            draw, share = ImageDraw.Draw(frame), float(self.share[moment])
+            if self.kind == "clock":
+                if self.paper is not None:
+                    draw.ellipse(self.box, fill=self.paper)
+                draw.pieslice(self.box, -90, -90 + 360 * share, fill=self.ink)
+            elif self.kind == "bar":
+                if self.paper is not None:
+                    draw.rectangle(self.box, fill=self.paper)
+                draw.rectangle((left, top, left + share * (right - left), bottom), fill=self.ink)
+            else:
+                y = top + share * (bottom - top)
+                draw.line((left, y, right, y + 0.3 * (bottom - top)), fill=self.ink, width=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -371,22 +411,68 @@ def _swarm(rng: np.random.Generator, num_frames: int, window: Size) -> Swarm:
     velocity = common * rng.uniform(0.6, 1.2, (count, 1)) + spread * rng.normal(0, 1, (count, 2))
     area = np.array([width, height]) * rng.uniform(0.2, 0.7, 2)
     start = rng.uniform(-1, 1, (count, 2)) * area + rng.uniform(-0.2, 0.2, 2) * (width, height)
-    sway = (
-        rng.uniform(0, 0.03)
-        * min(window)
-        * np.sin(2 * math.pi * (rng.uniform(0.5, 5, (1, count)) * u + rng.random((1, count))))
-    )
-    radius = min(window) * rng.uniform(0.005, 0.06) * rng.uniform(0.5, 1.5, count)
+    cycles, phases = rng.uniform(0.5, 5, (1, count)), rng.random((1, count))
+    sway = rng.uniform(0, 0.03) * min(window) * np.sin(2 * math.pi * (cycles * u + phases))
+    radius = min(window) * rng.uniform(0.005, 0.06) * rng.uniform(0.5, 1.5, (1, count))
+    x, y = start[:, 0] + velocity[:, 0] * u + sway, start[:, 1] + velocity[:, 1] * u + abs(sway)
     length = velocity / num_frames * rng.choice([0.0, 1.0, 3.0])
-    shades = rng.integers(0, 256, 3) + rng.integers(-60, 61, (count, 3))
+    if rng.random() < 0.4:  # they come, or go, along a road
+        nearness, point = _nearness(rng, u, count), rng.uniform(-0.4, 0.1) * height
+        x, y, radius = x * nearness, point + (abs(y) + 0.1 * height) * nearness, radius * nearness
+        length = np.zeros((count, 2))
+    shades = rng.integers(0, 256, 3) + rng.integers(-90, 91, (2 * count, 3))
+    colours = [(int(r), int(g), int(b)) for r, g, b in shades.clip(0, 255)]
     return Swarm(
-        x=start[:, 0] + velocity[:, 0] * u + sway,
-        y=start[:, 1] + velocity[:, 1] * u + sway,
-        radius=radius,
-        length=length,
-        colours=[(int(r), int(g), int(b)) for r, g, b in shades.clip(0, 255)],
-        depth=float(rng.uniform(1, 1.5)),
+        x, y, np.broadcast_to(radius, x.shape), length, float(rng.uniform(0.4, 1)), colours, float(rng.uniform(1, 1.5))
     )
+
+
+def _nearness(rng: np.random.Generator, u: Floats, count: int) -> Floats:
+    """How large things look that come nearer, or go away, each from a distance of its own, shape (T, N)."""
+    far = rng.uniform(0.6, 5, (1, count))
+    speed = rng.uniform(0.1, 1.5) * rng.uniform(0.7, 1.3, (1, count)) * rng.choice([-1, 1])
+    return 1 / np.clip(far + speed * u, 0.25, None)
+
+
+def _gauge(rng: np.random.Generator, num_frames: int, window: Size) -> Gauge:
+    height, width = window
+    kind = str(rng.choice(("clock", "bar", "line")))
+    broad, tall = rng.uniform(0.1, 0.4, 2) * (width, height)
+    if kind == "clock":
+        broad = tall = rng.uniform(0.15, 0.5) * min(window)
+    elif kind == "bar":
+        broad, tall = rng.uniform(0.3, 1) * width, rng.uniform(0.03, 0.12) * height
+    left, top = rng.uniform(-0.2, 1, 2) * (width - broad / 2, height - tall / 2)
+    u = np.linspace(0, 1, num_frames)
+    share = np.mod(rng.random() + rng.uniform(-2, 2) * u, 1.0)
+    ink, paper = ((int(r), int(g), int(b)) for r, g, b in rng.choice([0, 60, 255], (2, 3)))
+    box = (float(left), float(top), float(left + broad), float(top + tall))
+    return Gauge(kind, box, share, ink, paper if rng.random() < 0.6 else None)
+
+
+def draw_card(rng: np.random.Generator, side: int) -> Picture:
+    """Draw a test card or a screen: bars, ramps, boxes and marks in plain colours, (side, side) pixels."""
+    count = int(rng.integers(3, 12))
+    bars = rng.choice([0, 128, 255], (1, count, 3)).astype(np.uint8)
+    if rng.random() < 0.4:
+        bars = np.linspace(bars[0, 0], bars[0, -1], 64).astype(np.uint8)[None]
+    if rng.random() < 0.25:
+        bars = bars.transpose(1, 0, 2)
+    image = Image.fromarray(np.ascontiguousarray(bars)).resize((side, side), Image.Resampling.NEAREST)
+    draw = ImageDraw.Draw(image)
+    for _ in range(int(rng.integers(0, 7))):
+        x, y, broad, tall = (float(v) for v in rng.uniform(0, 1, 4) * side * np.array([1, 1, 0.5, 0.3]))
+        r, g, b = rng.choice([0, 80, 255], 3).tolist()
+        shape = rng.random()
+        if shape < 0.4:
+            draw.rectangle((x, y, x + broad, y + tall), fill=(r, g, b))
+        elif shape < 0.6:
+            draw.ellipse((x, y, x + broad, y + broad), outline=(r, g, b), width=max(1, side // 80))
+        else:
+            for mark in np.arange(x, x + broad, side / 40):
+                high = float(tall * rng.uniform(0.1, 0.3))
+                draw.rectangle((float(mark), y, float(mark) + side / 80, y + high), fill=(r, g, b))
+    return Picture(image)
 
 
 def _changing(rng: np.random.Generator, num_frames: int, window: Size, pictures: PictureSource) -> Changing:

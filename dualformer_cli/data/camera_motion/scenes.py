@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from dualformer_cli.data.camera_motion.busy import busy_layers
+from dualformer_cli.data.camera_motion.busy import busy_layers, draw_card
 from dualformer_cli.data.camera_motion.layers import Thing, View, cut_out
 from dualformer_cli.data.camera_motion.paths import (
     CLASSES,
@@ -39,6 +39,9 @@ _BLUR_FROM_PIXELS = 1.5
 _NOISE_LENGTH = 2**20
 _BUSY = 5
 """Part of the seed of what makes a scene busy."""
+_CARDS = 0.12
+"""Share of the busy scenes of a still camera that are test cards or screens; other cameras do not film them."""
+_CARD_PIXELS = 256
 _POOR_LIGHT = 0.2
 """Share of the busy scenes that are dark or fade."""
 
@@ -130,6 +133,8 @@ def render_path(
         view = View.random(rng, pictures.choose(rng, difficulty), matrices, window, difficulty)
         if view.detail(matrices[0]) > _LEAST_DETAIL:
             break
+    if busy is not None and label == STATIC and busy.random() < _CARDS:
+        view = View.random(busy, draw_card(busy, _CARD_PIXELS), matrices, window, difficulty)
     steps = _motion(matrices)
     frames = view.render(matrices, _shutter(rng, steps, window, difficulty))
     if busy is not None:
