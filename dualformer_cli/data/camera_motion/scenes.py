@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from dualformer_cli.data.camera_motion.busy import busy_layers, draw_card
+from dualformer_cli.data.camera_motion.busy import busy_layers
 from dualformer_cli.data.camera_motion.layers import Thing, View, cut_out
 from dualformer_cli.data.camera_motion.paths import (
     CLASSES,
@@ -27,6 +27,7 @@ from dualformer_cli.data.camera_motion.paths import (
     random_path,
 )
 from dualformer_cli.data.camera_motion.pictures import Picture, PictureSource, Pixels
+from dualformer_cli.data.camera_motion.screens import draw_card
 
 __all__ = ["CLASSES", "Picture", "PictureSource", "RenderedClip", "render_clip", "render_path"]
 
