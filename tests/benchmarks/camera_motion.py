@@ -55,7 +55,7 @@ def main() -> None:
         special = write_special(Path(folder), pictures, options.num_frames)
         with WorkerPool(usable_cores(), 60.0) as pool:
             found = [p.result for p in engine.predict([*paths, *special], pool, top_k=len(CLASSES))]
-    broken = [result["error"] for result in found if result["status"] != "ok"]
+    broken = [result.error for result in found if result.status != "ok"]
     if broken:
         raise SystemExit(f"{len(broken)} clips could not be read, such as: {broken[0]}")
     scores = np.array([ordered(result) for result in found])

@@ -26,7 +26,7 @@ _MOST_COVERED = (0.75, 0.45)
 """The largest part of the frame that regions take: of a static camera, of a moving one."""
 _KINDS = {
     **{"body": 0.25, "area": 0.15, "head": 0.1, "figures": 0.18},
-    **{"swarm": 0.2, "display": 0.08, "gauge": 0.08, "waves": 0.1},
+    **{"swarm": 0.25, "display": 0.08, "gauge": 0.08, "waves": 0.1},
 }
 """Kinds of layers, and how often each is drawn in comparison with the others."""
 _CELLS = 4
@@ -365,7 +365,7 @@ def _swarm(rng: np.random.Generator, num_frames: int, window: Size) -> Swarm:
     radius = min(window) * rng.uniform(0.005, 0.06) * rng.uniform(0.5, 1.5, (1, count))
     x, y = start[:, 0] + velocity[:, 0] * u + sway, start[:, 1] + velocity[:, 1] * u + abs(sway)
     length = velocity / num_frames * rng.choice([0.0, 1.0, 3.0])
-    if rng.random() < 0.4:  # they come, or go, along a road
+    if rng.random() < 0.5:  # they come, or go, along a road
         nearness, point = _nearness(rng, u, count), rng.uniform(-0.4, 0.1) * height
         x, y, radius = x * nearness, point + (abs(y) + 0.1 * height) * nearness, radius * nearness
         length = np.zeros((count, 2))

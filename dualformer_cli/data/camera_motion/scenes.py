@@ -27,7 +27,7 @@ from dualformer_cli.data.camera_motion.paths import (
     random_path,
 )
 from dualformer_cli.data.camera_motion.pictures import Picture, PictureSource, Pixels
-from dualformer_cli.data.camera_motion.screens import draw_card
+from dualformer_cli.data.camera_motion.screens import draw_card, screen_layers
 
 __all__ = ["CLASSES", "Picture", "PictureSource", "RenderedClip", "render_clip", "render_path"]
 
@@ -40,8 +40,10 @@ _BLUR_FROM_PIXELS = 1.5
 _NOISE_LENGTH = 2**20
 _BUSY = 5
 """Part of the seed of what makes a scene busy."""
-_CARDS = 0.12
+_CARDS = 0.15
 """Share of the busy scenes of a still camera that are test cards or screens; other cameras do not film them."""
+_PANELS = 0.7
+"""Share of the test cards on which nothing moves but displays and gauges."""
 _CARD_PIXELS = 256
 _POOR_LIGHT = 0.2
 """Share of the busy scenes that are dark or fade."""
@@ -134,12 +136,18 @@ def render_path(
         view = View.random(rng, pictures.choose(rng, difficulty), matrices, window, difficulty)
         if view.detail(matrices[0]) > _LEAST_DETAIL:
             break
-    if busy is not None and label == STATIC and busy.random() < _CARDS:
+    is_card = busy is not None and label == STATIC and busy.random() < _CARDS
+    if busy is not None and is_card:
         view = View.random(busy, draw_card(busy, _CARD_PIXELS), matrices, window, difficulty)
     steps = _motion(matrices)
     frames = view.render(matrices, _shutter(rng, steps, window, difficulty))
     if busy is not None:
-        for layer in busy_layers(busy, label, matrices, shown, window, pictures, difficulty):
+        layers = (
+            screen_layers(busy, len(shown), window, pictures)
+            if is_card and busy.random() < _PANELS
+            else busy_layers(busy, label, matrices, shown, window, pictures, difficulty)
+        )
+        for layer in layers:
             layer.paste(frames, matrices, shown)
     for thing in _things(rng, label, len(shown), window, pictures, difficulty):
         thing.paste(frames, matrices, shown)

@@ -66,6 +66,18 @@ class Gauge:
                 draw.line((left, y, right, y + 0.3 * (bottom - top)), fill=self.ink, width=2)
 
 
+def screen_layers(
+    rng: np.random.Generator, num_frames: int, window: Size, pictures: PictureSource
+) -> list[Display | Gauge]:
+    """Draw two to six displays and gauges, as a test card or a control panel has them."""
+    return [
+        random_gauge(rng, num_frames, window)
+        if rng.random() < 0.65
+        else random_display(rng, num_frames, window, pictures)
+        for _ in range(int(rng.integers(2, 7)))
+    ]
+
+
 def random_display(rng: np.random.Generator, num_frames: int, window: Size, pictures: PictureSource) -> Display:
     """Draw a display of digits or pictures that change every one to six frames."""
     height, width = window
