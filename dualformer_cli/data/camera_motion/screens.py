@@ -8,7 +8,6 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from dualformer_cli.data.camera_motion.layers import Layer
 from dualformer_cli.data.camera_motion.paths import Floats
 from dualformer_cli.data.camera_motion.pictures import Picture, PictureSource
 
@@ -67,47 +66,11 @@ class Gauge:
                 draw.line((left, y, right, y + 0.3 * (bottom - top)), fill=self.ink, width=2)
 
 
-@dataclass(frozen=True, slots=True)
-class MovingBars:
-    """The bars of a test card that go on by steps or slowly, behind marks that stay."""
-
-    colours: npt.NDArray[np.uint8]
-    """Of each bar, shape (N, 3)."""
-    position: Floats
-    """How many bars they have gone on by in each frame, shape (T,)."""
-    upright: bool
-    marks: Image.Image
-    """RGBA, of the window's size."""
-
-    def paste(self, frames: list[Image.Image], matrices: Floats, shown: npt.NDArray[np.intp]) -> None:
-        """Fill each frame."""
-        for frame, moment in zip(frames, shown, strict=True):
-            along = frame.width if self.upright else frame.height
-            places = np.arange(along) * len(self.colours) / along + self.position[moment]
-            row = self.colours[np.floor(places).astype(int) % len(self.colours)]
-            bars = Image.fromarray(row[None] if self.upright else row[:, None])
-            frame.paste(bars.resize(frame.size, Image.Resampling.NEAREST))
-            frame.paste(self.marks, (0, 0), self.marks)
-
-
-def _moving_bars(rng: np.random.Generator, num_frames: int, window: Size) -> MovingBars:
-    """Draw bars that go on by whole bars every few frames, or evenly, and the marks before them."""
-    height, width = window
-    u = np.arange(num_frames)
-    speed = rng.uniform(0.02, 0.4) * rng.choice([-1, 1])
-    position = u * speed + rng.random()
-    if rng.random() < 0.7:
-        position = np.floor(position)
-    marks = Image.new("RGBA", (width, height))
-    _draw_marks(rng, ImageDraw.Draw(marks), int(rng.integers(3, 10)), max(window))
-    colours = rng.choice([0, 128, 255], (int(rng.integers(4, 12)), 3)).astype(np.uint8)
-    return MovingBars(colours, position, bool(rng.random() < 0.8), marks)
-
-
-def screen_layers(rng: np.random.Generator, num_frames: int, window: Size, pictures: PictureSource) -> list[Layer]:
-    """Draw two to six displays and gauges, as a test card or a control panel has them, some before bars that move."""
-    bars: list[Layer] = [_moving_bars(rng, num_frames, window)] if rng.random() < 0.3 else []
-    return bars + [
+def screen_layers(
+    rng: np.random.Generator, num_frames: int, window: Size, pictures: PictureSource
+) -> list[Display | Gauge]:
+    """Draw two to six displays and gauges, as a test card or a control panel has them."""
+    return [
         random_gauge(rng, num_frames, window)
         if rng.random() < 0.65
         else random_display(rng, num_frames, window, pictures)
@@ -166,13 +129,8 @@ def draw_card(rng: np.random.Generator, side: int) -> Picture:
     if rng.random() < 0.25:
         bars = bars.transpose(1, 0, 2)
     image = Image.fromarray(np.ascontiguousarray(bars)).resize((side, side), Image.Resampling.NEAREST)
-    _draw_marks(rng, ImageDraw.Draw(image), int(rng.integers(0, 7)), side)
-    return Picture(image)
-
-
-def _draw_marks(rng: np.random.Generator, draw: ImageDraw.ImageDraw, count: int, side: int) -> None:
-    """Draw boxes, circles and lines of text in plain colours."""
-    for _ in range(count):
+    draw = ImageDraw.Draw(image)
+    for _ in range(int(rng.integers(0, 7))):
         x, y, broad, tall = (float(v) for v in rng.uniform(0, 1, 4) * side * np.array([1, 1, 0.5, 0.3]))
         r, g, b = rng.choice([0, 80, 255], 3).tolist()
         shape = rng.random()
@@ -184,3 +142,4 @@ def _draw_marks(rng: np.random.Generator, draw: ImageDraw.ImageDraw, count: int,
             for mark in np.arange(x, x + broad, side / 40):
                 high = float(tall * rng.uniform(0.1, 0.3))
                 draw.rectangle((float(mark), y, float(mark) + side / 80, y + high), fill=(r, g, b))
+    return Picture(image)
