@@ -39,7 +39,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "group_look_alikes",
     ),
     "Conversion": ("check", "take", "transcode", "frames", "short_side", "crf", "jpeg_quality"),
-    "Rendering of camera-motion": ("count", "pictures", "num_frames", "difficulty"),
+    "Rendering of camera-motion": ("count", "pictures", "num_frames", "difficulty", "busy"),
     "Model": (
         "preset",
         "weights",

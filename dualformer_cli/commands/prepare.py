@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dualformer_cli.tasks.render import RenderRequest
 
 CAMERA_MOTION = "camera-motion"
-RENDER_OPTIONS = frozenset({"count", "pictures", "num_frames", "difficulty"})
+RENDER_OPTIONS = frozenset({"count", "pictures", "num_frames", "difficulty", "busy"})
 """Options of camera-motion alone, and those that it shares with the others."""
 SHARED_OPTIONS = frozenset({"names", "root", "seed", "workers", "overwrite", "dry_run", "as_json", "verbose"})
 FOLDER_OPTIONS = frozenset(
@@ -146,6 +146,10 @@ def prepare(
         float,
         typer.Option("--difficulty", metavar="0..1", help="camera-motion from large and clean (0) to hardly seen (1)."),
     ] = 1.0,
+    busy: Annotated[
+        float,
+        typer.Option("--busy", metavar="0..1", help="Share of camera-motion's clips in which much else moves."),
+    ] = 0.0,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, metavar="N", help="Processes that work. [default: all cores]")
     ] = None,
@@ -181,6 +185,7 @@ def prepare(
             pictures=tuple(pictures or ()),
             num_frames=num_frames,
             difficulty=difficulty,
+            busy=busy,
             seed=seed,
             num_workers=workers or usable_cores(),
             overwrite=overwrite,

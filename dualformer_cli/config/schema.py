@@ -186,7 +186,13 @@ class RenderConfig:
     easy_epochs: float = 0.0
     """Epochs over which the difficulty rises from 0."""
     without_motion: float = 0.04
-    """Share of clips of noise or with a cut, which are to be equally likely of every class."""
+    """Share of clips of noise, of one colour, with a cut, or of mixed motion, which are to be equally likely of every
+    class."""
+    busy: float = 0.0
+    """Share of the clips in which much moves before the camera."""
+    static_turns: int = 1
+    """Turns of static while each other class has one: cameras that stand still are the most common, and look like any
+    other where much moves."""
     pictures: tuple[str, ...] = ()
     """Folders of pictures to move over besides drawn ones; scikit-image stands for the photographs of that package."""
 
@@ -195,6 +201,8 @@ class RenderConfig:
         _probability("difficulty", self.difficulty)
         _at_least("easy_epochs", self.easy_epochs, 0)
         _fraction("without_motion", self.without_motion)
+        _probability("busy", self.busy)
+        _at_least("static_turns", self.static_turns, 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,8 @@ class RenderSettings:
     seed: int
     num_frames: int
     difficulty: float
+    busy: float
+    """Share of the clips in which much moves before the camera."""
     num_pictures: int
     pictures: str
     """SHA-256 over names and sizes of the picture files."""

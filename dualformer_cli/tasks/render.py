@@ -24,6 +24,8 @@ class RenderRequest:
     """Of a clip."""
     difficulty: float = 1.0
     """From large and clean (0) to hardly seen (1)."""
+    busy: float = 0.0
+    """Share of the clips in which much moves before the camera."""
     seed: int = 0
     num_workers: int = 1
     """Worker processes."""
@@ -40,6 +42,7 @@ class RenderRequest:
             seed=self.seed,
             num_frames=self.num_frames,
             difficulty=self.difficulty,
+            busy=self.busy,
             pictures=find_sources(self.pictures),
         )
 

@@ -23,6 +23,8 @@ import numpy as np
 from dualformer_cli.config.load import load_config
 from dualformer_cli.data.camera_motion.files import write_h264
 from dualformer_cli.data.camera_motion.scenes import CLASSES, PictureSource, render_clip
+from dualformer_cli.documents.base import to_json
+from dualformer_cli.documents.predict import VideoResult
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.system.threads import usable_cores
 from dualformer_cli.system.workers import WorkerPool
@@ -55,7 +57,7 @@ def main() -> None:
         special = write_special(Path(folder), pictures, options.num_frames)
         with WorkerPool(usable_cores(), 60.0) as pool:
             found = [p.result for p in engine.predict([*paths, *special], pool, top_k=len(CLASSES))]
-    broken = [result["error"] for result in found if result["status"] != "ok"]
+    broken = [result.error for result in found if result.status != "ok"]
     if broken:
         raise SystemExit(f"{len(broken)} clips could not be read, such as: {broken[0]}")
     scores = np.array([ordered(result) for result in found])
@@ -67,7 +69,8 @@ def main() -> None:
     }
     show(document)
     if options.json:
-        facts = {**engine.describe(), "videos": options.videos, "scores": scores.tolist(), "labels": labels.tolist()}
+        views = {"videos": options.videos, "scores": scores.tolist(), "labels": labels.tolist()}
+        facts = {**to_json(engine.describe()), **views}
         options.json.write_text(json.dumps({**facts, **document}, indent=1) + "\n", encoding="utf-8")
 
 
@@ -117,9 +120,9 @@ def write_special(folder: Path, pictures: list[Any], num_frames: int) -> list[st
     return [str(folder / f"{name}.mp4") for name in clips]
 
 
-def ordered(result: dict[str, Any]) -> list[float]:
+def ordered(result: VideoResult) -> list[float]:
     """Return the scores of one result in the order of CLASSES."""
-    by_index = {best["index"]: best["score"] for best in result["predictions"]}
+    by_index = {best.index: best.score for best in result.predictions}
     return [by_index[index] for index in range(len(CLASSES))]
 
 

@@ -61,6 +61,8 @@ class Settings:
     """Frames of a clip; its motion takes up all of them."""
     difficulty: float = 1.0
     """0 for large, clean motion over bold pictures, 1 for all that is in the way of seeing it."""
+    busy: float = 0.0
+    """Share of the clips in which much moves before the camera; the others do not depend on it."""
     pictures: tuple[str, ...] = ()
     """Picture files to move over besides drawn pictures; each belongs to one split."""
 
@@ -69,6 +71,8 @@ class Settings:
             raise DualFormerError(f"a clip needs at least 2 frames to show motion, got {self.num_frames}")
         if not 0 <= self.difficulty <= 1:
             raise DualFormerError(f"difficulty must be 0 to 1, got {self.difficulty:g}")
+        if not 0 <= self.busy <= 1:
+            raise DualFormerError(f"busy must be 0 to 1, got {self.busy:g}")
         if not 0 <= self.seed < 2**32:
             raise DualFormerError(f"seed must be at least 0 and below 2**32, got {self.seed}")
 
@@ -82,6 +86,7 @@ class Settings:
             seed=self.seed,
             num_frames=self.num_frames,
             difficulty=self.difficulty,
+            busy=self.busy,
             num_pictures=len(self.pictures),
             pictures=digest.hexdigest(),
         )
@@ -267,6 +272,7 @@ def render_file(job: Job, root: Path, settings: Settings) -> int:
         pictures=_stock(job.split, settings),
         label=job.label,
         difficulty=settings.difficulty,
+        busy=settings.busy,
     )
     target = root / job.name
     try:
@@ -371,7 +377,7 @@ def _read_settings(path: Path) -> JsonObject | None:
     except (OSError, ValueError):
         return None
     found = document.get("settings") if isinstance(document, dict) else None
-    return found if isinstance(found, dict) else None
+    return {"busy": 0.0, **found} if isinstance(found, dict) else None  # older folders do not name it
 
 
 def _write_json(path: Path, document: JsonObject) -> None:

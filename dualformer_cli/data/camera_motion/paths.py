@@ -48,6 +48,8 @@ STATIC_JITTER = 0.003
 """The most that a static camera trembles: root mean square in short sides, a quarter of the slightest shake."""
 MOVING_JITTER = 0.008
 """The most that a moving camera trembles, and at most a tenth of its motion."""
+_STRONGEST_MIXED = 6.0
+"""The most that a motion is in a mixture, in the smallest that would get a name by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,34 @@ def random_path(
     y = y + trembling * _tremble(rng, num_frames)
     angle = angle + trembling / min(size) * _tremble(rng, num_frames)
     return CameraPath(x - x[0], y - y[0], zoom, angle)
+
+
+def mixed_path(rng: np.random.Generator, *, num_frames: int, size: tuple[int, int], difficulty: float) -> CameraPath:
+    """Draw the path of a camera that makes two motions of like strength at once, one after the other, or one and back.
+
+    Args:
+        rng: source of every choice.
+        num_frames: entries of the path.
+        size: (height, width) of the frame in pixels.
+        difficulty: as in `random_path`.
+    """
+    height, width = size
+    strength = math.exp(rng.uniform(0, math.log(_STRONGEST_MIXED)))
+    order = rng.permutation(4)  # across, up or down, zoom, roll
+    returns, turns = rng.random() < 0.3, rng.random() < 0.4
+    amounts = np.zeros((4, num_frames))
+    for place, kind in enumerate(order[: 1 if returns else 2]):
+        progress = _progress(rng, num_frames, difficulty)
+        if returns:
+            progress = 1 - abs(2 * progress - 1)
+        elif turns:
+            progress = np.clip(2 * progress - place, 0, 1)
+        least = (PAN_SHARE, PAN_SHARE, ZOOM_LOG, ROLL_RADIANS)[kind][1][0]
+        amounts[kind] = least * strength * rng.uniform(0.8, 1.25) * rng.choice([-1, 1]) * progress
+    trembling = MOVING_JITTER * rng.uniform(0, difficulty) * np.stack([_tremble(rng, num_frames) for _ in range(2)])
+    x = amounts[0] * width + trembling[0] * min(size)
+    y = amounts[1] * height + trembling[1] * min(size)
+    return CameraPath(x - x[0], y - y[0], amounts[2] - amounts[2][0], amounts[3] - amounts[3][0])
 
 
 def _shake(rng: np.random.Generator, num_frames: int, side: int, difficulty: float) -> CameraPath:

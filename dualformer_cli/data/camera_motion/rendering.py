@@ -18,9 +18,9 @@ import numpy.typing as npt
 
 from dualformer_cli.config.schema import RENDERED, DataConfig, TrainConfig
 from dualformer_cli.data.camera_motion.files import Settings, find_sources, share_out
-from dualformer_cli.data.camera_motion.paths import FLIP_PAIRS, STATIC
+from dualformer_cli.data.camera_motion.paths import FLIP_PAIRS, SHAKE, STATIC, mixed_path
 from dualformer_cli.data.camera_motion.pictures import Pixels
-from dualformer_cli.data.camera_motion.scenes import CLASSES, PictureSource, render_clip
+from dualformer_cli.data.camera_motion.scenes import CLASSES, PictureSource, render_clip, render_path
 from dualformer_cli.data.clips.source import ClipSource, Seeds, TrainingClips
 from dualformer_cli.data.lists.samples import LabelledList, Sample
 from dualformer_cli.documents.base import to_json
@@ -37,8 +37,8 @@ _PHOTOGRAPHS_SHARE = 0.3
 _STOCK_SEED = 4
 _CUT_STILLS = 0.4
 """Share of the cuts that are between two static clips, which otherwise look like one."""
-_FLAT = 0.04
-"""Share of the static clips that show one colour."""
+_WITHOUT_MOTION = {"noise": 0.15, "flat": 0.1, "cut": 0.35, "mixed": 0.4}
+"""Kinds of clips whose motion has no name, and their shares."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,10 @@ class RenderedClips(ClipSource):
         """Return the class of a clip of the epoch, by its number from 0; None for one without a motion."""
         render = self.data.render
         has_motion = number < round(render.num_clips * (1 - render.without_motion))
-        return number % len(CLASSES) if has_motion else None
+        if not has_motion:
+            return None
+        turns = [*range(len(CLASSES)), *[STATIC] * (render.static_turns - 1)]
+        return turns[number % len(turns)]
 
     def name(self, number: int) -> str:
         """Return the name of a clip."""
@@ -109,40 +112,81 @@ class RenderedClips(ClipSource):
         return render.difficulty * min(1.0, self.epoch / render.easy_epochs if render.easy_epochs else 1.0)
 
     def _with_motion(self, rng: np.random.Generator, label: int) -> tuple[Pixels, npt.NDArray[np.float32]]:
-        num_frames, side = self.data.clip.num_frames, self.data.crop_size
-        if label == STATIC and rng.random() < _FLAT:
-            colour = (np.zeros(3) if rng.random() < 0.5 else rng.integers(0, 256, 3)).astype(np.uint8)
-            still = np.tile(np.eye(2, 3, dtype=np.float32), (num_frames - 1, 1, 1))
-            return np.broadcast_to(colour, (num_frames, side, side, 3)), still
-        aspect = _ASPECTS[int(rng.integers(len(_ASPECTS)))]
-        height, width = (round(side * max(1.0, longer)) for longer in (1 / aspect, aspect))
+        num_frames = self.data.clip.num_frames
         clip = render_clip(
             rng.integers(0, 2**32, 4).tolist(),
             num_frames=num_frames,
-            size=(height, width),
+            size=self._size(rng),
             pictures=_stock(self.epoch, self.pictures),
             label=label,
-            difficulty=self.difficulty * (1 - (1 - _LEAST_DIFFICULTY) * rng.random() ** 2),
+            difficulty=self._drawn_difficulty(rng),
+            busy=self._busy,
         )
-        top, left = (height - side) // 2, (width - side) // 2
-        return clip.frames[:, top : top + side, left : left + side], clip.motion
+        return self._middle(clip.frames), clip.motion
 
     def _without_motion(self, rng: np.random.Generator) -> tuple[Pixels, npt.NDArray[np.float32]]:
-        """Return noise, or two clips with a cut between them: their motion has no name."""
+        """Return a clip whose motion has no name: noise, one colour, a cut between two clips, or a mixture."""
         num_frames, side = self.data.clip.num_frames, self.data.crop_size
-        motion = np.full((num_frames - 1, 2, 3), np.nan, np.float32)
-        if rng.random() < 0.3:
-            coarse = int(rng.choice((1, 2, 4)))
-            cells = -(-side // coarse)
-            small = rng.normal(rng.uniform(60, 190), rng.uniform(15, 80), (num_frames, cells, cells, 3))
-            if rng.random() < 0.5:
-                small[:] = small[..., :1]
-            noise = small.repeat(coarse, axis=1).repeat(coarse, axis=2)[:, :side, :side]
-            return noise.clip(0, 255).astype(np.uint8), motion
+        unknown = np.full((num_frames - 1, 2, 3), np.nan, np.float32)
+        kind = rng.choice(list(_WITHOUT_MOTION), p=list(_WITHOUT_MOTION.values()))
+        if kind == "noise":
+            return _noise(rng, num_frames, side), unknown
+        if kind == "flat":
+            colour = (np.zeros(3) if rng.random() < 0.5 else rng.integers(0, 256, 3)).astype(np.uint8)
+            return np.broadcast_to(colour, (num_frames, side, side, 3)), unknown
+        if kind == "mixed":
+            return self._mixed(rng)
         labels = (STATIC, STATIC) if rng.random() < _CUT_STILLS else rng.integers(len(CLASSES), size=2).tolist()
         before, after = (self._with_motion(rng, label)[0] for label in labels)
         cut = int(rng.integers(num_frames // 4, 3 * num_frames // 4 + 1))
-        return np.concatenate([before[:cut], after[cut:]]), motion
+        return np.concatenate([before[:cut], after[cut:]]), unknown
+
+    def _mixed(self, rng: np.random.Generator) -> tuple[Pixels, npt.NDArray[np.float32]]:
+        """Return a clip of a camera that makes two motions."""
+        size, difficulty = self._size(rng), self._drawn_difficulty(rng)
+        path = mixed_path(rng, num_frames=self.data.clip.num_frames, size=size, difficulty=difficulty)
+        clip = render_path(
+            path,
+            rng=rng,
+            label=SHAKE,  # what matters is that it is not static
+            size=size,
+            window=size,
+            pictures=_stock(self.epoch, self.pictures),
+            difficulty=difficulty,
+            busy=rng if rng.random() < self._busy else None,
+        )
+        return self._middle(clip.frames), clip.motion
+
+    @property
+    def _busy(self) -> float:
+        """How likely a busy scene is in this epoch: like the difficulty, it rises."""
+        render = self.data.render
+        return render.busy * self.difficulty / render.difficulty if render.difficulty else 0.0
+
+    def _drawn_difficulty(self, rng: np.random.Generator) -> float:
+        return self.difficulty * (1 - (1 - _LEAST_DIFFICULTY) * rng.random() ** 2)
+
+    def _size(self, rng: np.random.Generator) -> tuple[int, int]:
+        """Draw (height, width) of the frames, whose middle is cut out."""
+        aspect = _ASPECTS[int(rng.integers(len(_ASPECTS)))]
+        side = self.data.crop_size
+        return round(side * max(1.0, 1 / aspect)), round(side * max(1.0, aspect))
+
+    def _middle(self, frames: Pixels) -> Pixels:
+        side = self.data.crop_size
+        top, left = ((longer - side) // 2 for longer in frames.shape[1:3])
+        return frames[:, top : top + side, left : left + side]
+
+
+def _noise(rng: np.random.Generator, num_frames: int, side: int) -> Pixels:
+    """Draw frames that have nothing in common, fine or coarse."""
+    coarse = int(rng.choice((1, 2, 4)))
+    cells = -(-side // coarse)
+    small = rng.normal(rng.uniform(60, 190), rng.uniform(15, 80), (num_frames, cells, cells, 3))
+    if rng.random() < 0.5:
+        small[:] = small[..., :1]
+    noise = small.repeat(coarse, axis=1).repeat(coarse, axis=2)[:, :side, :side]
+    return noise.clip(0, 255).astype(np.uint8)
 
 
 def picture_files(names: Sequence[str]) -> tuple[str, ...]:
@@ -159,7 +203,14 @@ def rendered_list(data: DataConfig, pictures: tuple[str, ...]) -> LabelledList:
     clips, render = RenderedClips(data=data, pictures=pictures, epoch=0), data.render
     names = [clips.name(number) for number in range(render.num_clips)]
     labels = clips.labels
-    facts = [render.num_clips, render.difficulty, render.easy_epochs, render.without_motion]
+    facts = [
+        render.num_clips,
+        render.difficulty,
+        render.easy_epochs,
+        render.without_motion,
+        render.busy,
+        render.static_turns,
+    ]
     content = json.dumps([*facts, to_json(Settings(pictures=pictures).fingerprint())])
     return LabelledList(
         source=RENDERED,

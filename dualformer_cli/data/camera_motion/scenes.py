@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from dualformer_cli.data.camera_motion.busy import busy_layers
+from dualformer_cli.data.camera_motion.layers import Thing, View, cut_out
 from dualformer_cli.data.camera_motion.paths import (
     CLASSES,
     STATIC,
@@ -25,6 +27,7 @@ from dualformer_cli.data.camera_motion.paths import (
     random_path,
 )
 from dualformer_cli.data.camera_motion.pictures import Picture, PictureSource, Pixels
+from dualformer_cli.data.camera_motion.screens import draw_card, screen_layers
 
 __all__ = ["CLASSES", "Picture", "PictureSource", "RenderedClip", "render_clip", "render_path"]
 
@@ -32,13 +35,18 @@ _VIEW_TRIES = 4
 """Views drawn before one is taken although it hardly shows motion."""
 _LEAST_DETAIL = 6.0
 """Least root mean square step of brightness between neighbours of a thumbnail, in the direction that has least."""
-_THUMBNAIL = (24, 16)
-_MIRROR_BELOW = 0.6
-"""Magnification of a picture from which on its mirror images are laid beside it instead."""
 _BLUR_FROM_PIXELS = 1.5
 """Motion from one frame to the next that an open shutter can blur, in pixels."""
-_SUB_FRAMES = 3
 _NOISE_LENGTH = 2**20
+_BUSY = 5
+"""Part of the seed of what makes a scene busy."""
+_CARDS = 0.15
+"""Share of the busy scenes of a still camera that are test cards or screens; other cameras do not film them."""
+_PANELS = 0.7
+"""Share of the test cards on which nothing moves but displays and gauges."""
+_CARD_PIXELS = 256
+_POOR_LIGHT = 0.2
+"""Share of the busy scenes that are dark or fade."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +71,7 @@ def render_clip(
     pictures: PictureSource,
     label: int | None = None,
     difficulty: float = 1.0,
+    busy: float = 0.0,
 ) -> RenderedClip:
     """Render a clip of one camera motion.
 
@@ -73,6 +82,7 @@ def render_clip(
         pictures: what the camera looks at.
         label: number of the motion in CLASSES; None draws one.
         difficulty: 0 for a large, clean motion over a bold picture, 1 for all that can be in the way of seeing it.
+        busy: how likely it is that much moves before the camera; clips that are not busy are the same for any value.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -84,7 +94,17 @@ def render_clip(
     label = drawn if label is None else label
     window = _window(rng, size, difficulty)
     path = random_path(rng, label, num_frames=num_frames, size=window, difficulty=difficulty)
-    return render_path(path, rng=rng, label=label, size=size, window=window, pictures=pictures, difficulty=difficulty)
+    aside = np.random.default_rng([*np.atleast_1d(seed).tolist(), _BUSY])
+    return render_path(
+        path,
+        rng=rng,
+        label=label,
+        size=size,
+        window=window,
+        pictures=pictures,
+        difficulty=difficulty,
+        busy=aside if aside.random() < busy else None,
+    )
 
 
 def render_path(
@@ -96,6 +116,7 @@ def render_path(
     window: tuple[int, int],
     pictures: PictureSource,
     difficulty: float,
+    busy: np.random.Generator | None = None,
 ) -> RenderedClip:
     """Render what a camera sees on a given path.
 
@@ -107,18 +128,32 @@ def render_path(
         window: (height, width) of the part in their middle that shows the scene; the rest is black bars.
         pictures: what the camera looks at.
         difficulty: as in `render_clip`.
+        busy: source of what moves before the camera, and of poor light; None for a scene that is not busy.
     """
     shown = _shown_frames(rng, len(path.x), difficulty)
     matrices = path.matrices()[shown]
     for _ in range(_VIEW_TRIES):
-        view = _View.random(rng, pictures.choose(rng, difficulty), matrices, window, difficulty)
+        view = View.random(rng, pictures.choose(rng, difficulty), matrices, window, difficulty)
         if view.detail(matrices[0]) > _LEAST_DETAIL:
             break
+    is_card = busy is not None and label == STATIC and busy.random() < _CARDS
+    if busy is not None and is_card:
+        view = View.random(busy, draw_card(busy, _CARD_PIXELS), matrices, window, difficulty)
     steps = _motion(matrices)
     frames = view.render(matrices, _shutter(rng, steps, window, difficulty))
+    if busy is not None:
+        layers = (
+            screen_layers(busy, len(shown), window, pictures)
+            if is_card and busy.random() < _PANELS
+            else busy_layers(busy, label, matrices, shown, window, pictures, difficulty)
+        )
+        for layer in layers:
+            layer.paste(frames, matrices, shown)
     for thing in _things(rng, label, len(shown), window, pictures, difficulty):
         thing.paste(frames, matrices, shown)
     clip = np.stack([np.asarray(frame) for frame in frames])
+    if busy is not None and busy.random() < _POOR_LIGHT * difficulty:
+        clip = _darken(busy, clip)
     clip = _develop(rng, clip, difficulty)
     if window != size:
         top, left = (size[0] - window[0]) // 2, (size[1] - window[1]) // 2
@@ -168,127 +203,6 @@ def _shutter(rng: np.random.Generator, steps: Floats, window: tuple[int, int], d
     return share if chance < 0.5 * difficulty and moved > _BLUR_FROM_PIXELS else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
-    """How the scene lies on the picture."""
-
-    picture: Picture
-    linear: Floats
-    """From the scene to pixels of the picture, shape (2, 2)."""
-    centre: Floats
-    """Pixel of the picture at the scene's origin, (x, y)."""
-    window: tuple[int, int]
-    softness: int
-    """Halvings of resolution beyond what is needed against aliasing."""
-
-    @classmethod
-    def random(
-        cls,
-        rng: np.random.Generator,
-        picture: Picture,
-        matrices: Floats,
-        window: tuple[int, int],
-        difficulty: float,
-    ) -> _View:
-        """Lay the scene onto the picture so that no frame looks beyond its edge."""
-        height, width = window
-        turn = rng.uniform(-1, 1) * difficulty * (math.pi if rng.random() < 0.25 else 0.1)
-        mirror = np.diag([rng.choice([-1.0, 1.0]), 1.0 if rng.random() < 0.8 else -1.0])
-        rotation = np.array([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]) @ mirror
-        # an open shutter looks up to half a step beyond; two pixels spare the filter's border
-        x, y = width / 2 + 2, height / 2 + 2
-        corners = np.array([[-x, -y, 1], [x, -y, 1], [-x, y, 1], [x, y, 1]]).T
-        seen = rotation @ (matrices @ corners).transpose(1, 0, 2).reshape(2, -1)
-        low, high = seen.min(axis=1), seen.max(axis=1)
-        extent = (high - low) * 1.02
-        while (largest := float((np.array(picture.image.size) / extent).min())) < _MIRROR_BELOW:
-            picture = picture.tiled
-        smallest = min(largest, max(_MIRROR_BELOW, largest * (0.9 - 0.5 * difficulty)))
-        scale = math.exp(rng.uniform(math.log(smallest), math.log(largest)))
-        free = np.array(picture.image.size) - scale * extent
-        centre = rng.uniform(0, 1, 2) * free - scale * (low - 0.01 * (high - low))
-        softness = int(rng.random() < 0.2 * difficulty)
-        return cls(picture, scale * rotation, centre, window, softness)
-
-    def render(self, matrices: Floats, shutter: float) -> list[Image.Image]:
-        """Return the frames that cameras see, each (H, W), blurred along the way if the shutter is open."""
-        if not shutter:
-            return [self._frame(matrix) for matrix in matrices]
-        velocity = np.gradient(matrices, axis=0)
-        frames = []
-        for matrix, change in zip(matrices, velocity, strict=True):
-            offsets = np.linspace(-shutter / 2, shutter / 2, _SUB_FRAMES)
-            exposures = [self._frame(matrix + offset * change) for offset in offsets]
-            blended = exposures[0]
-            for number, exposure in enumerate(exposures[1:], start=2):
-                blended = Image.blend(blended, exposure, 1 / number)
-            frames.append(blended)
-        return frames
-
-    def detail(self, matrix: Floats) -> float:
-        """How strong the edges of a frame are in the direction that has least, in steps of brightness.
-
-        A frame with a low value looks the same after some motion: it is flat, or has stripes.
-        """
-        thumbnail = self._frame(matrix).convert("L").resize(_THUMBNAIL, Image.Resampling.BOX)
-        values = np.asarray(thumbnail, np.float64)
-        down, right = np.diff(values, axis=0)[:, 1:].ravel(), np.diff(values, axis=1)[1:].ravel()
-        return math.sqrt(max(0.0, float(np.linalg.eigvalsh(np.cov([down, right], bias=True))[0])))
-
-    def _frame(self, matrix: Floats) -> Image.Image:
-        height, width = self.window
-        linear = self.linear @ matrix[:, :2]
-        shift = self.linear @ matrix[:, 2] + self.centre
-        # Pillow's coordinates begin at the corner of a frame, the matrix's in its middle
-        shift = shift - linear @ np.array([width / 2, height / 2])
-        scale = math.sqrt(abs(float(np.linalg.det(linear))))
-        level = max(0, math.floor(math.log2(max(scale, 1e-6)) + 0.3)) + self.softness
-        level = min(level, len(self.picture.levels) - 1)
-        image, shrink = self.picture.levels[level], 0.5**level
-        a, b, c, d = (shrink * linear).ravel().tolist()
-        e, f = (shrink * shift).tolist()
-        return image.transform((width, height), Image.Transform.AFFINE, (a, b, e, c, d, f), Image.Resampling.BILINEAR)
-
-
-@dataclass(frozen=True, slots=True)
-class _Thing:
-    """Something in front of the scene."""
-
-    image: Image.Image
-    """RGBA, square, transparent outside the thing."""
-    x: Floats
-    """Middle of the thing in each frame without the camera's motion, in pixels from the window's middle, shape (T,)."""
-    y: Floats
-    angle: Floats
-    scale: Floats
-    """Pixels of the frame per pixel of the image."""
-    depth: float | None
-    """How many times the camera's motion it moves by; None for a thing that the camera does not move."""
-
-    def paste(self, frames: list[Image.Image], matrices: Floats, shown: npt.NDArray[np.intp]) -> None:
-        """Paint the thing onto each frame."""
-        for frame, matrix, moment in zip(frames, matrices, shown, strict=True):
-            x, y, angle, scale = self.x[moment], self.y[moment], self.angle[moment], self.scale[moment]
-            if self.depth is not None:
-                inverse = np.linalg.inv(matrix[:, :2])
-                x, y = inverse @ (np.array([x, y]) - self.depth * matrix[:, 2])
-                angle = angle + math.atan2(inverse[1, 0], inverse[0, 0])
-                scale = scale * math.sqrt(float(np.linalg.det(inverse)))
-            self._paste(frame, float(x), float(y), float(angle), float(scale))
-
-    def _paste(self, frame: Image.Image, x: float, y: float, angle: float, scale: float) -> None:
-        side = math.ceil(self.image.width * scale * 1.42) + 2
-        left, top = frame.width / 2 + x - side / 2, frame.height / 2 + y - side / 2
-        column, row = math.floor(left), math.floor(top)
-        if not (-side < column < frame.width and -side < row < frame.height):
-            return
-        cos, sin, half = math.cos(angle) / scale, math.sin(angle) / scale, self.image.width / 2
-        px, py = side / 2 + left - column, side / 2 + top - row  # the thing's middle within the patch
-        affine = (cos, sin, half - cos * px - sin * py, -sin, cos, half + sin * px - cos * py)
-        patch = self.image.transform((side + 1, side + 1), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
-        frame.paste(patch, (column, row), patch)
-
-
 def _things(
     rng: np.random.Generator,
     label: int,
@@ -296,7 +210,7 @@ def _things(
     window: tuple[int, int],
     pictures: PictureSource,
     difficulty: float,
-) -> list[_Thing]:
+) -> list[Thing]:
     """Draw what is in front of the scene: up to three things, and sometimes a caption."""
     count = int(rng.choice(4, p=(0.3, 0.35, 0.2, 0.15))) if rng.random() < difficulty else 0
     things = []
@@ -317,11 +231,11 @@ def _thing(
     difficulty: float,
     *,
     moves_alone: bool,
-) -> _Thing:
+) -> Thing:
     """A thing on a curved way of its own, or one that stands nearer than the scene."""
     height, width = window
     diameter = min(window) * rng.uniform(0.12, 0.2 + 0.25 * difficulty)
-    image = _cut_out(rng, picture, max(8, math.ceil(diameter)))
+    image = cut_out(rng, picture, max(8, math.ceil(diameter)))
     u = np.linspace(0, 1, num_frames)
     bend = np.stack([u, u * (1 - u)])
     reach = rng.uniform(-1, 1, (2, 2)) * np.array([[0.9, 0.8], [0.9, 0.8]]) * (1 if moves_alone else 0)
@@ -334,10 +248,10 @@ def _thing(
     # two in three of the things with a way of their own are followed by the eye of the camera as little as the scene is
     depth = float(rng.uniform(1, 1.8))
     is_fixed = moves_alone and rng.random() < 0.33
-    return _Thing(image, x, y, angle, scale, None if is_fixed else depth)
+    return Thing(image, x, y, angle, scale, None if is_fixed else depth)
 
 
-def _caption(rng: np.random.Generator, num_frames: int, window: tuple[int, int], picture: Picture) -> _Thing:
+def _caption(rng: np.random.Generator, num_frames: int, window: tuple[int, int], picture: Picture) -> Thing:
     """A bright or dark strip with marks at the edge of the picture, as subtitles and station logos."""
     height, width = window
     side = max(16, round(min(window) * rng.uniform(0.2, 0.7)))
@@ -354,30 +268,7 @@ def _caption(rng: np.random.Generator, num_frames: int, window: tuple[int, int],
         x += stroke + max(1.0, side * rng.uniform(0.01, 0.06))
     place = rng.choice([-0.4, 0.4], 2) * (width, height)
     zeros = np.zeros(num_frames)
-    return _Thing(image, zeros + (0 if rng.random() < 0.5 else place[0]), zeros + place[1], zeros, zeros + 1, None)
-
-
-def _cut_out(rng: np.random.Generator, picture: Picture, side: int) -> Image.Image:
-    """Cut a random shape out of a random place of a picture, RGBA, (side, side)."""
-    level = picture.levels[min(int(rng.integers(3)), len(picture.levels) - 1)]
-    span = min(side, *level.size)
-    left, top = (int(rng.integers(0, free - span + 1)) for free in level.size)
-    image = level.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + span, top + span)).convert("RGBA")
-    mask = Image.new("L", (2 * side, 2 * side))
-    draw = ImageDraw.Draw(mask)
-    shape = rng.integers(3)
-    if shape == 0:
-        draw.ellipse((4, 4, 2 * side - 4, 2 * side - 4), fill=255)
-    elif shape == 1:
-        inset = side * rng.uniform(0.1, 0.6, 2)
-        draw.rounded_rectangle((*inset, *(2 * side - inset)), radius=side * 0.2, fill=255)
-    else:
-        angles = np.sort(rng.uniform(0, 2 * math.pi, int(rng.integers(4, 9))))
-        radii = rng.uniform(0.5, 0.95, len(angles))
-        points = side * (1 + radii * np.stack([np.cos(angles), np.sin(angles)]))
-        draw.polygon([(float(x), float(y)) for x, y in points.T], fill=255)
-    image.putalpha(mask.reduce(2))
-    return image
+    return Thing(image, zeros + (0 if rng.random() < 0.5 else place[0]), zeros + place[1], zeros, zeros + 1, None)
 
 
 def _develop(rng: np.random.Generator, clip: Pixels, difficulty: float) -> Pixels:
@@ -399,6 +290,17 @@ def _develop(rng: np.random.Generator, clip: Pixels, difficulty: float) -> Pixel
     clip = table.ravel()[clip + places[:, None, None, :]]
     sigma = difficulty * contrast * 12 * rng.uniform(0, 1) ** 2
     return _add_noise(rng, clip, sigma) if sigma > 0.5 else clip
+
+
+def _darken(rng: np.random.Generator, clip: Pixels) -> Pixels:
+    """Take light away, all the time or in a fade, and add the grain that it leaves."""
+    u = np.linspace(0, 1, len(clip))
+    kind = rng.random()
+    light = np.full(len(clip), rng.uniform(0.15, 0.7))
+    if kind < 0.4:
+        light = np.clip((u if kind < 0.2 else 1 - u) / rng.uniform(0.2, 1) + rng.uniform(0, 0.2), 0, 1)
+    dark = (clip * light.astype(np.float32)[:, None, None, None]).astype(np.uint8)
+    return _add_noise(rng, dark, float(rng.uniform(1, 16)))
 
 
 @cache

@@ -18,6 +18,7 @@ from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.errors import DualFormerError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import (
+    TRAINING_HEADS,
     class_names_of,
     inflate_2d,
     load_weights,
@@ -88,16 +89,16 @@ def start_from_video(
     names = source_class_names or _class_names(checkpoint, source if source in entries else None)
     notes += _fit_classifier(tensors, own, class_names, names)
     report = load_weights(model, tensors, strict=False)
-    fresh = [key for key in report.fresh if not key.startswith(("classifier.", "token_head."))]
+    fresh = [key for key in report.fresh if not key.startswith(("classifier.", *TRAINING_HEADS))]
     if fresh:
         raise WeightsError(
             f"weights {source!r} do not fit the model: {fresh[0]!r} and {len(fresh) - 1} more are missing or of "
             "another shape; start from weights of the same size"
         )
     notes.insert(0, f"started from {source}: {counted(len(report.loaded), 'tensor')} loaded")
-    heads = [key for key in report.fresh if key.startswith("token_head.")]
-    if heads:
-        notes.append(f"the token head is fresh ({counted(len(heads), 'tensor')})")
+    for head, what in zip(TRAINING_HEADS, ("the token head is", "the motion heads are"), strict=True):
+        if heads := [key for key in report.fresh if key.startswith(head)]:
+            notes.append(f"{what} fresh ({counted(len(heads), 'tensor')})")
     return notes
 
 

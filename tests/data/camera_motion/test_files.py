@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -85,6 +86,22 @@ def test_clips_of_other_settings_are_neither_mixed_in_nor_lost_unasked(tmp_path)
     assert not set(after.values()) & set(before.values())
 
 
+def test_busy_clips_are_rendered_where_they_are_asked_for_and_a_folder_from_before_them_goes_on(tmp_path):
+    roots = [tmp_path / name for name in ("plain", "busy")]
+    for root, busy in zip(roots, (0.0, 1.0), strict=True):
+        render_all(root, replace(QUICK, busy=busy), 100, num_workers=1)
+    clips = [sorted((root / "test").glob("*.mp4")) for root in roots]
+    assert [clip.name for clip in clips[0]] == [clip.name for clip in clips[1]]
+    assert sum(a.read_bytes() != b.read_bytes() for a, b in zip(*clips, strict=True)) >= 8
+    with pytest.raises(DualFormerError, match=r"busy 1\.0, not 0\.0"):
+        render_all(roots[1], QUICK, 100, num_workers=1)
+    summary = roots[0] / "camera-motion.json"
+    document = json.loads(summary.read_text())
+    del document["settings"]["busy"]  # as an earlier version wrote it
+    summary.write_text(json.dumps(document))
+    assert render_all(roots[0], QUICK, 100, num_workers=1).rendered == 0
+
+
 def test_a_run_stopped_while_it_replaces_leaves_no_old_clip(tmp_path):
     render_all(tmp_path, QUICK, 100, num_workers=1)
 
@@ -146,7 +163,12 @@ def test_written_files_show_the_frames(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [({"num_frames": 1}, "at least 2 frames"), ({"difficulty": 2.0}, "0 to 1, got 2"), ({"seed": -1}, "got -1")],
+    [
+        ({"num_frames": 1}, "at least 2 frames"),
+        ({"difficulty": 2.0}, "0 to 1, got 2"),
+        ({"busy": -0.5}, "busy must be 0 to 1, got -0.5"),
+        ({"seed": -1}, "got -1"),
+    ],
 )
 def test_settings_out_of_range_are_named(values, words):
     with pytest.raises(DualFormerError, match=words):

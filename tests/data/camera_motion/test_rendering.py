@@ -54,18 +54,46 @@ def test_a_clip_follows_from_its_seed_and_every_other_one_is_the_mirror_image() 
     np.testing.assert_allclose(mirrored, moved * (-1, 1), atol=1e-4)
 
 
-def test_clips_without_a_motion_say_so() -> None:
-    for seed in range(6):
+def test_static_has_as_many_turns_as_are_asked_for() -> None:
+    render = RenderConfig(num_clips=24, without_motion=0.0, static_turns=3)
+    clips = replace(CLIPS, data=replace(DATA, render=render))
+    labels = [clips.label(number) for number in range(24)]
+    assert [labels.count(label) for label in range(len(CLASSES))] == [6, *9 * [2]]
+
+
+def test_clips_whose_motion_has_no_name_are_noise_one_colour_cuts_and_mixtures() -> None:
+    counts = dict.fromkeys(("one colour", "noise or cut", "mixed"), 0)
+    for seed in range(80):
         rendered = CLIPS.render(49, [(seed,)])
-        assert np.isnan(rendered.motion).all()
-        assert rendered.clips[0].std() > 5
+        if np.isfinite(rendered.motion).all():
+            counts["mixed"] += 1
+            assert np.abs(rendered.motion - np.eye(2, 3)).max() > 0.001
+        else:
+            assert np.isnan(rendered.motion).all()
+            counts["one colour" if rendered.clips.std(axis=(0, 1, 2, 3)).max() == 0 else "noise or cut"] += 1
+    assert 2 <= counts["one colour"] <= 20
+    assert 25 <= counts["noise or cut"] <= 55
+    assert 18 <= counts["mixed"] <= 48
 
 
-def test_some_static_clips_show_one_colour() -> None:
-    rendered = [CLIPS.render(STATIC, [(seed,)]) for seed in range(80)]
-    flat = [clips for clips in rendered if clips.clips.std(axis=(0, 1, 2, 3)).max() == 0]
-    assert 0 < len(flat) < 20
-    assert all((clips.motion == np.eye(2, 3)).all() for clips in flat)
+def test_no_clip_with_a_name_shows_one_colour() -> None:
+    rendered = [CLIPS.render(STATIC, [(seed,)]) for seed in range(60)]
+    assert min(clips.clips.std(axis=(0, 1, 2, 3)).max() for clips in rendered) > 2
+
+
+def test_scenes_become_busy_as_the_difficulty_rises() -> None:
+    """The share is that of the configuration once the clips are as difficult as they get."""
+    render = RenderConfig(num_clips=50, difficulty=0.5, busy=1.0, easy_epochs=2)
+    seeds = [[(seed,)] for seed in range(12)]
+
+    def changed(epoch: int) -> list[bool]:
+        clips = replace(CLIPS, data=replace(DATA, render=render), epoch=epoch)
+        plain = replace(clips, data=replace(DATA, render=replace(render, busy=0.0)))
+        return [not np.array_equal(clips.render(0, s).clips, plain.render(0, s).clips) for s in seeds]
+
+    assert not any(changed(0))
+    assert 2 <= sum(changed(1)) <= 10
+    assert sum(changed(2)) == 12
 
 
 class HerePool:
@@ -126,9 +154,13 @@ def test_the_list_of_rendered_clips_has_as_many_of_each_class_and_changes_its_fi
     listed = rendered_list(data, ())
     counts = np.bincount([labels[0] for labels in listed.labels if labels])
     assert len(listed) == data.render.num_clips
-    assert counts.tolist() == 10 * [round(0.96 * len(listed)) // 10]
-    other = replace(data, render=replace(data.render, difficulty=0.5))
-    assert rendered_list(other, ()).fingerprint != listed.fingerprint
+    static, *others = counts.tolist()
+    assert static == pytest.approx(3 * others[0], abs=2)
+    assert max(others) - min(others) <= 1
+    assert sum(counts) == round(0.9 * len(listed))
+    for change in ({"difficulty": 0.5}, {"busy": 0.1}, {"static_turns": 2}, {"without_motion": 0.2}):
+        other = replace(data, render=replace(data.render, **change))
+        assert rendered_list(other, ()).fingerprint != listed.fingerprint
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dualformer_cli import create_model
+from dualformer_cli.engine.training import optim
 from dualformer_cli.engine.training.optim import (
     WeightAverage,
     build_optimizer,
@@ -236,6 +237,25 @@ def test_muon_updates_the_matrices_of_blocks_evenly_and_leaves_the_rest_to_adamw
         else:
             assert torch.equal(parameter, of_adamw[name]), name
     assert matrices == sum(isinstance(module, nn.Linear) for module in model.stages.modules())
+
+
+def test_where_bfloat16_is_slow_muon_makes_the_librarys_updates_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: list[dict[str, torch.Tensor]] = []
+    for is_fast in (True, False):
+        monkeypatch.setattr(optim, "multiplies_bf16", lambda is_fast=is_fast: is_fast)
+        torch.manual_seed(0)
+        model = small_model()
+        start = copy.deepcopy(dict(model.named_parameters()))
+        optimizer = build_optimizer(parameter_groups(model, **RECIPE), "muon", device=torch.device("cpu"))
+        for seed in range(3):
+            give_gradients(model, seed)
+            optimizer.step()
+        changes.append({name: (value - start[name]).detach() for name, value in model.named_parameters()})
+    library, own = changes
+    for name, change in own.items():
+        is_matrix = name.startswith("stages.") and change.dim() == 2
+        distance = (change - library[name]).norm() / library[name].norm()
+        assert (0 < distance < 0.02) if is_matrix else distance == 0, name  # bfloat16 has 8 bits
 
 
 def test_muon_goes_on_from_its_saved_state_bit_by_bit() -> None:

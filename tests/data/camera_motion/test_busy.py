@@ -1,0 +1,77 @@
+"""Busy scenes: much moves, the background alone shows the camera, and scenes that are not busy stay as they were."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dualformer_cli.data.camera_motion.paths import PAN_RIGHT, PAN_SHARE, ROLL_RADIANS, STATIC, ZOOM_LOG, mixed_path
+from dualformer_cli.data.camera_motion.scenes import CLASSES, PictureSource, RenderedClip, render_clip
+
+PICTURES = PictureSource(seed=9, num_drawn=24, side=128)
+
+
+def render(seed: int, *, label: int, busy: float, difficulty: float = 0.0) -> RenderedClip:
+    return render_clip(
+        seed, num_frames=8, size=(48, 64), pictures=PICTURES, label=label, difficulty=difficulty, busy=busy
+    )
+
+
+@pytest.mark.parametrize("difficulty", [0.0, 1.0])
+def test_clips_that_are_not_busy_are_the_same_for_any_share(difficulty):
+    num_same = 0
+    for seed in range(20):
+        plain, mixed = (render(seed, label=seed % len(CLASSES), busy=busy, difficulty=difficulty) for busy in (0, 0.5))
+        assert np.array_equal(plain.motion, mixed.motion)
+        num_same += np.array_equal(plain.frames, mixed.frames)
+    assert 4 <= num_same <= 16
+
+
+def test_before_a_camera_that_stands_still_things_move_and_much_of_the_background_stays():
+    moving, still = [], []
+    for seed in range(40):
+        frames = render(seed, label=STATIC, busy=1.0).frames.astype(int)
+        changes = np.abs(np.diff(frames, axis=0)).max(axis=3) > 2
+        moving.append(changes.any(axis=0).mean())
+        still.append(1 - changes.mean())  # of one step
+    assert np.mean(np.array(moving) > 0.01) > 0.9
+    assert min(still) > 0.2
+    assert max(moving) > 0.3
+
+
+def test_behind_what_moves_the_background_goes_where_the_camera_says():
+    """Of a pan without zoom, most points of the background lie one step further in the next frame."""
+    agreed = []
+    for seed in range(12):
+        plain, busy = (render(seed, label=PAN_RIGHT, busy=busy) for busy in (0, 1))
+        same = np.abs(plain.frames.astype(int) - busy.frames).max(axis=3) < 3
+        agreed.append(same.mean())
+        assert np.array_equal(plain.motion, busy.motion)
+    assert min(agreed) > 0.4
+    assert np.median(agreed) < 0.98
+
+
+def test_the_same_seed_gives_the_same_busy_clip():
+    first, again, other = (render(seed, label=STATIC, busy=1.0, difficulty=1.0) for seed in (3, 3, 4))
+    assert np.array_equal(first.frames, again.frames)
+    assert not np.array_equal(first.frames, other.frames)
+
+
+def test_a_mixed_path_has_two_motions_of_like_strength_or_comes_back():
+    kinds = set()
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        path = mixed_path(rng, num_frames=33, size=(90, 160), difficulty=0.0)
+        moves = (path.x / 160, path.y / 90, path.zoom, path.angle)
+        least = (PAN_SHARE[1][0], PAN_SHARE[1][0], ZOOM_LOG[1][0], ROLL_RADIANS[1][0])
+        peaks = sorted(float(np.abs(move).max()) / small for move, small in zip(moves, least, strict=True))
+        net = max(abs(float(move[-1])) / small for move, small in zip(moves, least, strict=True))
+        assert peaks[0] == peaks[1] == 0
+        assert peaks[3] > 0.75
+        if peaks[2]:
+            kinds.add("two")
+            assert peaks[2] > 0.6 * peaks[3]
+        else:
+            kinds.add("and back")
+            assert net < 0.05 * peaks[3]
+    assert kinds == {"two", "and back"}
