@@ -19,7 +19,7 @@ from dualformer_cli.commands.eval import evaluate
 from dualformer_cli.commands.export import export
 from dualformer_cli.commands.flops import flops
 from dualformer_cli.commands.gradcam import gradcam
-from dualformer_cli.commands.help import Command, epilog_of, summary_of
+from dualformer_cli.commands.help import Command, CommandGroup, epilog_of, summary_of
 from dualformer_cli.commands.options import VerboseOption, say
 from dualformer_cli.commands.predict import predict
 from dualformer_cli.commands.prepare import prepare
@@ -32,6 +32,7 @@ from dualformer_cli.system.words import counted, os_reason, printable
 _LOGGER = logging.getLogger("dualformer_cli")
 
 app = typer.Typer(
+    cls=CommandGroup,
     name="dualformer",
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help: rich would double its time, and read the [:i] of cuda[:i] as markup

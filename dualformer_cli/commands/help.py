@@ -9,7 +9,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from typer.core import TyperCommand
+from typer import BadParameter
+from typer.core import TyperCommand, TyperGroup
+
+_UsageError: Any = BadParameter.__mro__[1]
+"""What every error of Typer's about what was typed derives from; where it lives depends on Typer's version."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Input": (
@@ -169,6 +173,18 @@ MORE_EXIT_CODES: Mapping[str, Mapping[int, str]] = {
 class Command(TyperCommand):
     """A command with its options in groups, and a list of the presets where it takes one."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what was typed; an option or a configuration of other code is answered with what it is here.
+
+        Raises:
+            click.UsageError: naming what is wrong.
+        """
+        typed = list(args)
+        try:
+            return super().parse_args(ctx, args)
+        except _UsageError as error:
+            raise _answered(error, typed, ctx) from None
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then every group of options that the command has, then the presets."""
         records = {parameter.name: _record(parameter, ctx) for parameter in self.get_params(ctx)}
@@ -186,6 +202,32 @@ class Command(TyperCommand):
             width = max(formatter.width - 2, 20)
             lines = textwrap.wrap(names, width, break_on_hyphens=False, break_long_words=False)
             formatter.write("\n".join(["", "Presets:", *(f"  {line}" for line in lines), ""]))
+
+
+class CommandGroup(TyperGroup):
+    """Commands; scripts of other code that are named in place of one are answered with the one that does the same."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command that was typed.
+
+        Raises:
+            click.UsageError: if there is none.
+        """
+        try:
+            return super().resolve_command(ctx, args)
+        except _UsageError as error:
+            raise _answered(error, args[:1], ctx) from None
+
+
+def _answered(error: _UsageError, typed: list[str], ctx: Any) -> _UsageError:
+    """Return the error, or a better one where other code has what was typed."""
+    from dualformer_cli.config.foreign import foreign_config, what_instead
+
+    words = [word.partition("=")[0] for word in typed]
+    answers = [what_instead(word) for word in words if word in str(error.message)]
+    answers += [foreign_config(word) for word in words if word.endswith(".py")]
+    answer = next(filter(None, answers), None)
+    return error if answer is None else _UsageError(answer, ctx)
 
 
 def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:

@@ -128,6 +128,12 @@ def train(
         show_config(request.resolve())
         return
     if preset is None and init_from is None and not resume:
+        if training_list is not None and os.path.isdir(training_list):
+            raise typer.BadParameter(
+                f"{training_list!r} is a folder: `dualformer prepare {training_list}` makes lists of it; and name the "
+                "recipe with --preset, for example k400-tiny",
+                param_hint="--data",
+            )
         raise typer.BadParameter("name the recipe, for example k400-small", param_hint="--preset")
     if bool(gpus) != bool(cpu_processes):  # what is wrong is said before there are many processes
         task.check_request(request, dry_run=dry_run, gpus=gpus, cpu_processes=cpu_processes)

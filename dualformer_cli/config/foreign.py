@@ -37,6 +37,40 @@ _NEAREST = (
 _PAGE = Path(__file__).parent.parent / "docs" / "coming-from.md"
 
 
+OPTIONS = {
+    "--cfg-options": "--set KEY=VALUE",
+    "--cfg": "--preset NAME|FILE.yaml",
+    "--config": "--preset NAME|FILE.yaml",
+    "--work-dir": "--output DIR",
+    "--resume-from": "--resume --output DIR",
+    "--load-from": "--init-from FILE",
+    "--validate": "a second --data LIST",
+    "--amp": "--precision bf16",
+    "--launcher": "--gpus N, or torchrun",
+    "--checkpoint": "--weights FILE",
+    "--target-layer-name": "--layer STAGE/BLOCK",
+    "--out": "--dump FILE.jsonl",
+}
+"""Options of the scripts of the published code and mmaction2, and what does the same here."""
+
+COMMANDS = {"test": "eval", "demo": "predict", "inference": "predict", "get_flops": "flops", "analysis": "flops"}
+"""Their scripts, and the commands that do the same."""
+
+_KEYS = {
+    "videos_per_gpu": "train.batch_size",
+    "samples_per_gpu": "train.batch_size",
+    "update_interval": "train.global_batch_size",
+    "workers_per_gpu": "runtime.num_workers",
+    "total_epochs": "train.epochs",
+    "max_epochs": "train.epochs",
+    "clip_len": "data.clip.num_frames",
+    "data_prefix": "data.root",
+    "ann_file": "data.train_list",
+    "load_from": "train.init_from",
+    "use_checkpoint": "model.gradient_checkpointing",
+}
+"""Last parts of their keys, and the keys that decide the same here."""
+
 _FOREIGN_KEYS = ("_base_", "default_scope", "dataset_type", "train_pipeline", "optim_wrapper", "model.type")
 
 
@@ -50,6 +84,17 @@ def foreign_key(key: str, name: str) -> str | None:
     if key not in _FOREIGN_KEYS:
         return None
     return f"{name!r} is a configuration of mmaction2, as {key} says. {_nearest(name)}"
+
+
+def key_instead(key: str) -> str | None:
+    """Return the key that decides what a key of mmaction2 does there; None of others."""
+    return _KEYS.get(key.rpartition(".")[2])
+
+
+def what_instead(typed: str) -> str | None:
+    """Return what to say of an option or a command of the scripts of other code; None of others."""
+    here = OPTIONS.get(typed) or (f"dualformer {COMMANDS[typed]}" if typed in COMMANDS else None)
+    return None if here is None else f"{typed} is of other code; here it is {here}. More: {_PAGE}"
 
 
 def foreign_config(name: str) -> str | None:

@@ -14,7 +14,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_origin, get_type_hints
 
-from dualformer_cli.config.foreign import foreign_config, foreign_key
+from dualformer_cli.config.foreign import foreign_config, foreign_key, key_instead
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.config.typed_yaml import Document, Plain, checked, shown
 from dualformer_cli.errors import ConfigError, nearest
@@ -136,7 +136,7 @@ def _require_key(key: str, place: str) -> None:
         return
     if below := _keys_below(key):
         raise ConfigError(f"{key} is a section, not a value; set one of its keys: {', '.join(below)} (from {place})")
-    known = _nearest_key(key)
+    known = key_instead(key) or _nearest_key(key)
     hint = f"did you mean {known!r}?" if known else "--print-config lists every key"
     raise ConfigError(f"{key}: unknown key; {hint} (from {place})")
 

@@ -114,6 +114,11 @@ def print_training(document: TrainResult, *, stream: TextIO | None = None) -> No
     print_rows(rows, stream)
 
 
+def _pace(clips_per_second: float) -> str:
+    """Clips a second, or of a slow model the seconds that a clip takes."""
+    return f"{clips_per_second:.1f} clips/s" if clips_per_second >= 1 else f"{1 / clips_per_second:.1f} s a clip"
+
+
 def print_preflight(document: Preflight, *, stream: TextIO | None = None) -> None:
     """Print what `train --dry-run` measured."""
     needed, free = (size_in_words(gib * 2**30) for gib in (document.disk_needed_gib, document.disk_free_gib))
@@ -123,8 +128,8 @@ def print_preflight(document: Preflight, *, stream: TextIO | None = None) -> Non
         ("lr", f"{document.lr:g}"),
         ("steps", f"{document.steps:,}"),
         ("peak memory", f"{document.peak_memory_mib:,.0f} MiB"),
-        ("reading", f"{document.read_clips_per_second:.1f} clips/s"),
-        ("model", f"{document.model_clips_per_second:.1f} clips/s; limited by {document.limited_by}"),
+        ("reading", _pace(document.read_clips_per_second)),
+        ("model", f"{_pace(document.model_clips_per_second)}; limited by {document.limited_by}"),
         ("measured", f"one forward and backward pass, of which a step has {document.passes}"),
         ("time", f"about {duration_in_words(document.hours * 3600)}, without validation"),
         ("disk", f"{needed} needed, {free} free"),

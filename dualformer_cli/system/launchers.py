@@ -139,8 +139,8 @@ class _Template:
         if not self._is_ready:
             self._process.kill()
 
-    def close(self) -> int:
-        """End the template and return its exit code; its workers are reaped already or die with it."""
+    def close(self) -> int | None:
+        """End the template and return its exit code, None if it had to be killed; its workers die with it."""
         with suppress(OSError):
             self._control.shutdown(socket.SHUT_RDWR)  # unlike close, ends it for copies in forked processes too
         self._control.close()
@@ -148,7 +148,8 @@ class _Template:
             return self._process.wait(2 * REAP_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            return self._process.wait()
+            self._process.wait()
+            return None
 
 
 def _kill(pid: int) -> None:
@@ -172,6 +173,12 @@ class ForkLauncher:
                 self._template = _Template(self._preload)
             try:
                 return self._template.start()
+            except TimeoutError as error:
+                self._template.close()
+                raise WorkerStartError(
+                    f"cannot start a worker process: not ready after {START_SECONDS:g} s; the machine is too busy, or "
+                    "a library that it loads hangs"
+                ) from error
             except (EOFError, OSError) as error:
                 exit_code = self._template.close()
                 raise WorkerStartError(

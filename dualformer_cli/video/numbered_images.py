@@ -12,11 +12,12 @@ import numpy as np
 import PIL.Image
 
 from dualformer_cli.errors import VideoError
+from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import heartbeat
 from dualformer_cli.video.frame_folders import find_frames
 from dualformer_cli.video.reader import MAX_FRAMES, MAX_PIXELS, Frame, VideoInfo, VideoReader, check_pixels
 from dualformer_cli.video.refusals import plain_reason
-from dualformer_cli.video.suffixes import IMAGE_FORMATS
+from dualformer_cli.video.suffixes import IMAGE_FORMATS, is_video_name
 
 
 class FrameFolderReader(VideoReader):
@@ -101,6 +102,9 @@ def _numbered_images(path: str, template: str | None) -> tuple[list[str], str | 
     frames = find_frames(names, template)
     if frames is None:
         called = "such as img_00001.jpg" if template is None else f"as data.frame_name {template!r} has them"
+        if videos := sorted(name for name in names if is_video_name(name)):
+            held = f"the folder holds {counted(len(videos), 'video')} and no numbered images"
+            raise VideoError(path, f"{held}; name one video, such as {os.path.join(path, videos[0])}")
         raise VideoError(path, f"the folder holds no numbered images, {called}")
     if frames.others:
         found = ", ".join(repr(name) for name in [frames.names[0][1], *frames.others][:3])

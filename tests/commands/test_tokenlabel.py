@@ -61,11 +61,24 @@ def test_show_writes_a_picture_and_says_what_is_on_it(
     assert out.read_bytes() == kept
 
 
+def test_a_panel_shows_the_frame_in_the_middle_of_its_token(
+    command: Any, mini_weights: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    panels: list[Any] = []
+    monkeypatch.setattr("dualformer_cli.outputs.tokens.write_sheet", lambda found, *_, **__: panels.extend(found))
+    options = ("--weights", mini_weights, "--frames", 2, "--json", "--out", tmp_path / "x.png")
+    frames = json.loads(command("show", scenes / "a.mp4", *options).stdout)["frames"]
+    assert len(frames) == 8  # two a token: those of the first are 0 and 1, those of the last 6 and 7
+    wanted = [f"frame {frames[place]}, {frames[place] / 25:.2f} s" for place in (1, 7)]
+    assert [panel.caption for panel in panels] == wanted
+
+
 def test_show_takes_the_token_head_where_there_is_one(command: Any, scenes: Path, tmp_path: Path) -> None:
     options = ("--weights", "random", "--json", "--overwrite", "--out", tmp_path / "x.png", scenes / "a.mp4")
     plain = json.loads(command("show", *options).stdout)
     assert plain["head"] == "classifier"
     assert sum(entry["tokens"] for entry in plain["classes"]) == 16
+    assert [entry["percent"] for entry in plain["classes"]] == [entry["tokens"] * 6.25 for entry in plain["classes"]]
     assert set(plain) >= {"path", "preset", "weights", "head", "grid", "frames", "classes", "output"}
     both = ("--set", "model.token_head=true")
     assert json.loads(command("show", *options, *both).stdout)["head"] == "token"

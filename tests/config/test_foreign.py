@@ -6,11 +6,15 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from dualformer_cli.config.foreign import foreign_config
-from dualformer_cli.config.load import known_presets, load_config
+from dualformer_cli.app import app
+from dualformer_cli.config.foreign import COMMANDS, OPTIONS, foreign_config, key_instead
+from dualformer_cli.config.load import known_keys, known_presets, load_config
 from dualformer_cli.errors import ConfigError
 
+OF_OPTIONS = ("train", "eval", "gradcam")
+"""Commands that have the options that are named in place of those of other code."""
 PAGE = Path(__file__).parents[2] / "dualformer_cli" / "docs" / "coming-from.md"
 TABLE = dict(
     re.findall(r"^\| `(dualformer_\w+)\.py` \| `([\w-]+)` \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
@@ -55,6 +59,43 @@ def test_a_yaml_file_of_mmaction2_is_known_by_its_keys(tmp_path: Path, text: str
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"is a configuration of mmaction2, as .* says\. .* --preset ucf101-tiny\."):
         load_config(str(path), environ={})
+
+
+@pytest.mark.parametrize(
+    ("typed", "answer"),
+    [
+        (["train", "--work-dir", "w"], "--work-dir is of other code; here it is --output DIR. More: "),
+        (["eval", "--cfg-options", "a=b"], "--cfg-options is of other code; here it is --set KEY=VALUE. More: "),
+        (["flops", "tiny", "--cfg-options=a=b"], "here it is --set KEY=VALUE"),
+        (["test", "config.py", "x.pth"], "test is of other code; here it is dualformer eval. More: "),
+        (["train", "slowfast_ucf101.py"], "--preset ucf101-small. More: "),
+        (["train", "--nothing"], "No such option: --nothing"),
+        (["train", "word"], "unexpected extra argument"),
+        (["tests"], "No such command 'tests'"),
+    ],
+)
+def test_options_and_scripts_of_other_code_are_answered_with_what_does_the_same(typed: list[str], answer: str) -> None:
+    result = CliRunner().invoke(app, typed)
+    assert result.exit_code == 2
+    assert answer in " ".join(result.stderr.split())
+
+
+def test_what_is_named_in_place_of_other_code_is_there() -> None:
+    commands = {typed: CliRunner().invoke(app, [typed, "--help"], env={"COLUMNS": "200"}) for typed in OF_OPTIONS}
+    assert all(result.exit_code == 0 for result in commands.values())
+    shown = " ".join(result.stdout for result in commands.values())
+    for here in OPTIONS.values():
+        option = here.split()[0].rstrip(",")
+        assert not option.startswith("--") or option in shown
+    for command in COMMANDS.values():
+        assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+
+
+def test_keys_of_mmaction2_are_answered_with_the_key_that_decides_the_same() -> None:
+    with pytest.raises(ConfigError, match=r"data\.videos_per_gpu: unknown key; did you mean 'train\.batch_size'\?"):
+        load_config("tiny", overrides=["data.videos_per_gpu=8"], environ={})
+    assert {key_instead(f"data.{key}") for key in ("clip_len", "workers_per_gpu")} <= set(known_keys())
+    assert key_instead("train.lr") is None
 
 
 def test_a_file_of_the_users_own_is_read_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -417,5 +417,8 @@ def test_autocast_lowers_attention_and_leaves_the_residual_stream() -> None:
     with torch.autocast(DEVICE.type, torch.bfloat16):
         attended = torch.ops.dualformer.window_attention(x, [1, 2, 2], 1, False)[0]
         positioned = torch.ops.dualformer.depthwise_conv3d(x.bfloat16(), weight, bias)
+        tokens, *kernel = (tensor.to(DEVICE) for tensor in pyramid((2, 4, 4), (1, 2, 2), None))
+        pooled, _ = torch.ops.dualformer.pyramid_pool(tokens.bfloat16(), *kernel, None, None)
     assert attended.dtype == torch.bfloat16
     assert positioned.dtype == torch.float32
+    assert pooled.dtype == torch.float32

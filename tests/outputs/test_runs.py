@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,8 @@ def test_a_dry_run_prints_its_table() -> None:
     assert rows["time"] == "about 1 h 15 min, without validation"
     assert rows["disk"] == "536.9 MB needed, 107.4 GB free"
     assert rows["measured"] == "one forward and backward pass, of which a step has 8"
+    slow = printed(print_preflight, replace(PREFLIGHT, model_clips_per_second=0.025))
+    assert slow["model"] == "40.0 s a clip; limited by reading"
     assert rows["warning"] == "videos are read slower"
 
 

@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dualformer_cli.errors import DualFormerError, VideoError
-from dualformer_cli.system import workers
+from dualformer_cli.system import launchers, workers
 from dualformer_cli.system.workers import Outcome, WorkerDied, WorkerPool, WorkerStartError, WorkerTimeout
 
 HERE = Path(__file__).parent
@@ -279,6 +279,16 @@ def test_a_template_that_dies_while_starting_is_no_items_fault(jobs, tmp_path, m
         list(pool.imap(jobs.double, [1, 2]))
 
 
+def test_a_template_that_is_not_ready_in_time_is_not_said_to_lack_memory(jobs, tmp_path, monkeypatch):
+    (tmp_path / "hangs_on_import.py").write_text("import signal; signal.pause()")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(launchers, "START_SECONDS", 0.5)
+    monkeypatch.setattr(launchers, "REAP_SECONDS", 0.1)
+    message = r"not ready after 0.5 s; the machine is too busy, or a library that it loads hangs$"
+    with WorkerPool(1, preload=["hangs_on_import"]) as pool, pytest.raises(WorkerStartError, match=message):
+        list(pool.imap(jobs.double, [1, 2]))
+
+
 def test_closing_early_stops_the_work_and_leaves_the_pool_usable(jobs, tmp_path):
     with WorkerPool(2) as pool:
         names = [str(tmp_path / name) for name in "ab"]
@@ -350,7 +360,7 @@ def test_closing_does_not_wait_for_slow_imports(jobs, tmp_path, monkeypatch):
 KILLED = """
 import functools, sys
 import worker_jobs
-from dualformer_cli.system import workers
+from dualformer_cli.system import launchers, workers
 workers._CAN_FORK = sys.argv[1] == "forked"
 with workers.WorkerPool(1) as pool:
     pool.call(worker_jobs.{job}, sys.argv[2])

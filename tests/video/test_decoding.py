@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
+import re
 import shutil
 import socket
 import sys
@@ -891,6 +892,15 @@ def test_optical_flow_beside_the_frames_is_ignored(clips: Any, folder: Path) -> 
 def test_folders_that_are_no_video_say_why(clips: Any, folder: Path, names: list[str], reason: str) -> None:
     save(clips, folder, dict.fromkeys(names, 1))
     with pytest.raises(VideoError, match=reason):
+        open_video(folder)
+
+
+def test_a_folder_of_videos_where_one_is_wanted_names_one_of_them(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
+    for name in ("b.mp4", "a.MKV", "notes.txt"):
+        (folder / name).touch()
+    held = "the folder holds 2 videos and no numbered images; name one video, such as "
+    with pytest.raises(VideoError, match=re.escape(held + str(folder / "a.MKV"))):
         open_video(folder)
 
 

@@ -37,6 +37,8 @@ from dualformer_cli.system.workers import WorkerPool
 ScoreKind = Literal["logit", "probability"]
 Maps = npt.NDArray[np.float32]
 
+_MOST_NAMED = 20
+"""Classes up to which a message names them all."""
 _PUBLISHED_PREFIX = "backbone/blocks/"
 _LISTED_AT_MOST = 6
 
@@ -128,7 +130,8 @@ def find_class(name: str, class_names: Sequence[str]) -> int:
         raise DualFormerError(
             f"class {name} not found: the model has {len(class_names)} classes, 0 to {len(class_names) - 1}"
         )
-    advice = nearest(name, class_names) or f"; give a name or a number from 0 to {len(class_names) - 1}"
+    names = f": {', '.join(class_names)}" if len(class_names) <= _MOST_NAMED else ""
+    advice = nearest(name, class_names) or f"; give a name or a number from 0 to {len(class_names) - 1}{names}"
     raise DualFormerError(f"class {name!r} is none of the model's {len(class_names)} classes{advice}")
 
 

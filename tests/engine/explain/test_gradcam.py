@@ -106,6 +106,7 @@ def test_layers_are_listed_with_attention_grid_and_channels() -> None:
 
 
 NAMES = ["riding a bike", "playing harp", "7", "juggling (balls)"]
+ALL_NAMES = ": riding a bike, playing harp, 7, juggling (balls)"
 
 
 @pytest.mark.parametrize(
@@ -120,8 +121,8 @@ def test_a_class_is_found_by_its_name_however_spelled_or_its_number(name: str, i
     [
         ("playing hrap", "class 'playing hrap' is none of the model's 4 classes; did you mean 'playing harp'?"),
         ("4", "class 4 not found: the model has 4 classes, 0 to 3"),
-        ("xyzzy", "class 'xyzzy' is none of the model's 4 classes; give a name or a number from 0 to 3"),
-        ("-1", "class '-1' is none of the model's 4 classes; give a name or a number from 0 to 3"),
+        ("xyzzy", "class 'xyzzy' is none of the model's 4 classes; give a name or a number from 0 to 3" + ALL_NAMES),
+        ("-1", "class '-1' is none of the model's 4 classes; give a name or a number from 0 to 3" + ALL_NAMES),
     ],
 )
 def test_an_unknown_class_names_the_nearest(name: str, message: str) -> None:
