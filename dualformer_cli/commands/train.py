@@ -96,9 +96,6 @@ def train(
         raise typer.BadParameter("choose one of --init-from and --pretrained-2d", param_hint="--init-from")
     if teacher is not None and token_labels is not None:
         raise typer.BadParameter("choose one of --teacher and --token-labels", param_hint="--teacher")
-    from dualformer_cli.outputs.runs import print_training
-    from dualformer_cli.outputs.screen import wrote
-    from dualformer_cli.outputs.training_display import TrainingDisplay
     from dualformer_cli.tasks import train as task
 
     training_list, validation_list = [*(data or ()), None, None][:2]
@@ -139,14 +136,22 @@ def train(
         task.check_request(request, dry_run=dry_run, gpus=gpus, cpu_processes=cpu_processes)
     if relaunched(gpus, cpu_processes):
         return
-    if dry_run:
-        return _dry_run(request, as_json=as_json)
+    (_dry_run if dry_run else _run)(request, as_json=as_json)
+
+
+def _run(request: TrainRequest, *, as_json: bool) -> None:
+    """Train, and print the end of the run."""
+    from dualformer_cli.outputs.runs import print_training
+    from dualformer_cli.outputs.screen import wrote
+    from dualformer_cli.outputs.training_display import TrainingDisplay
+    from dualformer_cli.tasks import train as task
+
     try:
         with TrainingDisplay() as display:
             result = task.train(request, on_event=display.event)
     except Stopped as stop:
         say(f"stopped by {stop}; the state is saved, go on with:")
-        say(task.resume_command(output))
+        say(task.resume_command(request.output))
         raise typer.Exit(130 if stop.signum == signal.SIGINT else 75) from None
     if result is not None:
         wrote(f"config.yaml, log.jsonl, curves.png and checkpoints in {result.output}")
