@@ -121,7 +121,7 @@ def _run(request: EvaluateRequest, *, as_json: bool) -> None:
     """Do what the request says, print the result, and leave with 3 if a video was not scored."""
     from dualformer_cli.outputs.progress import Progress, fetch_progress
     from dualformer_cli.outputs.runs import print_evaluation
-    from dualformer_cli.outputs.screen import log
+    from dualformer_cli.outputs.screen import log, wrote
     from dualformer_cli.tasks.evaluate import evaluate as run_task
 
     @contextmanager
@@ -137,6 +137,6 @@ def _run(request: EvaluateRequest, *, as_json: bool) -> None:
         as_text = partial(print_evaluation, classes=scores.classes(), other=other)
         print_document(document, as_text, as_json=as_json)
 
-    document = run_task(request, fetching=fetch_progress, watching=watching, on_document=tell)
+    document = run_task(request, fetching=fetch_progress, watching=watching, on_document=tell, on_written=wrote)
     if document is not None and document.summary.videos.scored < document.summary.videos.listed:
         raise typer.Exit(3)

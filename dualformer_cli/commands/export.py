@@ -18,6 +18,7 @@ from dualformer_cli.commands.options import (
     model_request,
     print_document,
 )
+from dualformer_cli.system.words import counted
 
 if TYPE_CHECKING:
     from dualformer_cli.documents.export import Export
@@ -84,7 +85,7 @@ def export(
     the model's is printed.
     """
     from dualformer_cli.outputs.progress import fetch_progress
-    from dualformer_cli.outputs.screen import log
+    from dualformer_cli.outputs.screen import log, wrote
     from dualformer_cli.tasks.export import ExportRequest
     from dualformer_cli.tasks.export import export as run_task
 
@@ -102,19 +103,25 @@ def export(
         evaluation=evaluation,
         overwrite=overwrite,
     )
-    print_document(run_task(request, fetching=fetch_progress, on_engine=on_engine), _print_export, as_json=as_json)
+    document = run_task(request, fetching=fetch_progress, on_engine=on_engine)
+    print_document(document, _print_export, as_json=as_json)
+    wrote(document.output)
 
 
 def _print_export(document: Export) -> None:
+    from dualformer_cli.outputs.runs import print_rows
+
     clips = "any number of clips" if document.input_shape[0] is None else "one clip"
     size = "x".join(map(str, document.input_shape[2:]))
-    typer.echo(f"{document.output}: {document.num_bytes:,} bytes, {document.num_classes} classes, {clips} of {size}")
-    typer.echo(
-        f"loaded again: logits differ by {document.largest_difference:.2g} at most, the largest is "
-        f"{document.largest_logit:.3g}"
-    )
+    difference, largest = document.largest_difference, document.largest_logit
+    rows = [
+        ("model", f"{counted(document.num_classes, 'class')}, {clips} of {size}, {document.num_bytes:,} bytes"),
+        ("loaded again", f"logits differ by {difference:.2g} at most, the largest is {largest:.3g}"),
+    ]
     if (found := document.calibration) is not None:
-        typer.echo(
-            f"temperature {found.temperature:.3f} from {found.videos} videos, expected calibration error "
-            f"{found.calibration_error_before:.4f} before, {found.calibration_error_after:.4f} after"
-        )
+        before, after = found.calibration_error_before, found.calibration_error_after
+        rows += [
+            ("temperature", f"{found.temperature:.3f}, from {counted(found.videos, 'video')}"),
+            ("calibration error", f"{before:.2f} % before, {after:.2f} % after"),
+        ]
+    print_rows(rows, None)

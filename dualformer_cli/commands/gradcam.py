@@ -33,6 +33,7 @@ from dualformer_cli.commands.options import (
 from dualformer_cli.commands.predict import announce
 
 if TYPE_CHECKING:
+    from dualformer_cli.documents.gradcam import Gradcam
     from dualformer_cli.engine.engine import Engine
 
 
@@ -119,7 +120,11 @@ def gradcam(
         return
     from dualformer_cli.outputs.gradcam import print_gradcam, print_layers
     from dualformer_cli.outputs.progress import fetch_progress
-    from dualformer_cli.outputs.screen import log
+    from dualformer_cli.outputs.screen import log, wrote
+
+    def tell(document: Gradcam) -> None:
+        print_document(document, print_gradcam, as_json=as_json)
+        wrote(*filter(None, (document.output, document.npz)))
 
     if list_layers:
         print_document(task.list_layers(model, on_fallback=log), print_layers, as_json=as_json)
@@ -151,7 +156,7 @@ def gradcam(
         watching=_watching,
         on_fallback=log,
         on_engine=partial(_announce, is_sample=video is None),
-        on_document=partial(print_document, as_text=print_gradcam, as_json=as_json),
+        on_document=tell,
     )
 
 

@@ -34,6 +34,7 @@ from dualformer_cli.commands.options import (
     sample_input,
     show_config_that_runs,
 )
+from dualformer_cli.system.words import shown_path
 
 if TYPE_CHECKING:
     from dualformer_cli.documents.predict import LiveClip, ModelFacts, PredictionRun, Predictions, Timing, VideoResult
@@ -220,7 +221,7 @@ def _share(percent: str | None) -> float | None:
 def _run(request: PredictRequest, *, is_sample: bool, form: _Form, verbose: bool) -> None:
     """Do what the request says, print results as they come, and leave with the code that sums them up."""
     from dualformer_cli.outputs.progress import fetch_progress
-    from dualformer_cli.outputs.screen import log
+    from dualformer_cli.outputs.screen import wrote
     from dualformer_cli.tasks.predict import predict as run_task
 
     shown = _Shown(form, is_run=request.output is not None, is_sample=is_sample, verbose=verbose)
@@ -233,7 +234,7 @@ def _run(request: PredictRequest, *, is_sample: bool, form: _Form, verbose: bool
         on_model=shown.model,
         on_clip=shown.clip,
         on_document=shown.document,
-        on_written=lambda what: log(f"wrote {what}"),
+        on_written=wrote,
     )
     if document is not None and (code := _exit_code(document)):
         raise typer.Exit(code)
@@ -274,7 +275,7 @@ class _Shown:
                 with progress.paused():
                     self._result(result)
                 progress.expect(total())
-                progress.advance(note=result.path)
+                progress.advance(note=shown_path(result.path))
 
             yield show
 
@@ -288,9 +289,14 @@ class _Shown:
             _print_line(clip)
 
     def document(self, document: Predictions | PredictionRun) -> None:
+        from dualformer_cli.documents.predict import PredictionRun
+        from dualformer_cli.outputs.screen import wrote
+
         if self._form != "lines":
             as_json = self._form == "json"
             print_document(document, _print_sums, as_json=as_json)  # type: ignore[arg-type]  # mypy joins the two kinds
+        if isinstance(document, PredictionRun):
+            wrote(*document.files)
 
     def _result(self, result: VideoResult) -> None:
         from dualformer_cli.outputs.predictions import print_predictions
@@ -304,9 +310,9 @@ class _Shown:
             print_predictions(result)
             self._has_clips = False
         if self._is_run and result.error is not None:
-            log(f"{result.path}: {result.error}")
+            log(f"{shown_path(result.path)}: {result.error}")
         if self._verbose and result.timing is not None:
-            log(f"{result.path}: {_timing(result.timing)}")
+            log(f"{shown_path(result.path)}: {_timing(result.timing)}")
 
 
 def _print_line(document: VideoResult | LiveClip) -> None:

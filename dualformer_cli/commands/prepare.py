@@ -285,7 +285,8 @@ def _formats(text: str | None) -> tuple[ListFormat, ...]:
 def _prepare(request: PrepareRequest, *, dry_run: bool, as_json: bool) -> None:
     """Do what is asked for and print it; exit code 3 where a video cannot be used."""
     from dualformer_cli.outputs.preparation import print_plan, print_preparation, start_lines
-    from dualformer_cli.outputs.screen import log
+    from dualformer_cli.outputs.screen import log, wrote
+    from dualformer_cli.system.words import counted
     from dualformer_cli.tasks import prepare as task
 
     def start(found: FoundVideos) -> None:
@@ -301,8 +302,9 @@ def _prepare(request: PrepareRequest, *, dry_run: bool, as_json: bool) -> None:
     print_document(done, print_preparation, as_json=as_json)
     if done is None:
         return
+    wrote(f"{', '.join(done.summary.files)} in {done.summary.found.root}")
     if request.show is not None:
-        log(f"{request.show}: {task.draw_sheet(request, done)} training clips")
+        wrote(f"{counted(task.draw_sheet(request, done), 'training clip')} in {request.show}")
     if done.summary.broken:
         raise typer.Exit(3)
 
@@ -310,13 +312,15 @@ def _prepare(request: PrepareRequest, *, dry_run: bool, as_json: bool) -> None:
 def _render(request: RenderRequest, *, dry_run: bool, as_json: bool) -> None:
     """Render camera-motion, or estimate it, and print what is there then."""
     from dualformer_cli.outputs.preparation import print_render_estimate, print_rendered
+    from dualformer_cli.outputs.screen import wrote
     from dualformer_cli.tasks.render import estimate_rendering, render
 
     if dry_run:
         as_text = partial(print_render_estimate, num_workers=request.num_workers)
         print_document(estimate_rendering(request), as_text, as_json=as_json)
-    else:
-        print_document(render(request, watch=_watch), print_rendered, as_json=as_json)
+    elif (done := render(request, watch=_watch)) is not None:
+        print_document(done, print_rendered, as_json=as_json)
+        wrote(*done.lists.values())
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -30,6 +29,7 @@ from dualformer_cli.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from dualformer_cli.documents.tokenlabel import Tokens
     from dualformer_cli.tasks.write_token_labels import WriteLabelsRequest
 
 
@@ -70,12 +70,17 @@ def show(
         show_config(resolve(model, default=DEFAULT_PRESET))
         return
     from dualformer_cli.outputs.progress import fetch_progress
+    from dualformer_cli.outputs.screen import wrote
     from dualformer_cli.outputs.tokens import print_tokens
+
+    def tell(document: Tokens) -> None:
+        print_document(document, print_tokens, as_json=as_json)
+        wrote(*filter(None, [document.output]))
 
     show_tokens(
         ShowTokensRequest(model=model, video=source, out=out, head=head, num_frames=frames, overwrite=overwrite),
         fetching=fetch_progress,
-        on_document=partial(print_document, as_text=print_tokens, as_json=as_json),
+        on_document=tell,
     )
 
 
@@ -148,7 +153,7 @@ def _write(request: WriteLabelsRequest, *, dry_run: bool, as_json: bool) -> None
     """Do what the request says, print the result, and leave with 3 if a video has no labels."""
     from dualformer_cli.documents.tokenlabel import LabelPlan, WrittenLabels
     from dualformer_cli.outputs.progress import Progress
-    from dualformer_cli.outputs.screen import log
+    from dualformer_cli.outputs.screen import log, wrote
     from dualformer_cli.outputs.tokens import print_labels
     from dualformer_cli.tasks.write_token_labels import write_token_labels
 
@@ -161,6 +166,8 @@ def _write(request: WriteLabelsRequest, *, dry_run: bool, as_json: bool) -> None
         for video in document.summary.unreadable if isinstance(document, WrittenLabels) else ():
             log(f"not labelled: {video.path}: {video.error}")
         print_document(document, print_labels, as_json=as_json)  # type: ignore[arg-type]  # mypy joins the two kinds
+        if isinstance(document, WrittenLabels):
+            wrote(document.output)
 
     document = write_token_labels(request, dry_run=dry_run, watching=watching, note=log, on_document=tell)
     if isinstance(document, WrittenLabels) and document.summary.unreadable:

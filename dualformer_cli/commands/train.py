@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -30,6 +30,9 @@ from dualformer_cli.commands.options import (
     show_config,
 )
 from dualformer_cli.errors import Stopped
+
+if TYPE_CHECKING:
+    from dualformer_cli.tasks.train import TrainRequest
 
 
 def train(
@@ -99,10 +102,6 @@ def train(
         raise typer.BadParameter("choose one of --init-from and --pretrained-2d", param_hint="--init-from")
     if teacher is not None and token_labels is not None:
         raise typer.BadParameter("choose one of --teacher and --token-labels", param_hint="--teacher")
-    from dualformer_cli.engine.parallel.placement import read_placement
-    from dualformer_cli.outputs.progress import Progress
-    from dualformer_cli.outputs.runs import print_preflight, print_training
-    from dualformer_cli.outputs.training_display import TrainingDisplay
     from dualformer_cli.tasks import train as task
 
     training_list, validation_list = [*(data or ()), None, None][:2]
@@ -137,21 +136,40 @@ def train(
         task.check_request(request, dry_run=dry_run, gpus=gpus, cpu_processes=cpu_processes)
     if relaunched(gpus, cpu_processes):
         return
-    if dry_run:
-        silent = read_placement(os.environ).rank > 0
-        with Progress("dry run", total=task.NUM_STAGES, silent=silent, interval_seconds=0, says_time_left=False) as bar:
-            document = task.preflight(request, on_stage=lambda stage: bar.advance(note=stage))
-            bar.expect(bar.done)
-        print_document(document, print_preflight, as_json=as_json)
-        return
+    (_dry_run if dry_run else _run)(request, as_json=as_json)
+
+
+def _run(request: TrainRequest, *, as_json: bool) -> None:
+    """Train, and print the end of the run."""
+    from dualformer_cli.outputs.runs import print_training
+    from dualformer_cli.outputs.screen import wrote
+    from dualformer_cli.outputs.training_display import TrainingDisplay
+    from dualformer_cli.tasks import train as task
+
     try:
         with TrainingDisplay() as display:
             result = task.train(request, on_event=display.event)
     except Stopped as stop:
         say(f"stopped by {stop}; the state is saved, go on with:")
-        say(task.resume_command(output, request.log))
+        say(task.resume_command(request.output, request.log))
         raise typer.Exit(130 if stop.signum == signal.SIGINT else 75) from None
+    if result is not None:
+        wrote(f"config.yaml, log.jsonl, curves.png and checkpoints in {result.output}")
     print_document(result, print_training, as_json=as_json)
+
+
+def _dry_run(request: TrainRequest, *, as_json: bool) -> None:
+    """Try what the run needs and print it."""
+    from dualformer_cli.engine.parallel.placement import read_placement
+    from dualformer_cli.outputs.progress import Progress
+    from dualformer_cli.outputs.runs import print_preflight
+    from dualformer_cli.tasks import train as task
+
+    silent = read_placement(os.environ).rank > 0
+    with Progress("dry run", total=task.NUM_STAGES, silent=silent, interval_seconds=0, says_time_left=False) as bar:
+        document = task.preflight(request, on_stage=lambda stage: bar.advance(note=stage))
+        bar.expect(bar.done)
+    print_document(document, print_preflight, as_json=as_json)
 
 
 def _missing_recipe(training_list: str | None) -> typer.BadParameter:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from dualformer_cli.documents.download import (
     DatasetState,
     Download,
@@ -13,7 +15,7 @@ from dualformer_cli.documents.download import (
     WeightsOutcome,
     WeightsState,
 )
-from dualformer_cli.outputs.screen import Screen, print_facts, print_table
+from dualformer_cli.outputs.screen import Screen, fitting, print_facts, print_table
 from dualformer_cli.system.words import counted, size_in_words
 
 
@@ -95,23 +97,27 @@ def _weights_facts(state: WeightsState) -> list[tuple[str, str]]:
     ]
 
 
+def _print(line: str) -> None:
+    print(fitting(line, sys.stdout))
+
+
 def print_plan(document: DownloadPlan) -> None:
     """Print what a run would do."""
     for state in document.files:
-        print(f"{state.dataset} {state.name}: {_planned(state)}")
+        _print(f"{state.dataset} {state.name}: {_planned(state)}")
     for weights in document.weights:
         if weights.state == "present":
-            print(f"{weights.name}: present at {weights.path}")
+            _print(f"{weights.name}: present at {weights.path}")
             continue
         why = " (the file there is broken)" if weights.state == "broken" else ""
         size = size_in_words(weights.minimum_bytes)
-        print(f"{weights.name}: would fetch at least {size} from {weights.url} to {weights.path}{why}")
+        _print(f"{weights.name}: would fetch at least {size} from {weights.url} to {weights.path}{why}")
     if document.files:
         fetched = [state for state in document.files if state.url is not None]
         unknown = sum(state.missing_bytes is None for state in fetched)
         more = f", and {counted(unknown, 'file')} of unknown size" if unknown else ""
         known = size_in_words(sum(state.missing_bytes or 0 for state in fetched))
-        print(f"in all: about {known} to fetch{more}; archives take as much again when they are unpacked")
+        _print(f"in all: about {known} to fetch{more}; archives take as much again when they are unpacked")
 
 
 def _planned(state: FilesState) -> str:
@@ -132,13 +138,13 @@ def print_download(document: Download) -> None:
     for files in document.datasets:
         if files.error is None:
             of = "" if files.num_wanted == 1 else f"{files.num_done} of {files.num_wanted} archives, "
-            print(f"{files.dataset} {files.name}: {files.status}, {of}{files.path}")
+            _print(f"{files.dataset} {files.name}: {files.status}, {of}{files.path}")
     for weights in document.results:
         if weights.error is None:
-            print(f"{weights.name}: {weights.status}, {size_in_words(weights.num_bytes or 0)}, {weights.path}")
+            _print(f"{weights.name}: {weights.status}, {size_in_words(weights.num_bytes or 0)}, {weights.path}")
     for name, rows in document.present.items():
         for row in rows:
-            print(f"{name} {row.split}: {_counted(row)}")
+            _print(f"{name} {row.split}: {_counted(row)}")
 
 
 def failures(document: Download) -> list[str]:

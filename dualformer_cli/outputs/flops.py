@@ -6,8 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TextIO
 
-from dualformer_cli.documents.base import to_json
-from dualformer_cli.documents.flops import Flops, ModuleCost
+from dualformer_cli.documents.flops import Flops, Latency, ModuleCost
 from dualformer_cli.outputs.screen import Screen, print_facts
 from dualformer_cli.system.words import counted
 
@@ -30,12 +29,22 @@ def print_flops(document: Flops, *, stream: TextIO | None = None, width: int | N
     if document.latency is not None:
         screen.line()
         screen.line(("latency", "bold"))
-        values = {f"  {name.replace('_', ' ')}": value for name, value in to_json(document.latency).items()}
-        print_facts(
-            screen,
-            [(name, f"{value:.4g}" if isinstance(value, float) else str(value)) for name, value in values.items()],
-        )
+        print_facts(screen, _latency(document.latency))
     screen.flush()
+
+
+def _latency(measured: Latency) -> list[tuple[str, str]]:
+    compiled = ", compiled" if measured.compiled else ""
+    threads, clips, runs = (
+        counted(count, one)
+        for count, one in ((measured.num_threads, "thread"), (measured.batch_size, "clip"), (measured.num_runs, "run"))
+    )
+    spread = f"{measured.p20_ms:.4g} to {measured.p80_ms:.4g} ms from the 20th to the 80th percentile"
+    return [
+        ("  device", f"{measured.device}, {measured.precision}{compiled}, {threads}"),
+        ("  median", f"{measured.median_ms:.4g} ms for {clips}; {spread} of {runs}"),
+        ("  speed", f"{measured.clips_per_second:.4g} clips/s"),
+    ]
 
 
 def _print_modules(screen: Screen, modules: Sequence[ModuleCost], *, total: float) -> None:

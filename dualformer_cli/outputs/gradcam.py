@@ -7,11 +7,11 @@ from typing import TextIO
 from dualformer_cli.documents.gradcam import DeletionCurves, Gradcam, LayerList
 from dualformer_cli.documents.predict import BUILT_IN_QUESTION
 from dualformer_cli.outputs.screen import Screen, print_facts
-from dualformer_cli.system.words import counted
+from dualformer_cli.system.words import counted, shown_path
 
 
 def print_gradcam(document: Gradcam, *, stream: TextIO | None = None, width: int | None = None) -> None:
-    """Print what `gradcam` found: the class with its score, the layer, the deletion score and the files."""
+    """Print what `gradcam` found: the class with its score, the layer and the deletion score."""
     screen = Screen(stream, width)
     chosen, grid = document.class_, " x ".join(str(side) for side in document.grid)
     preset = document.facts.preset
@@ -25,8 +25,7 @@ def print_gradcam(document: Gradcam, *, stream: TextIO | None = None, width: int
     if (deleted := document.deletion) is not None:
         numbers = f"{100 * deleted.score:+.1f} points (spread {100 * deleted.spread:.1f})"
         facts.append(("deletion", f"{numbers}: {_verdict(deleted)}"))
-    facts += [(name, path) for name, path in (("written", document.output), ("maps", document.npz)) if path]
-    screen.line((document.path, "bold"))
+    screen.line((shown_path(document.path), "bold"))
     print_facts(screen, facts)
     for warning in document.warnings:
         screen.paragraph(f"warning: {warning}", style="yellow")

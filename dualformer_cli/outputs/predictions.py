@@ -17,7 +17,7 @@ from dualformer_cli.documents.predict import (
     VideoResult,
 )
 from dualformer_cli.outputs.screen import NARROWEST_BAR, NARROWEST_LABEL, Screen, clock, pad
-from dualformer_cli.system.words import counted
+from dualformer_cli.system.words import counted, shown_path
 
 UNSURE = "unsure"
 """What is shown in place of a label whose score says too little."""
@@ -42,7 +42,7 @@ def print_predictions(result: VideoResult, *, stream: TextIO | None = None, widt
             a width and a terminal nothing is cut.
     """
     screen = Screen(stream, width)
-    screen.line((result.path, "bold"))
+    screen.line((shown_path(result.path), "bold"))
     if result.predictions:
         screen.paragraph(video_facts(result), style="dim")
         _print_top(screen, result.predictions)
@@ -83,7 +83,7 @@ def print_clip(clip: LiveClip, *, stream: TextIO | None = None, width: int | Non
 
 
 def print_run(run: PredictionRun, *, stream: TextIO | None = None, width: int | None = None) -> None:
-    """Print what a run folder holds now: how many videos, and in which files.
+    """Print how many videos a run folder holds now.
 
     Args:
         run: what was done.
@@ -95,9 +95,7 @@ def print_run(run: PredictionRun, *, stream: TextIO | None = None, width: int | 
     facts += [f"{videos.lost:,} lost with a process; run the same command again" if videos.lost else ""]
     facts += [f"{videos.kept:,} of them before" if videos.kept else ""]
     screen = Screen(stream, width)
-    screen.line((f"{counted(videos.listed, 'video')}: {', '.join(filter(None, facts))}", ""))
-    for file in run.files:
-        screen.line((f"wrote {file}", ""))
+    screen.paragraph(f"{counted(videos.listed, 'video')}: {', '.join(filter(None, facts))}", style="", indent=0)
     screen.flush()
 
 
@@ -136,8 +134,7 @@ def print_counts(counts: LabelCounts, *, stream: TextIO | None = None, width: in
     if counts.not_compared:
         number = counted(counts.not_compared, "video")
         facts.append(f"{number} not compared: with an error, or a label that the model does not have")
-    text = "; ".join(facts)
-    screen.line((text, "bold"))
+    screen.paragraph("; ".join(facts), style="bold", indent=0)
     screen.flush()
 
 

@@ -21,7 +21,7 @@ from dualformer_cli.outputs.html import STYLE, Html, data, element, head, joined
 from dualformer_cli.outputs.predictions import shown_parts, video_facts
 from dualformer_cli.outputs.progress import Progress
 from dualformer_cli.system.files import atomic_path
-from dualformer_cli.system.words import counted, printable
+from dualformer_cli.system.words import counted, printable, shown_path
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.thumbnails import read_thumbnails
 
@@ -111,7 +111,7 @@ def _results(block: Sequence[VideoResult], pictures: dict[str, bytes], folder: P
 def _video(result: VideoResult, picture: bytes | None, folder: Path) -> dict[str, object]:
     """Return what the page's script needs of one video; what is not known is left out."""
     found = {
-        "name": printable(result.path),
+        "name": printable(shown_path(result.path)),
         "top": [(own.index, round(own.score, 4)) for own in result.predictions[:MOST_LABELS]],
         "link": _link(result.path, folder),
         "isFolder": os.path.isdir(result.path) or None,

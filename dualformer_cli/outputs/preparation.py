@@ -18,7 +18,7 @@ from dualformer_cli.documents.prepare import (
     Statistics,
 )
 from dualformer_cli.documents.render import RenderEstimate, RenderSummary
-from dualformer_cli.outputs.screen import cells, pad
+from dualformer_cli.outputs.screen import cells, fitting, pad
 from dualformer_cli.system.words import counted, duration_in_words, printable, size_in_words, some_of
 
 _MOST_CLASSES = 40
@@ -56,7 +56,7 @@ def print_plan(document: PreparationPlan, *, stream: TextIO | None = None) -> No
 
 def print_rendered(done: RenderSummary, *, stream: TextIO | None = None) -> None:
     """Print what `prepare camera-motion` rendered."""
-    lines = [f"{split}: {counted(done.clips[split], 'clip')}, {path}" for split, path in done.lists.items()]
+    lines = [f"{split}: {counted(count, 'clip')}" for split, count in done.clips.items()]
     total = sum(done.clips.values())
     lines.append(f"{done.rendered} of {total} clips rendered now, {size_in_words(done.num_bytes)} in all")
     _print(lines, stream)
@@ -76,7 +76,7 @@ def _print(lines: Iterable[str], stream: TextIO | None) -> None:
     out = sys.stdout if stream is None else stream
     encoding = getattr(out, "encoding", None) or "utf-8"
     for line in lines:
-        out.write(printable(line, encoding).rstrip() + "\n")
+        out.write(fitting(printable(line, encoding).rstrip(), out, indent=11) + "\n")
 
 
 def start_lines(found: FoundVideos) -> Iterator[str]:
@@ -104,7 +104,6 @@ def _lines(document: Preparation) -> Iterator[str]:
     if run.converted is not None:
         failed = f", {run.failed} failed" if run.failed else ""
         yield f"converted  {run.converted} now, {run.kept} before{failed}"
-    yield f"written    {', '.join(summary.files)} in {summary.found.root}"
 
 
 def _classes(found: FoundVideos) -> Iterator[str]:
@@ -159,11 +158,11 @@ def _missing(dataset: DatasetCounts) -> Iterator[str]:
         else:
             yield f"complete   every annotated video of {dataset.title} is there"
     for left_out, what in (
-        (dataset.copies, "files hold a video that another file holds too, and are not listed"),
-        (dataset.not_annotated, "videos are in no annotation, and are not listed"),
+        (dataset.copies, "with a video that another file holds too"),
+        (dataset.not_annotated, "in no annotation"),
     ):
         if left_out.videos:
-            yield f"left out   {left_out.videos} {what}, such as {left_out.examples[0]}"
+            yield f"left out   {counted(left_out.videos, 'file')} {what}, such as {left_out.examples[0]}"
 
 
 def _statistics(statistics: Statistics) -> Iterator[str]:

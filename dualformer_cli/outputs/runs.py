@@ -34,7 +34,7 @@ def metric_line(summary: Summary) -> str:
     ]
     videos = summary.videos
     if videos.scored < videos.listed:
-        parts.append(f"{videos.listed - videos.scored} of {videos.listed} videos not scored")
+        parts.append(f"{videos.listed - videos.scored} of {counted(videos.listed, 'video')} not scored")
     return ", ".join(parts) or f"{counted(videos.scored, 'video')} scored, without labels"
 
 
@@ -104,12 +104,11 @@ def print_training(document: TrainResult, *, stream: TextIO | None = None) -> No
     weights = f"--weights {shlex.quote(document.checkpoint)}"
     rows = [
         ("trained", f"{counted(document.epochs, 'epoch')}, {counted(document.steps, 'step')}{found}"),
-        ("written", f"config.yaml, log.jsonl, curves.png and checkpoints in {document.output}"),
         ("best", best),
         ("next", f"dualformer predict {weights} VIDEO"),
     ]
     if document.validation_list is not None:
-        rows.insert(3, ("next", f"dualformer eval {weights} --data {shlex.quote(document.validation_list)}"))
+        rows.insert(2, ("next", f"dualformer eval {weights} --data {shlex.quote(document.validation_list)}"))
     for change in document.changes or ():
         rows.insert(1, ("changed", f"{change.key} was {change.before}, and {change.now} after step {change.step}"))
     print_rows(rows, stream)
@@ -154,5 +153,5 @@ def print_rows(rows: Iterable[tuple[str, str]], stream: TextIO | None) -> None:
     for name, text in listed:
         shown = printable(text, getattr(out, "encoding", None) or "utf-8")
         line = f"{name:{width}}  {shown}"
-        is_command = text.startswith("dualformer ")  # which stays on one line, to be copied
+        is_command = text.startswith("dualformer ")  # as in `fitting`
         out.write((line if is_command else fitting(line, out, indent=width + 2)) + "\n")

@@ -25,6 +25,12 @@ def log(message: str) -> None:
     stream.flush()
 
 
+def wrote(*outputs: object) -> None:
+    """Say on stderr what was written: a line for each output, which is a path or says what is in which folder."""
+    for output in outputs:
+        log(f"wrote {output}")
+
+
 def fitting(text: str, stream: TextIO, *, indent: int = 2) -> str:
     """Return a line broken between words where a terminal would break it inside one; elsewhere as it is.
 
@@ -33,7 +39,7 @@ def fitting(text: str, stream: TextIO, *, indent: int = 2) -> str:
         stream: where it goes.
         indent: spaces in front of what follows the first break.
     """
-    if not stream.isatty():
+    if not stream.isatty() or text.startswith("dualformer "):  # a command stays on one line, to be copied
         return text
     size = shutil.get_terminal_size().columns
     lines = textwrap.wrap(text, size, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
@@ -49,9 +55,14 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, right: Se
 
 
 def print_facts(screen: Screen, facts: Sequence[tuple[str, str]]) -> None:
-    size = max(cells(name) for name, _ in facts)
+    """Print what each name has for a value, one below the other; a terminal gets whole words and whole addresses."""
+    size = max(cells(name) for name, _ in facts) + 2
     for name, value in facts:
-        screen.line((pad(name, size + 2), "dim"), (value, ""))
+        fits = all(cells(word) <= screen.width - size for word in value.split())
+        first, *rest = screen.wrapped(value, size) if fits else [value]
+        screen.line((pad(name, size), "dim"), (first, ""))
+        for line in rest:
+            screen.line((" " * size + line, ""))
 
 
 class Screen:
@@ -81,14 +92,18 @@ class Screen:
         text.rstrip()
         self._console.print(text, soft_wrap=True)
 
-    def paragraph(self, text: str, *, style: str) -> None:
-        """Print `text` indented by two, wrapped between words to the width with a further indent."""
+    def paragraph(self, text: str, *, style: str, indent: int = 2) -> None:
+        """Print `text` indented, wrapped between words to the width with two columns more of indent."""
+        for number, line in enumerate(self.wrapped(text, indent + 2)):
+            self.line((" " * (indent + 2 if number else indent) + line, style))
+
+    def wrapped(self, text: str, taken: int) -> list[str]:
+        """Return `text` escaped, in lines of whole words where `taken` columns are not free; one if none must fit."""
         from rich.text import Text
 
         shown = Text(self.escaped(text))
-        lines = shown.wrap(self._console, max(1, self.width - 4)) if self.must_fit else [shown]
-        for number, line in enumerate(lines):
-            self.line((("    " if number else "  ") + line.plain.rstrip(), style))
+        lines = shown.wrap(self._console, max(1, self.width - taken)) if self.must_fit else [shown]
+        return [line.plain.rstrip() for line in lines] or [""]
 
     def table(
         self, rows: Sequence[Sequence[str]], *, right: Sequence[bool], styles: Sequence[str], head: Sequence[str] = ()

@@ -14,7 +14,7 @@ from dualformer_cli.documents.tokenlabel import LabelPlan, Tokens, WrittenLabels
 from dualformer_cli.outputs.fonts import draw_label, font_of
 from dualformer_cli.outputs.runs import print_rows
 from dualformer_cli.system.files import atomic_path
-from dualformer_cli.system.words import size_in_words
+from dualformer_cli.system.words import counted, shown_path, size_in_words
 from dualformer_cli.video.reader import Frame
 
 _COLOURS = (
@@ -185,12 +185,10 @@ def _draw_legend(
 
 
 def print_tokens(document: Tokens, *, stream: TextIO | None = None) -> None:
-    """Print what `tokenlabel show` found: the classes of most tokens, and where the picture is."""
+    """Print what `tokenlabel show` found: the classes of most tokens."""
     t, h, w = document.grid
-    rows = [("video", document.path), ("tokens", f"{t} x {h} x {w} (time, height, width)")]
+    rows = [("video", shown_path(document.path)), ("tokens", f"{t} x {h} x {w} (time, height, width)")]
     rows += [(f"{entry.percent:5.1f} %", entry.label) for entry in document.classes[:10]]
-    if document.output is not None:
-        rows.append(("picture", document.output))
     print_rows(rows, stream)
 
 
@@ -198,7 +196,7 @@ def print_labels(document: LabelPlan | WrittenLabels, *, stream: TextIO | None =
     """Print what `tokenlabel write` did, or would need."""
     facts, trial = document.teacher.facts, document.teacher.trial
     rows = [
-        ("teacher", f"{facts.source}, right on {trial.right} of {trial.videos} videos"),
+        ("teacher", f"{facts.source}, right on {trial.right} of {counted(trial.videos, 'video')}"),
         ("estimated", size_in_words(document.estimated_bytes)),
     ]
     if isinstance(document, WrittenLabels):
@@ -213,4 +211,6 @@ def print_labels(document: LabelPlan | WrittenLabels, *, stream: TextIO | None =
                 ("agreement", f"{found.agreement:.1f} % of the tokens have a label of their video as best class")
             )
         rows += [(f"{entry.percent:5.1f} %", entry.label) for entry in found.classes]
-    print_rows([*rows, ("folder", document.output)], stream)
+    else:
+        rows.append(("folder", document.output))
+    print_rows(rows, stream)

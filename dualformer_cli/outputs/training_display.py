@@ -112,9 +112,11 @@ class TrainingDisplay:
         names = [name for name in METRICS if name in metrics and (METRICS[name].is_drawn or name in shown)]
         columns = {"epoch": f"{row.epoch}/{self._started.epochs}"}
         columns |= {METRICS[name].title: number_in_words(name, metrics[name]) for name in names}
-        size = sum(max(7, len(title)) + 2 for title in (*columns, "training loss")) + len("best")
-        if size <= shutil.get_terminal_size().columns:
-            columns["training loss"] = f"{math.fsum(self._losses) / len(self._losses):.4f}" if self._losses else "-"
+        columns["training loss"] = f"{math.fsum(self._losses) / len(self._losses):.4f}" if self._losses else "-"
+        for title in reversed(list(columns)):
+            size = sum(max(7, len(title)) + 2 for title in columns) + len("best")
+            if size > shutil.get_terminal_size().columns and title not in ("epoch", METRICS[shown[1]].title):
+                del columns[title]
         return columns
 
 

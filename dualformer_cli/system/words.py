@@ -65,6 +65,24 @@ def natural_key(path: str) -> list[list[tuple[int, int, str]]]:
     ]
 
 
+def shown_path(path: str) -> str:
+    """Return the shortest name of the same file: without `x/..`, and from the working folder where it lies inside.
+
+    An address stays as it is, and so does what would look like an option or, behind a symbolic link, is another file.
+    """
+    name, mark, part = path.partition("#")
+    if "://" in path or not name:
+        return path
+    try:
+        inside = os.path.abspath(name).removeprefix(os.path.join(os.getcwd(), ""))
+        shortest = min(name, os.path.normpath(name), inside, key=len)
+        if ".." in name.split(os.sep) and os.path.realpath(shortest) != os.path.realpath(name):
+            return path
+    except (OSError, ValueError):  # no working folder any more; a zero byte
+        return path
+    return path if shortest.startswith("-") else shortest + mark + part
+
+
 def os_reason(error: OSError) -> str:
     """Return what the operating system says, in the middle of a sentence: "permission denied"."""
     return (error.strerror or str(error)).lower()

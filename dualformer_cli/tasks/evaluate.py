@@ -84,6 +84,7 @@ def evaluate(
     fetching: Fetching = lambda: nullcontext(lambda name, done, total: None),
     watching: Watching = lambda total: nullcontext(lambda record: None),
     on_document: Callable[[Evaluation, Dump], None] = lambda document, scores: None,
+    on_written: Callable[[Path], None] = lambda path: None,
 ) -> Evaluation | None:
     """Score a list on all ranks, or read a dump; sum it up and write what was asked for.
 
@@ -93,6 +94,7 @@ def evaluate(
         watching: shows how far the list is.
         on_document: called on rank 0 with the result before any file is written, so that it is known even if a disk is
             full; and with the scores that it sums up.
+        on_written: called on rank 0 with each file once it is written.
 
     Returns:
         The document; None on other ranks than 0.
@@ -109,7 +111,7 @@ def evaluate(
         return None
     document = scores.document(other)
     on_document(document, scores)
-    _write(request, document, scores)
+    _write(request, document, scores, on_written)
     return document
 
 
@@ -152,15 +154,19 @@ def _keeping(
         parts.close()
 
 
-def _write(request: EvaluateRequest, document: Evaluation, scores: Dump) -> None:
-    """Write every file that was asked for."""
+def _write(request: EvaluateRequest, document: Evaluation, scores: Dump, on_written: Callable[[Path], None]) -> None:
+    """Write every file that was asked for, and name each that could be written."""
     from dualformer_cli.outputs.runs import write_json_lines
 
-    writes = [
+    def write(path: Path, into: Callable[[Path], None]) -> None:
+        into(path)
+        on_written(path)
+
+    writes: list[tuple[Path | None, Callable[[Path], None]]] = [
         (request.dump, lambda path: write_json_lines(scores.rows(), path)),
         (request.report, lambda path: _write_page(scores, document, path, request.compare)),
     ]
-    write_all(*(partial(write, path) for path, write in writes if path is not None))
+    write_all(*(partial(write, path, into) for path, into in writes if path is not None))
     if request.kept is not None:
         shutil.rmtree(request.kept, ignore_errors=True)  # all of it is in the dump
 

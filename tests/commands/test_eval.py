@@ -234,7 +234,8 @@ def test_two_runs_are_compared(evaluate: Any, folder: Path, mini_preset: Path, t
     assert re.search(r"^compared +with \S*b\.jsonl, 6 videos in both$", table, re.MULTILINE)
     assert re.search(r"^worst classes +\w.* \(\d of \d right\)", table, re.MULTILINE)
     report = tmp_path / "report.html"
-    assert RUNNER.invoke(app, [*command, "--report", str(report)]).exit_code == 0
+    reported = RUNNER.invoke(app, [*command, "--report", str(report)])
+    assert (reported.exit_code, reported.stderr) == (0, f"wrote {report}\n")
     page = report.read_text(encoding="utf-8")
     assert "Compared with " in page
     assert "b.jsonl</h2>" in page
@@ -246,6 +247,7 @@ def test_a_list_without_labels_gives_predictions_only(evaluate: Any, folder: Pat
     dump = tmp_path / "dump.jsonl"
     result = evaluate("--data", folder / "unlabelled.csv", "--json", "--dump", dump)
     assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines()[-1] == f"wrote {dump}"
     document = json.loads(result.stdout)
     assert not {"top1", "top1_all_listed", "loss", "views_curve"} & set(document)
     assert document["videos"]["scored"] == 2

@@ -153,9 +153,10 @@ def test_the_layers_can_be_listed_without_an_input(run: Any, document: Any) -> N
 
 
 def test_a_result_is_printed_for_readers(run: Any, scenes: Path) -> None:
-    shown = run(scenes / "a.mp4", "--out", "a.png", "--deletion").stdout
-    for text in ("class", "score", "layer", "3/1 of", "deletion", "a.png"):
-        assert text in shown
+    shown = run(scenes / "a.mp4", "--out", "a.png", "--npz", "a.npz", "--deletion")
+    for text in ("class", "score", "layer", "3/1 of", "deletion"):
+        assert text in shown.stdout
+    assert shown.stderr.splitlines()[-2:] == ["wrote a.png", "wrote a.npz"]
 
 
 def test_a_folder_is_made_and_gets_the_picture(run: Any, scenes: Path) -> None:
@@ -207,6 +208,7 @@ def test_what_was_computed_is_printed_even_if_a_file_cannot_be_written(
     assert (found["output"], found["npz"], found["layer"]) == (None, "a.npz", "3/1")
     assert refused(undrawn) == f"{str(scenes / 'a.mp4')!r} was not drawn: no space left"
     assert os.listdir() == ["a.npz"]
+    assert [line for line in undrawn.stderr.splitlines() if line.startswith("wrote")] == ["wrote a.npz"]
 
 
 def test_the_input_is_never_the_output(run: Any, scenes: Path, tmp_path: Path) -> None:

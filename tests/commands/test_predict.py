@@ -947,6 +947,23 @@ def test_a_list_of_prepare_is_read_and_compared(predict: Any, labelled: tuple[Pa
     assert text.splitlines()[-1].startswith("1 of 2 videos right (50.0%); 1 video not compared")
 
 
+def test_a_path_of_a_list_is_shown_short_and_kept_as_it_is(predict: Any, scenes: Path) -> None:
+    (Path("own") / "prepared").mkdir(parents=True)
+    shutil.copy(scenes / "a.mp4", "own/a.mp4")
+    Path("own/prepared/val.csv").write_text("path,label\n../a.mp4,0\n../gone.mp4,0\n")
+    result = predict("@own/prepared/val.csv", "--csv", "t.csv", "--report", "page.html")
+    assert [line for line in result.stdout.splitlines() if ".mp4" in line] == ["own/a.mp4", "own/gone.mp4"]
+    document = json.loads(predict("@own/prepared/val.csv", "--json").stdout)
+    assert [row["path"] for row in document["results"]] == ["own/prepared/../a.mp4", "own/prepared/../gone.mp4"]
+    assert "own/prepared/../a.mp4," in Path("t.csv").read_text()
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert '"own/a.mp4"' in page
+    assert "own/prepared" not in page
+    run = predict("@own/prepared/val.csv", "--output", "run", "--verbose")
+    assert "own/gone.mp4: no such file or folder" in run.stderr.splitlines()
+    assert "own/a.mp4: decode " in run.stderr
+
+
 def test_a_run_folder_compares_with_the_list_of_now(predict: Any, labelled: tuple[Path, list[str]]) -> None:
     path, listed = labelled
     first = predict(f"@{path}", "--output", "run")
@@ -1025,6 +1042,9 @@ def test_what_was_written_is_said_at_the_end(predict: Any, scenes: Path) -> None
     ]
     assert sorted(os.listdir("subtitles")) == ["a.srt", "b.srt"]
     assert sorted(os.listdir("new/videos")) == ["a.mp4", "b.mp4"]
+    run = predict(scenes / "a.mp4", "--output", "run", "--segments", "s.csv", "--every", "1").stderr.splitlines()
+    assert run[-1] == "wrote s.csv"
+    assert {"wrote run/predictions.jsonl", "wrote run/predictions.csv"} <= set(run)
     single = predict(scenes / "a.mp4", "--srt", "a.srt", "--json")
     assert single.stderr.splitlines()[-1] == "wrote a.srt"
     json.loads(single.stdout)

@@ -49,7 +49,7 @@ def test_a_folder_becomes_lists_that_train_takes(prepare: Any, mini_preset: Path
     assert result.exit_code == 0, result.output
     assert "videos: class folders, 10 videos, 2 classes" in result.stderr
     assert "all videos 8 2" in " ".join(result.stdout.split())
-    assert "written    classes.txt, train.csv, val.csv in videos/prepared" in result.stdout
+    assert "wrote classes.txt, train.csv, val.csv in videos/prepared" in result.stderr.splitlines()
     lists = [f"--data=videos/prepared/{split}.csv" for split in ("train", "val")]
     small = [f"--set=train.{key}=2" for key in ("batch_size", "global_batch_size")] + ["--set=train.epochs=1"]
     trained = RUNNER.invoke(
@@ -97,7 +97,7 @@ def test_transcode_tells_its_size_first_and_lists_the_new_files(prepare: Any) ->
 def test_show_draws_what_training_sees(prepare: Any, mini_preset: Path) -> None:
     result = prepare("videos", "--show", "sheet.png", "--preset", mini_preset, "--set", "train.random_erasing=1")
     assert result.exit_code == 0, result.output
-    assert "sheet.png: 8 training clips" in result.stderr
+    assert "wrote 8 training clips in sheet.png" in result.stderr.splitlines()
     with Image.open("sheet.png") as image:
         assert image.width > 8 * 112
         assert image.height > 8 * 112
@@ -209,7 +209,9 @@ def test_a_sheet_that_cannot_be_drawn_is_refused_before_the_work(
 
 def test_a_sheet_that_is_there_is_replaced_when_asked(prepare: Any, mini_preset: Path) -> None:
     Path("sheet.png").write_text("mine")
-    assert prepare("videos", "--preset", mini_preset, *SHOW, "sheet.png", "--overwrite").exit_code == 0
+    result = prepare("videos", "--preset", mini_preset, *SHOW, "sheet.png", "--overwrite")
+    assert result.exit_code == 0
+    assert result.stderr.splitlines()[-1] == "wrote 8 training clips in sheet.png"
     with Image.open("sheet.png") as image:
         assert image.width > 8 * 112
 
@@ -223,7 +225,7 @@ def test_the_summary_is_printed_though_the_sheet_fails(
     monkeypatch.setattr("dualformer_cli.tasks.preview.preview_clips", fail)
     result = prepare("videos", "--preset", mini_preset, *SHOW, "sheet.png")
     assert result.exit_code == 1
-    assert "written    classes.txt, train.csv, val.csv in videos/prepared" in result.stdout
+    assert "wrote classes.txt, train.csv, val.csv in videos/prepared" in result.stderr.splitlines()
 
 
 def test_the_same_video_under_two_labels_is_reported_and_under_one_counted(prepare: Any) -> None:

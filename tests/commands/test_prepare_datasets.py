@@ -305,7 +305,7 @@ def test_what_is_missing_is_said_last_and_is_no_failure(
         "missing    train: 1 of 3 annotated videos, such as gone_00001; all are named in prepare.json"
     )
     assert ["train", "2", "48", "2", "1", "1"] in [line.split() for line in result.stdout.splitlines()]
-    assert "sheet.png: 2 training clips" in result.stderr
+    assert "wrote 2 training clips in sheet.png" in result.stderr.splitlines()
     summary = json.loads(Path("data/diving48/prepared/prepare.json").read_text())
     assert summary["dataset"]["splits"]["train"]["missing_videos"] == ["gone_00001"]
     Path("data/diving48/videos/gone_00001.mp4").write_bytes(Path("data/diving48/videos/x_00001.mp4").read_bytes())

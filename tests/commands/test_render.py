@@ -38,10 +38,11 @@ def test_it_makes_lists_that_can_be_read_in_a_folder_of_its_own(prepare):
     result = prepare("camera-motion", *QUICK)
     assert result.exit_code == 0, result.output
     lines = result.stdout.splitlines()
-    assert lines[:3] == [
-        "train: 80 clips, camera-motion/train.csv",
-        "val: 10 clips, camera-motion/val.csv",
-        "test: 10 clips, camera-motion/test.csv",
+    assert lines[:3] == ["train: 80 clips", "val: 10 clips", "test: 10 clips"]
+    assert result.stderr.splitlines()[-3:] == [
+        "wrote camera-motion/train.csv",
+        "wrote camera-motion/val.csv",
+        "wrote camera-motion/test.csv",
     ]
     assert lines[3].startswith("100 of 100 clips rendered now, ")
     assert len(read_manifest("camera-motion/train.csv")) == 80

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def test_show_writes_a_picture_and_says_what_is_on_it(
     result = command("show", scenes / "a.mp4", "--weights", mini_weights, "--out", out, "--frames", 3)
     assert result.exit_code == 0, result.output
     assert "tokens   4 x 2 x 2 (time, height, width)" in result.stdout
-    assert str(out) in result.stdout
+    assert result.stderr.splitlines()[-1] == f"wrote {out}"
     picture = np.asarray(Image.open(out))
     assert picture.ndim == 3
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 100
@@ -155,6 +156,8 @@ def test_labels_are_written_and_trained_with(
     dry = command("write", *options, "--dry-run")
     assert dry.exit_code == 0, dry.output
     assert not labels.exists()
+    assert re.search(rf"^folder +{re.escape(str(labels))}$", dry.stdout, re.MULTILINE)
+    assert "wrote" not in dry.stderr
     assert "the teacher is right on" in dry.stderr
     assert "warning: chance would do as well" in dry.stderr
     result = command("write", *options, "--json")
@@ -169,6 +172,7 @@ def test_labels_are_written_and_trained_with(
     again = command("write", *options)
     assert again.exit_code == 0
     assert "videos     2 labelled of 2" in again.stdout
+    assert again.stderr.splitlines()[-1] == f"wrote {labels}"
     train = ["train", "--data", listed, "--token-labels", labels, "--output", tmp_path / "run"]
     small = ["train.epochs=1", "train.batch_size=2", "train.global_batch_size=2", "train.log_every_steps=1"]
     trained = command(*train, *(word for text in small for word in ("--set", text)))

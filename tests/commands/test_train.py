@@ -53,9 +53,9 @@ def test_a_run_leaves_a_folder_that_explains_itself(train: Any, six_videos: Path
     run = tmp_path / "run"
     result = train("--data", six_videos, "--output", run, "--seed", "3")
     assert result.exit_code == 0, result.output
-    trained, written, best, *following = result.stdout.splitlines()
+    trained, best, *following = result.stdout.splitlines()
     assert re.fullmatch(r"trained  2 epochs, 6 steps, top-1 [\d.]+ %, top-5 100\.00 %, .*", trained)
-    assert written == f"written  config.yaml, log.jsonl, curves.png and checkpoints in {run}"
+    assert result.stderr.splitlines()[-1] == f"wrote config.yaml, log.jsonl, curves.png and checkpoints in {run}"
     assert re.fullmatch(rf"best     {re.escape(str(run))}/checkpoints/best\.pt \(top-1 [\d.]+\)", best)
     weights = f"--weights {run}/checkpoints/best.pt"
     assert following == [

@@ -46,7 +46,8 @@ def test_flops_by_module_keep_the_end_of_long_names_and_fit() -> None:
     )
     stream = io.StringIO()
     print_flops(replace(FLOPS, by_module=modules), stream=stream, width=40)
-    table = stream.getvalue().splitlines()[7:]
+    facts, _, table = (part.splitlines() for part in stream.getvalue().partition("\n\n"))
+    assert max(map(len, facts)) <= 40
     assert table[0].split() == ["module", "mult-adds", "share", "params"]
     assert re.fullmatch(r"….*pyramid +536\.2 G +50\.0% +1\.000 M", table[1])
     assert re.fullmatch(r"classifier +0 +0\.0% +12", table[2])
@@ -68,10 +69,20 @@ def test_flops_show_the_latency_that_was_measured() -> None:
         clips_per_second=324.0001,
     )
     print_flops(replace(FLOPS, latency=latency), stream=stream)
-    lines = [" ".join(line.split()) for line in stream.getvalue().splitlines()[7:]]
-    assert lines == [
-        *("latency", "device cpu", "precision fp32", "compiled False", "num threads 2", "batch size 4", "num runs 20"),
-        *("median ms 12.35", "p20 ms 11", "p80 ms 13", "clips per second 324"),
+    assert stream.getvalue().splitlines()[7:] == [
+        "latency",
+        "  device  cpu, fp32, 2 threads",
+        "  median  12.35 ms for 4 clips; 11 to 13 ms from the 20th to the 80th percentile of 20 runs",
+        "  speed   324 clips/s",
+    ]
+    stream = io.StringIO()
+    print_flops(replace(FLOPS, latency=replace(latency, compiled=True, batch_size=1)), stream=stream, width=40)
+    assert stream.getvalue().splitlines()[-5:] == [
+        "  device  cpu, fp32, compiled, 2 threads",
+        "  median  12.35 ms for 1 clip; 11 to 13",
+        "          ms from the 20th to the 80th",
+        "          percentile of 20 runs",
+        "  speed   324 clips/s",
     ]
 
 

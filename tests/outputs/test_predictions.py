@@ -133,6 +133,10 @@ def test_right_and_wrong_labels_are_counted(counts: tuple[int, int, int], expect
     right, wrong, rest = counts
     print_counts(LabelCounts(right=right, wrong=wrong, not_compared=rest), stream=stream)
     assert stream.getvalue() == f"{expected}\n"
+    stream = io.StringIO()
+    print_counts(LabelCounts(right=right, wrong=wrong, not_compared=rest), stream=stream, width=40)
+    assert max(map(len, stream.getvalue().splitlines())) <= 40
+    assert stream.getvalue().split() == expected.split()
 
 
 def test_a_label_of_a_list_stands_below_the_predictions() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 from screens import Terminal
 
-from dualformer_cli.outputs.screen import fitting, log
+from dualformer_cli.outputs.screen import Screen, fitting, log, print_facts
 
 
 def test_log_is_one_escaped_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,3 +25,20 @@ def test_a_terminal_gets_whole_words_and_a_pipe_one_line(
     assert fitting("a b " * 9, Terminal(), indent=4).splitlines()[1].startswith("    a b")
     log(text)
     assert capsys.readouterr().err == f"{text}\n"
+    command = "dualformer train --resume --output runs/train"
+    assert fitting(command, Terminal()) == command, "it is copied"
+
+
+def test_facts_stand_below_each_other_in_whole_words_and_addresses_whole() -> None:
+    stream = io.StringIO()
+    address = "https://example.org/a/long/address/of/a/file"
+    print_facts(Screen(stream, 30), [("name", "of several words that wrap"), ("address", address), ("", "")])
+    assert stream.getvalue().splitlines() == [
+        "name     of several words that",
+        "         wrap",
+        f"address  {address}",
+        "",
+    ]
+    wide = io.StringIO()
+    print_facts(Screen(wide, None), [("name", "word " * 50)])
+    assert wide.getvalue() == f"name  {'word ' * 49}word\n"

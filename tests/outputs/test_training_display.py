@@ -112,6 +112,12 @@ def test_a_narrow_terminal_has_a_table_without_the_loss_of_training(monkeypatch:
         "    1/2    74.00   100.00   1.2346  best",
         "    2/2    73.00   100.00   1.2346",
     ]
+    stream = shown_on(monkeypatch, 30, events())
+    assert [line for line in shown(stream).splitlines() if line][1:] == [
+        "  epoch    top-1",
+        "    1/2    74.00  best",
+        "    2/2    73.00",
+    ]
 
 
 def test_the_longest_line_of_a_bar_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,12 +3,15 @@
     python tests/record/record.py make before.json --root CHECKOUT_OF_BEFORE
     python tests/record/record.py make after.json
     python tests/record/record.py compare before.json after.json
+    python tests/record/record.py make at40.json --columns 40
+    python tests/record/record.py wide at40.json --columns 40
 
 Each command line of commands.py runs in a process of its own (server.py), without network, with one thread. Kept are
 exit code, stdout, stderr, and the text or the names and digests of what each file holds; kept.py lists what is free.
 The code is a copy of that in --root, by default of the checkout that holds the script, so that it can be edited while
 the record is made. Floats depend on the processor and on torch: both records are made on one machine, and
-none is committed. `--only '^(?!help)'` leaves the help texts out.
+none is committed. With `--columns` stdout and stderr are a terminal of that many columns, and kept is what is left on
+it; `wide` prints the lines that do not fit. `--only '^(?!help)'` leaves the help texts out.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 from commands import COMMANDS, TRAIN
 from kept import content, normalise
+from terminal import shown, too_wide
 
 CODE = ("dualformer_cli", "kernels", "presets", "pyproject.toml")
 
@@ -65,13 +69,17 @@ def work_folder(root: Path) -> Iterator[Path]:
         shutil.rmtree(work)
 
 
-def environment(work: Path) -> dict[str, str]:
-    """Return the same for every command, whoever calls: one thread, 100 columns, no colours, no network, own caches."""
+def environment(work: Path, columns: int | None = None) -> dict[str, str]:
+    """Return the same for every command, whoever calls: one thread, no colours, no network, own caches."""
     kept = {name: os.environ[name] for name in ("PATH", "LANG", "LD_LIBRARY_PATH") if name in os.environ}
     single = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "MKL", "OPENBLAS")}
     home = {"HOME": str(work / "home"), "XDG_CACHE_HOME": str(work / "cache"), "TMPDIR": str(work / "tmp")}
     proxy = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
-    screen = {"COLUMNS": "100", "LINES": "40", "NO_COLOR": "1", "TERM": "dumb"}
+    screen = (
+        {"NO_COLOR": "1", "TERM": "xterm"}
+        if columns
+        else {"COLUMNS": "100", "LINES": "40", "NO_COLOR": "1", "TERM": "dumb"}
+    )
     other = {"CUDA_VISIBLE_DEVICES": "", "PYTHONHASHSEED": "0", "DUALFORMER_OFFLINE": "1"}
     return {**kept, **single, **home, **proxy, **screen, **other, "PYTHONPATH": str(work / "code")}
 
@@ -79,10 +87,11 @@ def environment(work: Path) -> dict[str, str]:
 class Server:
     """One process of server.py; it runs one command line at a time."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, work: Path, columns: int | None) -> None:
+        self.columns = columns
         command = [sys.executable, str(Path(__file__).with_name("server.py"))]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command, env=environment(work), **pipes)
+        self.process = subprocess.Popen(command, env=environment(work, columns), **pipes)
         folder = Path(tempfile.mkdtemp(dir=work))
         self.files = {name: folder / name for name in ("stdin", "stdout", "stderr")}
 
@@ -90,11 +99,14 @@ class Server:
         """Exit code, stdout and stderr of one command line, not yet normalised."""
         for name, path in self.files.items():
             path.write_text(stdin if name == "stdin" else "", encoding="utf-8")
-        request = {"argv": shlex.split(line), "folder": str(folder), **{n: str(p) for n, p in self.files.items()}}
+        request = {"argv": shlex.split(line), "folder": str(folder), "columns": self.columns}
+        request |= {n: str(p) for n, p in self.files.items()}
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         code = int(self.process.stdout.readline())
         texts = {name: self.files[name].read_text("utf-8", "replace") for name in ("stdout", "stderr")}
+        if self.columns:
+            texts["stdout"] = shown(texts["stdout"])
         return {"line": line, "exit": code, **texts}
 
     def stop(self) -> None:
@@ -149,12 +161,14 @@ def make_inputs(work: Path, server: Server) -> None:
         os.utime(path, (1_000_000_000, 1_000_000_000))
 
 
-def record(root: Path, names: list[str], jobs: int) -> dict[str, Any]:
+def record(root: Path, names: list[str], jobs: int, columns: int | None = None) -> dict[str, Any]:
     """Return name -> steps and files of each named entry, run on the code in `root`."""
     with work_folder(root) as work:
         free: queue.Queue[Server] = queue.Queue()
-        servers = [Server(work) for _ in range(jobs)]
-        make_inputs(work, servers[0])
+        first = Server(work, None)
+        make_inputs(work, first)
+        first.stop()
+        servers = [Server(work, columns) for _ in range(jobs)]
         for server in servers:
             free.put(server)
 
@@ -195,8 +209,13 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return found
 
 
+def read(path: Path, only: str) -> dict[str, Any]:
+    """Return the entries of a record whose name holds the regular expression."""
+    return {name: entry for name, entry in json.loads(path.read_text("utf-8")).items() if re.search(only, name)}
+
+
 def main() -> int:
-    """Make or compare; return 1 if anything differs."""
+    """Make, compare or look through; return 1 if anything differs or does not fit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--only", default="", help="only entries whose name holds this regular expression")
@@ -205,19 +224,28 @@ def main() -> int:
     make.add_argument("file", type=Path)
     make.add_argument("--root", type=Path, default=Path(__file__).parents[2], help="the checkout whose code is run")
     make.add_argument("--jobs", type=int, default=2, help="command lines at a time (2)")
+    make.add_argument("--columns", type=int, help="run them on a terminal of that many columns")
+    wide = actions.add_parser("wide", parents=[common], help="print the lines that do not fit")
+    wide.add_argument("file", type=Path)
+    wide.add_argument("--columns", type=int, required=True, help="of the terminal")
     compare = actions.add_parser("compare", parents=[common], help="print what differs in two records")
     compare.add_argument("before", type=Path)
     compare.add_argument("after", type=Path)
     options = parser.parse_args()
     if options.action == "make":
         names = [name for name in COMMANDS if re.search(options.only, name)]
-        made = record(options.root.resolve(), names, options.jobs)
+        made = record(options.root.resolve(), names, options.jobs, options.columns)
         options.file.write_text(json.dumps(made, indent=1, ensure_ascii=False), encoding="utf-8")
         return 0
-    before, after = (
-        {name: entry for name, entry in json.loads(path.read_text("utf-8")).items() if re.search(options.only, name)}
-        for path in (options.before, options.after)
-    )
+    if options.action == "wide":
+        entries = read(options.file, options.only)
+        printed = [(name, step["line"], step["stdout"]) for name, entry in entries.items() for step in entry["steps"]]
+        found = [
+            f"{name} | {line}: {text}" for name, line, texts in printed for text in too_wide(texts, options.columns)
+        ]
+        print("\n".join(found))
+        return 1 if found else 0
+    before, after = (read(path, options.only) for path in (options.before, options.after))
     found = differences(before, after)
     print("\n\n".join(found) if found else f"{len(before)} entries, no difference")
     return 1 if found else 0

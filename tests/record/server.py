@@ -12,19 +12,21 @@ import os
 import runpy
 import signal
 import sys
+from functools import partial
+from typing import NoReturn
 
 import av  # noqa: F401
 import torch  # noqa: F401
 import torchvision  # noqa: F401
+from terminal import run_on_terminal
 
 LONGEST_SECONDS = 300
 
 
-def become(request: dict) -> None:
-    """Be the process that the request describes, until its end."""
-    for number, (name, flags) in enumerate(
-        (("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY | os.O_CREAT), ("stderr", os.O_WRONLY | os.O_CREAT))
-    ):
+def become(request: dict) -> NoReturn:
+    """Be the process that the request describes, until its end; with `columns` stdout and stderr are a terminal."""
+    streams = ("stdin", os.O_RDONLY), ("stdout", os.O_WRONLY | os.O_CREAT), ("stderr", os.O_WRONLY | os.O_CREAT)
+    for number, (name, flags) in enumerate(streams[:1] if request["columns"] else streams):
         os.dup2(os.open(request[name], flags), number)
     os.chdir(request["folder"])
     signal.alarm(LONGEST_SECONDS)
@@ -37,9 +39,13 @@ def become(request: dict) -> None:
 gc.freeze()
 requests = os.fdopen(os.dup(0), "rb", buffering=0)
 while line := requests.readline():
+    request = json.loads(line)
+    if request["columns"]:
+        print(run_on_terminal(partial(become, request), request["columns"], request["stdout"]), flush=True)
+        continue
     child = os.fork()
     if child == 0:
         requests.close()
-        become(json.loads(line))
+        become(request)
     _, status = os.waitpid(child, 0)
     print(os.waitstatus_to_exitcode(status), flush=True)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import kept
 import record
+import terminal
 
 
 @pytest.mark.parametrize(
@@ -97,3 +99,23 @@ def test_compare_prints_what_differs_and_exits_1(tmp_path: Path, only: str, code
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == code
     assert ("predict | 1. flops tiny: stdout" in done.stdout) == bool(code)
+
+
+def test_what_was_drawn_over_or_erased_is_not_left_on_the_terminal() -> None:
+    raw = "\x1b[?25lbar 1\x1b[K\r\nend\r\n\x1b[2A\r\x1b[2K\x1b[1mone\x1b[0m\r\n\r\x1b[2Ktwo two\r2\n"
+    assert terminal.shown(raw) == "one\n2wo two\n"
+
+
+def test_a_line_of_several_words_that_is_wider_than_the_terminal_is_found() -> None:
+    lines = ["four words are here", "a/path/that/is/long", "短い 日本語", "short"]
+    assert terminal.too_wide(lines, 9) == [lines[0], lines[2]]
+
+
+def test_a_command_sees_a_terminal_of_its_columns(tmp_path: Path) -> None:
+    script = "import os, sys; print(sys.stdout.isatty(), os.get_terminal_size().columns, flush=True); sys.exit(3)"
+
+    def become() -> NoReturn:
+        os.execv(sys.executable, [sys.executable, "-c", script])
+
+    assert terminal.run_on_terminal(become, 44, str(tmp_path / "out")) == 3
+    assert (tmp_path / "out").read_bytes() == b"True 44\r\n"

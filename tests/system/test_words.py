@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -15,6 +17,7 @@ from dualformer_cli.system.words import (
     natural_key,
     os_reason,
     printable,
+    shown_path,
     size_in_words,
     some_of,
 )
@@ -119,3 +122,41 @@ def test_a_duration_has_its_two_largest_units(seconds: float, text: str) -> None
 
 def test_words_that_end_in_s_have_their_plural() -> None:
     assert [counted(number, "class") for number in (0, 1, 2)] == ["0 classes", "1 class", "2 classes"]
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("own/prepared/../b/4.avi", "own/b/4.avi"),
+        ("./a.mp4", "a.mp4"),
+        ("own//b/", "own/b"),
+        ("../here/own/gone.mp4", "own/gone.mp4"),
+        ("{here}/own/b/4.avi", "own/b/4.avi"),
+        ("{here}/own/prepared/../a.mp4#t=1,2", "own/a.mp4#t=1,2"),
+        ("/other/../elsewhere/a.mp4", "/elsewhere/a.mp4"),
+        ("../a.mp4", "../a.mp4"),
+        ("link/../a.mp4", "link/../a.mp4"),  # which is far/a.mp4
+        ("./-v.mp4", "./-v.mp4"),
+        ("https://host/x/../a.mp4", "https://host/x/../a.mp4"),
+        ("a\0/../b", "a\0/../b"),
+        ("0", "0"),
+    ],
+)
+def test_a_path_is_shown_in_its_shortest_true_form(
+    path: str, shown: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "here"
+    for folder in ("here/own/prepared", "here/own/b", "far/inside"):
+        (tmp_path / folder).mkdir(parents=True)
+    (here / "link").symlink_to(tmp_path / "far" / "inside")
+    monkeypatch.chdir(here)
+    assert shown_path(path.format(here=here)) == shown
+
+
+def test_a_path_is_shown_as_it_is_where_there_is_no_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    os.rmdir(tmp_path / "gone")
+    assert shown_path("a/../b.mp4") == "a/../b.mp4"

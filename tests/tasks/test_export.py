@@ -119,10 +119,14 @@ def test_exported_weights_need_no_preset(checkpoint: Path, clip_drawer: Callable
 
 
 def test_half_precision_halves_the_file(checkpoint: Path, tmp_path: Path) -> None:
-    whole, half = (
-        json.loads(run(checkpoint, "--output", tmp_path / f"{name}.safetensors", *options, "--json").stdout)
+    results = [
+        run(checkpoint, "--output", tmp_path / f"{name}.safetensors", *options, "--json")
         for name, options in (("whole", []), ("half", ["--half"]))
-    )
+    ]
+    assert [result.stderr.splitlines()[-1] for result in results] == [
+        f"wrote {tmp_path / name}.safetensors" for name in ("whole", "half")
+    ]
+    whole, half = (json.loads(result.stdout) for result in results)
     assert half["num_bytes"] < 0.7 * whole["num_bytes"]
     assert 0 < half["largest_difference"] < 0.01 * half["largest_logit"]
     kept = load_file(tmp_path / "half.safetensors").values()
@@ -223,7 +227,7 @@ def test_a_preset_with_published_weights_is_named_alone(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     result = run("camera-motion", "--half", "--offline")
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("camera-motion.safetensors: ")
+    assert result.stderr.splitlines()[-1] == "wrote camera-motion.safetensors"
     with safe_open("camera-motion.safetensors", "pt") as file:
         assert json.loads(file.metadata()["class_names"])[0] == "static"
 
@@ -261,7 +265,9 @@ def test_the_command_divides_by_the_temperature_of_the_dump(checkpoint: Path, du
             divisor = 2.593 if name.startswith("classifier.") else 1
             np.testing.assert_allclose(written[name].float(), tensor / divisor, rtol=0.02, atol=1e-4, err_msg=name)
     assert str(run(*words).exception) == f"{str(target)!r} exists; name another file or replace it with --overwrite"
-    assert "temperature 2.585 from 10 videos" in run(*words, "--overwrite").stdout
+    lines = run(*words, "--overwrite").stdout.splitlines()
+    assert "temperature        2.585, from 10 videos" in lines
+    assert re.fullmatch(r"calibration error  \d+\.\d\d % before, \d\.\d\d % after", lines[-1])
 
 
 def test_an_export_is_refused_before_anything_is_read(checkpoint: Path, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def _not_used(entry: DatasetEntry, folder: Path) -> list[str]:
 
 def _nothing_there(entry: DatasetEntry, name: str, root: Path, videos: Path, there: VideosOnDisk) -> str:
     if there.paths:
-        found = f"there are {len(there.paths)} videos in {str(videos)!r}, such as {there.paths[0]!r}, and no one is"
+        found = f"of {counted(len(there.paths), 'video')} in {str(videos)!r}, such as {there.paths[0]!r}, none is"
         return (
             f"{found} among the annotated and labelled videos of {name}; is it another dataset, or were files renamed?"
         )

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
@@ -234,3 +235,18 @@ def start_in_threads(function: Callable[[T], R], items: Sequence[T]) -> list[Fut
     for _ in range(min(FILES_AT_ONCE, len(items))):
         threading.Thread(target=work, daemon=True).start()
     return futures
+
+
+def await_answer(ask: Callable[[], object], seconds: float) -> None:
+    """Call a function that asks a server. Looking up a name cannot be interrupted, so a thread asks.
+
+    Raises:
+        TransferError: if the function has not returned in time. What it raises itself is raised as it is.
+    """
+    answer = start_in_threads(lambda _: ask(), [None])[0]
+    try:
+        answer.result(timeout=seconds)
+    except FutureTimeoutError:
+        if answer.done():  # the function's own
+            raise
+        raise TransferError(f"no answer within {seconds:g} seconds") from None

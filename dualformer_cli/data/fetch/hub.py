@@ -5,10 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from dualformer_cli.data.fetch.fetch import await_answer
 from dualformer_cli.errors import DownloadError
 
 DEFAULT_FILE = "model.safetensors"
 """What an address without a file stands for; `export --format hub` writes it."""
+
+ANSWER_SECONDS = 4.0
+"""Time for the Hub to answer at all; its own client would try again for half a minute, and say so each time."""
 
 _ADDRESS = re.compile(r"hf://(?P<repo>[^/@:\s]+/[^/@:\s]+)(?:@(?P<revision>[^:\s]+))?(?::(?P<file>.+))?")
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -37,14 +41,27 @@ def local_weights(source: str, *, offline: bool) -> Path:
     return _fetch(source, match["repo"], match["revision"], match["file"], offline=offline)
 
 
+def hub_problem() -> str | None:
+    """Return why the Hub cannot be asked, within a few seconds; None where it answers anything."""
+    from huggingface_hub import constants, get_session
+
+    try:
+        await_answer(lambda: get_session().head(constants.ENDPOINT, timeout=ANSWER_SECONDS), ANSWER_SECONDS)
+    except Exception as error:  # of the HTTP library, which is another one in each version of the Hub's
+        return f"the Hub does not answer ({_first_line(error)})"
+    return None
+
+
 def _fetch(address: str, repo: str, revision: str | None, file: str | None, *, offline: bool) -> Path:
     import huggingface_hub  # here, because it takes longer to import than all of --help
     from huggingface_hub import errors
 
     problem = f"weights {address!r} cannot be fetched"
+    silence = None if offline else hub_problem()
+    only_here = offline or silence is not None
     try:
         return Path(
-            huggingface_hub.hf_hub_download(repo, file or DEFAULT_FILE, revision=revision, local_files_only=offline)
+            huggingface_hub.hf_hub_download(repo, file or DEFAULT_FILE, revision=revision, local_files_only=only_here)
         )
     except errors.GatedRepoError:
         advice = "accept its terms on its page, then log in with `hf auth login`"
@@ -57,7 +74,7 @@ def _fetch(address: str, repo: str, revision: str | None, file: str | None, *, o
         if offline or huggingface_hub.is_offline_mode():
             reason = "it is not in the Hub's cache, and the network may not be used; fetch it once without --offline"
         else:
-            reason = "the Hub does not answer and the file is not in its cache; try again later"
+            reason = f"{silence or 'the Hub does not answer'} and the file is not in its cache; try again later"
         raise DownloadError(f"{problem}: {reason}") from None
     except errors.EntryNotFoundError:
         raise DownloadError(f"{problem}: {_missing_file(repo, revision, file or DEFAULT_FILE)}") from None

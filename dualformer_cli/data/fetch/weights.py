@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
 from dualformer_cli.data.datasets.catalogue import Catalogue, load_catalogue
-from dualformer_cli.data.fetch.fetch import OnFileBytes, fetch, in_threads, not_fetched, start_in_threads
+from dualformer_cli.data.fetch.fetch import OnFileBytes, await_answer, fetch, in_threads, not_fetched
 from dualformer_cli.data.fetch.http import OnBytes, Patience, Session, Source, TransferError, open_file
 from dualformer_cli.data.fetch.members import UnfitFileError
 from dualformer_cli.data.fetch.past_failures import note_failure, past_failure
@@ -123,7 +122,8 @@ def require_reachable(preset: str, *, offline: bool, answer_seconds: float = 4.0
     if (reason := past_failure(target, source.url)) is not None:
         raise not_fetched(source, target, reason)
     try:
-        _await_answer(source, answer_seconds)
+        patience = Patience(connect_seconds=answer_seconds, read_seconds=answer_seconds)
+        await_answer(lambda: open_file(Session(patience), source, {}).close(), answer_seconds)
     except TransferError as error:
         note_failure(target, source.url, str(error))
         raise not_fetched(source, target, str(error)) from error
@@ -132,24 +132,6 @@ def require_reachable(preset: str, *, offline: bool, answer_seconds: float = 4.0
 def _note_failure(preset: str, reason: str) -> None:
     catalogue = load_catalogue()
     note_failure(_weights_path(catalogue, preset, None), published_source(catalogue, preset).url, reason)
-
-
-def _await_answer(source: Source, seconds: float) -> None:
-    """Ask for a file and drop the answer. Looking up a name cannot be interrupted, so a thread asks.
-
-    Raises:
-        TransferError: if what comes is not the file, or nothing comes in time.
-    """
-
-    def ask(_: None) -> None:
-        patience = Patience(connect_seconds=seconds, read_seconds=seconds)
-        open_file(Session(patience), source, {}).close()
-
-    answer = start_in_threads(ask, [None])[0]
-    try:
-        answer.result(timeout=seconds)
-    except FutureTimeoutError:
-        raise TransferError(f"no answer within {seconds:g} seconds") from None
 
 
 def cached_weights(preset: str) -> Path | None:

@@ -227,7 +227,7 @@ def _with_look_alikes_grouped(plan: Plan, findings: Sequence[Finding]) -> Plan:
     largest = max(count for group, count in Counter(groups).items() if group in joined)
     alike = len({video for pair in pairs for video in pair})  # never 1
     note = f"{alike} videos look like another one and stay with it: {counted(len(joined), 'group')}, the largest of "
-    note += f"{largest} videos"
+    note += counted(largest, "video")
     return replace(plan, content=replace(content, videos=videos, notes=[*content.notes, note]))
 
 

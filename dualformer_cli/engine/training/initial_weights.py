@@ -12,7 +12,7 @@ from torch import Tensor
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import ModelConfig, RunConfig, TrainConfig
 from dualformer_cli.data.datasets.catalogue import load_catalogue
-from dualformer_cli.data.fetch.hub import local_weights
+from dualformer_cli.data.fetch.hub import hub_problem, local_weights
 from dualformer_cli.data.fetch.weights import published_weights, weights_names
 from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.errors import DualFormerError, WeightsError
@@ -209,15 +209,17 @@ def _timm_weights(model: DualFormer, offline: bool) -> dict[str, Tensor]:
     import timm
 
     name = TIMM_MODELS[dim]
+    problem = "--offline or DUALFORMER_OFFLINE forbids the network" if offline else hub_problem()
     try:
-        with _hub_offline() if offline else nullcontext():
+        with nullcontext() if problem is None else _hub_offline():
             weights: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
     except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        if offline:
-            reason = "it was not fetched before, and --offline or DUALFORMER_OFFLINE forbids the network"
+        if problem is not None:
+            reason = f"it was not fetched before, and {problem}"
         raise DualFormerError(
-            f"timm's {name} cannot be fetched: {reason}; fetch its weights elsewhere and give --pretrained-2d FILE"
+            f"timm's {name} cannot be fetched: {reason}; fetch its weights elsewhere and give --pretrained-2d FILE, or "
+            "start without with --set train.pretrained_2d=null"
         ) from error
     return {key: value for key, value in weights.items() if not key.startswith("head.")}
 

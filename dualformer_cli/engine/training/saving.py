@@ -13,7 +13,7 @@ from dualformer_cli.engine.training.run_log import RunLog
 from dualformer_cli.engine.training.state import TrainingState
 from dualformer_cli.errors import CannotWriteError, DualFormerError
 from dualformer_cli.system.disk import is_full
-from dualformer_cli.system.words import os_reason
+from dualformer_cli.system.words import counted, os_reason
 
 
 class Saver:
@@ -68,7 +68,8 @@ class Saver:
                 self.save()
         except DualFormerError as error:
             return str(error)
-        return f"the {self._saved_step} steps before it are saved, go on with --resume" if self._saved_step else ""
+        steps = f"{counted(self._saved_step, 'step')} before it {'is' if self._saved_step == 1 else 'are'} saved"
+        return f"the {steps}, go on with --resume" if self._saved_step else ""
 
     def _write(self, contents: Checkpoint, *, epoch: int | None, is_best: bool) -> None:
         self.log.keep_folder()

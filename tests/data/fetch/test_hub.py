@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hub_server import COMMIT, HubServer, serve
+from huggingface_hub.utils import close_session
 
+from dualformer_cli.data.fetch import hub as hub_module
 from dualformer_cli.data.fetch.hub import local_weights
 from dualformer_cli.errors import DownloadError
 
@@ -75,7 +80,37 @@ def test_offline_says_what_is_missing_and_asks_nobody(hub: HubServer) -> None:
     assert hub.asked == []
 
 
-def test_a_hub_that_does_not_answer_is_named(hub: HubServer) -> None:
+def _no_name(*_: object, **__: object) -> None:
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+def _no_end(*_: object, **__: object) -> None:
+    threading.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("resolver", "reason"),
+    [(None, r".*refused.*"), (_no_name, r".*Name or service not known"), (_no_end, r"no answer within 0\.3 seconds")],
+)
+def test_a_hub_that_does_not_answer_is_named_at_once_and_what_was_fetched_is_taken(
+    hub: HubServer,
+    resolver: Callable[..., None] | None,
+    reason: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    fetched = local_weights("hf://some/model", offline=False)
     hub.close()
-    with pytest.raises(DownloadError, match="the Hub does not answer and the file is not in its cache"):
-        local_weights("hf://some/model", offline=False)
+    close_session()  # it keeps a connection to the server that is gone
+    if resolver is not None:
+        monkeypatch.setattr(socket, "getaddrinfo", resolver)
+    if resolver is _no_end:
+        monkeypatch.setattr(hub_module, "ANSWER_SECONDS", 0.3)
+    capfd.readouterr()
+    start = time.monotonic()
+    said = rf"the Hub does not answer \({reason}\) and the file is not in its cache; try again later$"
+    with pytest.raises(DownloadError, match=said):
+        local_weights("hf://some/model:old/weights.pth", offline=False)
+    assert local_weights("hf://some/model", offline=False) == fetched
+    assert time.monotonic() - start < 8, "the client of the Hub tries again for 31 seconds"
+    assert capfd.readouterr().err == ""

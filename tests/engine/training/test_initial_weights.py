@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from hub_server import serve
 from published_layout import to_published
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from dualformer_cli import create_model
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import TrainConfig
 from dualformer_cli.engine.build import build_model
+from dualformer_cli.engine.training import initial_weights
 from dualformer_cli.engine.training.initial_weights import (
     note_of_classes,
     start,
@@ -187,6 +190,7 @@ def test_timms_twins_fills_the_tiny_model_with_diagonal_pooling(monkeypatch: pyt
         return untrained
 
     monkeypatch.setattr(timm, "create_model", create)
+    monkeypatch.setattr(initial_weights, "hub_problem", lambda: None)
     model = create_model("k400-tiny", num_classes=4)
     before = model.classifier.weight.detach().clone()
     said = start_from_images(model, "timm")
@@ -210,15 +214,30 @@ def test_timm_without_a_network_gives_one_line(make_model: Any, monkeypatch: pyt
         raise OSError("no route to the hub\nand much more")
 
     monkeypatch.setattr(timm, "create_model", create)
+    monkeypatch.setattr(initial_weights, "hub_problem", lambda: None)
     model = make_model("model.embed_dims=[64,128,256,512]")
     with pytest.raises(DualFormerError) as failed:
         start_from_images(model, "timm")
     assert str(failed.value) == (
         "timm's twins_svt_small cannot be fetched: no route to the hub; "
-        "fetch its weights elsewhere and give --pretrained-2d FILE"
+        "fetch its weights elsewhere and give --pretrained-2d FILE, or start without with "
+        "--set train.pretrained_2d=null"
     )
     with pytest.raises(WeightsError, match="timm has no Twins-SVT with embed_dim 4; sizes tiny, small and base"):
         start_from_images(make_model(), "timm")
+
+
+def test_timm_is_not_asked_for_what_a_silent_hub_would_have(
+    make_model: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    model = make_model("model.embed_dims=[64,128,256,512]")
+    with serve("some/model", {}, monkeypatch, cache=tmp_path) as hub:
+        hub.close()
+        start = time.monotonic()
+        with pytest.raises(DualFormerError, match=r"was not fetched before, and the Hub does not answer \(.*refused"):
+            start_from_images(model, "timm")
+        assert time.monotonic() - start < 15, "the client of the Hub tries again for a minute"
+    assert "etry" not in capfd.readouterr().err
 
 
 def test_timm_asks_no_host_when_offline(make_model: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
