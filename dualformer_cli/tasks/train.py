@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from dualformer_cli.config.load import ResolvedConfig, known_presets
 from dualformer_cli.documents.base import JsonObject, to_json
 from dualformer_cli.documents.train import Preflight, Started, TrainEvent, TrainResult, ValidationRow
-from dualformer_cli.errors import DualFormerError, Stopped
+from dualformer_cli.errors import DualFormerError, Stopped, is_out_of_memory
 from dualformer_cli.outputs.curves import write_curves
 from dualformer_cli.outputs.tensorboard import TensorBoardLog, check_tensorboard
 from dualformer_cli.system.files import check_output_folder
@@ -202,14 +202,15 @@ def train(request: TrainRequest, *, on_event: Callable[[TrainEvent], None] = lam
         on_event(event)
         pictures.add(event)
 
-    is_main = True
+    is_main, runtime = True, resolved.config.runtime
     try:
         with ExitStack() as stack:
             # Before anything of the run is read; the other ranks write nothing there.
             is_first = read_placement(os.environ).rank == 0
             lock = stack.enter_context(FolderLock(request.output)) if is_first else None
-            ranks = stack.enter_context(init_ranks(resolved.config.runtime.device))
+            ranks = stack.enter_context(init_ranks(runtime.device, timeout=runtime.exchange_seconds()))
             stack.enter_context(_warnings_of_one_rank(ranks))
+            stack.enter_context(_full_memory_in_words())
             is_main = ranks.is_main
             trainer = Trainer(
                 resolved,
@@ -246,7 +247,12 @@ def preflight(request: TrainRequest, *, on_stage: Callable[[str], None] = lambda
     from dualformer_cli.engine.training import preflight as measurement
     from dualformer_cli.engine.training.loop import Trainer
 
-    with init_ranks(resolved.config.runtime.device) as ranks, _warnings_of_one_rank(ranks):
+    runtime = resolved.config.runtime
+    with (
+        init_ranks(runtime.device, timeout=runtime.exchange_seconds()) as ranks,
+        _warnings_of_one_rank(ranks),
+        _full_memory_in_words(),
+    ):
         on_stage("opening lists and model")
         offline = request.model.offline
         trainer = Trainer(
@@ -259,6 +265,21 @@ def preflight(request: TrainRequest, *, on_stage: Callable[[str], None] = lambda
         )
         document = measurement.preflight(trainer, on_stage=on_stage)
         return document if ranks.is_main else None
+
+
+@contextmanager
+def _full_memory_in_words() -> Iterator[None]:
+    """Say what takes less memory where a GPU has not enough."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DualFormerError(
+            "the GPU's memory is full; --set train.batch_size with a smaller number (the clips of a step stay), "
+            "--set model.gradient_checkpointing=true or --precision bf16 take less, and so does an end to other "
+            "programs there"
+        ) from error
 
 
 @contextmanager
