@@ -20,7 +20,7 @@ from dualformer_cli.commands.export import export
 from dualformer_cli.commands.flops import flops
 from dualformer_cli.commands.gradcam import gradcam
 from dualformer_cli.commands.help import Command, CommandGroup, epilog_of, summary_of
-from dualformer_cli.commands.options import VerboseOption, say
+from dualformer_cli.commands.options import PrintSchemaOption, VerboseOption, say
 from dualformer_cli.commands.predict import predict
 from dualformer_cli.commands.prepare import prepare
 from dualformer_cli.commands.tokenlabel import show, write
@@ -238,6 +238,7 @@ def start(
             help="Print the versions and devices that matter for a bug report.",
         ),
     ] = False,
+    print_schema: PrintSchemaOption = False,
     verbose: VerboseOption = False,
 ) -> None:
     """Classify videos with DualFormer, a local-global stratified video transformer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from dualformer_cli import __version__
 from dualformer_cli.app import app
+from dualformer_cli.documents.preset import preset_schema
 
 GROUPS = {group.name or "": group.typer_instance for group in app.registered_groups}
 COMMANDS = sorted(command.name or "" for command in app.registered_commands)
@@ -281,6 +283,12 @@ def test_the_version_names_what_matters_for_a_bug_report() -> None:
     for name in ("python", "torch", "cpu", "av", "decord", "triton"):
         assert name in names
     assert "CUDA" in result.stdout
+
+
+def test_the_schema_of_presets_is_one_json_document() -> None:
+    result = dualformer("--print-schema")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert json.loads(result.stdout) == preset_schema()
 
 
 def test_every_command_has_help_text_and_every_option_says_what_it_does() -> None:

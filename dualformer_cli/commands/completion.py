@@ -72,5 +72,16 @@ def complete_formats(incomplete: str) -> list[str]:
     """Return what may follow: the formats behind the last comma that start as it does."""
     from dualformer_cli.config.schema import ListFormat
 
+    return _listed(incomplete, get_args(ListFormat))
+
+
+def complete_log(incomplete: str) -> list[str]:
+    """Return what may follow: the experiment trackers behind the last comma that start as it does."""
+    from dualformer_cli.outputs.trackers import TRACKERS
+
+    return _listed(incomplete, TRACKERS)
+
+
+def _listed(incomplete: str, words: Iterable[str]) -> list[str]:
     *before, last = incomplete.split(",")
-    return [",".join((*before, name)) for name in _starting_with(last, get_args(ListFormat)) if name not in before]
+    return [",".join((*before, name)) for name in _starting_with(last, words) if name not in before]

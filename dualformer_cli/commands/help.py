@@ -87,7 +87,6 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "colormap",
         "font",
         "videos_per_shard",
-        "tensorboard",
         "log",
         "delete_archives",
         "overwrite",

@@ -176,6 +176,15 @@ def set_verbose(verbose: bool) -> bool:
     return verbose
 
 
+def _print_schema(wanted: bool) -> None:
+    if wanted:
+        from dualformer_cli.documents.preset import preset_schema
+        from dualformer_cli.outputs.json_text import print_json
+
+        print_json(preset_schema())
+        raise typer.Exit()
+
+
 PresetOption = Annotated[
     str | None,
     typer.Option(
@@ -197,6 +206,15 @@ OverridesOption = Annotated[
 PrintConfigOption = Annotated[
     bool,
     typer.Option("--print-config", help="Print the resolved configuration and where each value comes from, then stop."),
+]
+PrintSchemaOption = Annotated[
+    bool,
+    typer.Option(
+        "--print-schema",
+        callback=_print_schema,
+        is_eager=True,
+        help="Print the JSON Schema of presets, with which an editor completes them.",
+    ),
 ]
 WeightsOption = Annotated[
     str | None,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from dualformer_cli.commands.completion import complete_teacher
+from dualformer_cli.commands.completion import complete_log, complete_teacher
 from dualformer_cli.commands.options import (
     CompileOption,
     CpuProcessesOption,
@@ -68,9 +68,15 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Measure one real pass, then say what the run would need.")
     ] = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write the log for TensorBoard too, into the run folder.")
-    ] = False,
+    log: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--log",
+            metavar="TRACKER,...",
+            autocompletion=complete_log,
+            help="Give the numbers to experiment trackers too: tensorboard, wandb, mlflow.",
+        ),
+    ] = None,
     overrides: OverridesOption = None,
     device: DeviceOption = None,
     precision: PrecisionOption = None,
@@ -120,19 +126,13 @@ def train(
         pretrained_2d=pretrained_2d,
         teacher=teacher,
         token_labels=token_labels,
-        tensorboard=tensorboard,
+        log=tuple(name.strip() for value in log or () for name in value.split(",") if name.strip()),
     )
     if print_config:
         show_config(request.resolve())
         return
     if preset is None and init_from is None and not resume:
-        if training_list is not None and os.path.isdir(training_list):
-            raise typer.BadParameter(
-                f"{training_list!r} is a folder: `dualformer prepare {training_list}` makes lists of it; and name the "
-                "recipe with --preset, for example k400-tiny",
-                param_hint="--data",
-            )
-        raise typer.BadParameter("name the recipe, for example k400-small", param_hint="--preset")
+        raise _missing_recipe(training_list)
     if bool(gpus) != bool(cpu_processes):  # what is wrong is said before there are many processes
         task.check_request(request, dry_run=dry_run, gpus=gpus, cpu_processes=cpu_processes)
     if relaunched(gpus, cpu_processes):
@@ -149,6 +149,17 @@ def train(
             result = task.train(request, on_event=display.event)
     except Stopped as stop:
         say(f"stopped by {stop}; the state is saved, go on with:")
-        say(task.resume_command(output))
+        say(task.resume_command(output, request.log))
         raise typer.Exit(130 if stop.signum == signal.SIGINT else 75) from None
     print_document(result, print_training, as_json=as_json)
+
+
+def _missing_recipe(training_list: str | None) -> typer.BadParameter:
+    """Return the error of a run without a recipe."""
+    if training_list is not None and os.path.isdir(training_list):
+        return typer.BadParameter(
+            f"{training_list!r} is a folder: `dualformer prepare {training_list}` makes lists of it; and name the "
+            "recipe with --preset, for example k400-tiny",
+            param_hint="--data",
+        )
+    return typer.BadParameter("name the recipe, for example k400-small", param_hint="--preset")

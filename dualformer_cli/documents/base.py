@@ -105,27 +105,28 @@ def json_schema(document: type) -> JsonObject:
     Descriptions are the strings below the fields.
     """
     definitions: dict[str, JsonObject] = {}
-    root = _schema_of(document, definitions)
+    root = schema_of(document, definitions)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **root, "$defs": definitions}
 
 
-def _schema_of(hint: Any, definitions: dict[str, JsonObject]) -> JsonObject:
+def schema_of(hint: Any, definitions: dict[str, JsonObject]) -> JsonObject:
+    """Return the schema of a type; those of the dataclasses in it are added to `definitions`."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint in _TYPES:
         return {"type": _TYPES[hint]}
     if origin is Literal:
         return {"enum": list(arguments)}
     if origin in (Union, types.UnionType):
-        return {"anyOf": [_schema_of(each, definitions) for each in arguments]}
+        return {"anyOf": [schema_of(each, definitions) for each in arguments]}
     if is_dataclass(hint) and isinstance(hint, type):
         return _reference_to(hint, definitions)
     if origin is tuple and not (len(arguments) == 2 and arguments[1] is ...):
-        items = [_schema_of(each, definitions) for each in arguments]
+        items = [schema_of(each, definitions) for each in arguments]
         return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
     if isinstance(origin, type) and issubclass(origin, Mapping):
-        return {"type": "object", "additionalProperties": _schema_of(arguments[1], definitions)}
+        return {"type": "object", "additionalProperties": schema_of(arguments[1], definitions)}
     if isinstance(origin, type) and issubclass(origin, Sequence):
-        return {"type": "array", "items": _schema_of(arguments[0], definitions)}
+        return {"type": "array", "items": schema_of(arguments[0], definitions)}
     if isinstance(hint, type) and issubclass(hint, PathLike):
         return {"type": "string"}
     if hint is Any:
@@ -137,7 +138,7 @@ def _reference_to(document: type, definitions: dict[str, JsonObject]) -> JsonObj
     name = document.__name__
     if name not in definitions:
         definitions[name] = {}  # a document may hold its own kind
-        hints, texts = get_type_hints(document), _descriptions(document)
+        hints, texts = get_type_hints(document), descriptions(document)
         properties: JsonObject = {}
         required, is_open = [], False
         for each in fields(document):
@@ -153,7 +154,7 @@ def _reference_to(document: type, definitions: dict[str, JsonObject]) -> JsonObj
             else:
                 required.append(key)
             text = {"description": texts[each.name]} if each.name in texts else {}
-            properties[key] = {**_schema_of(hint, definitions), **text}
+            properties[key] = {**schema_of(hint, definitions), **text}
         definitions[name] = {
             "type": "object",
             "description": inspect.cleandoc(document.__doc__ or ""),
@@ -168,10 +169,10 @@ def _inner_schema(hint: Any, names: Mapping[str, Any], definitions: dict[str, Js
     """Return the schema of a field that is inlined: of the document that it is, or of a mapping's names."""
     if is_dataclass(hint):
         inner = dict(definitions)
-        reference = _schema_of(hint, inner)["$ref"].rpartition("/")[2]
+        reference = schema_of(hint, inner)["$ref"].rpartition("/")[2]
         definitions |= {name: own for name, own in inner.items() if name != reference}
         return inner[reference]
-    properties = {name: _schema_of(own, definitions) for name, own in names.items()}
+    properties = {name: schema_of(own, definitions) for name, own in names.items()}
     return {"properties": properties, "required": [], "additionalProperties": not names}
 
 
@@ -184,7 +185,7 @@ def _may_be_absent(each: Field[Any]) -> bool:
 
 
 @cache
-def _descriptions(document: type) -> dict[str, str]:
+def descriptions(document: type) -> dict[str, str]:
     """Return the string below each field of a dataclass, inherited ones too, on one line."""
     found: dict[str, str] = {}
     for kind in reversed(document.__mro__[:-1]):

@@ -218,6 +218,7 @@ def train(
     resume: bool = False,
     init_from: Name | None = None,
     teacher: Name | None = None,
+    log: str | Sequence[str] = (),
     on_event: Callable[[TrainEvent], None] = lambda event: None,
     **options: Unpack[ModelOptions],
 ) -> TrainResult | None:
@@ -230,6 +231,7 @@ def train(
         resume: go on from the run folder's last checkpoint.
         init_from: video weights to start from: a file, a preset, or hf://OWNER/NAME[@REVISION][:FILE].
         teacher: labels every token while training: a file, a preset, or an address.
+        log: experiment trackers that get the numbers of log.jsonl: "tensorboard", "wandb", "mlflow", or several.
         on_event: called with everything that happens, as it is written to log.jsonl, on rank 0.
         **options: which recipe, and where.
 
@@ -253,6 +255,7 @@ def train(
         resume=resume,
         init_from=None if init_from is None else os.fspath(init_from),
         teacher=None if teacher is None else os.fspath(teacher),
+        log=(log,) if isinstance(log, str) else tuple(log),
     )
     return task.train(request, on_event=on_event)
 

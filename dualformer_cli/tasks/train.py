@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualformer_cli.config.load import ResolvedConfig, known_presets
-from dualformer_cli.documents.base import JsonObject, to_json
-from dualformer_cli.documents.train import Preflight, Started, TrainEvent, TrainResult, ValidationRow
+from dualformer_cli.documents.train import Preflight, TrainEvent, TrainResult, ValidationRow
 from dualformer_cli.errors import DualFormerError, Stopped, is_out_of_memory
 from dualformer_cli.outputs.curves import write_curves
-from dualformer_cli.outputs.tensorboard import TensorBoardLog, check_tensorboard
+from dualformer_cli.outputs.trackers import check_trackers
+from dualformer_cli.outputs.tracking import RunTracker, log_rows
 from dualformer_cli.system.files import check_output_folder
 from dualformer_cli.system.locks import LOCK_NAME, FolderLock
 from dualformer_cli.tasks.session import ModelRequest, resolve
@@ -54,8 +53,8 @@ class TrainRequest:
     """Labels every token while training: a file or a preset. Not together with `token_labels`."""
     token_labels: str | None = None
     """Folder of token labels."""
-    tensorboard: bool = False
-    """Write the log for TensorBoard too."""
+    log: tuple[str, ...] = ()
+    """Experiment trackers that get the numbers of log.jsonl too: those of `TRACKERS`."""
 
     def resolve(self) -> ResolvedConfig:
         """Return the configuration that the request describes.
@@ -134,8 +133,7 @@ def check_request(
         raise DualFormerError("--change is for a run that goes on: add --resume, or use --set for a new run")
     _check_run_folder(request.output, is_new=not request.resume, is_written=not dry_run)
     resolved = request.resolve()
-    if request.tensorboard:
-        check_tensorboard()
+    check_trackers(request.log)
     check_needs(
         resolved.config,
         is_resumed=request.resume,
@@ -172,9 +170,10 @@ def _check_run_folder(output: Path, *, is_new: bool, is_written: bool) -> None:
         )
 
 
-def resume_command(output: Path) -> str:
-    """Return what to type to go on with a run."""
-    return f"dualformer train --resume --output {shlex.quote(str(output))}"
+def resume_command(output: Path, log: Sequence[str] = ()) -> str:
+    """Return what to type to go on with a run, in the same trackers."""
+    command = f"dualformer train --resume --output {shlex.quote(str(output))}"
+    return f"{command} --log {','.join(dict.fromkeys(log))}" if log else command
 
 
 def train(request: TrainRequest, *, on_event: Callable[[TrainEvent], None] = lambda event: None) -> TrainResult | None:
@@ -196,18 +195,22 @@ def train(request: TrainRequest, *, on_event: Callable[[TrainEvent], None] = lam
     from dualformer_cli.engine.parallel.ranks import init_ranks  # here, so that a request is checked without torch
     from dualformer_cli.engine.training.loop import Trainer
 
-    pictures = _Pictures(request.output, with_tensorboard=request.tensorboard)
+    curves = _Curves(request.output)
+    subscribers = [on_event, curves.add]
 
-    def keep(event: TrainEvent) -> None:
-        on_event(event)
-        pictures.add(event)
+    def publish(event: TrainEvent) -> None:
+        for subscriber in subscribers:
+            subscriber(event)
 
-    is_main, runtime = True, resolved.config.runtime
+    is_main, offline, runtime = True, request.model.offline, resolved.config.runtime
     try:
         with ExitStack() as stack:
             # Before anything of the run is read; the other ranks write nothing there.
             is_first = read_placement(os.environ).rank == 0
             lock = stack.enter_context(FolderLock(request.output)) if is_first else None
+            for name in dict.fromkeys(request.log if is_first else ()):
+                tracker = stack.enter_context(RunTracker(name, request.output, offline=offline))
+                subscribers.append(tracker.add)
             ranks = stack.enter_context(init_ranks(runtime.device, timeout=runtime.exchange_seconds()))
             stack.enter_context(_warnings_of_one_rank(ranks))
             stack.enter_context(_full_memory_in_words())
@@ -218,13 +221,13 @@ def train(request: TrainRequest, *, on_event: Callable[[TrainEvent], None] = lam
                 output=request.output,
                 resume=request.resume,
                 changes=request.changed_keys(),
-                offline=request.model.offline,
-                on_event=keep,
+                offline=offline,
+                on_event=publish,
                 lock=lock,
             )
             result = trainer.run()
             if is_main:
-                pictures.close()
+                curves.draw()
     except Stopped:
         if is_main:
             raise
@@ -295,43 +298,21 @@ def _warnings_of_one_rank(ranks: Ranks) -> Iterator[None]:
         logger.setLevel(before)
 
 
-class _Pictures:
-    """Draws the log of a run into its folder while it grows: curves.png, and TensorBoard's files if they are wanted."""
+class _Curves:
+    """Draws curves.png into the folder of a run while its log grows."""
 
-    def __init__(self, output: Path, *, with_tensorboard: bool) -> None:
-        self._output, self._with_tensorboard = output, with_tensorboard
-        self._board: TensorBoardLog | None = None
+    def __init__(self, output: Path) -> None:
+        self._output = output
 
     def add(self, event: TrainEvent) -> None:
-        """Take in what has just been logged."""
-        with self._warning():
-            if self._board is not None:
-                self._board.add(to_json(event))
-            if isinstance(event, Started) and self._with_tensorboard:
-                self._board = TensorBoardLog(self._output / "tensorboard", self._rows())
-            elif isinstance(event, ValidationRow):
-                self._draw()
+        """Draw anew after a validation."""
+        if isinstance(event, ValidationRow):
+            self.draw()
 
-    def close(self) -> None:
-        """Draw the end of the run."""
-        with self._warning():
-            if self._board is not None:
-                self._board.close()
-            self._draw()
-
-    def _draw(self) -> None:
-        if rows := self._rows():
-            write_curves(rows, self._output / "curves.png")
-
-    def _rows(self) -> list[JsonObject]:
-        """What log.jsonl has so far."""
-        log = self._output / "log.jsonl"
-        return [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
-
-    @contextmanager
-    def _warning(self) -> Iterator[None]:
-        """Say that a picture cannot be written: the log has the numbers, and the run needs no picture."""
+    def draw(self) -> None:
+        """Draw the log so far, or say why not: the run needs no picture."""
         try:
-            yield
+            if rows := log_rows(self._output):
+                write_curves(rows, self._output / "curves.png")
         except (OSError, DualFormerError) as error:
             _LOGGER.warning("the run goes on, but its curves are not drawn: %s", error)

@@ -43,6 +43,8 @@ def completed(command: str, parameter: str, incomplete: str) -> list[str]:
         ("prepare", "formats", "rawframe", ["rawframe", "rawframe_offset"]),
         ("prepare", "formats", "video,js", ["video,json"]),
         ("prepare", "formats", "json,js", []),
+        ("train", "log", "wandb,", ["wandb,tensorboard", "wandb,mlflow"]),
+        ("train", "log", "m", ["mlflow"]),
         ("download", "names", "diving", ["diving48", "diving48-small"]),
         ("flops", "size", "sm", ["small"]),
     ],

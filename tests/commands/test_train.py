@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,8 @@ def test_tensorboard_has_the_numbers_of_the_log_once_also_after_a_resumed_run(tr
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run = tmp_path / "run"
-    assert train("--output", run, "--tensorboard", "--set", "train.epochs=1").exit_code == 0
-    assert train("--output", run, "--tensorboard", "--resume", "--change", "train.epochs=2").exit_code == 0
+    assert train("--output", run, "--log", "tensorboard", "--set", "train.epochs=1").exit_code == 0
+    assert train("--output", run, "--log", "tensorboard", "--resume", "--change", "train.epochs=2").exit_code == 0
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
     rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
@@ -89,12 +90,74 @@ def test_tensorboard_has_the_numbers_of_the_log_once_also_after_a_resumed_run(tr
     assert {"training/lr", "training/clips_per_second"} <= set(events.Tags()["tensors"])
 
 
-def test_tensorboard_that_is_missing_is_named(train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trackers_that_are_missing_are_named_before_anything_is_made(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    result = train("--output", tmp_path / "run", "--tensorboard")
+    result = train("--output", tmp_path / "run", "--log", "tensorboard,wandb", "--log", "mlflow")
     assert isinstance(result.exception, DualFormerError)
-    assert "TensorBoard, which is not installed: pip install tensorboard" in str(result.exception)
+    missing = "tensorboard,wandb,mlflow"
+    assert str(result.exception) == (
+        f"--log {missing} needs what is not installed: pip install 'dualformer[{missing}]'"
+    )
     assert not (tmp_path / "run").exists()
+
+
+def test_trackers_get_what_the_log_has_and_may_fail(
+    train: Any, six_videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Of a run that a signal stops after its second step, and that goes on."""
+    run = tmp_path / "run"
+    taken: list[tuple[str, int, float]] = []
+    calls: list[tuple[str, str | None]] = []
+
+    class Tracker:
+        note = None
+
+        def __init__(self, name: str, output: Path, *, offline: bool) -> None:
+            assert (output, offline) == (run, True)
+            self.name = name
+
+        def start(self, run_id: str | None, config: Any) -> str:
+            assert (config.train.epochs, config.data.train_list) == (2, str(six_videos))
+            calls.append((self.name, run_id))
+            return "its id"
+
+        def write(self, step: int, values: dict[str, float]) -> None:
+            if self.name == "mlflow":
+                raise ConnectionError("no route to the server")
+            taken.extend((name, step, value) for name, value in values.items() if name.endswith("/loss"))
+
+        def close(self, end: str) -> None:
+            calls.append((self.name, end))
+
+    monkeypatch.setattr("dualformer_cli.outputs.tracking.open_tracker", Tracker)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: ModuleSpec(name, None))
+    event = TrainingDisplay.event
+
+    def interrupt(self: Any, found: TrainEvent) -> None:
+        event(self, found)
+        if isinstance(found, StepRow) and found.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(TrainingDisplay, "event", interrupt)
+    options = ("--output", run, "--data", six_videos, "--offline", "--log", "wandb,mlflow", "--log", "wandb")
+    stopped = train(*options)
+    assert stopped.exit_code == 75, stopped.output
+    assert stopped.stderr.endswith(f"\ndualformer train --resume --output {run} --log wandb,mlflow\n")
+    monkeypatch.setattr(TrainingDisplay, "event", event)
+    resumed = train(*options, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert calls[:2] == [("wandb", None), ("mlflow", None)]
+    assert set(calls[2:4]) == {("wandb", "stopped"), ("mlflow", "stopped")}
+    assert calls[4:6] == [("wandb", "its id"), ("mlflow", "its id")]
+    assert set(calls[6:]) == {("wandb", "finished"), ("mlflow", "finished")}
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    names = {"step": "training/loss", "validation": "validation/loss"}
+    assert taken == [(names[row["event"]], row["step"], row["loss"]) for row in rows]
+    assert [step for _, step, _ in taken] == [1, 2, 3, 3, 4, 5, 6, 6]
+    warnings = [message for message in caplog.messages if "the run goes on" in message]
+    assert warnings == ["the run goes on, but mlflow lacks numbers, which log.jsonl has: no route to the server"] * 2
 
 
 def test_json_is_one_document(train: Any, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from dualformer_cli import create_model, evaluate, gradcam, load_weights, predic
 from dualformer_cli.documents.evaluate import Evaluation
 from dualformer_cli.documents.predict import Predictions
 from dualformer_cli.documents.train import StepRow
+from dualformer_cli.errors import DualFormerError
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.tasks import python
 
@@ -184,5 +185,8 @@ def test_training_tells_what_happens(
     assert any(isinstance(event, StepRow) for event in events)
     trained = create_model(str(tmp_path / "run" / "checkpoints" / "last.pt"), pretrained=True)
     assert trained.class_names == ["jumping", "running"]
+    for log, missing in (("wand", r"'wand' is no tracker"), (["tensorboard", "m"], r"'m' is no tracker")):
+        with pytest.raises(DualFormerError, match=missing):
+            train(*lists, output=tmp_path / "other", log=log, **options)
     with pytest.raises(ValueError, match="train makes its own model"):
         train(*lists, output=tmp_path / "other", model=model)

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from dualformer_cli.documents.train import Advanced, Note, Saved, Started, StepRow, TrainEvent, ValidationRow
+from dualformer_cli.engine.parallel.placement import read_placement
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.errors import ConfigError, DualFormerError, Stopped
 from dualformer_cli.tasks.session import ModelRequest
@@ -129,6 +130,19 @@ def test_only_rank_0_has_a_document(request_of: Callable[..., TrainRequest], mon
     assert events == []
 
 
+@pytest.mark.parametrize("rank", [0, 1])
+def test_rank_0_alone_has_trackers(
+    request_of: Callable[..., TrainRequest], monkeypatch: pytest.MonkeyPatch, rank: int
+) -> None:
+    def read(environ: Any) -> Any:
+        return replace(read_placement(environ), rank=rank)
+
+    monkeypatch.setattr("dualformer_cli.engine.parallel.placement.read_placement", read)
+    request = request_of(log=("tensorboard",))
+    train(request)
+    assert (request.output / "tensorboard").is_dir() == (rank == 0)
+
+
 def test_what_needs_no_data_is_checked_first(
     request_of: Callable[..., TrainRequest], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,8 +159,10 @@ def test_what_needs_no_data_is_checked_first(
     check_request(request, dry_run=True)
     check_request(replace(request, resume=True))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(DualFormerError, match="--tensorboard needs TensorBoard"):
-        check_request(replace(request, resume=True, tensorboard=True))
+    with pytest.raises(
+        DualFormerError, match=r"--log tensorboard needs what is not installed: pip install 'dualformer"
+    ):
+        check_request(replace(request, resume=True, log=("tensorboard",)))
 
 
 @pytest.mark.parametrize(
