@@ -25,7 +25,7 @@ from dualformer_cli.commands.predict import predict
 from dualformer_cli.commands.prepare import prepare
 from dualformer_cli.commands.tokenlabel import show, write
 from dualformer_cli.commands.train import train
-from dualformer_cli.errors import DualFormerError, MissingError
+from dualformer_cli.errors import DualFormerError, MissingError, is_out_of_memory
 from dualformer_cli.system.disk import is_full
 from dualformer_cli.system.words import counted, os_reason, printable
 
@@ -71,8 +71,8 @@ def _open_missing_streams() -> None:
 
 
 _OUT_OF_MEMORY = (
-    "the GPU's memory is full; --set train.batch_size with a smaller number (the clips of a step stay), "
-    "--set model.gradient_checkpointing=true or --precision bf16 take less, and so does an end to other programs there"
+    "the GPU's memory is full; --precision bf16 takes less, and so does an end to other programs there; --device cpu "
+    "takes none"
 )
 
 
@@ -89,7 +89,7 @@ def _exit_code() -> int:
             _LOGGER.debug("where it failed:", exc_info=error)
         return _fail(str(error), 1)
     except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError":  # torch's, which need not be loaded here
+        if not is_out_of_memory(error):
             raise
         _LOGGER.debug("where it failed:", exc_info=error)
         return _fail(_OUT_OF_MEMORY, 1)

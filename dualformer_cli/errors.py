@@ -104,6 +104,16 @@ def reason_of(error: Exception) -> str:
     return f"unexpected {type(error).__name__}{': ' if text else ''}{text[:200]}; -v shows where"
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether the memory of a GPU is full, of whichever library the error is; torch is not loaded for it."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and (
+        type(error).__name__ == "OutOfMemoryError"
+        or "CUDA error: out of memory" in text
+        or "CUBLAS_STATUS_ALLOC_FAILED" in text
+    )
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" when a known name is close to `name`, else an empty string."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.5)

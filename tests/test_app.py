@@ -142,10 +142,17 @@ def test_an_error_of_the_user_is_one_line_and_exit_1() -> None:
     assert result.stderr == "dualformer: no \\x1b[2Jpreset 'a\\nb\\udcff'; did you mean 'ä'?\n"
 
 
-def test_a_full_gpu_is_one_line_that_says_what_takes_less_and_another_bug_keeps_its_traceback() -> None:
-    result = probe("import torch\nraise torch.OutOfMemoryError('tried to allocate 2 GiB')")
+@pytest.mark.parametrize(
+    "error",
+    [
+        "torch.OutOfMemoryError('tried to allocate 2 GiB')",
+        "RuntimeError('CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`')",
+    ],
+)
+def test_a_full_gpu_is_one_line_that_says_what_takes_less_and_another_bug_keeps_its_traceback(error: str) -> None:
+    result = probe(f"import torch\nraise {error}")
     assert result.returncode == 1
-    assert result.stderr.startswith("dualformer: the GPU's memory is full; --set train.batch_size ")
+    assert result.stderr.startswith("dualformer: the GPU's memory is full; --precision bf16 takes less, and so does ")
     assert result.stderr.count("\n") == 1
     assert "Traceback" in probe("raise RuntimeError('a bug')").stderr
 

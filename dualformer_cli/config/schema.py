@@ -16,7 +16,7 @@ from dualformer_cli.errors import ConfigError
 
 _FRAME_NAME = re.compile(r"[^{}%]*(\{:?[0-9]*d?\}|%[0-9]*d)[^{}%]*\.(jpe?g|png|bmp|webp|tiff?|ppm)", re.IGNORECASE)
 _DEVICE = re.compile(r"auto|cpu|cuda(:[0-9]{1,3})?|mps|xpu(:[0-9]{1,3})?")
-_SAVE_EVERY = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?(s|m|h|steps?)")
+_TIME = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?(s|m|h|steps?)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 Kernels = Literal["auto", "triton", "torch"]
@@ -412,7 +412,7 @@ class TrainConfig:
 
     def save_interval(self) -> tuple[float, float]:
         """Return after how many seconds and after how many steps the last checkpoint is saved; one is infinite."""
-        match = _SAVE_EVERY.fullmatch(self.save_every.strip())
+        match = _TIME.fullmatch(self.save_every.strip())
         number = float(match[1]) if match else 0.0
         is_steps = match is not None and match[2] not in _SECONDS
         if match is None or number <= 0 or (is_steps and number % 1):
@@ -440,8 +440,11 @@ class RuntimeConfig:
     seed: int = 0
     """Seed of every random choice."""
     num_workers: int = 1
-    """Processes that decode videos. Left out, predict and eval take one for each core of theirs, up to 8; with a GPU
-    they and train take one for each core but one."""
+    """Processes that decode videos. Left out, predict, eval and train take one for each core of theirs, up to 8; with a
+    GPU one for each core but one."""
+    exchange_timeout: str = "10m"
+    """Of several processes: how long one waits for another that does not come to a step, such as 30s, 10m or 1h. A
+    start with its downloads, a validation and a save take as long as they take."""
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
@@ -451,6 +454,14 @@ class RuntimeConfig:
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be at least 0 and below 2**32, which NumPy allows, got {self.seed}")
         _at_least("num_workers", self.num_workers, 1)
+        self.exchange_seconds()
+
+    def exchange_seconds(self) -> float:
+        """Return `exchange_timeout` in seconds."""
+        match = _TIME.fullmatch(self.exchange_timeout.strip())
+        if match is None or match[2] not in _SECONDS or not float(match[1]):
+            raise ConfigError(f"exchange_timeout must be a time such as 30s, 10m or 1h, got {self.exchange_timeout!r}")
+        return float(match[1]) * _SECONDS[match[2]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

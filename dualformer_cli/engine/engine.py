@@ -31,7 +31,7 @@ from dualformer_cli.engine.scoring.dump import Dump
 from dualformer_cli.engine.scoring.evaluate import evaluate_once
 from dualformer_cli.engine.scoring.kept_records import KeptRecords
 from dualformer_cli.engine.scoring.records import VideoRecord
-from dualformer_cli.engine.scoring.scorer import Clips, Scorer
+from dualformer_cli.engine.scoring.scorer import Clips, NoMemory, Scorer
 from dualformer_cli.engine.scoring.video_scores import (
     LiveScores,
     Prediction,
@@ -313,6 +313,8 @@ class Engine:
         for (copy, views, is_last), scored in self.scorer.score_each(parts, _clips_of):
             if scored is None:
                 reason = reason or views.reason
+            elif isinstance(scored, NoMemory):
+                reason = reason or scored.reason
             elif not np.isfinite(scored.scores).all():
                 advice = "the weights are damaged" if self.precision == "fp32" else "try --precision fp32"
                 reason = reason or f"the scores are not numbers in {self.precision}; {advice}"

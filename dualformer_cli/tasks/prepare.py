@@ -7,7 +7,6 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -196,7 +195,7 @@ def join_ranks() -> Iterator[Ranks | None]:
         return
     from dualformer_cli.engine.parallel.ranks import init_ranks
 
-    with init_ranks("cpu", timeout=timedelta(days=7)) as ranks:  # one may have much longer videos than the others
+    with init_ranks("cpu") as ranks:
         yield ranks
 
 

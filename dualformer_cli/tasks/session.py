@@ -159,7 +159,7 @@ def open_session(
     with WorkerPool(workers, resolved.config.data.decode_timeout_seconds, preload=[preload]) as pool:
         from dualformer_cli.engine.parallel.ranks import init_ranks
 
-        with init_ranks(runtime.device) as ranks:
+        with init_ranks(runtime.device, timeout=runtime.exchange_seconds()) as ranks:
             session = Session(request, resolved, checkpoint, pool, ranks)
             del checkpoint  # the engine frees it once the model has its values
             yield session

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dualformer_cli.config.load import ResolvedConfig, known_presets
 from dualformer_cli.documents.train import Preflight, TrainEvent, TrainResult, ValidationRow
-from dualformer_cli.errors import DualFormerError, Stopped
+from dualformer_cli.errors import DualFormerError, Stopped, is_out_of_memory
 from dualformer_cli.outputs.curves import write_curves
 from dualformer_cli.outputs.trackers import check_trackers
 from dualformer_cli.outputs.tracking import RunTracker, log_rows
@@ -202,7 +202,7 @@ def train(request: TrainRequest, *, on_event: Callable[[TrainEvent], None] = lam
         for subscriber in subscribers:
             subscriber(event)
 
-    is_main, offline = True, request.model.offline
+    is_main, offline, runtime = True, request.model.offline, resolved.config.runtime
     try:
         with ExitStack() as stack:
             # Before anything of the run is read; the other ranks write nothing there.
@@ -211,8 +211,9 @@ def train(request: TrainRequest, *, on_event: Callable[[TrainEvent], None] = lam
             for name in dict.fromkeys(request.log if is_first else ()):
                 tracker = stack.enter_context(RunTracker(name, request.output, offline=offline))
                 subscribers.append(tracker.add)
-            ranks = stack.enter_context(init_ranks(resolved.config.runtime.device))
+            ranks = stack.enter_context(init_ranks(runtime.device, timeout=runtime.exchange_seconds()))
             stack.enter_context(_warnings_of_one_rank(ranks))
+            stack.enter_context(_full_memory_in_words())
             is_main = ranks.is_main
             trainer = Trainer(
                 resolved,
@@ -249,7 +250,12 @@ def preflight(request: TrainRequest, *, on_stage: Callable[[str], None] = lambda
     from dualformer_cli.engine.training import preflight as measurement
     from dualformer_cli.engine.training.loop import Trainer
 
-    with init_ranks(resolved.config.runtime.device) as ranks, _warnings_of_one_rank(ranks):
+    runtime = resolved.config.runtime
+    with (
+        init_ranks(runtime.device, timeout=runtime.exchange_seconds()) as ranks,
+        _warnings_of_one_rank(ranks),
+        _full_memory_in_words(),
+    ):
         on_stage("opening lists and model")
         offline = request.model.offline
         trainer = Trainer(
@@ -262,6 +268,21 @@ def preflight(request: TrainRequest, *, on_stage: Callable[[str], None] = lambda
         )
         document = measurement.preflight(trainer, on_stage=on_stage)
         return document if ranks.is_main else None
+
+
+@contextmanager
+def _full_memory_in_words() -> Iterator[None]:
+    """Say what takes less memory where a GPU has not enough."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DualFormerError(
+            "the GPU's memory is full; --set train.batch_size with a smaller number (the clips of a step stay), "
+            "--set model.gradient_checkpointing=true or --precision bf16 take less, and so does an end to other "
+            "programs there"
+        ) from error
 
 
 @contextmanager

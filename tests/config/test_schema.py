@@ -79,6 +79,13 @@ REFUSED: list[tuple[type[Any], dict[str, Any], str]] = [
     (RuntimeConfig, {"device": "gpu"}, "device must be auto, cpu, cuda, cuda:INDEX, mps or xpu, got 'gpu'"),
     (RuntimeConfig, {"seed": -1}, "seed must be at least 0 and below 2**32, which NumPy allows, got -1"),
     (RuntimeConfig, {"seed": 2**32}, "seed must be at least 0 and below 2**32, which NumPy allows, got 4294967296"),
+    (RuntimeConfig, {"exchange_timeout": "10"}, "exchange_timeout must be a time such as 30s, 10m or 1h, got '10'"),
+    (RuntimeConfig, {"exchange_timeout": "0s"}, "exchange_timeout must be a time such as 30s, 10m or 1h, got '0s'"),
+    (
+        RuntimeConfig,
+        {"exchange_timeout": "1 step"},
+        "exchange_timeout must be a time such as 30s, 10m or 1h, got '1 step'",
+    ),
     (RuntimeConfig, {"num_workers": 0}, "num_workers must be at least 1, got 0"),
 ]
 

@@ -165,6 +165,32 @@ def test_scores_that_are_not_numbers_are_no_prediction(make_engine: Any, clip: s
     assert prediction.result.predictions == ()
 
 
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_video_for_which_a_gpu_has_no_memory_costs_itself_alone(
+    at_once: int, make_engine: Any, clip: str, here_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that raises at black views stands in for the card; `at_once` videos are scored together."""
+    engine, read = make_engine(), module.read_views
+    tokens = engine.scorer._tokens
+
+    def read_views(path: str, *arguments: Any, **options: Any) -> Any:
+        views = read(clip, *arguments, **options)
+        return replace(views, clips=np.zeros_like(views.clips)) if path == "black.mp4" else views
+
+    def forward(clips: torch.Tensor) -> torch.Tensor:
+        if any(view[0].min() == view[0].max() for view in clips):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return tokens(clips)
+
+    monkeypatch.setattr(module, "read_views", read_views)
+    monkeypatch.setattr(engine.scorer, "_tokens", forward)
+    monkeypatch.setattr(engine.scorer, "_is_enough", lambda videos: len(videos) >= at_once)
+    first, black, last = (each.result for each in engine.predict([clip, "black.mp4", "last.mp4"], here_pool()))
+    assert (first.status, black.status, last.status) == ("ok", "error", "ok")
+    assert black.error == "the GPU's memory is full with one view of it; --precision bf16 takes less, --device cpu none"
+    assert first.predictions == last.predictions
+
+
 def test_bfloat16_agrees_with_float32_to_its_precision(make_engine: Any, clip: str, here_pool: Any) -> None:
     scores = []
     for precision in ("fp32", "bf16"):

@@ -15,7 +15,7 @@ import torch
 from dualformer_cli import create_model
 from dualformer_cli.config.load import load_config, to_yaml
 from dualformer_cli.engine.parallel import placement
-from dualformer_cli.errors import ConfigError, WeightsError
+from dualformer_cli.errors import ConfigError, DualFormerError, WeightsError
 from dualformer_cli.tasks import session
 from dualformer_cli.tasks.session import ModelRequest, open_session, resolve
 
@@ -165,6 +165,14 @@ def test_each_core_of_this_rank_gets_a_decoder_unless_their_number_is_given(
     with pytest.raises(_ReachedError) as reached, open_session(ModelRequest(preset="tiny", overrides=overrides)):
         pass
     assert reached.value.args == (wanted,)
+
+
+def test_the_other_ranks_are_waited_for_as_long_as_the_configuration_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    request = ModelRequest(preset="tiny", overrides=("runtime.exchange_timeout=0.5s",), device="cpu")
+    with pytest.raises(DualFormerError, match="rank 0 did not come within 1 s"), open_session(request):
+        pass
 
 
 def test_waiting_threads_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from dualformer_cli.documents.train import Advanced, Note, Saved, Started, StepRow, TrainEvent, ValidationRow
 from dualformer_cli.engine.parallel.placement import read_placement
@@ -82,6 +83,28 @@ def test_a_stopped_run_says_which_signal_it_was(request_of: Callable[..., TrainR
     result = train(request_of(resume=True))
     assert result is not None
     assert result.steps == 2
+
+
+@pytest.mark.parametrize("run", [train, preflight])
+def test_a_full_gpu_says_how_the_same_step_takes_less(
+    run: Callable[[TrainRequest], Any], request_of: Callable[..., TrainRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: object, **options: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("dualformer_cli.engine.training.step.Stepper.step", full)
+    with pytest.raises(DualFormerError, match=r"the GPU's memory is full; --set train.batch_size .*checkpointing=true"):
+        run(request_of())
+
+
+@pytest.mark.parametrize("run", [train, preflight])
+def test_the_other_ranks_are_waited_for_as_long_as_the_configuration_says(
+    run: Callable[[TrainRequest], Any], request_of: Callable[..., TrainRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(DualFormerError, match="rank 0 did not come within 1 s"):
+        run(request_of("runtime.exchange_timeout=0.5s"))
 
 
 def test_a_dry_run_is_a_document_and_leaves_nothing(request_of: Callable[..., TrainRequest]) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from dualformer_cli.engine.parallel.devices import widened
-from dualformer_cli.engine.parallel.reductions import all_reduce, in_touch, scatter_flat, world_size
+from dualformer_cli.engine.parallel.reductions import all_reduce, exchange, scatter_flat, world_size
 
 BatchNormMode = Literal["per_rank", "synchronized", "frozen"]
 
@@ -153,8 +153,7 @@ def _moments_over_ranks(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     own_deviation = (widened(x) - _along(own_mean, x)).square().sum(axes)
     own = torch.cat([own_mean.double(), own_deviation.double(), own_mean.new_full((1,), size).double()])
     rows = [torch.empty_like(own) for _ in range(world_size())]
-    with in_touch("exchanging statistics of BatchNorm"):
-        dist.all_gather(rows, own)
+    exchange("exchanging statistics of BatchNorm", dist.all_gather, rows, own)
     means, deviations, sizes = torch.stack(rows).split([channels, channels, 1], dim=1)
     count = sizes.sum()
     mean = (means * sizes).sum(0) / count.clamp(min=1)

@@ -47,7 +47,7 @@ def read_placement(environ: Mapping[str, str]) -> Placement:
     Raises:
         DualFormerError: if a variable is missing or contradicts another one.
     """
-    if "RANK" in environ:
+    if "RANK" in environ or (integer(environ, "WORLD_SIZE", 1) > 1 and "SLURM_PROCID" not in environ):
         placement = Placement(
             rank=integer(environ, "RANK"),
             local_rank=integer(environ, "LOCAL_RANK", 0),

@@ -5,10 +5,12 @@ One process is a world of size 1, in which every sum is the number itself: calle
 
 from __future__ import annotations
 
+import pickle
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -16,11 +18,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from dualformer_cli.engine.parallel.watch import end_of_wait, waiting
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.signals import unwind_on_sigterm
 
 _BUCKET_BYTES = 64 * 2**20
 _SECONDS_FOR_THE_WATCHER = 3.0
+_BETWEEN_LOOKS = timedelta(seconds=0.5)
 
 _T = TypeVar("_T")
 
@@ -52,20 +56,32 @@ def gather_objects(value: _T) -> list[_T]:
     """Return the values of all ranks in rank order, on every rank; anything that can be pickled."""
     if world_size() == 1:
         return [value]
-    gathered: list[Any] = [None] * world_size()
-    with in_touch("gathering results"):
-        dist.all_gather_object(gathered, value)
-    return gathered
+    own, doing = _pickled(value), "gathering results"
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
+    exchange(doing, dist.all_gather, sizes, torch.tensor([len(own)]))
+    padded = own.new_zeros(int(max(sizes)))
+    padded[: len(own)] = own
+    rows = [torch.empty_like(padded) for _ in sizes]
+    exchange(doing, dist.all_gather, rows, padded)
+    return [pickle.loads(row[: int(size)].numpy().data) for row, size in zip(rows, sizes, strict=True)]
 
 
 def broadcast_object(value: _T) -> _T:
-    """Return rank 0's value, on every rank; anything that can be pickled."""
+    """Return rank 0's value, on every rank; anything that can be pickled. The others wait as long as it takes."""
     if world_size() == 1:
         return value
-    carrier = [value]
-    with in_touch("hearing from rank 0"):
-        dist.broadcast_object_list(carrier, src=0)
-    return carrier[0]
+    is_main, doing = dist.get_rank() == 0, "hearing from rank 0"
+    content = _pickled(value) if is_main else torch.empty(0, dtype=torch.uint8)
+    size = torch.tensor([len(content)])
+    exchange(doing, dist.broadcast, size, src=0, is_long=True)
+    if not is_main:
+        content = torch.empty(int(size), dtype=torch.uint8)
+    exchange(doing, dist.broadcast, content, src=0, is_long=True)
+    return value if is_main else cast(_T, pickle.loads(content.numpy().data))
+
+
+def _pickled(value: object) -> Tensor:
+    return torch.frombuffer(bytearray(pickle.dumps(value)), dtype=torch.uint8)
 
 
 def made_by_main(make: Callable[[], _T]) -> _T:
@@ -93,8 +109,8 @@ def any_rank(flag: bool) -> bool:
 
 
 def barrier() -> None:
-    """Wait until every rank is here."""
-    any_rank(False)
+    """Wait until every rank is here, whatever one of them still does alone."""
+    all_reduce(torch.zeros(1), "waiting until all are here", is_long=True)
 
 
 def sum_gradients(parameters: Iterable[Tensor]) -> None:
@@ -123,10 +139,60 @@ def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def all_reduce(values: Tensor, doing: str, operation: Any = dist.ReduceOp.SUM) -> None:
+def all_reduce(values: Tensor, doing: str, operation: Any = dist.ReduceOp.SUM, *, is_long: bool = False) -> None:
     if world_size() > 1:
-        with in_touch(doing):
-            dist.all_reduce(values, op=operation)
+        exchange(doing, dist.all_reduce, values, op=operation, is_long=is_long)
+
+
+def exchange(
+    doing: str,
+    start: Callable[..., dist.Work | None],
+    *tensors: Tensor | list[Tensor],
+    is_long: bool = False,
+    **options: Any,
+) -> None:
+    """Exchange tensors with all ranks; on CPUs, signals are obeyed while others are waited for.
+
+    Args:
+        doing: what for, in words.
+        start: one of torch's collectives.
+        tensors, options: its arguments.
+        is_long: whether it waits for what a rank does alone, however long that takes.
+
+    Raises:
+        RanksLost: if another process is gone, or does not come before the exchange timeout.
+    """
+    with waiting(doing, is_long=is_long), in_touch(doing):
+        last = tensors[-1]
+        if isinstance(last, Tensor) and last.is_cuda:
+            start(*tensors, **options)
+        else:
+            work = start(*tensors, async_op=True, **options)
+            assert work is not None, "this process is in the group"
+            _finish(work)
+
+
+_unfinished: list[dist.Work] = []
+"""Exchanges that were given up; they go on, and a process group with one cannot be taken down."""
+
+
+def has_unfinished() -> bool:
+    """Return whether this process has given an exchange up."""
+    return bool(_unfinished)
+
+
+def _finish(work: dist.Work) -> None:
+    began = time.monotonic()
+    _unfinished.append(work)
+    while True:
+        with suppress(RuntimeError):  # nothing yet, or it has failed
+            work.wait(_BETWEEN_LOOKS)
+        if work.is_completed():
+            _unfinished.clear()
+            work.wait()  # raises what it has failed of
+            return
+        if (reason := end_of_wait(began)) is not None:
+            raise RanksLost(reason)
 
 
 @contextmanager

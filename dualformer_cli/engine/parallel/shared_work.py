@@ -21,6 +21,7 @@ from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.parallel.reductions import RanksLost, first_sentence
+from dualformer_cli.engine.parallel.watch import long_work, waiting
 from dualformer_cli.errors import reason_of
 
 Item = TypeVar("Item")
@@ -28,7 +29,7 @@ Result = TypeVar("Result")
 
 LOST_SECONDS = 60.0
 """A rank of which nothing is heard for so long is taken for dead."""
-_BEAT_SECONDS = 2.0
+_STOP_SECONDS = 2.0
 _POLL_SECONDS = 0.02
 _AHEAD_PER_RANK = 4
 _RUNS = count_up()
@@ -48,7 +49,8 @@ class SharedWork(Generic[Item]):
         self.lost_items: list[Item] = []
         """On rank 0, what ranks that died had in hand."""
         self._lost_seconds = lost_seconds
-        self._silent = _Silence(lost_seconds)
+        self._ownerless: dict[int, float] = {}
+        """Items that a rank has drawn without a word, and since when."""
         self._mine: deque[int] = deque()
         self._next = 0
         """On rank 0, the number of the item whose result comes next."""
@@ -74,7 +76,7 @@ class SharedWork(Generic[Item]):
             return
         self._store = PrefixStore(f"shared-work/{next(_RUNS)}", _get_default_store())
         try:
-            with self._threads(items):
+            with self._fed(items), long_work("working on shared items"):
                 if self.ranks.is_main:
                     yield from self._lead(work)
                 else:
@@ -90,9 +92,10 @@ class SharedWork(Generic[Item]):
             for result in work(self._draw()):
                 ready[self._mine.popleft()] = result
                 yield from self._in_turn(ready)
-            while self._next < self._end():
-                yield from self._in_turn(ready)
-                time.sleep(_POLL_SECONDS)
+            with waiting("waiting for results", is_long=True):
+                while self._next < self._end():
+                    yield from self._in_turn(ready)
+                    time.sleep(_POLL_SECONDS)
             if self._failure is not None:
                 raise self._failure
             self._wait_for_others("done")
@@ -110,9 +113,10 @@ class SharedWork(Generic[Item]):
         for result in work(self._draw()):
             self._put(f"result/{self._mine.popleft()}", result)
         self._store.set(f"done/{self.ranks.rank}", "")
-        while not self._store.check(["finished"]):
-            self._require_main()
-            time.sleep(_POLL_SECONDS)
+        with waiting("waiting for results", is_long=True):
+            while not self._store.check(["finished"]):
+                self._require_main()
+                time.sleep(_POLL_SECONDS)
         lost, reason = json.loads(self._store.get("finished"))
         if reason:
             raise RanksLost(f"rank {self.ranks.rank} stops, as rank 0 has failed: {reason}")
@@ -153,7 +157,7 @@ class SharedWork(Generic[Item]):
             return False
         owner = int(self._store.get(f"owner/{number}")) if self._store.check([f"owner/{number}"]) else None
         if owner is None:  # it died between the two, if it does not say so very soon
-            if not self._silent.of(f"item {number}", 0):
+            if time.monotonic() - self._ownerless.setdefault(number, time.monotonic()) < self._lost_seconds:
                 return False
         elif owner == self.ranks.rank or not self._is_silent(owner):
             return False
@@ -172,7 +176,8 @@ class SharedWork(Generic[Item]):
         """Return whether nothing has been heard of a rank for so long that it counts as lost; rank 0 notes it."""
         if rank in self.ranks.lost:
             return True
-        is_silent = self._silent.of(f"rank {rank}", self._store.add(f"beat/{rank}", 0))
+        assert self.ranks.watch is not None
+        is_silent = self.ranks.watch.notes.silence(rank) > self._lost_seconds
         if is_silent and self.ranks.is_main:
             self.ranks.lost.append(rank)
         return is_silent
@@ -188,23 +193,17 @@ class SharedWork(Generic[Item]):
         return int(self._store.get("end"))
 
     @contextmanager
-    def _threads(self, items: Iterable[Item]) -> Iterator[None]:
-        threads = [threading.Thread(target=self._beat, daemon=True)]
+    def _fed(self, items: Iterable[Item]) -> Iterator[None]:
+        """Hand items out inside the `with` block, on rank 0."""
+        feeder = threading.Thread(target=self._feed, args=(items,), daemon=True)
         if self.ranks.is_main:
-            threads.append(threading.Thread(target=self._feed, args=(items,), daemon=True))
-        for thread in threads:
-            thread.start()
+            feeder.start()
         try:
             yield
         finally:
             self._stop.set()
-            for thread in threads:
-                thread.join(_BEAT_SECONDS)
-
-    def _beat(self) -> None:
-        with suppress(dist.DistError):  # the main thread says so
-            while not self._stop.wait(_BEAT_SECONDS):
-                self._store.add(f"beat/{self.ranks.rank}", 1)
+            if self.ranks.is_main:
+                feeder.join(_STOP_SECONDS)
 
     def _feed(self, items: Iterable[Item]) -> None:
         """Put a few more items into the store than have been drawn, as there may be a million."""
@@ -222,20 +221,3 @@ class SharedWork(Generic[Item]):
             self._failure = error
         with suppress(dist.DistError):
             self._store.set("end", str(count))
-
-
-class _Silence:
-    """For how long a counter has stood still."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._seen: dict[str, tuple[int, float]] = {}
-
-    def of(self, name: str, beats: int) -> bool:
-        """Return whether that has been too long; `beats` is the counter now."""
-        now = time.monotonic()
-        before, since = self._seen.setdefault(name, (beats, now))
-        if beats != before:
-            self._seen[name] = (beats, now)
-            return False
-        return now - since > self._seconds

@@ -19,7 +19,7 @@ from dualformer_cli.engine.parallel.reductions import RanksLost, gather_objects
 from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.engine.scoring.kept_records import KeptRecords
 from dualformer_cli.engine.scoring.records import VideoRecord
-from dualformer_cli.engine.scoring.scorer import Clips, Scorer
+from dualformer_cli.engine.scoring.scorer import Clips, NoMemory, Scorer
 from dualformer_cli.errors import DualFormerError, TooShortError
 from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import Outcome, WorkerPool
@@ -139,6 +139,8 @@ def _score(
         record = partial(VideoRecord, index, listed.samples[index].name, listed.labels[index])
         if outcome.error is not None:
             yield record(_bucket(file, outcome.error), outcome.reason, None)
+        elif isinstance(scored, NoMemory):
+            raise scored.error  # a metric of what is left would be another metric
         elif scored is not None:
             if outcome.value.index is not None:
                 indexes.put(file, outcome.value.index)

@@ -44,6 +44,14 @@ class Scored:
     """The share of these views in the time of their batch."""
 
 
+@dataclass(frozen=True, slots=True)
+class NoMemory:
+    """One view of an item takes more than the memory of the GPU."""
+
+    error: torch.OutOfMemoryError
+    reason: str = "the GPU's memory is full with one view of it; --precision bf16 takes less, --device cpu none"
+
+
 class Scorer:
     """Runs a model over the views of videos.
 
@@ -88,7 +96,7 @@ class Scorer:
 
     def score_each(
         self, items: Iterable[Item], clips_of: Callable[[Item], Clips | None]
-    ) -> Iterator[tuple[Item, Scored | None]]:
+    ) -> Iterator[tuple[Item, Scored | NoMemory | None]]:
         """Score items as they come, on a GPU as many at a time as fill a batch.
 
         Args:
@@ -96,7 +104,7 @@ class Scorer:
             clips_of: the views of an item, as `score` takes them; None if it has none.
 
         Yields:
-            Each item in order with what its views score; None if it has none.
+            Each item in order with what its views score; None if it has none, NoMemory if one view is too much.
         """
         waiting: list[Item] = []
         clips: list[Clips] = []
@@ -111,9 +119,20 @@ class Scorer:
 
     def _score_waiting(
         self, items: Sequence[Item], clips: Sequence[Clips], clips_of: Callable[[Item], Clips | None]
-    ) -> Iterator[tuple[Item, Scored | None]]:
+    ) -> Iterator[tuple[Item, Scored | NoMemory | None]]:
         started = perf_counter()
-        results = zip(self._score_videos(clips), clips, strict=True)
+        try:
+            results = zip(self._score_videos(clips), clips, strict=True)
+        except torch.OutOfMemoryError as error:
+            full = NoMemory(error.with_traceback(None))  # whose frames hold tensors
+            torch.cuda.empty_cache()
+            if len(clips) == 1:
+                yield from ((item, None if clips_of(item) is None else full) for item in items)
+                return
+            for item in items:  # each by itself: most of them may be smaller
+                views = clips_of(item)
+                yield from self._score_waiting([item], [] if views is None else [views], clips_of)
+            return
         seconds = perf_counter() - started
         num_views = sum(map(len, clips))
         for item in items:

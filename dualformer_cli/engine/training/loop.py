@@ -38,6 +38,7 @@ from dualformer_cli.engine.parallel.placement import num_decoders
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.parallel.reductions import made_by_main
 from dualformer_cli.engine.parallel.same_weights import digest_of_all_ranks
+from dualformer_cli.engine.parallel.watch import long_work
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.training.checkpoint_files import Checkpoint, CheckpointFolder
 from dualformer_cli.engine.training.global_batch import plan_recipe
@@ -90,7 +91,7 @@ class Trainer:
         train, runtime, training = self.config.train, self.config.runtime, self.lists.training
         self.recipe = plan_recipe(train, ranks.world_size)
         self.precision = pick_precision(runtime.precision, ranks.device)
-        self.num_workers = num_decoders(resolved) if ranks.device.type == "cuda" else runtime.num_workers
+        self.num_workers = num_decoders(resolved)
         self.notes = [self.recipe.sentence, *overlap(training, self.lists.validation)]
         self.log = RunLog(output, is_main=ranks.is_main, on_event=on_event, lock=lock)
         self.folder = CheckpointFolder(output, keep_epochs=train.keep_epochs)
@@ -156,7 +157,8 @@ class Trainer:
         with self._signals.caught(), self.pool() as pool:
             while state.epoch < train.epochs or state.is_validation_due:
                 if state.is_validation_due:
-                    validation = self._validate(pool)
+                    with long_work("validating"):
+                        validation = self._validate(pool)
                 else:
                     self._train_epoch(pool)
                 if (signum := self._signals.of_any_rank()) is not None:
@@ -208,7 +210,7 @@ class Trainer:
         train_mode(state.model, frozen_stages=train.frozen_stages)
         self.log.emit(_advanced(state, self.batches))
         asked = perf_counter()
-        ahead = Prefetch(self.steps(pool, order), self.ranks.device)
+        ahead = Prefetch(self.steps(pool, order), self.ranks.device, first_step=state.step)
         ahead.fetch()
         while (batches := ahead.batches) is not None:
             lr = self._learning_rate()

@@ -7,6 +7,7 @@ from time import monotonic
 from dualformer_cli.config.metric_table import is_better
 from dualformer_cli.config.schema import TrainConfig
 from dualformer_cli.documents.train import Saved, ValidationRow
+from dualformer_cli.engine.parallel.watch import long_work
 from dualformer_cli.engine.training.checkpoint_files import Checkpoint, CheckpointFolder
 from dualformer_cli.engine.training.resuming import first_non_finite
 from dualformer_cli.engine.training.run_log import RunLog
@@ -49,7 +50,7 @@ class Saver:
         is_best = value is not None and (state.best is None or is_better(name, value, state.best))
         if is_best:
             state.best = value
-        with state.agreed() as statistics:
+        with long_work("saving"), state.agreed() as statistics:
             contents = state.contents(validation, statistics)
             if (tensor := first_non_finite(contents)) is not None:
                 raise DualFormerError(

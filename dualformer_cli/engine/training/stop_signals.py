@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
 from dualformer_cli.engine.parallel.reductions import RanksLost, all_reduce, in_touch, world_size
+from dualformer_cli.engine.parallel.watch import give_up_soon
 from dualformer_cli.system.signals import STOPPING
 
 LOOK_SECONDS = 0.5
@@ -65,13 +66,15 @@ class StopSignals:
         """Let SIGTERM, SIGUSR1 and the first Ctrl-C end the run after the step in hand; a second Ctrl-C at once.
 
         Where a rank dies, torchrun's agent sends SIGTERM to the others. One that finds the dead rank gone only after
-        that leaves in silence: the agent knows who failed, and nothing can be agreed and saved any more.
+        that leaves in silence: the agent knows who failed, and nothing can be agreed and saved any more. So does one
+        that waits for a rank that does not come.
         """
 
         def ask(signum: int, frame: FrameType | None) -> None:
             if signum == signal.SIGINT and self._received is not None:
                 raise KeyboardInterrupt
             self._received = signum
+            give_up_soon()
 
         before = {name: signal.signal(name, ask) for name in STOPPING}
         try:

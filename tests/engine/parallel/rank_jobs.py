@@ -12,7 +12,6 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +242,7 @@ def wait_alone(rank: int, world_size: int) -> str:
     if rank == 1:
         return ""
     try:
-        with init_ranks("cpu", timeout=timedelta(seconds=1)):
+        with init_ranks("cpu", timeout=1.0):
             return "joined nobody"
     except DualFormerError as error:
         return str(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
         taken: list[torch.device] = []
         monkeypatch.setattr(torch.cuda, "set_device", taken.append)
-        monkeypatch.setattr(ranks_module, "_join", lambda *_: None)
+        monkeypatch.setattr(ranks_module, "_joined", lambda *_: nullcontext())
         monkeypatch.setattr(ranks_module.dist, "destroy_process_group", lambda: None)
         with init_ranks(device) as ranks:
             assert taken == ([ranks.device] if ranks.device.type == "cuda" else [])

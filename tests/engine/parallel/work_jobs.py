@@ -21,7 +21,7 @@ import torch.distributed as dist
 from rank_jobs import free_port, run_world
 from torch.distributed.distributed_c10d import _get_default_store
 
-from dualformer_cli.engine.parallel import shared_work
+from dualformer_cli.engine.parallel import watch
 from dualformer_cli.engine.parallel.ranks import init_ranks
 from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.errors import DualFormerError
@@ -218,7 +218,7 @@ def lose_main_with_store_elsewhere(rank: int, world_size: int) -> str:
 
 def main() -> None:
     torch.set_num_threads(1)
-    shared_work._BEAT_SECONDS = 0.1
+    watch.BEAT_SECONDS = 0.1
     run_world("two", in_order, 2, FOLDER)
     run_world("three", in_order, 3, FOLDER)
     run_world("slow", slow_rank, 2, FOLDER)
