@@ -249,7 +249,7 @@ PrecisionOption = Annotated[
         "--precision",
         metavar="auto|fp32|bf16|fp16",
         autocompletion=complete_precision,
-        help="Number format of the model; auto: bf16 on GPUs that have it and where predict gains on a CPU, else fp32.",
+        help="Number format of the model; auto: bf16 on GPUs that have it, in predict where a CPU gains, else fp32.",
     ),
 ]
 CompileOption = Annotated[

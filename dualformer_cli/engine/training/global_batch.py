@@ -49,3 +49,13 @@ def plan_recipe(config: TrainConfig, world_size: int) -> Recipe:
         f"{counted(batch_size, 'clip')} x {counted(accumulation, 'pass')}"
     )
     return Recipe(batch_size, accumulation, total, lr, sentence)
+
+
+def large_step(recipe: Recipe, clips: int) -> list[str]:
+    """Return a sentence that says that an epoch has fewer clips than a step takes, if that is so."""
+    if clips >= recipe.global_batch_size:
+        return []
+    return [
+        f"an epoch has {counted(clips, 'clip')}, less than a step takes, so it is one step of those; smaller "
+        "train.global_batch_size and train.lr, in proportion, make several"
+    ]

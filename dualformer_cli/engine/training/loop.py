@@ -41,7 +41,7 @@ from dualformer_cli.engine.parallel.same_weights import digest_of_all_ranks
 from dualformer_cli.engine.parallel.watch import long_work
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.training.checkpoint_files import Checkpoint, CheckpointFolder
-from dualformer_cli.engine.training.global_batch import plan_recipe
+from dualformer_cli.engine.training.global_batch import large_step, plan_recipe
 from dualformer_cli.engine.training.initial_weights import note_of_classes, start
 from dualformer_cli.engine.training.lists import open_lists, overlap
 from dualformer_cli.engine.training.optim import lr_at, train_mode
@@ -92,7 +92,8 @@ class Trainer:
         self.recipe = plan_recipe(train, ranks.world_size)
         self.precision = pick_precision(runtime.precision, ranks.device)
         self.num_workers = num_decoders(resolved)
-        self.notes = [self.recipe.sentence, *overlap(training, self.lists.validation)]
+        self.notes = [self.recipe.sentence, *large_step(self.recipe, len(training) * train.repeats)]
+        self.notes += overlap(training, self.lists.validation)
         self.log = RunLog(output, is_main=ranks.is_main, on_event=on_event, lock=lock)
         self.folder = CheckpointFolder(output, keep_epochs=train.keep_epochs)
         notes, self.notes = self.notes, []

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualformer_cli.config.schema import TrainConfig
-from dualformer_cli.engine.training.global_batch import plan_recipe
+from dualformer_cli.engine.training.global_batch import large_step, plan_recipe
 from dualformer_cli.errors import ConfigError
 
 
@@ -46,3 +46,11 @@ def test_repeats_must_divide_the_batch() -> None:
     with pytest.raises(ConfigError, match=r"train.repeats 3 must divide the batch of a process, 1 clip"):
         plan_recipe(TrainConfig(repeats=3, global_batch_size=24, batch_size=8), 3)
     assert plan_recipe(TrainConfig(repeats=2), 8).batch_size % 2 == 0
+
+
+@pytest.mark.parametrize(("clips", "is_said"), [(17, True), (63, True), (64, False), (1000, False)])
+def test_a_step_that_takes_more_than_an_epoch_has_is_said(clips: int, is_said: bool) -> None:
+    recipe = plan_recipe(TrainConfig(global_batch_size=64, batch_size=8), 1)
+    said = large_step(recipe, clips)
+    assert len(said) == is_said
+    assert all(f"an epoch has {clips} clips, less than a step takes" in sentence for sentence in said)
