@@ -12,14 +12,16 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from itertools import count
 from time import monotonic, sleep
-
-from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from typing import TYPE_CHECKING
 
 from dualformer_cli.engine.parallel.placement import Placement, integer
 from dualformer_cli.engine.parallel.reductions import first_sentence
 from dualformer_cli.engine.parallel.watch import LINE_SECONDS
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.words import duration_in_words, some_of
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -65,6 +67,8 @@ class Joining:
         Raises:
             DualFormerError: if it cannot be, or other processes at it are no ranks of this run.
         """
+        from torch._C._distributed_c10d import PrefixStore, TCPStore  # some builds of torch have no such module
+
         placement = self.placement
         is_served_here = placement.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
         self._wait_for_address(is_served_here=is_served_here)

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import Store
 
 from dualformer_cli.config.schema import RuntimeConfig
 from dualformer_cli.engine.parallel.devices import device_of
@@ -21,6 +21,9 @@ from dualformer_cli.engine.parallel.reductions import barrier, first_sentence, h
 from dualformer_cli.engine.parallel.watch import Watch
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.signals import die_with_parent
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 _CONNECT_SECONDS = 120.0
 """Within it processes that have met reach each other."""

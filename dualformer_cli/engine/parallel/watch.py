@@ -15,13 +15,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import inf
 from time import monotonic, sleep
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.distributed as dist
-from torch._C._distributed_c10d import Store
 
 from dualformer_cli.system.words import duration_in_words, some_of
+
+if TYPE_CHECKING:
+    from torch._C._distributed_c10d import Store
 
 _LOGGER = logging.getLogger(__name__)
 
