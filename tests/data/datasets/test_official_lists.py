@@ -74,7 +74,7 @@ def test_a_video_of_another_split_or_of_other_times_is_not_taken(root: Path) -> 
     videos = [f"videos_val/{K400}.mp4", "videos_train/aaaaaaaaaaa_000002_000012.mp4", "videos_train/x.mp4"]
     put(root, "kinetics400", {"train.csv": HEADER + "zumba,aaaaaaaaaaa,1,11,train\n"}, videos)
     assert "3 videos" in refused(root, "kinetics400")
-    assert "no one is among the annotated and labelled videos of kinetics400" in refused(root, "kinetics400")
+    assert "none is among the annotated and labelled videos of kinetics400" in refused(root, "kinetics400")
 
 
 def test_an_id_that_names_two_videos_counts_only_in_the_folder_of_its_class(root: Path) -> None:
