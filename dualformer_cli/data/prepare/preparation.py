@@ -141,6 +141,7 @@ def prepare(
         lists = lists_of(plan, samples, findings, found.splits)
         summary = summarize(plan, found, findings, samples, lists, fingerprint)
         write_lists(plan, lists, summary, earlier)
+        remove_left_overs(plan.root)  # of a worker that outlived its killed run for a moment
     return Preparation(summary=summary, run=run)
 
 

@@ -500,6 +500,22 @@ def test_a_killed_run_is_finished_by_the_next_as_if_it_had_not_been(
     assert tree(tmp_path / "killed") == tree(tmp_path / "unbroken")
 
 
+def test_what_a_worker_of_a_killed_run_leaves_while_the_next_one_works_is_deleted(
+    run: Any, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = videos / "prepared" / ".late.0123abcd.part.mp4"
+    write_lists = preparation.write_lists
+
+    def write_late(*arguments: Any) -> None:
+        left.touch()
+        write_lists(*arguments)
+
+    monkeypatch.setattr(preparation, "write_lists", write_late)
+    run(videos)
+    assert (videos / "prepared" / "train.csv").exists()
+    assert not left.exists()
+
+
 def kill_after_a_step(folder: str, option: str) -> int:
     """Run the command with its workers, kill it as soon as something is converted, and return how much was."""
     command = [sys.executable, "-m", "dualformer_cli", "prepare", folder, "--workers", "2", option]
