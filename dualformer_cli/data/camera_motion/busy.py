@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
-from dualformer_cli.data.camera_motion.layers import Layer, Thing, View, cut_out
+from dualformer_cli.data.camera_motion.layers import Layer, Size, Thing, View, cut_out
 from dualformer_cli.data.camera_motion.paths import STATIC, Floats, random_path
 from dualformer_cli.data.camera_motion.pictures import Picture, PictureSource
 from dualformer_cli.data.camera_motion.screens import random_display, random_gauge
@@ -31,8 +31,6 @@ _KINDS = {
 """Kinds of layers, and how often each is drawn in comparison with the others."""
 _CELLS = 4
 """Cells along each side of the grid that waves bend a frame by."""
-
-Size = tuple[int, int]
 
 
 def busy_layers(

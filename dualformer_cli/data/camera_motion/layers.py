@@ -13,6 +13,9 @@ from PIL import Image, ImageDraw
 from dualformer_cli.data.camera_motion.paths import Floats
 from dualformer_cli.data.camera_motion.pictures import Picture
 
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
 _THUMBNAIL = (24, 16)
 _MIRROR_BELOW = 0.6
 """Magnification of a picture from which on its mirror images are laid beside it instead."""

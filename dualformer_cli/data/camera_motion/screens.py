@@ -8,10 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from dualformer_cli.data.camera_motion.layers import Size
 from dualformer_cli.data.camera_motion.paths import Floats
 from dualformer_cli.data.camera_motion.pictures import Picture, PictureSource
-
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
