@@ -122,15 +122,16 @@ def _page(content: EvaluationPage) -> Html:
 
 def _headline(summary: Summary) -> Html:
     tiles = []
-    intervals = {row.interval_of: summary.metrics.get(name) for name, row in METRICS.items() if row.interval_of}
+    metrics = summary.shown_metrics
+    intervals = {row.interval_of: metrics.get(name) for name, row in METRICS.items() if row.interval_of}
     for name, row in METRICS.items():
-        value = summary.metrics.get(name)
+        value = metrics.get(name)
         if not row.is_headline or not isinstance(value, float):
             continue
-        if row.all_listed_of is not None and value == summary.metrics.get(row.all_listed_of):
+        if row.all_listed_of is not None and value == metrics.get(row.all_listed_of):
             continue
         interval = intervals.get(name)
-        note = None if not isinstance(interval, tuple) else f"95 % interval {' to '.join(map(_percent, interval))}"
+        note = None if not isinstance(interval, tuple) else f"95% interval {' to '.join(map(_percent, interval))}"
         tiles.append(tile(_percent(value), row.title, note))
     videos = to_json(summary.videos)
     lost = ", ".join(
@@ -202,7 +203,7 @@ def _y(share: float) -> float:
 
 
 def _view_chart(curve: Sequence[ViewsPoint]) -> Html:
-    """Dots from 0 to 100 %, so that a small gain looks small; the first and the last one say their value."""
+    """Dots from 0 to 100%, so that a small gain looks small; the first and the last one say their value."""
     points = [(_x((place + 0.5) / len(curve)), _y(point.top1 / 100)) for place, point in enumerate(curve)]
     dots = [
         element("circle", element("title", f"{point.views}: {_percent(point.top1)}"), class_="dot", cx=x, cy=y, r=4)
@@ -430,4 +431,4 @@ def _cell(value: object, is_number: bool) -> Html:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.2f} %"
+    return "-" if value is None or math.isnan(value) else f"{value:.2f}%"
