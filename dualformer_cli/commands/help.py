@@ -260,7 +260,8 @@ def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:
         return None
     option, text = record
     option = re.sub(r" <(str|path|list)\b.*>$", "", re.sub(r"<(int|float)\b.*>$", "N", option))
-    return re.sub(r"<(.*\|.*)>$", r"\1", option), re.sub(r"\s*\[x>=\d+\]|; x>=\d+", "", text)
+    text = re.sub(r"; (\d+)<=x<=(\d+)\]", r", \1 to \2]", re.sub(r"\s*\[x>=\d+\]|; x>=\d+", "", text))
+    return re.sub(r"<(.*\|.*)>$", r"\1", option), text
 
 
 def summary_of(command: Callable[..., None]) -> str:

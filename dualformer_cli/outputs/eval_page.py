@@ -40,6 +40,7 @@ svg { max-width: 100%; height: auto; } .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0; } summary { cursor: pointer; }
 th, td { text-align: left; padding: .2rem .8rem .2rem 0; vertical-align: top; }
 tbody tr { border-top: 1px solid var(--line); } td { overflow-wrap: anywhere; min-width: 4rem; }
+.wide td { min-width: 6rem; } .wide td.number { min-width: 0; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; min-width: 0; }
 th button { font: inherit; font-weight: 600; border: 0; padding: 0; background: none; color: inherit; cursor: pointer; }
 th button::after { content: "\\2195"; color: var(--faint); padding-left: .3em; }
@@ -347,11 +348,11 @@ def _classes(rows: Sequence[ClassRow]) -> Html | None:
 
 def _traced(evaluation: Evaluation) -> Html | None:
     summary = evaluation.summary
-    others = {name: value for name, value in summary.metrics.items() if name in METRICS and _is_fact(name)}
-    rows = [
-        (name.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else "none" if value is None else value)
-        for name, value in {**evaluation.facts, "digest": summary.digest, **others}.items()
-    ]
+    facts = {**evaluation.facts, "digest": summary.digest}
+    rows = [(name.replace("_", " "), "none" if value is None else value) for name, value in facts.items()]
+    for name, value in summary.metrics.items():
+        if _is_fact(name) and isinstance(value, float):
+            rows.append((METRICS[name].title, _percent(value) if METRICS[name].is_percent else f"{value:.6g}"))
     return _section("What the numbers can be traced to", _facts(rows)) if rows else None
 
 

@@ -90,7 +90,7 @@ def test_help_fits_the_terminal_but_for_what_is_copied(name: str, width: int) ->
     for line in text.splitlines():
         is_word = len(line.split()) == 1  # longer than the terminal, and in one piece
         assert len(line) <= width or is_word or line.startswith(("  Page: ", "    dualformer ", "  --weights ")), line
-        assert not re.search(r"<(list|int|float|str|path)|x>=|<\w+\|", line), line
+        assert not re.search(r"<(list|int|float|str|path)|[<>]=x|x>=|<\w+\|", line), line
 
 
 @pytest.mark.parametrize(

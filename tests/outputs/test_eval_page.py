@@ -137,7 +137,7 @@ def test_everything_else_is_listed_as_what_the_numbers_are_traced_to(tmp_path: P
     assert facts["torch"] == "2.12"
     assert facts["root"] == "none"
     assert facts["digest"] == "ab" * 32
-    assert facts["loss"] == "1.23457"
+    assert (facts["loss"], facts["calibration error"]) == ("1.23457", "7.50%")
 
 
 def test_a_document_with_less_has_fewer_sections(tmp_path: Path) -> None:
