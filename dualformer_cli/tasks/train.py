@@ -109,7 +109,7 @@ class TrainRequest:
         from dualformer_cli.data.fetch.hub import local_weights
         from dualformer_cli.model.weights import config_of, read_checkpoint
 
-        text = config_of(read_checkpoint(local_weights(start, offline=self.model.offline)))
+        text = config_of(read_checkpoint(local_weights(start, offline=self.model.offline), mapped=True))
         if text is None:
             raise DualFormerError(f"weights {start!r} do not say their configuration; name the recipe with --preset")
         return start, text

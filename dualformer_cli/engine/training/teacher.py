@@ -175,7 +175,7 @@ def _resolve(source: str, preset: str | None, runtime: RuntimeConfig, *, offline
             f"(presets: {', '.join(published)})"
         )
     flags["weights"] = source
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, mapped=True)
     if preset is not None:
         return load_config(preset, flags=flags, environ={})
     text = config_of(checkpoint)
