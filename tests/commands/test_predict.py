@@ -483,10 +483,10 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(
             ("two.mp4", "--save", "t.mp4"),
             "--save 't.mp4' is one file, but there are 2 videos; name a folder, with a / at its end",
         ),
-        (("camera:0", "--save", "."), "--srt and --save need files, but 'camera:0' is live; use --csv"),
+        (("camera:0", "--save", "."), "--save needs files, but 'camera:0' is live; use --csv"),
         (
             ("rtsp://me:secret@cam/1", "--srt", "."),
-            "--srt and --save need files, but 'rtsp://***@cam/1' is live; use --csv",
+            "--srt needs files, but 'rtsp://***@cam/1' is live; use --csv",
         ),
     ],
 )
