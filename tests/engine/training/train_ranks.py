@@ -7,6 +7,7 @@ one process that has loaded the libraries. JOBS.json is a list of {"preset", "ov
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -96,6 +97,7 @@ def main() -> None:
     sys.path.append(str(Path(__file__).parents[1] / "parallel"))
     from rank_jobs import run_world
 
+    importlib.import_module("torch._dynamo")  # optimizers load it: here once, and not in every rank
     run_world("trained", lambda rank, world_size: do_all(path), int(sys.argv[2]), path.parent)
 
 
