@@ -6,6 +6,8 @@ tags, FiftyOne's "Exporting datasets", VIA's `_via_import_export.js`, CVAT's "XM
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -159,19 +161,36 @@ def test_label_studio_has_choices_timelines_and_labels_with_times(export: Any) -
     assert manifest.warnings[-1].endswith("1 result of other kinds (videorectangle) left out")
 
 
-def test_label_studio_csv_has_its_tags_for_columns(export: Any) -> None:
+LABEL_STUDIO_TABLE = """\
+"action","annotation_id","annotator","created_at","id","lead_time","tl","updated_at","video"
+"run",7,"a@example.com","2024-01-01T00:00:00Z",1,7.662,"","2024-01-01T00:00:00Z","/data/upload/1/0123abcd-one.mp4"
+"",8,"1","2024-01-01T00:00:00Z",2,7.662,"[{""ranges"":[{""start"":11,""end"":20}],""timelinelabels"":[""sit""]}]",\
+"2024-01-01T00:00:00Z","two.mp4"
+"{""choices"":[""sit"",""run""]}",9,"1","2024-01-01T00:00:00Z",3,7.662,"","2024-01-01T00:00:00Z","three.mp4"
+"""
+
+
+@pytest.mark.parametrize("name", ["project.csv", "project.tsv"])
+def test_label_studio_tables_have_its_tags_for_columns(export: Any, name: str) -> None:
+    lines = csv.reader(io.StringIO(LABEL_STUDIO_TABLE))
+    written = io.StringIO()
+    csv.writer(written, delimiter="\t" if name.endswith("tsv") else ",", quoting=csv.QUOTE_ALL).writerows(lines)
+    assert rows(read_manifest(export(name, written.getvalue(), "0123abcd-one.mp4", "two.mp4", "three.mp4"))) == [
+        ("0123abcd-one.mp4", ("run",), WHOLE),
+        ("two.mp4", ("sit",), Part(10, 10)),
+        ("three.mp4", ("sit", "run"), WHOLE),
+    ]
+
+
+def test_columns_of_label_studio_without_quotes_say_what_was_cancelled(export: Any) -> None:
     source = export(
         "project.csv",
-        "annotation_id,annotator,choice,created_at,id,lead_time,tl,updated_at,video\n"
-        '4,1,Still,2024-01-01T00:00:00Z,1,3.5,,2024-01-01T00:00:00Z,/data/upload/7/0123abcd-one.mp4\n'
-        '5,1,,2024-01-01T00:00:00Z,2,3.5,"[{""ranges"": [{""start"": 11, ""end"": 20}], ""timelinelabels"": '
-        '[""Moving""]}]",2024-01-01T00:00:00Z,two.mp4\n',
-        "0123abcd-one.mp4", "two.mp4",
+        "annotation_id,annotator,choice,created_at,id,lead_time,updated_at,video,was_cancelled\n"
+        "4,1,Still,2024-01-01T00:00:00Z,1,3.5,2024-01-01T00:00:00Z,one.mp4,False\n"
+        "5,1,,2024-01-01T00:00:00Z,2,3.5,2024-01-01T00:00:00Z,two.mp4,True\n",
+        "one.mp4", "two.mp4",
     )  # fmt: skip
-    assert rows(read_manifest(source)) == [
-        ("0123abcd-one.mp4", ("Still",), WHOLE),
-        ("two.mp4", ("Moving",), Part(10, 10)),
-    ]
+    assert rows(read_manifest(source)) == [("one.mp4", ("Still",), WHOLE)]
 
 
 def test_label_studio_json_min_may_have_several_choices(export: Any) -> None:
@@ -387,6 +406,11 @@ def test_a_job_of_cvat_is_of_the_video_that_the_file_is_called_after(export: Any
         ("a.json", {"database": {"x": {"annotations": [{"label": "y", "segment": [3, 2]}]}}}, "ends at 2 seconds"),
         ("a.json", {"database": {"x": {"annotations": [{"label": "y", "segment": [-3, 2]}]}}}, "does not begin in"),
         ("a.json", {"classes": ["a"], "labels": {"x": 7}}, "is not as its tool writes it: tuple index out of range"),
+        (
+            "a.csv",
+            "annotation_id,annotator,choice,id,lead_time,title,video\n4,1,Still,1,3.5,My day,one.mp4\n",
+            "its columns 'choice' and 'title' may all be the label, and it does not say which are; leave one",
+        ),
         ("a.json", [{"data": {"text": "no video"}, "annotations": [], "id": 1}], "no column or key is a video: text"),
     ],
 )
