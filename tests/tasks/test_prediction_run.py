@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -174,7 +175,8 @@ def test_another_run_in_the_same_folder_is_refused(
 
     monkeypatch.setattr(Engine, "predict", again)
     run(model)
-    assert said == ["another run writes into 'run'; name another folder"]
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    assert said == [f"another run writes into 'run': {holder}; name another folder"]
 
 
 def start(*arguments: str) -> subprocess.Popen[bytes]:
