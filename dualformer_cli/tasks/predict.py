@@ -16,7 +16,7 @@ from dualformer_cli.errors import DualFormerError
 from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels, read_labelled
 from dualformer_cli.tasks.prediction_outputs import PredictionOutputs
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, Session, open_session
-from dualformer_cli.video.inputs import InputList, ListedLabel, expand_inputs, list_inputs
+from dualformer_cli.video.inputs import InputList, ListedLabel, expand_inputs, find_absent, list_inputs
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.remote_files import is_remote, require_remote
 
@@ -61,6 +61,11 @@ class PredictRequest:
     """Page to look through; one of many videos is several files."""
     overwrite: bool = False
     """Whether files that exist may be replaced."""
+
+
+def absent_inputs(names: Sequence[str]) -> tuple[VideoResult, ...]:
+    """Return a result with its error for each input, where none of them leads to anything; else nothing."""
+    return tuple(VideoResult(path=name, status="error", error=reason) for name, reason in find_absent(names))
 
 
 def predict(

@@ -19,8 +19,8 @@ from dualformer_cli.outputs.trackers import check_trackers
 from dualformer_cli.outputs.tracking import RunTracker, log_rows
 from dualformer_cli.system.files import check_output_folder
 from dualformer_cli.system.locks import LOCK_NAME, FolderLock
+from dualformer_cli.tasks.needs import check_needs
 from dualformer_cli.tasks.session import ModelRequest, resolve
-from dualformer_cli.tasks.train_needs import check_needs
 
 if TYPE_CHECKING:
     from dualformer_cli.engine.parallel.ranks import Ranks

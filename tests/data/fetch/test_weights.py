@@ -188,7 +188,7 @@ def test_a_name_is_a_file_or_a_preset_with_weights(tmp_path: Path, catalogue: Pa
     message = "weights 'k400-tinny' not found; did you mean 'k400-tiny'? Give a file, a preset with published weights, "
     with pytest.raises(WeightsError, match=re.escape(message)):
         require_weights("k400-tinny")
-    with pytest.raises(WeightsError, match=r"not found; give a file, a preset"):
+    with pytest.raises(WeightsError, match=r"not found; give a file, hf://OWNER/NAME, or a preset"):
         require_weights("runs/zzzz.pt")
     assert preset_of("runs/zzzz.pt") is None
     require_weights(str(own))
