@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dualformer_cli.commands.completion import complete_teacher
+from dualformer_cli.commands.completion import complete_weights_of_presets
 from dualformer_cli.commands.options import (
     CpuProcessesOption,
     DeviceOption,
@@ -94,7 +94,7 @@ def write(
         typer.Option(
             "--teacher",
             metavar="FILE|PRESET",
-            autocompletion=complete_teacher,
+            autocompletion=complete_weights_of_presets,
             help="Who labels. [default: the preset's train.teacher]",
         ),
     ] = None,

@@ -49,9 +49,8 @@ class PredictRequest:
     output: Path | None = None
     """Folder that keeps every result as soon as it is known, and from which the next run goes on."""
     csv: Path | None = None
-    srt: Path | None = None
-    """File, or folder with a file for each video; `vtt` and `save` too."""
-    vtt: Path | None = None
+    subtitles: Mapping[str, Path] = field(default_factory=dict)
+    """By format, of those in `SUBTITLES`: a file, or a folder with a file for each video; so is `save`."""
     segments: Path | None = None
     """Segments of all videos: a CSV that is a list again, or JSON as ActivityNet's evaluation takes it."""
     save: Path | None = None
@@ -152,9 +151,11 @@ def _check_names(request: PredictRequest) -> InputList:
 
 def _check_live(request: PredictRequest, live: Sequence[str]) -> None:
     """Refuse outputs that a camera or stream cannot have."""
-    if live and (request.srt or request.vtt or request.save or request.output):
-        options = "--output needs" if request.output else "--srt and --save need"
-        raise DualFormerError(f"{options} files, but {mask_credentials(live[0])!r} is live; use --csv")
+    if not live:
+        return
+    named = [*request.subtitles, *(["save"] if request.save else ()), *(["output"] if request.output else ())]
+    if named:
+        raise DualFormerError(f"--{named[0]} needs files, but {mask_credentials(live[0])!r} is live; use --csv")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dualformer_cli.config.load import ResolvedConfig, load_config
-from dualformer_cli.engine.parallel.placement import num_decoders
+from dualformer_cli.engine.parallel.decoders import num_decoders
 from dualformer_cli.errors import WeightsError
 from dualformer_cli.system.workers import WorkerPool
 

@@ -32,6 +32,7 @@ from dualformer_cli.engine.training.initial_weights import start_from_video
 from dualformer_cli.engine.training.teacher import Student, Teacher
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.runs import write_json_lines
+from dualformer_cli.tasks import session
 from dualformer_cli.tasks.export import ExportRequest, export, fit_temperature, tempered
 from dualformer_cli.tasks.session import ModelRequest
 
@@ -291,8 +292,13 @@ def test_a_dump_without_labels_has_no_temperature(checkpoint: Path, tmp_path: Pa
 
 
 def test_a_folder_for_the_hub_has_the_numbers_of_eval_and_comes_back_from_there(
-    checkpoint: Path, clip_drawer: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path,
+    clip_drawer: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    here_pool: Any,
 ) -> None:
+    monkeypatch.setattr(session, "WorkerPool", here_pool)
     clip = clip_drawer(tmp_path / "clip.mp4")
     (tmp_path / "val.csv").write_text("path,label\nclip.mp4,a\n")
     scored = CliRunner().invoke(
