@@ -85,6 +85,13 @@ def environment(work: Path, columns: int | None = None) -> dict[str, str]:
     return {**kept, **single, **home, **proxy, **screen, **other, "PYTHONPATH": str(work / "code")}
 
 
+def printed(path: Path, columns: int | None) -> str:
+    """Return what a command printed into a file, or what is left of it on a terminal."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:  # a terminal's \r is no end of a line
+        text = file.read()
+    return text if columns is None else shown(text)
+
+
 class Server:
     """One process of server.py; it runs one command line at a time."""
 
@@ -105,9 +112,7 @@ class Server:
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         code = int(self.process.stdout.readline())
-        texts = {name: self.files[name].read_text("utf-8", "replace") for name in ("stdout", "stderr")}
-        if self.columns:
-            texts["stdout"] = shown(texts["stdout"])
+        texts = {name: printed(self.files[name], self.columns) for name in ("stdout", "stderr")}
         return {"line": line, "exit": code, **texts}
 
     def stop(self) -> None:
