@@ -64,6 +64,7 @@ class PredictionIndex:
         )
         self._base.execute(f"CREATE TABLE inputs ({columns})")
         self._num_left = 0
+        self._read_to: dict[str, int] = {}
         self.has_labels = False
         """Whether a list gives an input labels."""
         self._is_listed = threading.Event()
@@ -71,10 +72,10 @@ class PredictionIndex:
         self.update()
 
     def update(self) -> None:
-        """Find every result that is in a part; of several of one path the latest counts."""
+        """Find every result that has come into a part since the last time; of several of one path the latest counts."""
         rows = (
             (_blob(result["path"]), json.dumps(line.row["stamp"]), result["status"], line.part, line.offset)
-            for line in self._parts.lines()
+            for line in self._parts.lines(self._read_to)
             for result in (line.row["result"],)
         )
         with self._lock, self._base:
