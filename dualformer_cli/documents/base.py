@@ -61,7 +61,7 @@ def from_json(document: type[Document], found: Mapping[str, Any]) -> Document:
     Raises:
         TypeError: if a name is missing.
     """
-    own = ((name, read, found[key]) for name, key, read in _readers(document) if key in found)
+    own = ((name, read, found[key]) for name, key, read in _readers(cast(Any, document)) if key in found)
     return document(**{name: value if read is None else read(value) for name, read, value in own})
 
 
