@@ -8,6 +8,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from tempfile import gettempdir
 from typing import Any
 
 from dualformer_cli.data.fetch.web_videos import fetch_addresses, is_web_address
@@ -41,6 +43,22 @@ def stamp_of(path: str) -> Stamp:
         return list(file_index.stamp_of(split_part(path)[0])[:2])
     except (OSError, ValueError, DualFormerError):
         return None
+
+
+@contextmanager
+def index_in_words() -> Iterator[None]:
+    """Turn what SQLite says of a `PredictionIndex` into one line.
+
+    Raises:
+        DualFormerError: if there is no room for it, or its folder is closed or gone.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise DualFormerError(
+            f"the list of inputs, which a temporary file holds while the command runs, cannot be kept: {error}; make "
+            f"room in {gettempdir()!r}, or set TMPDIR to a folder with some; the same command goes on from what is done"
+        ) from error
 
 
 class PredictionIndex:

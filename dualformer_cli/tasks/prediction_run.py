@@ -36,7 +36,7 @@ from dualformer_cli.system.files import check_outputs
 from dualformer_cli.system.parts import Parts, PartWriter
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels
-from dualformer_cli.tasks.prediction_index import Input, PredictionIndex, Stamp, stamp_of
+from dualformer_cli.tasks.prediction_index import Input, PredictionIndex, Stamp, index_in_words, stamp_of
 from dualformer_cli.tasks.session import Fetching, Session
 from dualformer_cli.video.inputs import InputSink
 from dualformer_cli.video.tar_members import opened
@@ -48,6 +48,7 @@ FORMAT = 2
 """Of the lines in the parts; results of another one are not gone on with."""
 
 
+@index_in_words()
 def run(
     request: PredictRequest,
     session: Session,
@@ -66,7 +67,7 @@ def run(
 
     Raises:
         DualFormerError: if the folder holds results of other settings, another run writes into it, or it cannot be
-            written.
+            written; or if there is no room for the list of inputs.
     """
     assert request.output is not None
     ranks = session.ranks

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TextIO
@@ -165,11 +166,12 @@ class _Expansion:
 
     def add_list(self, name: str, text: str, *, folder: str) -> None:
         """Add the entries of a list; relative ones are found in `folder`."""
-        entries = list(_list_entries(text, folder))
-        if not entries:
-            self.complain(name, "the list is empty; write one name a line")
-        for entry in entries:
+        is_empty = True
+        for entry in _list_entries(text, folder):
+            is_empty = False
             self.add(entry, folder=folder)
+        if is_empty:
+            self.complain(name, "the list is empty; write one name a line")
 
     def add(self, name: str, *, folder: str) -> None:
         """Add what one name stands for; a relative one is found in `folder`."""
@@ -267,11 +269,12 @@ def _read_stdin(stdin: TextIO | None) -> str:
 def _list_entries(text: str, folder: str) -> Iterator[str]:
     """Yield the names in a list. Spaces around a name, or # before it, belong to it if there is such a file."""
     text = text.removeprefix("\ufeff")
-    if "\0" in text:
-        yield from filter(None, text.split("\0"))
-        return
-    for line in text.split("\n"):
-        entry = line.removesuffix("\r")
+    between = "\0" if "\0" in text else "\n"
+    for match in re.finditer(f"[^{between}]+", text):  # as they may be a million, not all at once
+        if between == "\0":
+            yield match[0]
+            continue
+        entry = match[0].removesuffix("\r")
         if entry and os.path.lexists(os.path.join(folder, entry)):
             yield entry
         elif entry.strip() and not entry.lstrip().startswith("#"):
