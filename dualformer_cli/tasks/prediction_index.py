@@ -19,7 +19,7 @@ from dualformer_cli.engine.scoring.video_scores import failure
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.parts import Parts
 from dualformer_cli.tasks.session import Fetching
-from dualformer_cli.video import file_index, remote_files
+from dualformer_cli.video import file_index, remote_files, remote_shards
 from dualformer_cli.video.inputs import InputList, InputSink, ListedLabel
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.parts import split_part
@@ -39,7 +39,7 @@ def stamp_of(path: str) -> Stamp:
     """Return what shows that a file, a member of an archive or a remote file has changed; None if there is none."""
     try:
         if remote_files.is_address(path):
-            return list(remote_files.stamp_of(path))
+            return list(remote_shards.version_of(path))
         return list(file_index.stamp_of(split_part(path)[0])[:2])
     except (OSError, ValueError, DualFormerError):
         return None
@@ -220,7 +220,7 @@ class _Sink:
         elif not is_remote and is_live(path) and not os.path.lexists(path):
             self.complain(mask_credentials(path), "a live input has no end; classify it without --output")
         else:
-            self._append(identity, path, mask_credentials(path) if is_remote else path, None, labels)
+            self._append(identity, path, remote_shards.name_of(path) if is_remote else path, None, labels)
 
     def complain(self, name: str, reason: str) -> None:
         self._append(f"problem {name}", name, name, reason)

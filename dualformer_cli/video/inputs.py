@@ -15,6 +15,7 @@ from dualformer_cli.video.frame_folders import kind_of_folder
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.parts import split_part
 from dualformer_cli.video.remote_files import is_remote, list_videos, require_remote
+from dualformer_cli.video.remote_shards import is_in_shard, list_shard, name_of
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import expand_ranges, is_shard_name, is_there, members
 
@@ -224,17 +225,25 @@ class _Expansion:
             self.complain(path, "the archive holds no videos")
 
     def _add_remote(self, name: str) -> None:
+        for each in expand_ranges(name) if is_shard_name(name) else [name]:
+            try:
+                require_remote(each, offline=self._offline)
+                videos = list_videos(each)
+            except VideoError as error:
+                self.complain(mask_credentials(each), error.reason)
+                continue
+            for video in videos:
+                if is_shard_name(video) or (video == each and is_in_shard(each)):
+                    self._add_remote_shard(video)
+                else:
+                    self._put(video, is_remote=True)
+
+    def _add_remote_shard(self, address: str) -> None:
         try:
-            require_remote(name, offline=self._offline)
-            videos = list_videos(name)
+            for video in list_shard(address):
+                self._put(video, identity=name_of(video), is_remote=True)
         except VideoError as error:
-            self.complain(mask_credentials(name), error.reason)
-            return
-        for video in videos:
-            if is_shard_name(video):
-                self.complain(mask_credentials(video), "a tar archive is read on a disk of this machine; copy it there")
-            else:
-                self._put(video, is_remote=True)
+            self.complain(mask_credentials(address), error.reason)
 
     def _identity(self, path: str) -> str:
         """Return one spelling for all that name a file in its folder; a link to a file stays a file of its own."""
