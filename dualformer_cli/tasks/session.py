@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dualformer_cli.config.load import ResolvedConfig, load_config
+from dualformer_cli.engine.parallel.decoding_card import use_decoding_card
 from dualformer_cli.engine.parallel.placement import num_decoders
 from dualformer_cli.errors import WeightsError
 from dualformer_cli.system.workers import WorkerPool
@@ -148,13 +149,14 @@ def open_session(
         preload: what they import before their first job.
 
     Raises:
-        DualFormerError: what `resolve` and `init_ranks` raise.
+        DualFormerError: what `resolve`, `use_decoding_card` and `init_ranks` raise.
     """
     # Before torch loads: threads that wait for others sleep. Turning in circles, as OpenMP's do otherwise, they take
     # the cores from decoding processes: 0.7 s in place of 0.07 for the built-in model's pass over a video.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     resolved, checkpoint = _resolve(request, settings or {}, default)
     runtime = resolved.config.runtime
+    use_decoding_card(resolved.config.data.decoder, runtime.device)
     workers = num_decoders(resolved) if num_workers is None else num_workers
     with WorkerPool(workers, resolved.config.data.decode_timeout_seconds, preload=[preload]) as pool:
         from dualformer_cli.engine.parallel.ranks import init_ranks

@@ -191,6 +191,7 @@ def train(request: TrainRequest, *, on_event: Callable[[TrainEvent], None] = lam
         DualFormerError: the request or the data are wrong, the loss is not a number, the disk is full.
     """
     resolved = check_request(request)
+    from dualformer_cli.engine.parallel.decoding_card import use_decoding_card
     from dualformer_cli.engine.parallel.placement import read_placement
     from dualformer_cli.engine.parallel.ranks import init_ranks  # here, so that a request is checked without torch
     from dualformer_cli.engine.training.loop import Trainer
@@ -203,6 +204,7 @@ def train(request: TrainRequest, *, on_event: Callable[[TrainEvent], None] = lam
             subscriber(event)
 
     is_main, offline, runtime = True, request.model.offline, resolved.config.runtime
+    use_decoding_card(resolved.config.data.decoder, runtime.device)
     try:
         with ExitStack() as stack:
             # Before anything of the run is read; the other ranks write nothing there.
