@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.locks import try_lock
+from dualformer_cli.system.locks import FolderLock
 from dualformer_cli.system.words import os_reason
 
 SYNC_SECONDS = 5.0
@@ -52,7 +52,7 @@ class Parts:
 
     def __init__(self, folder: Path, settings: Mapping[str, object], *, holds: str) -> None:
         self.folder, self.settings, self.holds = folder, settings, holds
-        self._lock: IO[str] | None = None
+        self._lock = FolderLock(folder, known_as=folder.parent)
         self._files: dict[str, IO[bytes]] = {}
 
     def open(self) -> None:
@@ -63,9 +63,7 @@ class Parts:
         """
         with self._naming():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / ".lock").open("w")
-            if not try_lock(self._lock):
-                raise DualFormerError(f"another run writes into {str(self.folder.parent)!r}; name another folder")
+            self._lock.take()
             path = self.folder / _SETTINGS
             if not path.exists():
                 temporary = path.with_suffix(".part")
@@ -89,9 +87,9 @@ class Parts:
 
     def close(self) -> None:
         """Leave the folder to other runs."""
-        for file in (self._lock, *self._files.values()):
-            if file is not None:
-                file.close()
+        self._lock.release()
+        for file in self._files.values():
+            file.close()
         self._files.clear()
 
     def writer(self, rank: int) -> PartWriter:
