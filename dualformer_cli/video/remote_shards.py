@@ -35,7 +35,8 @@ def list_shard(address: str) -> Iterator[str]:
     names: set[str] = set()
     with open_file(archive) as file:
         for member in members_in(file, archive):
-            if not is_video_name(member.name) if wanted is None else member.name != wanted:
+            is_wanted = is_video_name(member.name) if wanted is None else member.name == wanted
+            if not is_wanted:
                 continue
             if member.name in names:
                 raise VideoError(archive, f"it has two members called {member.name!r}; rename one")
