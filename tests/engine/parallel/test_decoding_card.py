@@ -72,6 +72,7 @@ def test_other_decoders_ask_for_no_card(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_a_machine_without_a_card_refuses_in_one_line_before_any_work(command: list[str], tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").write_bytes(b"never read")
     arguments = [sys.executable, "-m", "dualformer_cli", *command, "--set", "data.decoder=torchcodec-cuda"]
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
     done = subprocess.run(arguments, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
