@@ -83,6 +83,7 @@ def test_window_attention_in_float32_keeps_all_bits_and_spills_nothing(capabilit
         ("add_layer_norm", 64, BF16, 80),
         ("add_layer_norm", 1024, BF16, 90),
         ("bias_gelu", 256, BF16, 80),
+        ("frame_patches", 4, BF16, 80),
     ],
 )
 def test_other_operations_spill_nothing(operation: str, width: int, dtype: torch.dtype, capability: int) -> None:
