@@ -49,7 +49,9 @@ def check(launches: list[Launch], capability: int) -> None:
     ("capability", "width", "instruction"),
     [
         (80, 32, "mma.sync"),
+        (80, 24, "mma.sync"),
         (80, 64, "mma.sync"),
+        (86, 48, "mma.sync"),
         (86, 64, "mma.sync"),
         (120, 64, "mma.sync"),
         (90, 32, "wgmma.mma_async"),
