@@ -66,11 +66,11 @@ class DropPath(nn.Module):
         self.drop_prob = drop_prob
 
     def forward(self, x: Tensor) -> Tensor | None:
-        """A branch (b, ...) to the factor of each clip, (b,) in float32; None where nothing is dropped."""
+        """A branch (b, ...) to the factor of each clip, (b,), in float32 or better; None if nothing is dropped."""
         if not self.training or self.drop_prob == 0:
             return None
         keep = 1 - self.drop_prob
-        return x.new_empty(len(x), dtype=torch.float32).bernoulli_(keep).div_(keep)
+        return x.new_empty(len(x), dtype=torch.promote_types(x.dtype, torch.float32)).bernoulli_(keep).div_(keep)
 
     def extra_repr(self) -> str:
         """Show the rate."""
