@@ -23,6 +23,7 @@ from dualformer_cli.commands.options import (
     PrintConfigOption,
     SeedOption,
     VerboseOption,
+    announce_loading,
     model_request,
     print_document,
     relaunched,
@@ -152,6 +153,7 @@ def _run(request: TrainRequest, *, as_json: bool) -> None:
     from dualformer_cli.outputs.training_display import TrainingDisplay
     from dualformer_cli.tasks import train as task
 
+    announce_loading(request.model)
     try:
         with TrainingDisplay() as display:
             result = task.train(request, on_event=display.event)
