@@ -173,7 +173,7 @@ def write_two_streams(clips: Any, path: Path, codec: str, default: int | None = 
             stream = container.add_stream(codec, rate=25)
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
             if default is not None:
-                stream.disposition = av.stream.Disposition.default if number == default else 0
+                stream.disposition = av.stream.Disposition.default.value if number == default else 0
         for stream in container.streams.video:
             for number in range(9):
                 picture = clips.draw(number + 100, stream.width, stream.height)

@@ -84,8 +84,7 @@ def test_the_default_stream_wins_over_the_largest(tmp_path: Path, larger_is_defa
             stream = container.add_stream("libx264", rate=25)
             stream.width = stream.height = size
             stream.pix_fmt = "yuv420p"
-            kinds = type(stream.disposition)
-            stream.disposition = kinds.default if is_default else kinds(0)
+            stream.disposition = av.stream.Disposition.default.value if is_default else 0
             streams.append(stream)
         for stream in streams:
             for _ in range(5):

@@ -106,7 +106,8 @@ def parse_annotations(found: Annotations, labels: Labels, *, with_splits: bool) 
         )
         for entry, each in zip(found.entries, numbers, strict=True)
     ]
-    return ParsedList(samples, is_multi_label, tuple(found.notes), splits if with_splits and any(splits) else None)
+    splits_said = splits if with_splits and any(splits) else None
+    return ParsedList(samples, is_multi_label, tuple(found.notes), splits_said, has_frame_parts=True)
 
 
 def _numbers(entry: Entry, labels: Labels) -> tuple[int, ...]:

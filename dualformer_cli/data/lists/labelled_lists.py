@@ -47,7 +47,7 @@ def read_lists(sources: Sequence[str], *, group_pattern: str | None = None) -> V
         names_of_list, source = _names_of(listed.manifest, names), listed.manifest.source
         for sample, split, file in zip(listed.manifest.samples, listed.splits, listed.manifest.files, strict=True):
             path = os.path.relpath(os.path.abspath(file), folder)
-            part = sample.part if sample.part.is_timed or sample.start else WHOLE
+            part = sample.part if sample.part.is_timed or listed.manifest.has_frame_parts else WHOLE
             if (path, part) in first_seen:
                 seen = first_seen[path, part]
                 raise DualFormerError(f"{sample.path!r} is in {seen!r} and in {source!r}; keep one of them")

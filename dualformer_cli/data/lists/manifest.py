@@ -134,6 +134,8 @@ class Manifest:
     """The one of the warnings that says that the classes beside the list are not those given."""
     splits: list[str] | None = None
     """In lower case, what a column of splits says of each row; None if there is none, or it is not asked for."""
+    has_frame_parts: bool = False
+    """Whether a row that starts at frame 0 is a part of its video, and not all of it with the number of its frames."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -209,6 +211,7 @@ def read_manifest(
         source=source,
         root=start,
         splits=parsed.splits,
+        has_frame_parts=parsed.has_frame_parts or any(sample.start for sample in parsed.samples),
         naming=labels.warning,
         other_classes=other_classes,
         warnings=(

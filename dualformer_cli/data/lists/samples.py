@@ -97,6 +97,8 @@ class ParsedList:
     """What the user should know about it."""
     splits: list[str] | None = None
     """In lower case, what a column of splits says of each row; None if there is none, or it is not asked for."""
+    has_frame_parts: bool = False
+    """Whether a row that starts at frame 0 is a part of its video, and not all of it with the number of its frames."""
 
 
 @dataclass(slots=True)

@@ -431,3 +431,15 @@ def test_the_file_of_a_tool_in_a_folder_labels_its_videos(export: Any, tmp_path:
     named = PrepareRequest(names=(str(tmp_path),), labels=export("other.xml", "<annotations/>"))
     with pytest.raises(DualFormerError, match=r"other.xml.*does not say of which task it is"):
         _read_content(named, lambda _line: None)
+
+
+def test_a_part_from_the_first_frame_on_stays_a_part_for_prepare(export: Any) -> None:
+    source = export("project.json", LABEL_STUDIO, "one.mp4", "clips/two b.mp4", "three.mp4")
+    assert [[part.part for part in video.parts] for video in read_lists([source]).videos] == [
+        [Part(0, 50), Part(50, 1)],
+        [],
+        [seconds(0.5, 3.25)],
+    ]
+    rows_of_frames = "path,label,start,num_frames\na.mp4,0,0,40\na.mp4,1,40,20\nb.mp4,0,0,30\n"
+    videos = read_lists([export("parts.csv", rows_of_frames, "a.mp4", "b.mp4")]).videos
+    assert [[part.part for part in video.parts] for video in videos] == [[Part(0, 40), Part(40, 20)], [Part(0, 30)]]
