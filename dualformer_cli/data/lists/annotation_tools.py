@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dualformer_cli.data.lists.matching import ClassLookup
-from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable
+from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable, lines_of
 from dualformer_cli.data.lists.tables import one_label
 from dualformer_cli.data.lists.time_columns import check_times
 from dualformer_cli.data.lists.tools.activitynet import is_activitynet, read_activitynet
@@ -47,7 +47,7 @@ def annotations_in_text(text: str, source: str, folder: str) -> Annotations | No
             return _checked(read_cvat(text, source, files), source)
         if text.startswith("#") and CSV_HEADER in text:
             return _checked(read_via_csv(text, files), source)
-        if is_label_studio_table(text.partition("\n")[0].strip().split(",")):
+        if is_label_studio_table(next(lines_of(text)).strip().split(",")):
             return _checked(read_label_studio_table(text, files), source)
     return None
 
