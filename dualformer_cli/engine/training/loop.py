@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -34,6 +35,7 @@ from dualformer_cli.documents.train import (
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.batch_norm import convert_batch_norm
 from dualformer_cli.engine.parallel.devices import peak_memory_mib, pick_precision
+from dualformer_cli.engine.parallel.node_memory import made_once_a_node
 from dualformer_cli.engine.parallel.placement import num_decoders
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.parallel.reductions import made_by_main
@@ -87,13 +89,13 @@ class Trainer:
         lock: FolderLock | None = None,
     ) -> None:
         self.ranks = ranks
-        self.lists, self.config = open_lists(resolved)
+        self.lists, self.config = made_once_a_node(ranks, "reading lists", partial(open_lists, resolved))
         train, runtime, training = self.config.train, self.config.runtime, self.lists.training
         self.recipe = plan_recipe(train, ranks.world_size)
         self.precision = pick_precision(runtime.precision, ranks.device)
         self.num_workers = num_decoders(resolved)
         self.notes = [self.recipe.sentence, *large_step(self.recipe, len(training) * train.repeats)]
-        self.notes += overlap(training, self.lists.validation)
+        self.notes += overlap(training, self.lists.validation) if ranks.is_main else []
         self.log = RunLog(output, is_main=ranks.is_main, on_event=on_event, lock=lock)
         self.folder = CheckpointFolder(output, keep_epochs=train.keep_epochs)
         notes, self.notes = self.notes, []

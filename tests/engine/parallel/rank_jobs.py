@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from dualformer_cli.config.schema import TrainConfig
+from dualformer_cli.data.lists.columns import Texts
 from dualformer_cli.engine.parallel import placement, reductions
 from dualformer_cli.engine.parallel.batch_norm import average_running_statistics, convert_batch_norm
-from dualformer_cli.engine.parallel.ranks import init_ranks
+from dualformer_cli.engine.parallel.node_memory import made_once_a_node
+from dualformer_cli.engine.parallel.ranks import Ranks, init_ranks
 from dualformer_cli.engine.parallel.reductions import (
     any_rank,
     barrier,
@@ -181,6 +183,37 @@ def same_weights(rank: int, world_size: int) -> list[str]:
     return found
 
 
+def once_a_node(rank: int, world_size: int) -> dict[str, Any]:
+    """What the first rank makes, whether the others have its memory, and what is said where it can make nothing."""
+    calls: list[int] = []
+
+    def make() -> dict[str, Any]:
+        calls.append(rank)
+        return {"numbers": np.arange(100_000) + rank, "texts": Texts.of(["a", "\u00e9", ""]), "names": ["x"]}
+
+    def fail() -> None:
+        raise DualFormerError(f"rank {rank} finds no list")
+
+    ranks = Ranks(rank=rank, local_rank=rank, world_size=world_size, device=torch.device("cpu"))
+    made = made_once_a_node(ranks, "reading", make)
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    descriptors = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+    apart = Ranks(rank=rank, local_rank=1 - min(rank, 1), world_size=world_size, device=torch.device("cpu"))
+    try:
+        made_once_a_node(apart, "reading", fail)
+    except DualFormerError as error:
+        said = str(error)
+    return {
+        "calls": calls,
+        "sum": int(made["numbers"].sum()),
+        "rest": [list(made["texts"]), made["names"]],
+        "is_writable": made["numbers"].flags.writeable,
+        "mapped": sum("memfd:dualformer" in line for line in maps),
+        "open": sum("memfd:dualformer" in name for name in descriptors),
+        "said": said,
+    }
+
+
 def saved_statistics(rank: int, world_size: int) -> dict[str, Any]:
     """A state in the middle of an epoch: what is saved of it, what stays, and what each rank has after it resumed."""
 
@@ -214,7 +247,7 @@ def saved_statistics(rank: int, world_size: int) -> dict[str, Any]:
 
 def all_jobs(rank: int, world_size: int) -> dict[str, Any]:
     jobs: list[Job] = [exchange, gradients_of_some, averaged_buffers, batch_norm]
-    jobs += [stop_signals, same_weights, saved_statistics]
+    jobs += [stop_signals, same_weights, saved_statistics, once_a_node]
     with init_ranks("cpu") as ranks:
         assert (ranks.rank, ranks.world_size, ranks.is_main) == (rank, world_size, rank == 0)
         results = {job.__name__: job(rank, world_size) for job in jobs}
