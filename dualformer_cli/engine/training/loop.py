@@ -218,19 +218,23 @@ class Trainer:
         while (batches := ahead.batches) is not None:
             lr = self._learning_rate()
             try:
-                losses, count = self.stepper.step(batches, lr, meanwhile=ahead.fetch)
+                losses, count = self.stepper.step(batches, lr, meanwhile=ahead.fetch, vote=self._vote)
             except StepRefusedError as error:
                 raise DualFormerError("; ".join(filter(None, (str(error), self.saver.save_before_the_end())))) from None
             state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
             self._log_step(losses, lr, count, waited=ahead.waited(), took=perf_counter() - asked)
             if state.step_in_epoch < self.batches.steps_per_epoch:
-                signum, is_due = self._signals.agree(is_due=self.saver.is_due())
+                signum, is_due = self._signals.agreed(self.stepper.votes)
                 if is_due or signum is not None:
                     self.saver.save()
                 if signum is not None:
                     raise Stopped(signum)
             asked = perf_counter()
         self._end_epoch()
+
+    def _vote(self) -> Tensor:
+        """Return what this rank asks of all after a step: to end, or to save."""
+        return self._signals.asks(is_due=self.saver.is_due())
 
     def _end_epoch(self) -> None:
         """Save the epoch, before its validation if it has one: that may take long."""

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from dualformer_cli.engine.parallel.reductions import (
     barrier,
     broadcast_object,
     gather_objects,
+    has_gradient,
     sum_gradients,
     sum_over_ranks,
 )
@@ -58,6 +59,11 @@ def network(mode: Any, dtype: torch.dtype) -> nn.Module:
     return convert_batch_norm(model.to(dtype), mode)
 
 
+def sum_all_gradients(parameters: Iterable[Tensor]) -> None:
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    sum_gradients(trained, sum_over_ranks(has_gradient(trained)))
+
+
 def train_network(model: nn.Module, x: Tensor, first: int) -> dict[str, Any]:
     """Three forward and backward passes over samples that begin at `first`; gradients are summed over the ranks."""
     weights = torch.linspace(-1, 1, 7 * 6 * 18).view(7, 6, 2, 3, 3).to(x)[first : first + len(x)]
@@ -65,7 +71,7 @@ def train_network(model: nn.Module, x: Tensor, first: int) -> dict[str, Any]:
     for _ in range(3):
         output = model(x)
         (output.square() * weights).sum().backward()
-    sum_gradients(model.parameters())
+    sum_all_gradients(model.parameters())
     return {
         "output": output.detach(),
         "input_gradient": x.grad,
@@ -99,7 +105,7 @@ def train_video_model(first: int, count: int) -> dict[str, Tensor]:
     labels = torch.arange(7) % 3
     part = slice(first, first + count)
     nn.functional.cross_entropy(model(clips[part]), labels[part], reduction="sum").backward()
-    sum_gradients(model.parameters())
+    sum_all_gradients(model.parameters())
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
@@ -135,7 +141,7 @@ def gradients_of_some(rank: int, world_size: int) -> list[list[float] | None]:
         parameters[1].grad = torch.arange(6.0).view(2, 3)
     parameters[3].grad = torch.arange(6.0).view(3, 2).t()
     parameters[4].grad = torch.full((2,), 0.5, dtype=torch.float64)
-    sum_gradients(iter(parameters))
+    sum_all_gradients(parameters)
     return [None if parameter.grad is None else parameter.grad.reshape(-1).tolist() for parameter in parameters]
 
 

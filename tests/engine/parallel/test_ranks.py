@@ -250,7 +250,7 @@ def test_one_process_needs_no_process_group(monkeypatch: pytest.MonkeyPatch) -> 
         assert broadcast_object("a") == "a"
         assert (any_rank(True), any_rank(False)) == (True, False)
         barrier()
-        sum_gradients([parameter])
+        sum_gradients([parameter], torch.zeros(1))
         average_running_statistics(model)
     assert parameter.grad is None
     with pytest.raises(ValueError, match="sum_over_ranks takes a Tensor or an ndarray, got float"):
