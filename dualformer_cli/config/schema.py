@@ -444,7 +444,7 @@ class RuntimeConfig:
     GPU one for each core but one."""
     exchange_timeout: str = "10m"
     """Of several processes: how long one waits for another that does not come to a step, such as 30s, 10m or 1h. A
-    start with its downloads, a validation and a save take as long as they take."""
+    start with its downloads, a validation and a save take as long as they take, unless nothing is done there."""
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))

@@ -52,6 +52,12 @@ def test_a_rank_that_does_not_come_is_named_and_given_up_with_its_stack(seen: An
     assert any(line.endswith("in sleep_in_a_loader") for line in stack)
 
 
+def test_a_rank_that_hangs_in_work_without_a_limit_is_given_up_when_its_process_has_been_idle(seen: Any) -> None:
+    found = seen("asleep")
+    assert re.search(r"for rank 1 \(starting for \d+ s, idle for \d+ s\) while agreeing on what to do", found["error"])
+    assert "rank 1 is here:" in found["lines"]
+
+
 def test_a_rank_that_is_stopped_is_given_up_whatever_it_does(seen: Any) -> None:
     found = seen("stopped")
     assert re.search(r"for rank 1 \(not heard for \d+ s, last seen validating\) while gathering", found["error"])
