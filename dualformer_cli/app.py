@@ -25,7 +25,7 @@ from dualformer_cli.commands.predict import predict
 from dualformer_cli.commands.prepare import prepare
 from dualformer_cli.commands.tokenlabel import show, write
 from dualformer_cli.commands.train import train
-from dualformer_cli.errors import DualFormerError, MissingError, is_out_of_memory
+from dualformer_cli.errors import FULL_GPU, DualFormerError, MissingError, is_out_of_memory
 from dualformer_cli.system.disk import is_full
 from dualformer_cli.system.words import counted, os_reason, printable
 
@@ -70,12 +70,6 @@ def _open_missing_streams() -> None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
-_OUT_OF_MEMORY = (
-    "the GPU's memory is full; --precision bf16 takes less, and so does an end to other programs there; --device cpu "
-    "takes none"
-)
-
-
 def _exit_code() -> int:
     try:
         return _run_app()
@@ -92,7 +86,7 @@ def _exit_code() -> int:
         if not is_out_of_memory(error):
             raise
         _LOGGER.debug("where it failed:", exc_info=error)
-        return _fail(_OUT_OF_MEMORY, 1)
+        return _fail(FULL_GPU, 1)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
     except OSError as error:
@@ -111,6 +105,8 @@ def _exit_code() -> int:
 
 
 def _run_app() -> int:
+    from dualformer_cli.outputs.status import clear_status
+
     code: Any = 0
     try:
         app(prog_name="dualformer")
@@ -118,6 +114,8 @@ def _run_app() -> int:
         code = leave.code or 0
     except _PastTyperError as carrier:
         raise carrier.error from None
+    finally:
+        clear_status()
     if sys.stdout is not None:
         sys.stdout.flush()
     return int(code)
@@ -262,6 +260,7 @@ def register(name: str, command: Callable[..., None], *, group: typer.Typer = ap
 def register_group(name: str, help_text: str) -> typer.Typer:
     """Make a command of the app that has commands of its own."""
     group = typer.Typer(
+        cls=CommandGroup,
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,

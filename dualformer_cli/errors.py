@@ -104,6 +104,13 @@ def reason_of(error: Exception) -> str:
     return f"unexpected {type(error).__name__}{': ' if text else ''}{text[:200]}; -v shows where"
 
 
+FULL_GPU = (
+    "the GPU's memory is full; --precision bf16 takes less, and so does an end to other programs there; --device cpu "
+    "takes none"
+)
+"""What is said where one view of a video does not fit."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether the memory of a GPU is full, of whichever library the error is; torch is not loaded for it."""
     text = str(error)

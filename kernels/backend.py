@@ -93,8 +93,18 @@ def shapes_in_words(*tensors: Tensor | None) -> str:
     return f"{', '.join(others)} and {last}"
 
 
-def check_operands(*operands: Tensor | None) -> None:
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """Return the type in which products of tokens like `x` are computed: autocast's where it is on."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+def check_operands(*operands: Tensor | None, one_type: bool = True) -> None:
     """Refuse what a kernel would read wrongly and not say so.
+
+    Args:
+        operands: tensors of a kernel.
+        one_type: whether it reads all of them in one type; else in any that has kernels.
 
     Raises:
         ValueError: if the operands differ in type or device, or are of a type without kernels.
@@ -102,11 +112,12 @@ def check_operands(*operands: Tensor | None) -> None:
     """
     given = [x for x in operands if x is not None]
     kinds = dict.fromkeys((x.dtype, x.device) for x in given)
-    if len(kinds) > 1:
+    if len({device if not one_type else (dtype, device) for dtype, device in kinds}) > 1:
         found = ", ".join(f"{str(dtype).removeprefix('torch.')} on {device}" for dtype, device in kinds)
-        raise ValueError(f"tensors of a kernel must be of one type and on one device, got {found}")
-    if given[0].dtype not in DTYPES:
-        raise ValueError(f"there are no kernels for {given[0].dtype}")
+        raise ValueError(f"tensors of a kernel must be {'of one type and ' * one_type}on one device, got {found}")
+    for dtype, _ in kinds:
+        if dtype not in DTYPES:
+            raise ValueError(f"there are no kernels for {dtype}")
     if forward_ad._current_level >= 0:
         raise NotImplementedError("Triton kernels have no forward-mode derivative; use runtime.kernels=torch")
 

@@ -136,7 +136,7 @@ def _differentiate(ctx: Any, grad_fine: Tensor, grad_coarse: Tensor) -> tuple[Te
 
 
 _operation.register_autograd(_differentiate, setup_context=_save)
-register_autocast("pyramid_pool", _operation, lower=False)
+register_autocast("pyramid_pool", _operation, lower=True)
 
 
 def pyramid_pool(

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from dualformer_cli.kernels.backend import Backend, Size3, check_operands, register_autocast, uses_triton
+from dualformer_cli.kernels.backend import Backend, Size3, check_operands, compute_dtype, register_autocast, uses_triton
 
 HEAD_WIDTHS = range(8, 65, 8)
 """Channels per head that the kernel takes; it multiplies 16, 32 or 64 of them, of which the last may be zeros."""
@@ -117,10 +117,8 @@ def attends_with_triton(x: Tensor, head_width: int, backend: Backend = "auto") -
 
     In float32 auto leaves it to PyTorch, whose products run on the matrix units; the kernel's do not.
     """
-    if backend == "auto" and x.device.type == "cuda":
-        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else x.dtype
-        if dtype == torch.float32:
-            return False
+    if backend == "auto" and x.device.type == "cuda" and compute_dtype(x) == torch.float32:
+        return False
     problem = None if head_width in HEAD_WIDTHS else f"window attention has none for {head_width} channels per head"
     return uses_triton(backend, x, problem=problem)
 

@@ -46,7 +46,7 @@ def complete_weights(incomplete: str) -> list[str]:
     return _starting_with(incomplete, (*weights_names(), "published", "random"))
 
 
-def complete_teacher(incomplete: str) -> list[str]:
+def complete_weights_of_presets(incomplete: str) -> list[str]:
     """Return the presets with weights that start with `incomplete`."""
     from dualformer_cli.data.fetch.weights import weights_names
 

@@ -24,6 +24,7 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     ViewsOption,
     WeightsOption,
+    announce_loading,
     model_request,
     print_document,
     relaunched,
@@ -78,6 +79,7 @@ def evaluate(
     over all listed ones with those counted as wrong.
     """
     from dualformer_cli.tasks.evaluate import EvaluateRequest, check
+    from dualformer_cli.tasks.needs import check_lists
     from dualformer_cli.tasks.session import DEFAULT_PRESET, resolve
 
     model = model_request(
@@ -112,6 +114,7 @@ def evaluate(
             return
         if resolved.config.data.validation_list is None:
             raise typer.BadParameter("name a list of videos", param_hint="--data")
+        check_lists(resolved.config.data.validation_list)
     check(request)
     if from_dump is not None or not relaunched(gpus, cpu_processes, goes_on=resume):
         _run(request, as_json=as_json)
@@ -137,6 +140,8 @@ def _run(request: EvaluateRequest, *, as_json: bool) -> None:
         as_text = partial(print_evaluation, classes=scores.classes(), other=other)
         print_document(document, as_text, as_json=as_json)
 
+    if request.from_dump is None:
+        announce_loading(request.model)
     document = run_task(request, fetching=fetch_progress, watching=watching, on_document=tell, on_written=wrote)
     if document is not None and document.summary.videos.scored < document.summary.videos.listed:
         raise typer.Exit(3)

@@ -15,6 +15,7 @@ from dualformer_cli.commands.options import (
     OverridesOption,
     PresetOption,
     VerboseOption,
+    announce_loading,
     model_request,
     print_document,
 )
@@ -103,6 +104,7 @@ def export(
         evaluation=evaluation,
         overwrite=overwrite,
     )
+    announce_loading(request.model)
     document = run_task(request, fetching=fetch_progress, on_engine=on_engine)
     print_document(document, _print_export, as_json=as_json)
     wrote(document.output)
@@ -122,6 +124,6 @@ def _print_export(document: Export) -> None:
         before, after = found.calibration_error_before, found.calibration_error_after
         rows += [
             ("temperature", f"{found.temperature:.3f}, from {counted(found.videos, 'video')}"),
-            ("calibration error", f"{before:.2f} % before, {after:.2f} % after"),
+            ("calibration error", f"{before:.2f}% before, {after:.2f}% after"),
         ]
     print_rows(rows, None)

@@ -46,7 +46,7 @@ def flops(
 ) -> None:
     """Count multiply-adds and parameters, per view and per video, as the published table does.
 
-    Multiply-adds are those of the network without its classifier, which adds less than 0.001 %.
+    Multiply-adds are those of the network without its classifier, which adds less than 0.001%.
     """
     if (size is None) == (preset is None):
         raise typer.BadParameter("name one model: a size, or a preset", param_hint="SIZE|PRESET")

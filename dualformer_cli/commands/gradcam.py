@@ -23,6 +23,7 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     ViewsOption,
     WeightsOption,
+    announce_loading,
     announce_sample,
     folder_or_file,
     model_request,
@@ -150,6 +151,7 @@ def gradcam(
         side_by_side=side_by_side,
         overwrite=overwrite,
     )
+    announce_loading(model)
     task.gradcam(
         request,
         fetching=fetch_progress,

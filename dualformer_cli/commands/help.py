@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
 import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +170,20 @@ MORE_EXIT_CODES: Mapping[str, Mapping[int, str]] = {
 }
 
 
-class Command(TyperCommand):
+NARROW = 60
+"""Columns below which the meaning of an option stands under it, not beside it."""
+
+
+class _Fitting:
+    """Help as wide as the terminal; Click's own is never narrower than 50 columns."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write all of the help."""
+        formatter.width = max(20, min(shutil.get_terminal_size().columns, 80) - 2)
+        super().format_help(ctx, formatter)  # type: ignore[misc]  # of Typer's class beside it
+
+
+class Command(_Fitting, TyperCommand):
     """A command with its options in groups, and a list of the presets where it takes one."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -193,7 +207,7 @@ class Command(TyperCommand):
             rows = [row for name in list(records) if name in names and (row := records.pop(name)) is not None]
             if rows:
                 with formatter.section(title):
-                    formatter.write_dl(rows)
+                    _write_rows(rows, formatter)
         if takes_preset:
             from dualformer_cli.config.load import known_presets
 
@@ -203,7 +217,7 @@ class Command(TyperCommand):
             formatter.write("\n".join(["", "Presets:", *(f"  {line}" for line in lines), ""]))
 
 
-class CommandGroup(TyperGroup):
+class CommandGroup(_Fitting, TyperGroup):
     """Commands; scripts of other code that are named in place of one are answered with the one that does the same."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
@@ -218,24 +232,36 @@ class CommandGroup(TyperGroup):
             raise _answered(error, args[:1], ctx) from None
 
 
-def _answered(error: _UsageError, typed: list[str], ctx: Any) -> _UsageError:
-    """Return the error, or a better one where other code has what was typed."""
-    from dualformer_cli.config.foreign import foreign_config, what_instead
+def _write_rows(rows: Sequence[tuple[str, str]], formatter: Any) -> None:
+    """Write options and what they mean, beside each other where there is room."""
+    if formatter.width >= NARROW:
+        formatter.write_dl(rows)
+        return
+    for name, text in rows:
+        indent = " " * (formatter.current_indent + 4)
+        formatter.write(f"{' ' * formatter.current_indent}{name}\n")
+        lines = textwrap.wrap(text, formatter.width - len(indent), break_long_words=False, break_on_hyphens=False)
+        formatter.write("".join(f"{indent}{line}\n" for line in lines))
 
-    words = [word.partition("=")[0] for word in typed]
-    answers = [what_instead(word) for word in words if word in str(error.message)]
-    answers += [foreign_config(word) for word in words if word.endswith(".py")]
-    answer = next(filter(None, answers), None)
+
+def _answered(error: _UsageError, typed: list[str], ctx: Any) -> _UsageError:
+    """Return the error, or a better one where it is known what was meant."""
+    from dualformer_cli.commands.hints import hint
+
+    error.message = str(error.message).removeprefix("Value error, ")  # of the library that checks choices
+    answer = hint(error.message, typed, ctx)
     return error if answer is None else _UsageError(answer, ctx)
 
 
 def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:
-    """Return what Typer says of a parameter, without its names of Python's types."""
+    """Return what Typer says of a parameter, without its names of Python's types, its <> and its [x>=1]."""
     record = parameter.get_help_record(ctx)
     if record is None:
         return None
     option, text = record
-    return re.sub(r" <(str|path|list)\b.*>$", "", re.sub(r"<(int|float)\b.*>$", "N", option)), text
+    option = re.sub(r" <(str|path|list)\b.*>$", "", re.sub(r"<(int|float)\b.*>$", "N", option))
+    text = re.sub(r"; (\d+)<=x<=(\d+)\]", r", \1 to \2]", re.sub(r"\s*\[x>=\d+\]|; x>=\d+", "", text))
+    return re.sub(r"<(.*\|.*)>$", r"\1", option), text
 
 
 def summary_of(command: Callable[..., None]) -> str:

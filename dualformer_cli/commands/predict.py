@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -26,6 +26,7 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     ViewsOption,
     WeightsOption,
+    announce_loading,
     announce_sample,
     folder_or_file,
     model_request,
@@ -45,7 +46,7 @@ def predict(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="INPUT...",
+            metavar="INPUT",
             help="Videos, folders, patterns, @list.txt, @train.csv to compare with its labels, - for a list on stdin, "
             "tar shards, s3://... and other remote files, camera:0, rtsp://... addresses. "
             "[default: the sample clip of the package]",
@@ -64,8 +65,8 @@ def predict(
         typer.Option(
             "--min-score",
             metavar="PERCENT",
-            help="Below it the best label is unsure. [default: a tenth of the way from chance, 1 / classes, to 100: "
-            "10.2 for 400 classes, 19 for 10]",
+            help="Below it the best label is unsure: 30, 30% or 0.3; 0.9% needs its sign. [default: a tenth of the way "
+            "from chance, 1 / classes, to 100: 10.2 for 400 classes, 19 for 10]",
         ),
     ] = None,
     output: Annotated[
@@ -168,6 +169,9 @@ def predict(
     for name, seconds in (("--every", every), ("--duration", duration)):
         if seconds is not None and not 0 < seconds < float("inf"):
             raise typer.BadParameter(f"{seconds:g} is not a positive number of seconds", param_hint=name)
+    announce_loading(model)
+    if inputs and not (as_json or as_json_lines):
+        _refuse_absent(inputs)
     if gpus or cpu_processes:
         if "-" in (inputs or ()):
             raise typer.BadParameter("several processes cannot read one stdin; give @list.txt", param_hint="INPUT")
@@ -185,8 +189,7 @@ def predict(
         duration_seconds=duration,
         output=output,
         csv=csv,
-        srt=srt,
-        vtt=vtt,
+        subtitles={name: path for name, path in (("srt", srt), ("vtt", vtt)) if path is not None},
         segments=segments,
         save=save,
         font=font,
@@ -199,11 +202,26 @@ def predict(
     )
 
 
-def _share(percent: str | None) -> float | None:
-    """Return the value of --min-score, "30" or "30%", as a share.
+def _refuse_absent(inputs: Sequence[str]) -> None:
+    """Where no input is there, say so before a model is loaded.
 
     Raises:
-        typer.BadParameter: if it is not a percentage, or seems to be a share already.
+        typer.Exit: with 3.
+    """
+    from dualformer_cli.outputs.predictions import print_predictions
+    from dualformer_cli.tasks.predict import absent_inputs
+
+    if absent := absent_inputs(inputs):
+        for result in absent:
+            print_predictions(result)
+        raise typer.Exit(3)
+
+
+def _share(percent: str | None) -> float | None:
+    """Return the value of --min-score as a share: "30%", "30" and "0.3" are 0.3, and "0.3%" is 0.003.
+
+    Raises:
+        typer.BadParameter: if it is neither a percentage nor a share.
     """
     if percent is None:
         return None
@@ -211,10 +229,12 @@ def _share(percent: str | None) -> float | None:
         value = float(percent.removesuffix("%"))
     except ValueError:
         value = -1.0
-    if 0 < value < 1:
-        raise typer.BadParameter(f"{percent} is less than 1 %; write {100 * value:g} for {100 * value:g} %")
+    if 0 < value < 1 and not percent.endswith("%"):
+        return value
     if not 0 <= value <= 100:
-        raise typer.BadParameter(f"{percent!r} is not a percentage, 0 to 100", param_hint="--min-score")
+        raise typer.BadParameter(
+            f"{percent!r} is not a percentage; write 30, 30% or 0.3 for 30%", param_hint="--min-score"
+        )
     return value / 100
 
 

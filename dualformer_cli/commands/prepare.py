@@ -46,7 +46,7 @@ def prepare(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="NAME|FOLDER|LIST...",
+            metavar="NAME|FOLDER|LIST",
             autocompletion=complete_prepare,
             help="A dataset, a folder of videos, one list of videos or several, or camera-motion to render.",
         ),

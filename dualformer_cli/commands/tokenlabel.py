@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from dualformer_cli.commands.completion import complete_teacher
+from dualformer_cli.commands.completion import complete_weights_of_presets
 from dualformer_cli.commands.options import (
     CpuProcessesOption,
     DeviceOption,
@@ -22,6 +22,7 @@ from dualformer_cli.commands.options import (
     PrintConfigOption,
     VerboseOption,
     WeightsOption,
+    announce_loading,
     model_request,
     print_document,
     relaunched,
@@ -77,6 +78,7 @@ def show(
         print_document(document, print_tokens, as_json=as_json)
         wrote(*filter(None, [document.output]))
 
+    announce_loading(model)
     show_tokens(
         ShowTokensRequest(model=model, video=source, out=out, head=head, num_frames=frames, overwrite=overwrite),
         fetching=fetch_progress,
@@ -92,7 +94,7 @@ def write(
         typer.Option(
             "--teacher",
             metavar="FILE|PRESET",
-            autocompletion=complete_teacher,
+            autocompletion=complete_weights_of_presets,
             help="Who labels. [default: the preset's train.teacher]",
         ),
     ] = None,
@@ -169,6 +171,7 @@ def _write(request: WriteLabelsRequest, *, dry_run: bool, as_json: bool) -> None
         if isinstance(document, WrittenLabels):
             wrote(document.output)
 
+    announce_loading(request.model)
     document = write_token_labels(request, dry_run=dry_run, watching=watching, note=log, on_document=tell)
     if isinstance(document, WrittenLabels) and document.summary.unreadable:
         raise typer.Exit(3)

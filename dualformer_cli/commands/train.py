@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dualformer_cli.commands.completion import complete_log, complete_teacher
+from dualformer_cli.commands.completion import complete_log, complete_weights_of_presets
 from dualformer_cli.commands.options import (
     CompileOption,
     CpuProcessesOption,
@@ -23,6 +23,7 @@ from dualformer_cli.commands.options import (
     PrintConfigOption,
     SeedOption,
     VerboseOption,
+    announce_loading,
     model_request,
     print_document,
     relaunched,
@@ -48,7 +49,13 @@ def train(
         typer.Option("--change", metavar="KEY=VALUE", help="With --resume: have another setting from here on."),
     ] = None,
     init_from: Annotated[
-        str | None, typer.Option("--init-from", metavar="FILE|PRESET|hf://...", help="Start from these video weights.")
+        str | None,
+        typer.Option(
+            "--init-from",
+            metavar="FILE|PRESET|hf://...",
+            autocompletion=complete_weights_of_presets,
+            help="Start from these video weights.",
+        ),
     ] = None,
     pretrained_2d: Annotated[
         str | None, typer.Option("--pretrained-2d", metavar="FILE|timm", help="Start from inflated image weights.")
@@ -58,7 +65,7 @@ def train(
         typer.Option(
             "--teacher",
             metavar="FILE|PRESET",
-            autocompletion=complete_teacher,
+            autocompletion=complete_weights_of_presets,
             help="Label every token by this frozen model, on the fly.",
         ),
     ] = None,
@@ -146,6 +153,7 @@ def _run(request: TrainRequest, *, as_json: bool) -> None:
     from dualformer_cli.outputs.training_display import TrainingDisplay
     from dualformer_cli.tasks import train as task
 
+    announce_loading(request.model)
     try:
         with TrainingDisplay() as display:
             result = task.train(request, on_event=display.event)

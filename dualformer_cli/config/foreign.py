@@ -50,13 +50,15 @@ OPTIONS = {
     "--checkpoint": "--weights FILE",
     "--target-layer-name": "--layer STAGE/BLOCK",
     "--out": "--dump FILE.jsonl",
+    "--deterministic": "--seed N, which alone decides a run",
+    "--auto-scale-lr": "always so",
 }
 """Options of the scripts of the published code and mmaction2, and what does the same here."""
 
 COMMANDS = {"test": "eval", "demo": "predict", "inference": "predict", "get_flops": "flops", "analysis": "flops"}
 """Their scripts, and the commands that do the same."""
 
-_KEYS = {
+KEYS = {
     "videos_per_gpu": "train.batch_size",
     "samples_per_gpu": "train.batch_size",
     "update_interval": "train.global_batch_size",
@@ -88,7 +90,7 @@ def foreign_key(key: str, name: str) -> str | None:
 
 def key_instead(key: str) -> str | None:
     """Return the key that decides what a key of mmaction2 does there; None of others."""
-    return _KEYS.get(key.rpartition(".")[2])
+    return KEYS.get(key.rpartition(".")[2])
 
 
 def what_instead(typed: str) -> str | None:

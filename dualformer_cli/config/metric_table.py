@@ -20,21 +20,23 @@ class Metric:
     """Of lists whose videos may have several labels; else of lists with one label a video."""
     higher_is_better: bool = True
     interval_of: str | None = None
-    """The metric whose 95 % interval this is: a pair of numbers."""
+    """The metric whose 95% interval this is: a pair of numbers."""
     chooses_best: bool = False
     """Whether train.best_metric may name it."""
     is_headline: bool = True
     """Whether the text of a result and the tiles of a page have it."""
     is_drawn: bool = False
     """Whether the picture of a training run has a curve of it."""
+    least_classes: int = 2
+    """With fewer classes it says nothing, and only JSON has it."""
     all_listed_of: str | None = None
     """The metric that this is of all listed videos, those that were not scored counted as wrong."""
 
 
 METRICS: dict[str, Metric] = {
     "top1": Metric(title="top-1", chooses_best=True, is_drawn=True),
-    "top1_interval": Metric(title="95 % interval", interval_of="top1", is_headline=False),
-    "top5": Metric(title="top-5", is_drawn=True),
+    "top1_interval": Metric(title="95% interval", interval_of="top1", is_headline=False),
+    "top5": Metric(title="top-5", is_drawn=True, least_classes=6),
     "mean_class_accuracy": Metric(title="mean class accuracy", chooses_best=True),
     "top1_all_listed": Metric(title="top-1 of all listed", all_listed_of="top1"),
     "loss": Metric(title="loss", is_percent=False, higher_is_better=False, chooses_best=True, is_headline=False),
@@ -57,3 +59,8 @@ def best_metrics(*, is_multi_label: bool | None = None) -> list[str]:
 def is_better(name: str, value: float, other: float) -> bool:
     """Tell whether a value of a metric is better than another; equal ones are not."""
     return value > other if METRICS[name].higher_is_better else value < other
+
+
+def says_something(name: str, num_classes: int | None) -> bool:
+    """Tell whether a metric of so many classes is worth showing; their number may be unknown."""
+    return num_classes is None or num_classes >= METRICS[name].least_classes

@@ -435,8 +435,8 @@ class RuntimeConfig:
     compile: bool = False
     """Compile the model with torch.compile: slower to start, faster for many videos."""
     kernels: Kernels = "auto"
-    """What computes window attention, position and pyramid: Triton kernels on NVIDIA cards that have them (auto, and
-    triton, which also says why where it cannot), or PyTorch everywhere (torch)."""
+    """What computes window attention, position, pyramid, and the norms and GELU of blocks: Triton kernels on NVIDIA
+    cards that have them (auto, and triton, which also says why where it cannot), or PyTorch everywhere (torch)."""
     seed: int = 0
     """Seed of every random choice."""
     num_workers: int | None = None

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from dualformer_cli.config.metric_table import METRICS
+from dualformer_cli.config.metric_table import METRICS, says_something
 from dualformer_cli.documents.base import absent, inlined
 
 Bucket = Literal["scored", "missing", "unreadable", "too_short"]
@@ -39,8 +39,15 @@ class Summary:
         **{name: tuple[float, float] if row.interval_of else float for name, row in METRICS.items()}
     )
     """Of the scored videos that have labels, by the names of the metric table; percents are 0 to 100."""
+    num_classes: int | None = absent()
+    """That the model tells apart."""
     label_order: str | None = absent()
     """A sentence, where labels and predictions seem to number the classes differently."""
+
+    @property
+    def shown_metrics(self) -> dict[str, MetricValue]:
+        """Return those that say something: of five classes, every label is among the best five."""
+        return {name: value for name, value in self.metrics.items() if says_something(name, self.num_classes)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

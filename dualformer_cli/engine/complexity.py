@@ -60,6 +60,16 @@ def _pyramid_pool(inputs: list[Any], outputs: list[Any]) -> int:
     return sum(prod(_shape(level)) * prod(_shape(weight)[1:]) for level, weight in levels if prod(_shape(level)))
 
 
+def _add_layer_norm(inputs: list[Any], outputs: list[Any]) -> int:
+    """Count LayerNorm as fvcore does, 5 per value, and no addition: results are the sum and the normed tokens."""
+    return 5 * prod(_shape(outputs[1]))
+
+
+def _bias_gelu(inputs: list[Any], outputs: list[Any]) -> int:
+    """Count nothing, as fvcore does for a bias and for GELU."""
+    return 0
+
+
 def _shape(tensor: Any) -> list[int]:
     return list(get_shape(tensor))
 
@@ -78,6 +88,8 @@ KERNEL_HANDLES: dict[str, Handle] = {
     "dualformer::window_attention": _window_attention,
     "dualformer::depthwise_conv3d": _depthwise_conv3d,
     "dualformer::pyramid_pool": _pyramid_pool,
+    "dualformer::add_layer_norm": _add_layer_norm,
+    "dualformer::bias_gelu": _bias_gelu,
 }
 """How to count our own operations. One without an entry here fails the count: it would silently add 0."""
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from dualformer_cli.errors import ConfigError
+from dualformer_cli.kernels.add_layer_norm import add_branch, adds_with_triton
 from dualformer_cli.kernels.backend import Backend
 from dualformer_cli.model.attention import GlobalPyramidAttention, LocalWindowAttention, PyramidPool
 from dualformer_cli.model.blocks import Block, PatchEmbed, PositionConv
@@ -107,6 +108,7 @@ class Stage(nn.Module):
         kernels: Backend,
     ) -> None:
         super().__init__()
+        self.kernels = kernels
         self.gradient_checkpointing = False
         self.patch_embed = PatchEmbed(in_dim, dim, patch_size=patch_size)
         self.blocks = nn.ModuleList()
@@ -121,7 +123,9 @@ class Stage(nn.Module):
                         dim, fine_kernel=plan.fine_kernel, coarse_kernels=plan.coarse_kernels, kernels=kernels
                     )
                 attention = GlobalPyramidAttention(dim, num_heads, pool=pool)
-            self.blocks.append(Block(dim, attention=attention, mlp_ratio=mlp_ratio, drop_path=drop_path))
+            self.blocks.append(
+                Block(dim, attention=attention, mlp_ratio=mlp_ratio, drop_path=drop_path, kernels=kernels)
+            )
         self.position = PositionConv(dim, kernels=kernels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,13 +144,19 @@ class Stage(nn.Module):
         return self._run_blocks(x, range(block + 1, len(self.blocks)))
 
     def _run_blocks(self, x: Tensor, indices: range) -> Tensor:
-        for index in indices:
-            block = self.blocks[index]
-            if self.gradient_checkpointing and torch.is_grad_enabled():
+        blocks = [cast(Block, self.blocks[index]) for index in indices]
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            for block in blocks:
                 x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_recompute_contexts, block))
-            else:
+            return x
+        if not adds_with_triton(x, self.kernels):
+            for block in blocks:
                 x = block(x)
-        return x
+            return x
+        branch, factors = None, None  # of the block before, which the next one's norm adds
+        for block in blocks:
+            x, branch, factors = block.advance(x, branch, factors)
+        return add_branch(x, branch, factors)
 
 
 def _recompute_contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -187,7 +197,8 @@ class DualFormer(nn.Module):
         motion_heads: add heads that tell the motion at the tokens of every stage.
         start: initial values, as published or those from which motion is learnt (model/motion.py).
         gradient_checkpointing: recompute blocks in the backward pass instead of storing their activations.
-        kernels: what computes window attention, position and pyramid; auto is Triton on cards that have it.
+        kernels: what computes window attention, position, pyramid, norms and GELU of the blocks; auto is Triton on
+            cards that have it.
 
     Raises:
         ConfigError: if the clip's size does not divide into patches, windows and pools; it lists sizes that do.

@@ -111,8 +111,13 @@ def load_weights(
     return LoadReport(loaded=tuple(loaded), fresh=fresh, unused=unused)
 
 
-def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
+def read_checkpoint(path: str | Path, *, mapped: bool = False) -> Mapping[str, Any]:
     """Read a file of weights without running anything in it.
+
+    Args:
+        path: the file.
+        mapped: leave the tensors on the disk until somebody looks at their values, where its format allows that: for
+            a caller who wants the rest of it, as there may be gigabytes of them.
 
     Returns:
         What it holds; of a .safetensors file its tensors, or, where `export` wrote into it what they are, a checkpoint.
@@ -135,7 +140,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
         if path.suffix == ".safetensors":
             return _read_safetensors(path)
         with torch.serialization.safe_globals(_plain_globals()):
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped and head.startswith(b"PK"))
     except Exception as error:  # torch and safetensors raise a dozen kinds for damaged files; none of them is ours
         raise WeightsError(f"weights {str(path)!r} cannot be read: {_reason(error)}") from error
     if not isinstance(checkpoint, Mapping):

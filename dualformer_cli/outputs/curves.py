@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from dualformer_cli.config.metric_table import METRICS, Metric
+from dualformer_cli.config.metric_table import METRICS, Metric, says_something
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path
 
@@ -56,7 +56,7 @@ def write_curves(log_rows: Sequence[Mapping[str, Any]], path: str | os.PathLike[
     metrics = [
         _Series(
             row.title,
-            _points(validations, name),
+            _points([each for each in validations if says_something(name, each.get("num_classes"))], name),
             colour,
             dots=True,
             best=(max if row.higher_is_better else min) if row.chooses_best else None,

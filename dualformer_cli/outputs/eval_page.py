@@ -40,6 +40,7 @@ svg { max-width: 100%; height: auto; } .wide { overflow-x: auto; }
 table { border-collapse: collapse; margin: .6rem 0; } summary { cursor: pointer; }
 th, td { text-align: left; padding: .2rem .8rem .2rem 0; vertical-align: top; }
 tbody tr { border-top: 1px solid var(--line); } td { overflow-wrap: anywhere; min-width: 4rem; }
+.wide td { min-width: 6rem; } .wide td.number { min-width: 0; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; min-width: 0; }
 th button { font: inherit; font-weight: 600; border: 0; padding: 0; background: none; color: inherit; cursor: pointer; }
 th button::after { content: "\\2195"; color: var(--faint); padding-left: .3em; }
@@ -122,15 +123,16 @@ def _page(content: EvaluationPage) -> Html:
 
 def _headline(summary: Summary) -> Html:
     tiles = []
-    intervals = {row.interval_of: summary.metrics.get(name) for name, row in METRICS.items() if row.interval_of}
+    metrics = summary.shown_metrics
+    intervals = {row.interval_of: metrics.get(name) for name, row in METRICS.items() if row.interval_of}
     for name, row in METRICS.items():
-        value = summary.metrics.get(name)
+        value = metrics.get(name)
         if not row.is_headline or not isinstance(value, float):
             continue
-        if row.all_listed_of is not None and value == summary.metrics.get(row.all_listed_of):
+        if row.all_listed_of is not None and value == metrics.get(row.all_listed_of):
             continue
         interval = intervals.get(name)
-        note = None if not isinstance(interval, tuple) else f"95 % interval {' to '.join(map(_percent, interval))}"
+        note = None if not isinstance(interval, tuple) else f"95% interval {' to '.join(map(_percent, interval))}"
         tiles.append(tile(_percent(value), row.title, note))
     videos = to_json(summary.videos)
     lost = ", ".join(
@@ -202,7 +204,7 @@ def _y(share: float) -> float:
 
 
 def _view_chart(curve: Sequence[ViewsPoint]) -> Html:
-    """Dots from 0 to 100 %, so that a small gain looks small; the first and the last one say their value."""
+    """Dots from 0 to 100%, so that a small gain looks small; the first and the last one say their value."""
     points = [(_x((place + 0.5) / len(curve)), _y(point.top1 / 100)) for place, point in enumerate(curve)]
     dots = [
         element("circle", element("title", f"{point.views}: {_percent(point.top1)}"), class_="dot", cx=x, cy=y, r=4)
@@ -346,11 +348,11 @@ def _classes(rows: Sequence[ClassRow]) -> Html | None:
 
 def _traced(evaluation: Evaluation) -> Html | None:
     summary = evaluation.summary
-    others = {name: value for name, value in summary.metrics.items() if name in METRICS and _is_fact(name)}
-    rows = [
-        (name.replace("_", " "), f"{value:.6g}" if isinstance(value, float) else "none" if value is None else value)
-        for name, value in {**evaluation.facts, "digest": summary.digest, **others}.items()
-    ]
+    facts = {**evaluation.facts, "digest": summary.digest}
+    rows = [(name.replace("_", " "), "none" if value is None else value) for name, value in facts.items()]
+    for name, value in summary.metrics.items():
+        if _is_fact(name) and isinstance(value, float):
+            rows.append((METRICS[name].title, _percent(value) if METRICS[name].is_percent else f"{value:.6g}"))
     return _section("What the numbers can be traced to", _facts(rows)) if rows else None
 
 
@@ -430,4 +432,4 @@ def _cell(value: object, is_number: bool) -> Html:
 
 
 def _percent(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value:.2f} %"
+    return "-" if value is None or math.isnan(value) else f"{value:.2f}%"

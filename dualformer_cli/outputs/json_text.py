@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
+from dualformer_cli.outputs.status import clear_status
 from dualformer_cli.system.words import is_unseen
 
 
@@ -20,6 +21,7 @@ def print_json(document: object, *, stream: TextIO | None = None, on_one_line: b
     """
     text = json.dumps(_finite(document), ensure_ascii=False, allow_nan=False, indent=None if on_one_line else 2)
     text = re.sub(r"[^\n\x20-\x7e]", lambda match: _json_escape(match[0]), text) + "\n"
+    clear_status()
     stream = sys.stdout if stream is None else stream
     stream.flush()
     binary = getattr(stream, "buffer", None)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from dualformer_cli.config.metric_table import METRICS
+from dualformer_cli.config.metric_table import METRICS, says_something
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.export import Export, ModelFileFacts
 
@@ -60,7 +60,9 @@ def model_card(document: Export, facts: ModelFileFacts, evaluation: Mapping[str,
     from huggingface_hub import EvalResult, ModelCardData
 
     name = document.output.rstrip("/").rpartition("/")[2]
-    numbers = {} if evaluation is None else {key: evaluation[key] for key in METRICS if _is_number(evaluation.get(key))}
+    found = evaluation or {}
+    shown = [key for key in METRICS if says_something(key, found.get("num_classes"))]
+    numbers = {key: found[key] for key in shown if _is_number(found.get(key))}
     data = ModelCardData(
         library_name="dualformer",
         pipeline_tag="video-classification",
@@ -118,7 +120,7 @@ def _list_name(evaluation: Mapping[str, Any] | None) -> str:
 
 
 def _number(metric: str, value: float) -> str:
-    return f"{value:.2f} %" if METRICS[metric].is_percent else f"{value:.4f}"
+    return f"{value:.2f}%" if METRICS[metric].is_percent else f"{value:.4f}"
 
 
 def _is_number(value: object) -> bool:

@@ -138,6 +138,10 @@ def _vtt_cue(cue: str) -> str:
     return f"{times.replace(',', '.')}\n{escape(text, quote=False)}"
 
 
+SUBTITLES: Mapping[str, Callable[[VideoResult, Path], None]] = {"srt": write_srt, "vtt": write_vtt}
+"""Formats of which each video has a file: a new one is its function, a line here, and an option of `predict`."""
+
+
 def write_segments(results: Callable[[], Iterable[VideoResult]], path: Path) -> None:
     """Write the segments of all videos that gave some, or the best label of each; it appears only when complete.
 

@@ -13,7 +13,7 @@ function make(tag, attributes = {}, ...children) {
   return made;
 }
 
-const percent = score => `${(100 * score).toFixed(1)} %`;
+const percent = score => `${(100 * score).toFixed(1)}%`;
 
 function clock(seconds) {
   const whole = Math.floor(seconds + 1e-6), tenths = Math.floor((seconds - whole) * 10 + 1e-6);
@@ -57,7 +57,7 @@ function filter() {
     && (least === 0 || video.value >= least)
     && (state === "" || (state === "error") === (video.error !== undefined)));
   found.sort(orders[order]);
-  document.getElementById("least").textContent = `${score} %`;
+  document.getElementById("least").textContent = `${score}%`;
   turn(0);
 }
 

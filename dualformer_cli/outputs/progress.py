@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from dualformer_cli.outputs.status import clear_status
 from dualformer_cli.system.words import duration_in_words, printable, size_in_words
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Progress:
     def __enter__(self) -> Progress:
         self._start = self._last_line = time.monotonic()
         if not self._silent:
+            clear_status()
             self._bar = _terminal_bar(self._stream, says_time_left=self._says_time_left)
         if self._bar is not None:
             self._bar.add_task(self._shown(self.title), total=self.total, note="")
@@ -141,18 +143,23 @@ def fetch_progress() -> Iterator[Callable[[str, int, int | None], None]]:
         rich_progress.TransferSpeedColumn(),
         rich_progress.TimeRemainingColumn(compact=True),
     )
-    with rich_progress.Progress(*columns, console=console, transient=True, redirect_stdout=False) as bars:
-        lock = threading.Lock()
+    bars = rich_progress.Progress(*columns, console=console, transient=True, redirect_stdout=False)
+    lock = threading.Lock()
 
-        def show(name: str, done: int, length: int | None) -> None:
-            with lock:  # two files can begin at once
-                task = next((task for task in bars.tasks if task.description == name), None)
-                task_id = bars.add_task(name, total=length) if task is None else task.id
-            bars.update(task_id, completed=done, total=length)
-            if length is not None and done >= length:
-                bars.remove_task(task_id)  # a list has hundreds of archives
+    def show(name: str, done: int, length: int | None) -> None:
+        with lock:  # two files can begin at once
+            clear_status()
+            bars.start()  # not before: until then nothing is drawn
+            task = next((task for task in bars.tasks if task.description == name), None)
+            task_id = bars.add_task(name, total=length) if task is None else task.id
+        bars.update(task_id, completed=done, total=length)
+        if length is not None and done >= length:
+            bars.remove_task(task_id)  # a list has hundreds of archives
 
+    try:
         yield show
+    finally:
+        bars.stop()
 
 
 class PlainLines:

@@ -14,6 +14,7 @@ from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.evaluate import ClassRow, Comparison, Evaluation, MetricValue, Summary
 from dualformer_cli.documents.train import Preflight, TrainResult
 from dualformer_cli.outputs.screen import fitting
+from dualformer_cli.outputs.status import clear_status
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.words import counted, duration_in_words, printable, size_in_words
 
@@ -27,10 +28,11 @@ def write_json_lines(rows: Iterable[Mapping[str, Any]], path: str | os.PathLike[
 
 def metric_line(summary: Summary) -> str:
     """Return the main metrics of a scored list in one line."""
+    metrics = summary.shown_metrics
     parts = [
-        f"{row.title} {_with_unit(name, summary.metrics[name])}"
+        f"{row.title} {_with_unit(name, metrics[name])}"
         for name, row in METRICS.items()
-        if name in summary.metrics and (row.is_headline or row.chooses_best) and row.all_listed_of is None
+        if name in metrics and (row.is_headline or row.chooses_best) and row.all_listed_of is None
     ]
     videos = summary.videos
     if videos.scored < videos.listed:
@@ -56,15 +58,14 @@ def print_evaluation(
     summary = document.summary
     counts = to_json(summary.videos)
     rows = [("videos", ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items()))]
-    metrics = sorted(summary.metrics.items(), key=lambda item: not METRICS[item[0]].is_headline)
+    metrics = sorted(summary.shown_metrics.items(), key=lambda item: not METRICS[item[0]].is_headline)
     for name, value in metrics:
         if METRICS[name].is_headline or METRICS[name].is_percent:
             rows.append((METRICS[name].title, _with_unit(name, value)))
     if worst := _worst_classes(classes):
         rows.append(("worst classes", worst))
     if document.views_curve is not None:
-        by_views = ", ".join(f"{row.views}: {row.top1:.2f}" for row in document.views_curve)
-        rows.append(("top-1 by views", f"{by_views} %"))
+        rows.append(("top-1 by views", ", ".join(f"{row.views}: {row.top1:.2f}%" for row in document.views_curve)))
     facts = {**document.facts, "digest": summary.digest}
     for name in ("preset", "weights", "views", "precision", "list", "digest"):
         if facts.get(name) is not None:
@@ -77,7 +78,9 @@ def print_evaluation(
 
 
 def _with_unit(name: str, value: MetricValue) -> str:
-    return f"{number_in_words(name, value)} %" if METRICS[name].is_percent else number_in_words(name, value)
+    if isinstance(value, tuple):
+        return " to ".join(_with_unit(name, end) for end in value)
+    return f"{number_in_words(name, value)}%" if METRICS[name].is_percent else number_in_words(name, value)
 
 
 def _worst_classes(classes: Sequence[ClassRow], *, most: int = 3) -> str:
@@ -100,7 +103,7 @@ def print_training(document: TrainResult, *, stream: TextIO | None = None) -> No
     best = document.checkpoint
     if document.best is not None:
         title = METRICS[document.best_metric].title
-        best += f" ({title} {number_in_words(document.best_metric, document.best)})"
+        best += f" ({title} {_with_unit(document.best_metric, document.best)})"
     weights = f"--weights {shlex.quote(document.checkpoint)}"
     rows = [
         ("trained", f"{counted(document.epochs, 'epoch')}, {counted(document.steps, 'step')}{found}"),
@@ -141,7 +144,7 @@ def print_preflight(document: Preflight, *, stream: TextIO | None = None) -> Non
 def _comparison(comparison: Comparison, other: str) -> list[tuple[str, str]]:
     return [
         ("compared", f"with {other}, {counted(comparison.videos, 'video')} in both"),
-        ("top-1 of both", f"{comparison.top1_first:.2f} against {comparison.top1_second:.2f} %"),
+        ("top-1 of both", f"{comparison.top1_first:.2f}% against {comparison.top1_second:.2f}%"),
         ("McNemar", f"p = {comparison.test.p_value:.3g}, {counted(len(comparison.flipped), 'video')} flipped"),
     ]
 
@@ -149,6 +152,7 @@ def _comparison(comparison: Comparison, other: str) -> list[tuple[str, str]]:
 def print_rows(rows: Iterable[tuple[str, str]], stream: TextIO | None) -> None:
     listed = list(rows)
     out = sys.stdout if stream is None else stream
+    clear_status()
     width = max(len(name) for name, _ in listed)
     for name, text in listed:
         shown = printable(text, getattr(out, "encoding", None) or "utf-8")

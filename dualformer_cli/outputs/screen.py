@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
+from dualformer_cli.outputs.status import clear_status
 from dualformer_cli.system.words import printable
 
 _PARTIAL_BLOCKS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")
@@ -20,6 +21,7 @@ NARROWEST_LABEL = 10
 
 def log(message: str) -> None:
     """Print one escaped line on stderr; above the bar, when a `Progress` shows one. A terminal gets whole words."""
+    clear_status()
     stream = sys.stderr
     stream.write(fitting(printable(message, stream.encoding or "utf-8"), stream) + "\n")
     stream.flush()
@@ -70,6 +72,8 @@ class Screen:
 
     def __init__(self, stream: TextIO | None, width: int | None) -> None:
         from rich.console import Console
+
+        clear_status()
 
         class LoudConsole(Console):
             def on_broken_pipe(self) -> None:

@@ -177,8 +177,8 @@ def _draw_legend(
             stroke_width=1,
             stroke_fill=_INK,
         )
-        share = f"{100 * count / total:.0f} %"
-        room = _LEGEND_WIDTH - swatch - 3 * _GAP - font_of(_TEXT).getlength("100 %")
+        share = f"{100 * count / total:.0f}%"
+        room = _LEGEND_WIDTH - swatch - 3 * _GAP - font_of(_TEXT).getlength("100%")
         middle = y + swatch / 2
         draw_label(draw, (left + swatch + 8, middle), name, size=_TEXT, room=room, fill=_INK, anchor="lm")
         draw.text((left + _LEGEND_WIDTH - _GAP, middle), share, fill=_FAINT, font=font_of(_TEXT), anchor="rm")
@@ -188,7 +188,7 @@ def print_tokens(document: Tokens, *, stream: TextIO | None = None) -> None:
     """Print what `tokenlabel show` found: the classes of most tokens."""
     t, h, w = document.grid
     rows = [("video", shown_path(document.path)), ("tokens", f"{t} x {h} x {w} (time, height, width)")]
-    rows += [(f"{entry.percent:5.1f} %", entry.label) for entry in document.classes[:10]]
+    rows += [(f"{entry.percent:5.1f}%", entry.label) for entry in document.classes[:10]]
     print_rows(rows, stream)
 
 
@@ -208,9 +208,9 @@ def print_labels(document: LabelPlan | WrittenLabels, *, stream: TextIO | None =
         ]
         if found.agreement is not None:
             rows.append(
-                ("agreement", f"{found.agreement:.1f} % of the tokens have a label of their video as best class")
+                ("agreement", f"{found.agreement:.1f}% of the tokens have a label of their video as best class")
             )
-        rows += [(f"{entry.percent:5.1f} %", entry.label) for entry in found.classes]
+        rows += [(f"{entry.percent:5.1f}%", entry.label) for entry in found.classes]
     else:
         rows.append(("folder", document.output))
     print_rows(rows, stream)

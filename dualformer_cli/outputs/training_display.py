@@ -107,7 +107,7 @@ class TrainingDisplay:
 
     def _columns(self, row: ValidationRow) -> dict[str, str]:
         """Return the values of a row of the table by their titles, as many as the terminal has room for."""
-        metrics = row.summary.metrics
+        metrics = row.summary.shown_metrics
         shown = ("loss", self._started.best_metric)
         names = [name for name in METRICS if name in metrics and (METRICS[name].is_drawn or name in shown)]
         columns = {"epoch": f"{row.epoch}/{self._started.epochs}"}

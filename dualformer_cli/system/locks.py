@@ -41,10 +41,14 @@ class FolderLock:
 
     The system frees the lock when the process ends, however it ends: at once on a disk of this machine, and on a
     network file system once the server knows that the other machine is gone.
+
+    Args:
+        folder: is made.
+        known_as: the folder that the user named, for messages, where that is another one.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, *, known_as: Path | None = None) -> None:
+        self.folder, self._known_as = folder, known_as or folder
         self._path = folder / LOCK_NAME
         self._file: IO[str] | None = None
 
@@ -73,7 +77,7 @@ class FolderLock:
                     holder = file.read(200).strip()
                     file.close()
                     raise DualFormerError(
-                        f"another run writes into {str(self.folder)!r}{holder and ': '}{holder}; name another folder"
+                        f"another run writes into {str(self._known_as)!r}{holder and ': '}{holder}; name another folder"
                     )
                 self._file = file
             assert self._file is not None

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.locks import try_lock
+from dualformer_cli.system.locks import FolderLock
 from dualformer_cli.system.words import os_reason
 
 SYNC_SECONDS = 5.0
@@ -51,7 +51,7 @@ class Parts:
 
     def __init__(self, folder: Path, settings: Mapping[str, object], *, holds: str) -> None:
         self.folder, self.settings, self.holds = folder, settings, holds
-        self._lock: IO[str] | None = None
+        self._lock = FolderLock(folder, known_as=folder.parent)
 
     def open(self) -> None:
         """Take the folder for this run, as one process of it does before the others write.
@@ -61,9 +61,7 @@ class Parts:
         """
         with self._naming():
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.folder / ".lock").open("w")
-            if not try_lock(self._lock):
-                raise DualFormerError(f"another run writes into {str(self.folder.parent)!r}; name another folder")
+            self._lock.take()
             path = self.folder / _SETTINGS
             if not path.exists():
                 temporary = path.with_suffix(".part")
@@ -87,8 +85,7 @@ class Parts:
 
     def close(self) -> None:
         """Leave the folder to other runs."""
-        if self._lock is not None:
-            self._lock.close()
+        self._lock.release()
 
     def writer(self, rank: int) -> PartWriter:
         """Return a new part for this process; its name comes after those of all earlier runs.

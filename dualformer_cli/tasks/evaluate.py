@@ -15,6 +15,7 @@ from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import check_outputs, write_all
 from dualformer_cli.system.parts import Parts
 from dualformer_cli.system.workers import WorkerPool
+from dualformer_cli.tasks.needs import check_lists
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, open_session
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def check(request: EvaluateRequest) -> None:
     """Refuse what cannot be done, before any work.
 
     Raises:
-        DualFormerError: if a file could not be written in the end, or should not be replaced.
+        DualFormerError: if a file could not be written in the end, or should not be replaced, or the list is not there.
     """
     outputs = [path for path in (request.dump, request.report) if path is not None]
     inputs = (request.data, request.from_dump, request.compare, request.model.weights)
@@ -76,6 +77,8 @@ def check(request: EvaluateRequest) -> None:
             f"{str(request.kept)!r} holds the scores of a run that was stopped; go on with --resume, or start again "
             "with --overwrite"
         )
+    if request.from_dump is None:
+        check_lists(request.data)
 
 
 def evaluate(

@@ -17,6 +17,7 @@ from dualformer_cli.documents.base import JsonObject
 from dualformer_cli.documents.export import Export, ExportCalibration, ExportFormat, ModelFileFacts
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path, check_output_folder, check_outputs
+from dualformer_cli.system.words import os_reason
 from dualformer_cli.tasks.session import Fetching, ModelRequest, load_engine
 
 if TYPE_CHECKING:
@@ -98,14 +99,14 @@ def export(
         DualFormerError: if a file cannot be read or written, the options do not fit each other, the dump has no scored
             video with one label, or the file does not compute what the model does.
     """
-    from dualformer_cli.engine.model_files import facts_of
-
     files = _check(request)
     evaluation = None if request.evaluation is None else _read_evaluation(request.evaluation)
     calibration = None if request.calibrate is None else _calibration(request.calibrate)
     settings = {"runtime.device": "cpu", "runtime.precision": "fp32"}
     engine = load_engine(request.model, settings, fetching=fetching)
     on_engine(engine)
+    from dualformer_cli.engine.model_files import facts_of  # loads torch, as the model does
+
     if evaluation is not None and evaluation.get("weights_sha256") != engine.weights_sha256:
         raise DualFormerError(f"evaluation {str(request.evaluation)!r} is of other weights than {engine.weights!r}")
     if calibration is not None:
@@ -210,7 +211,8 @@ def _read_evaluation(path: Path) -> JsonObject:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise DualFormerError(f"evaluation {str(path)!r} cannot be read: {error}") from None
+        reason = os_reason(error) if isinstance(error, OSError) else error
+        raise DualFormerError(f"evaluation {str(path)!r} cannot be read: {reason}") from None
     if not isinstance(found, dict) or not {"videos", "digest", "weights_sha256"} <= found.keys():
         raise DualFormerError(f"evaluation {str(path)!r} is not what `dualformer eval --json` prints")
     return found

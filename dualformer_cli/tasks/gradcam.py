@@ -13,6 +13,7 @@ from dualformer_cli.documents.gradcam import DeletionCurves, ExplainedClass, Exp
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import check_outputs, path_in_own_folder, write_all
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, Session, open_session
+from dualformer_cli.video.one_input import check_one_video
 
 if TYPE_CHECKING:
     from dualformer_cli.data.clips.views import VideoViews
@@ -113,13 +114,14 @@ def gradcam(
 
 
 def _check(request: GradcamRequest) -> None:
-    """Refuse outputs that could not be written."""
+    """Refuse outputs that could not be written, and what is no video."""
     target, npz = request.target, request.npz
     if target.suffix.lower() not in OUT_SUFFIXES:
         raise DualFormerError(f"--out {str(target)!r} must end in .gif, .mp4 or .png")
     if npz is not None and npz.suffix != ".npz":
         raise DualFormerError(f"--npz {str(npz)!r} must end in .npz")
     check_outputs([target] if npz is None else [target, npz], [request.video], overwrite=request.overwrite)
+    check_one_video(request.video)
     if request.font is not None:
         from dualformer_cli.outputs.fonts import prefer
 

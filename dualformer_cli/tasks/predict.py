@@ -16,7 +16,7 @@ from dualformer_cli.errors import DualFormerError
 from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels, read_labelled
 from dualformer_cli.tasks.prediction_outputs import PredictionOutputs
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, Session, open_session
-from dualformer_cli.video.inputs import InputList, ListedLabel, expand_inputs, list_inputs
+from dualformer_cli.video.inputs import InputList, ListedLabel, expand_inputs, find_absent, list_inputs
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.remote_files import is_remote, require_remote
 
@@ -49,9 +49,8 @@ class PredictRequest:
     output: Path | None = None
     """Folder that keeps every result as soon as it is known, and from which the next run goes on."""
     csv: Path | None = None
-    srt: Path | None = None
-    """File, or folder with a file for each video; `vtt` and `save` too."""
-    vtt: Path | None = None
+    subtitles: Mapping[str, Path] = field(default_factory=dict)
+    """By format, of those in `SUBTITLES`: a file, or a folder with a file for each video; so is `save`."""
     segments: Path | None = None
     """Segments of all videos: a CSV that is a list again, or JSON as ActivityNet's evaluation takes it."""
     save: Path | None = None
@@ -62,6 +61,11 @@ class PredictRequest:
     """Page to look through; one of many videos is several files."""
     overwrite: bool = False
     """Whether files that exist may be replaced."""
+
+
+def absent_inputs(names: Sequence[str]) -> tuple[VideoResult, ...]:
+    """Return a result with its error for each input, where none of them leads to anything; else nothing."""
+    return tuple(VideoResult(path=name, status="error", error=reason) for name, reason in find_absent(names))
 
 
 def predict(
@@ -147,9 +151,11 @@ def _check_names(request: PredictRequest) -> InputList:
 
 def _check_live(request: PredictRequest, live: Sequence[str]) -> None:
     """Refuse outputs that a camera or stream cannot have."""
-    if live and (request.srt or request.vtt or request.save or request.output):
-        options = "--output needs" if request.output else "--srt and --save need"
-        raise DualFormerError(f"{options} files, but {mask_credentials(live[0])!r} is live; use --csv")
+    if not live:
+        return
+    named = [*request.subtitles, *(["save"] if request.save else ()), *(["output"] if request.output else ())]
+    if named:
+        raise DualFormerError(f"--{named[0]} needs files, but {mask_credentials(live[0])!r} is live; use --csv")
 
 
 @dataclass(frozen=True, slots=True)

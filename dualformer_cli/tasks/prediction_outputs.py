@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +15,10 @@ from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.documents.predict import FeatureRow, Predictions, VideoResult
 from dualformer_cli.errors import DualFormerError, reason_of
 from dualformer_cli.outputs.prediction_files import (
+    SUBTITLES,
     PredictionTable,
     write_features,
     write_segments,
-    write_srt,
-    write_vtt,
 )
 from dualformer_cli.outputs.predictions import best_shown, is_unsure, shown_parts
 from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
@@ -47,12 +46,12 @@ class PredictionOutputs:
 
     def __init__(self, request: PredictRequest, found: InputList) -> None:
         self.request, self.inputs = request, [split_part(path)[0] for path in found.paths]
-        self._srt: dict[str, Path] = {}
-        self._vtt: dict[str, Path] = {}
-        self._save: dict[str, Path] = {}
+        self._beside = dict(request.subtitles) if request.save is None else {**request.subtitles, "save": request.save}
+        """What each video has a file of its own in, by the name of the option."""
+        self._files_of: dict[str, dict[str, Path]] = {}
         self._table = None if request.csv is None else PredictionTable(request.csv, with_labels=bool(found.labels))
         self._features: list[FeatureRow] = []
-        files = [path for path in (request.srt, request.vtt, request.save) if path is not None and not path.is_dir()]
+        files = [path for path in self._beside.values() if not path.is_dir()]
         self._tables = [path for path in (request.csv, request.features, request.segments) if path is not None]
         if request.report is not None:
             self._tables += page_files(request.report, len(found.paths) + len(found.problems))
@@ -79,10 +78,10 @@ class PredictionOutputs:
         request = self.request
         if request.output is not None:
             return
-        self._srt = _one_each(files, request.srt, option="--srt", suffixes=(".srt",))
-        self._vtt = _one_each(files, request.vtt, option="--vtt", suffixes=(".vtt",))
-        self._save = _one_each(files, request.save, option="--save", suffixes=(".mp4", ".gif"))
-        chosen = [*self._srt.values(), *self._vtt.values(), *self._save.values(), *self._tables]
+        for name, target in self._beside.items():
+            suffixes = (".mp4", ".gif") if name == "save" else (f".{name}",)
+            self._files_of[name] = _one_each(files, target, option=f"--{name}", suffixes=suffixes)
+        chosen = [*(path for of in self._files_of.values() for path in of.values()), *self._tables]
         if twice := [str(path) for path, count in Counter(chosen).items() if count > 1]:
             raise DualFormerError(f"{twice[0]!r} is named for two outputs; name another file for one of them")
         check_outputs(chosen, self.inputs, overwrite=request.overwrite)
@@ -99,16 +98,12 @@ class PredictionOutputs:
                 raise DualFormerError("--save draws whole videos, and this is a part of one; leave it out")
             return _save_annotated(replace(result, path=file), target, pool, data, font)
 
-        writers: tuple[tuple[dict[str, Path], Callable[[VideoResult, Path], str | None]], ...] = (
-            (self._srt, write_srt),
-            (self._vtt, write_vtt),
-            (self._save, save),
-        )
-        for targets, write in writers:
-            if (target := targets.get(result.path)) is None:
+        writers: Mapping[str, Callable[[VideoResult, Path], str | None]] = {**SUBTITLES, "save": save}
+        for name, files_of in self._files_of.items():
+            if (target := files_of.get(result.path)) is None:
                 continue
             try:
-                if (problem := write(result, target)) is not None:
+                if (problem := writers[name](result, target)) is not None:
                     warning = f"saved without some or all of its sound: {problem}"
                     result = replace(result, warnings=(*(result.warnings or ()), warning))
             except Exception as error:  # of any kind: it costs this file
@@ -150,17 +145,16 @@ class PredictionOutputs:
         if request.report is not None:
             files += map(str, page_files(request.report, len(results)))
         number = sum(result.status == "ok" for result in results)
-        for target in (request.srt, request.vtt, request.save):
-            if target is not None and number:
-                files.append(f"{counted(number, 'file')} in {target}" if target.is_dir() else str(target))
+        for target in self._beside.values() if number else ():
+            files.append(f"{counted(number, 'file')} in {target}" if target.is_dir() else str(target))
         return files
 
 
 def _check_run(request: PredictRequest) -> None:
     """Refuse a run folder that cannot be, and outputs that it has no use for."""
     assert request.output is not None
-    others = {"--csv": request.csv, "--srt": request.srt, "--vtt": request.vtt, "--save": request.save}
-    if named := next((option for option, path in others.items() if path is not None), None):
+    given = {"csv": request.csv, **request.subtitles, "save": request.save}
+    if named := next((f"--{name}" for name, path in given.items() if path is not None), None):
         raise DualFormerError(
             f"{named} goes with a handful of videos; --output {str(request.output)!r} writes predictions.jsonl and "
             f"predictions.csv; leave {named} out"
@@ -176,10 +170,8 @@ def _check_font(font: Path, *, has_pictures: bool) -> None:
     prefer(font)
 
 
-def _one_each(inputs: Sequence[str], target: Path | None, *, option: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
+def _one_each(inputs: Sequence[str], target: Path, *, option: str, suffixes: tuple[str, ...]) -> dict[str, Path]:
     """Give each input its own output: the file named, or inside the folder named one file called after each input."""
-    if target is None:
-        return {}
     if target.is_dir():
         taken: set[str] = set()
         paths = {}

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from dualformer_cli.config.load import ResolvedConfig, load_config
-from dualformer_cli.engine.parallel.placement import num_decoders
+from dualformer_cli.engine.parallel.decoders import num_decoders
 from dualformer_cli.errors import WeightsError
 from dualformer_cli.system.workers import WorkerPool
 
@@ -111,14 +111,12 @@ def load_engine(
     Raises:
         DualFormerError: if weights, class names or the device do not fit, or nothing says which model it is.
     """
-    from dualformer_cli.data.fetch.hub import local_weights
-    from dualformer_cli.data.fetch.weights import require_weights
+    resolved, checkpoint = _resolve(request, settings or {}, None)
+    _require_file(resolved.config.weights)
+    if resolved.preset == "default":
+        raise WeightsError(f"weights {request.weights!r} do not say which model they are of; name its --preset")
     from dualformer_cli.engine.engine import Engine
 
-    resolved, checkpoint = _resolve(request, settings or {}, None)
-    if resolved.preset == "default":
-        require_weights(str(local_weights(str(request.weights), offline=request.offline)))
-        raise WeightsError(f"weights {request.weights!r} do not say which model they are of; name its --preset")
     with fetching() as progress:
         return Engine(
             resolved,
@@ -154,6 +152,7 @@ def open_session(
     # the cores from decoding processes: 0.7 s in place of 0.07 for the built-in model's pass over a video.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     resolved, checkpoint = _resolve(request, settings or {}, default)
+    _require_file(resolved.config.weights)
     runtime = resolved.config.runtime
     workers = num_decoders(resolved) if num_workers is None else num_workers
     with WorkerPool(workers, resolved.config.data.decode_timeout_seconds, preload=[preload]) as pool:
@@ -206,6 +205,15 @@ class Session:
             )
 
 
+def _require_file(weights: str | None) -> None:
+    """Refuse a name of weights that leads to nothing, before torch loads."""
+    from dualformer_cli.data.fetch.hub import is_hub_address
+    from dualformer_cli.data.fetch.weights import preset_of, require_weights
+
+    if weights not in (None, "published", "random") and not is_hub_address(weights) and preset_of(weights) is None:
+        require_weights(weights)
+
+
 def _resolve(
     request: ModelRequest, settings: Mapping[str, object], default: str | None, text: str | None = None
 ) -> tuple[ResolvedConfig, Mapping[str, Any] | None]:
@@ -215,6 +223,7 @@ def _resolve(
         flags = {**request.settings(), **given}
         return load_config(model.preset, overrides=request.overrides, flags=flags, text=model.config), None
     preset, checkpoint = request.preset, None
+    _require_file(request.weights)
     if request.weights is not None and request.weights not in ("published", "random"):
         from dualformer_cli.data.fetch.hub import local_weights
         from dualformer_cli.data.fetch.weights import preset_of

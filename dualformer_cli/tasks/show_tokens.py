@@ -13,6 +13,7 @@ from dualformer_cli.documents.tokenlabel import TokenClass, Tokens
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import check_outputs
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, open_session
+from dualformer_cli.video.one_input import check_one_video
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,6 +62,7 @@ def show_tokens(
     if request.out.suffix.lower() != ".png":
         raise DualFormerError(f"--out {str(request.out)!r} must end in .png")
     check_outputs([request.out], [request.video], overwrite=request.overwrite)
+    check_one_video(request.video)
     with open_session(request.model, default=DEFAULT_PRESET, num_workers=1) as session:
         from dualformer_cli.engine.explain.gradcam import read_video
         from dualformer_cli.outputs.tokens import write_sheet

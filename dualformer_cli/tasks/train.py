@@ -19,11 +19,12 @@ from dualformer_cli.outputs.trackers import check_trackers
 from dualformer_cli.outputs.tracking import RunTracker, log_rows
 from dualformer_cli.system.files import check_output_folder
 from dualformer_cli.system.locks import LOCK_NAME, FolderLock
+from dualformer_cli.tasks.needs import check_needs
 from dualformer_cli.tasks.session import ModelRequest, resolve
-from dualformer_cli.tasks.train_needs import check_needs
 
 if TYPE_CHECKING:
     from dualformer_cli.engine.parallel.ranks import Ranks
+    from dualformer_cli.engine.training.loop import Trainer
 
 _LOGGER = logging.getLogger(__name__)
 _OWN_FILES = ("config.yaml", "log.jsonl", "curves.png")
@@ -109,7 +110,7 @@ class TrainRequest:
         from dualformer_cli.data.fetch.hub import local_weights
         from dualformer_cli.model.weights import config_of, read_checkpoint
 
-        text = config_of(read_checkpoint(local_weights(start, offline=self.model.offline)))
+        text = config_of(read_checkpoint(local_weights(start, offline=self.model.offline), mapped=True))
         if text is None:
             raise DualFormerError(f"weights {start!r} do not say their configuration; name the recipe with --preset")
         return start, text
@@ -192,8 +193,6 @@ def train(request: TrainRequest, *, on_event: Callable[[TrainEvent], None] = lam
     """
     resolved = check_request(request)
     from dualformer_cli.engine.parallel.placement import read_placement
-    from dualformer_cli.engine.parallel.ranks import init_ranks  # here, so that a request is checked without torch
-    from dualformer_cli.engine.training.loop import Trainer
 
     curves = _Curves(request.output)
     subscribers = [on_event, curves.add]
@@ -202,29 +201,17 @@ def train(request: TrainRequest, *, on_event: Callable[[TrainEvent], None] = lam
         for subscriber in subscribers:
             subscriber(event)
 
-    is_main, offline, runtime = True, request.model.offline, resolved.config.runtime
+    is_main = True
     try:
         with ExitStack() as stack:
             # Before anything of the run is read; the other ranks write nothing there.
             is_first = read_placement(os.environ).rank == 0
             lock = stack.enter_context(FolderLock(request.output)) if is_first else None
             for name in dict.fromkeys(request.log if is_first else ()):
-                tracker = stack.enter_context(RunTracker(name, request.output, offline=offline))
+                tracker = stack.enter_context(RunTracker(name, request.output, offline=request.model.offline))
                 subscribers.append(tracker.add)
-            ranks = stack.enter_context(init_ranks(runtime.device, timeout=runtime.exchange_seconds()))
-            stack.enter_context(_warnings_of_one_rank(ranks))
-            stack.enter_context(_full_memory_in_words())
-            is_main = ranks.is_main
-            trainer = Trainer(
-                resolved,
-                ranks,
-                output=request.output,
-                resume=request.resume,
-                changes=request.changed_keys(),
-                offline=offline,
-                on_event=publish,
-                lock=lock,
-            )
+            trainer = stack.enter_context(_open_trainer(request, resolved, on_event=publish, lock=lock))
+            is_main = trainer.ranks.is_main
             result = trainer.run()
             if is_main:
                 curves.draw()
@@ -246,8 +233,24 @@ def preflight(request: TrainRequest, *, on_stage: Callable[[str], None] = lambda
         DualFormerError: as `train` does.
     """
     resolved = check_request(request, dry_run=True)
-    from dualformer_cli.engine.parallel.ranks import init_ranks
     from dualformer_cli.engine.training import preflight as measurement
+
+    on_stage("opening lists and model")
+    with _open_trainer(request, resolved) as trainer:
+        document = measurement.preflight(trainer, on_stage=on_stage)
+        return document if trainer.ranks.is_main else None
+
+
+@contextmanager
+def _open_trainer(
+    request: TrainRequest,
+    resolved: ResolvedConfig,
+    *,
+    on_event: Callable[[TrainEvent], None] = lambda event: None,
+    lock: FolderLock | None = None,
+) -> Iterator[Trainer]:
+    """Join the other ranks and open lists and model; of the warnings about them, rank 0 alone has its say."""
+    from dualformer_cli.engine.parallel.ranks import init_ranks  # here, so that a request is checked without torch
     from dualformer_cli.engine.training.loop import Trainer
 
     runtime = resolved.config.runtime
@@ -256,18 +259,16 @@ def preflight(request: TrainRequest, *, on_stage: Callable[[str], None] = lambda
         _warnings_of_one_rank(ranks),
         _full_memory_in_words(),
     ):
-        on_stage("opening lists and model")
-        offline = request.model.offline
-        trainer = Trainer(
+        yield Trainer(
             resolved,
             ranks,
             output=request.output,
             resume=request.resume,
             changes=request.changed_keys(),
-            offline=offline,
+            offline=request.model.offline,
+            on_event=on_event,
+            lock=lock,
         )
-        document = measurement.preflight(trainer, on_stage=on_stage)
-        return document if ranks.is_main else None
 
 
 @contextmanager

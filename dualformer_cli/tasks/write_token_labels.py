@@ -12,6 +12,7 @@ from dualformer_cli.data.tokens.store import LabelFolder
 from dualformer_cli.documents.tokenlabel import LabelPlan, TriedTeacher, WrittenLabels
 from dualformer_cli.errors import ConfigError
 from dualformer_cli.system.words import size_in_words
+from dualformer_cli.tasks.needs import check_label_needs
 from dualformer_cli.tasks.session import ModelRequest, open_session, resolve
 
 if TYPE_CHECKING:
@@ -55,12 +56,14 @@ class WriteLabelsRequest:
 
 
 def check(request: WriteLabelsRequest) -> None:
-    """Refuse a folder that could not be used, before any work.
+    """Refuse a folder that could not be used, and what is not there, before any work.
 
     Raises:
-        DualFormerError: if it cannot be made or written, or holds something else than token labels.
+        DualFormerError: if the folder cannot be made or written, or holds something else than token labels; or if the
+            list or the teacher is missing.
     """
     LabelFolder(request.output).check()
+    check_label_needs(request.resolve().config, teacher=request.teacher, offline=request.model.offline)
 
 
 def write_token_labels(

@@ -13,6 +13,7 @@ from dualformer_cli.system.words import natural_key, os_reason
 from dualformer_cli.video.frame_folders import kind_of_folder
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.parts import split_part
+from dualformer_cli.video.refusals import missing
 from dualformer_cli.video.remote_files import is_remote, list_videos, require_remote
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import expand_ranges, is_shard_name, is_there, members
@@ -110,6 +111,46 @@ def list_inputs(
             expansion.add_list_file(name)
         else:
             expansion.add(name, folder="")
+
+
+def find_absent(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each input and why it leads to nothing; an empty list where one of them leads somewhere.
+
+    Files are not opened, stdin is not read, and no other machine is asked: what only these could say counts as there.
+    """
+    sink = _Absent()
+    expansion = _Expansion(sink, _names_alone, offline=True)
+    try:
+        for name in sorted(names, key=glob.has_magic):  # the quick ones first
+            is_list = name.startswith("@") and not os.path.lexists(name)
+            if name == "-" or (is_list and os.path.exists(name[1:])) or is_remote(name) or is_live(name):
+                return []
+            if is_list:
+                expansion.add_list_file(name)
+            else:
+                expansion.add(name, folder="")
+    except _PresentError:
+        return []
+    return sink.problems
+
+
+class _PresentError(Exception):
+    """An input that is there was found."""
+
+
+class _Absent:
+    """Takes complaints alone."""
+
+    def __init__(self) -> None:
+        self.problems: list[tuple[str, str]] = []
+
+    def put(self, identity: str, path: str, *, is_remote: bool, labels: tuple[ListedLabel, ...] = ()) -> None:
+        if is_there(split_part(path)[0]):
+            raise _PresentError
+        self.complain(path, missing(path))
+
+    def complain(self, name: str, reason: str) -> None:
+        self.problems.append((name, reason))
 
 
 class _Listed:

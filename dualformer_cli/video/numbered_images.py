@@ -38,7 +38,7 @@ class FrameFolderReader(VideoReader):
 
     def __init__(self, path: str, *, frame_rate: float | None = None, frame_name: str | None = None) -> None:
         self._path = path
-        self._names, gap = _numbered_images(path, frame_name)
+        self._names, gap = numbered_images(path, frame_name)
         self.warnings = [gap] if gap else []
         height, width = self._load(0).shape[:2]
         num_frames = len(self._names)
@@ -92,8 +92,12 @@ def _format_of(name: str) -> str:
     return IMAGE_FORMATS[os.path.splitext(name)[1].lower()]
 
 
-def _numbered_images(path: str, template: str | None) -> tuple[list[str], str | None]:
-    """List the images of a folder in the order of their numbers, and a warning if numbers are missing."""
+def numbered_images(path: str, template: str | None) -> tuple[list[str], str | None]:
+    """List the images of a folder in the order of their numbers, and a warning if numbers are missing.
+
+    Raises:
+        VideoError: if it holds none, or more than one series; saying what it holds.
+    """
     try:
         with os.scandir(path) as entries:
             names = [entry.name for entry in entries if entry.is_file()]

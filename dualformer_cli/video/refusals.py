@@ -16,7 +16,7 @@ def is_folder(path: str) -> bool:
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        raise VideoError(path, "no such file or folder") from None
+        raise VideoError(path, missing(path)) from None
     except NotADirectoryError as error:
         if (member := find_member(path)) is None:
             raise VideoError(path, plain_reason(error)) from None
@@ -34,6 +34,11 @@ def is_folder(path: str) -> bool:
     if status.st_size == 0:
         raise VideoError(path, _EMPTY)
     return False
+
+
+def missing(name: str) -> str:
+    """Return the words for a name that leads to nothing."""
+    return "no such file or folder" + (f"; a camera is named as camera:{name}" if name.isdecimal() else "")
 
 
 def _kind_of(mode: int) -> str:

@@ -147,7 +147,7 @@ def summarize(scores: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> dic
 
 def show(document: dict[str, Any]) -> None:
     """Print the table."""
-    print(f"top-1 {document['top1']:.2f} % of {document['clips']} clips")
+    print(f"top-1 {document['top1']:.2f}% of {document['clips']} clips")
     print(
         f"expected calibration error {document['expected_calibration_error']:.3f}, "
         f"mean confidence {document['mean_confidence']:.3f}"

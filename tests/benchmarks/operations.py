@@ -20,6 +20,8 @@ from timing import DTYPES, Deadline, Row, failure, paired_rounds, peak_mib, time
 from torch import Tensor
 
 from dualformer_cli.config.load import load_config
+from dualformer_cli.kernels.add_layer_norm import add_layer_norm, add_layer_norm_reference
+from dualformer_cli.kernels.bias_gelu import bias_gelu, bias_gelu_reference
 from dualformer_cli.kernels.depthwise_conv3d import depthwise_conv3d, depthwise_conv3d_reference
 from dualformer_cli.kernels.pyramid_pool import pyramid_pool, pyramid_pool_reference
 from dualformer_cli.kernels.window_attention import window_attention, window_attention_reference
@@ -43,10 +45,12 @@ class Case:
     reference: Callable[..., Any]
     multiply_adds: int
     """Matrix products of one clip, forward; 0 for what memory limits."""
+    num_inputs: int = 1
+    """How many of that shape there are."""
 
     def inputs(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
         """Fresh random inputs that want gradients."""
-        shapes = [(batch_size, *self.token_shape), *self.weight_shapes]
+        shapes = [*[(batch_size, *self.token_shape)] * self.num_inputs, *self.weight_shapes]
         return [torch.randn(shape, device=device, dtype=dtype).requires_grad_() for shape in shapes]
 
 
@@ -75,6 +79,15 @@ def cases(sizes: list[str], stages: list[int]) -> Iterator[Case]:
                 "depthwise_conv3d", size, stage, (*plan.grid, dim), ((dim, 1, 3, 3, 3), (dim,)),
                 _with(depthwise_conv3d, backend="triton"), depthwise_conv3d_reference, 0,
             )  # fmt: skip
+            yield Case(
+                "add_layer_norm", size, stage, (*plan.grid, dim), ((dim,), (dim,)),
+                _with(add_layer_norm, backend="triton"), _norm_reference, 0, num_inputs=2,
+            )  # fmt: skip
+            hidden = int(dim * model.mlp_ratio)
+            yield Case(
+                "bias_gelu", size, stage, (*plan.grid, hidden), ((hidden,),),
+                _with(bias_gelu, backend="triton"), bias_gelu_reference, 0,
+            )  # fmt: skip
             if plan.fine_kernel is not None:
                 kernels = [plan.fine_kernel, *(plan.coarse_kernels or ())[:1]]
                 weights = [shape for kernel in kernels for shape in ((dim, 1, *kernel), (dim,))]
@@ -90,6 +103,10 @@ def _with(function: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
 
 def _pool_reference(*inputs: Tensor) -> Any:
     return pyramid_pool_reference(*inputs, *[None] * (5 - len(inputs)))
+
+
+def _norm_reference(*inputs: Tensor) -> Any:
+    return add_layer_norm_reference(*inputs, None, 1e-5)
 
 
 def run(function: Callable[..., Any], inputs: list[Tensor], grads: list[Tensor] | None) -> list[Tensor]:

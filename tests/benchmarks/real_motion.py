@@ -182,9 +182,7 @@ def show(views: list[View]) -> dict[str, Any]:
     unclear = [view for view in views if not view.estimate]
     labels = np.array([CLASSES.index(view.estimate) for view in clear])
     error = calibration(np.array([view.scores for view in clear]), labels).expected_calibration_error if clear else 0.0
-    print(
-        f"{right} of {len(clear)} clear views right ({100 * right / max(1, len(clear)):.1f} %), {sure} wrong and sure"
-    )
+    print(f"{right} of {len(clear)} clear views right ({100 * right / max(1, len(clear)):.1f}%), {sure} wrong and sure")
     print(f"{sum(view.score > SURE for view in unclear)} of {len(unclear)} unclear views above {SURE:g}")
     print(f"expected calibration error over the clear views: {error:.1f} points")
     return {"clear": len(clear), "right": right, "wrong_and_sure": sure, "expected_calibration_error": error}

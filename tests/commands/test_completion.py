@@ -34,6 +34,7 @@ def completed(command: str, parameter: str, incomplete: str) -> list[str]:
         ("gradcam", "precision", "", ["auto", "fp32", "bf16", "fp16"]),
         ("predict", "precision", "b", ["bf16"]),
         ("train", "teacher", "k400-b", ["k400-base"]),
+        ("train", "init_from", "k400-b", ["k400-base"]),
         ("predict", "weights", "k400-t", ["k400-tiny"]),
         ("eval", "weights", "pub", ["published"]),
         ("tokenlabel write", "teacher", "k600", ["k600-base"]),

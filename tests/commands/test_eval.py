@@ -70,7 +70,7 @@ def test_a_list_that_is_all_right_ends_with_0_and_says_where_its_numbers_come_fr
     assert [row["views"] for row in document["views_curve"]] == [1, 2]
     table = evaluate("--data", folder / "good.csv").stdout
     assert re.search(r"^videos +6 listed, 6 scored", table, re.MULTILINE)
-    assert re.search(rf"^top-1 +{document['top1']:.2f} %$", table, re.MULTILINE)
+    assert re.search(rf"^top-1 +{document['top1']:.2f}%$", table, re.MULTILINE)
     assert document["digest"] in table
 
 

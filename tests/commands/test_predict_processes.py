@@ -24,9 +24,9 @@ RANK = """
 import os, sys, time
 from pathlib import Path
 from dualformer_cli.app import main
-from dualformer_cli.engine.parallel import shared_work
+from dualformer_cli.engine.parallel import shared_work, watch
 from dualformer_cli.tasks.prediction_run import _Worker
-shared_work._BEAT_SECONDS = 0.2
+watch.BEAT_SECONDS = 0.2
 shared_work.SharedWork.__init__.__kwdefaults__["lost_seconds"] = 3.0
 keep = _Worker._keep
 def keep_some(self, *given):

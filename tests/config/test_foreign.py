@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dualformer_cli.app import app
-from dualformer_cli.config.foreign import COMMANDS, OPTIONS, foreign_config, key_instead
+from dualformer_cli.config.foreign import COMMANDS, KEYS, OPTIONS, foreign_config, key_instead
 from dualformer_cli.config.load import known_keys, known_presets, load_config
 from dualformer_cli.errors import ConfigError
 
@@ -89,6 +89,23 @@ def test_what_is_named_in_place_of_other_code_is_there() -> None:
         assert not option.startswith("--") or option in shown
     for command in COMMANDS.values():
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
+
+
+def test_the_page_and_the_answers_say_the_same() -> None:
+    """Of each option, script and key of other code the page has a row, and what the answer names is in that row."""
+    rows = [
+        row.split(" | ") for row in re.findall(r"^\| (.* \| .*) \|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+
+    def words(text: str) -> set[str]:
+        return {word.removeprefix("--").replace("-", "_") for word in re.findall(r"[\w-]+", text)}
+
+    there_to_here = [(words(there), words(here)) for there, here in rows]
+    for typed, answer in {**OPTIONS, **COMMANDS, **KEYS}.items():
+        (name,), named = words(typed), words(re.split(r"[ ,|]", answer)[0].rpartition(".")[2])
+        assert any(name in there and named <= here for there, here in there_to_here), (typed, answer)
+    on_the_page = {option for there, _ in rows for option in re.findall(r"`(--[\w-]+)", there)}
+    assert on_the_page - {"--seed", "--resume"} <= set(OPTIONS)  # these two are known here, too
 
 
 def test_keys_of_mmaction2_are_answered_with_the_key_that_decides_the_same() -> None:

@@ -187,7 +187,8 @@ def test_a_video_for_which_a_gpu_has_no_memory_costs_itself_alone(
     monkeypatch.setattr(engine.scorer, "_is_enough", lambda videos: len(videos) >= at_once)
     first, black, last = (each.result for each in engine.predict([clip, "black.mp4", "last.mp4"], here_pool()))
     assert (first.status, black.status, last.status) == ("ok", "error", "ok")
-    assert black.error == "the GPU's memory is full with one view of it; --precision bf16 takes less, --device cpu none"
+    advice = "--precision bf16 takes less, and so does an end to other programs there; --device cpu takes none"
+    assert black.error == f"the GPU's memory is full; {advice}"
     assert first.predictions == last.predictions
 
 

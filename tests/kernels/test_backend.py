@@ -141,3 +141,6 @@ def test_operands_of_several_devices_are_refused() -> None:
     backend.check_operands(x, None, x)
     with pytest.raises(ValueError, match="one type and on one device, got float32 on cpu, float32 on meta"):
         backend.check_operands(x, None, x.to("meta"))
+    with pytest.raises(ValueError, match="must be on one device, got float32 on cpu, bfloat16 on meta"):
+        backend.check_operands(x, x.to("meta", torch.bfloat16), one_type=False)
+    backend.check_operands(x, x.bfloat16(), one_type=False)

@@ -25,6 +25,8 @@ pytestmark = [
 ]
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
+WIDTH = {"bias_gelu": 256}
+"""Channels of an operation, as in the table; 64 of the others."""
 
 
 def compiled(operation: str, width: int, dtype: torch.dtype, capability: int, *, b: int = 2) -> list[Launch]:
@@ -78,18 +80,21 @@ def test_window_attention_in_float32_keeps_all_bits_and_spills_nothing(capabilit
         ("depthwise_conv3d", 64, FP32, 100),
         ("pyramid_pool", 64, BF16, 86),
         ("pyramid_pool", 64, FP16, 90),
+        ("add_layer_norm", 64, BF16, 80),
+        ("add_layer_norm", 1024, BF16, 90),
+        ("bias_gelu", 256, BF16, 80),
     ],
 )
-def test_position_and_pyramid_spill_nothing(operation: str, width: int, dtype: torch.dtype, capability: int) -> None:
+def test_other_operations_spill_nothing(operation: str, width: int, dtype: torch.dtype, capability: int) -> None:
     check(compiled(operation, width, dtype, capability), capability)
 
 
-@pytest.mark.parametrize("operation", ["depthwise_conv3d", "pyramid_pool"])
+@pytest.mark.parametrize("operation", ["depthwise_conv3d", "pyramid_pool", "add_layer_norm", "bias_gelu"])
 def test_another_number_of_clips_compiles_nothing_anew(operation: str) -> None:
-    capability = 80 if operation == "depthwise_conv3d" else 86
-    first = [code for _, code in compiled(operation, 64, BF16, capability, b=1)]
+    capability = 86 if operation == "pyramid_pool" else 80
+    first = [code for _, code in compiled(operation, WIDTH.get(operation, 64), BF16, capability, b=1)]
     for b in (2, 7, 64):
-        again = [code for _, code in compiled(operation, 64, BF16, capability, b=b)]
+        again = [code for _, code in compiled(operation, WIDTH.get(operation, 64), BF16, capability, b=b)]
         assert all(one is other for one, other in zip(first, again, strict=True))
 
 

@@ -10,7 +10,9 @@ import pytest
 import torch
 from published_layout import to_published
 
-from dualformer_cli import create_model, load_weights
+from dualformer_cli import load_weights
+from dualformer_cli.config.load import load_config
+from dualformer_cli.engine.build import build_model
 from dualformer_cli.model.dualformer import DualFormer
 
 
@@ -40,10 +42,14 @@ def golden_state_dict(pattern: Callable[..., np.ndarray]) -> Callable[[DualForme
 
 @pytest.fixture
 def golden_model(golden_state_dict: Any) -> Callable[..., DualFormer]:
-    """The function golden_model(size, num_classes, dtype) -> that model with the golden weights, in eval mode."""
+    """The function golden_model(size, num_classes, dtype, num_frames=32) -> that model with the golden weights."""
 
-    def make(size: str, num_classes: int, dtype: torch.dtype = torch.float32) -> DualFormer:
-        model = create_model(size, num_classes=num_classes).to(dtype).eval()
+    def make(size: str, num_classes: int, dtype: torch.dtype = torch.float32, *, num_frames: int = 32) -> DualFormer:
+        overrides = [f"model.num_classes={num_classes}", "data.classes=null", f"data.clip.num_frames={num_frames}"]
+        config = load_config(size, overrides=overrides, environ={}).config
+        with torch.device("meta"):  # no time for initial values
+            model = build_model(config.model, config.data)
+        model.to_empty(device="cpu").to(dtype).eval()
         load_weights(model, golden_state_dict(model))
         return model
 

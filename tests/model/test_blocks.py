@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from dualformer_cli.kernels.add_layer_norm import add_branch
 from dualformer_cli.model.attention import GlobalPyramidAttention, LocalWindowAttention
 from dualformer_cli.model.blocks import Block, DropPath
 from dualformer_cli.model.dualformer import DualFormer
@@ -80,7 +81,8 @@ def test_the_size_of_pieces_changes_nothing(numbers: int, monkeypatch: pytest.Mo
 
 def test_a_path_is_dropped_for_a_whole_clip_and_clip_by_clip() -> None:
     torch.manual_seed(0)
-    found = DropPath(0.25).train()(torch.ones(64, 2, 3, 3, 4)).flatten(1)
+    branch = torch.ones(64, 2, 3, 3, 4)
+    found = add_branch(torch.zeros_like(branch), branch, DropPath(0.25).train()(branch)).flatten(1)
     assert (found == found[:, :1]).all()
     values = found[:, 0].tolist()
     assert sorted(set(values)) == pytest.approx([0, 1 / 0.75])

@@ -102,8 +102,8 @@ def test_bfloat16_logits_stay_near_the_published_ones(size: str, golden: Any, go
 
 
 def test_bfloat16_logits_of_base_stay_near_its_float32_ones(golden: Any, golden_model: Any, pattern: Any) -> None:
-    model = golden_model("base", 400)
-    clips = torch.from_numpy(pattern(golden("golden_model")["tiny"]["input"], (1, 3, 32, 224, 224))).float()
+    model = golden_model("base", 400, num_frames=16)  # half the time on a processor that only emulates bfloat16
+    clips = torch.from_numpy(pattern(golden("golden_model")["tiny"]["input"], (1, 3, 16, 224, 224))).float()
     with torch.inference_mode():
         exact = model(clips)
         rounded = model.to(torch.bfloat16)(clips.to(torch.bfloat16))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -298,11 +299,14 @@ def zip_of(**files: bytes) -> bytes:
     ],
     ids=["empty", "page", "html", "lfs", "text", "lines", "mp4", "zeros", "bytes", "start", "zip"],
 )
-def test_files_that_are_no_weights_say_what_they_are(content: bytes, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_mapped", [False, True], ids=["read", "mapped"])
+def test_files_that_are_no_weights_say_what_they_are(
+    content: bytes, said: str, is_mapped: bool, tmp_path: Path
+) -> None:
     path = tmp_path / "w.pth"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=said) as caught:
-        read_checkpoint(path)
+        read_checkpoint(path, mapped=is_mapped)
     assert str(caught.value).startswith(f"weights {str(path)!r} ")
     assert "\n" not in str(caught.value)
     assert "weights_only" not in str(caught.value)
@@ -314,8 +318,9 @@ def test_a_download_that_broke_off_is_truncated(share: float, is_zip: bool, sour
     path = tmp_path / "w.pth"
     torch.save(source.state_dict(), path, _use_new_zipfile_serialization=is_zip)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
-    with pytest.raises(WeightsError, match=r"truncated.*delete it and download again$"):
-        read_checkpoint(path)
+    for is_mapped in (False, True):
+        with pytest.raises(WeightsError, match=r"truncated.*delete it and download again$"):
+            read_checkpoint(path, mapped=is_mapped)
 
 
 def test_damaged_safetensors_are_refused(source: DualFormer, tmp_path: Path) -> None:
@@ -368,6 +373,27 @@ def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) ->
     os.mkfifo(tmp_path / "pipe.pth")
     with pytest.raises(WeightsError, match=r"pipe\.pth' are a named pipe; give a file$"):
         read_checkpoint(tmp_path / "pipe.pth")
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="the system does not say how much a process reads")
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_a_mapped_checkpoint_is_the_same_without_its_tensors_being_read(suffix: str, tmp_path: Path) -> None:
+    path, tensors = tmp_path / f"w{suffix}", {"a": torch.arange(2_000_000.0), "b": torch.zeros(3)}
+    if suffix == ".pt":
+        torch.save(tensors, path)
+    else:
+        save_file(tensors, path)
+
+    def bytes_read() -> int:
+        return int(re.findall(r"rchar: (\d+)", Path("/proc/self/io").read_text())[0])
+
+    before = bytes_read()
+    mapped = read_checkpoint(path, mapped=True)
+    assert bytes_read() - before < 100_000
+    assert mapped.keys() == tensors.keys()
+    assert all(torch.equal(mapped[name], tensors[name]) for name in tensors)
+    read_checkpoint(path)
+    assert suffix == ".safetensors" or bytes_read() - before > 8_000_000
 
 
 @pytest.mark.parametrize("spoil", [Tensor.to_sparse, lambda tensor: tensor.to("meta")], ids=["sparse", "meta"])

@@ -302,7 +302,7 @@ def report(mutants: Sequence[Mutant], outcomes: Sequence[Outcome]) -> None:
     for file, killed in sorted(by_file.items()):
         print(f"{file:60} {len(killed):8} {sum(killed):8}")
     total = sum(outcome.is_killed for outcome in outcomes)
-    print(f"{'all':60} {len(outcomes):8} {total:8}   {100 * total / len(outcomes):.1f} %")
+    print(f"{'all':60} {len(outcomes):8} {total:8}   {100 * total / len(outcomes):.1f}%")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

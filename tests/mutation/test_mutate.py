@@ -68,6 +68,13 @@ def test_an_entry_whose_text_is_not_there_once_is_named(tree: Path) -> None:
     assert "'the sum is a difference'" not in done.stderr
 
 
+def test_every_entry_of_this_repository_fits_the_code() -> None:
+    """One that a change has left behind proves nothing, and stops all of them."""
+    done = subprocess.run([sys.executable, str(SCRIPT), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[0]) > 400
+
+
 def test_tests_that_fail_without_a_mutant_prove_nothing(tree: Path) -> None:
     (tree / "tests" / "test_prices.py").write_text("def test_never():\n    assert False\n")
     done = run(tree, SUM)

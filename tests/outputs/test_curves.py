@@ -57,6 +57,9 @@ def test_each_series_is_in_its_own_panel(tmp_path: Path) -> None:
     found = {(p, c) for p, panel in panels.items() for c, colour in colours.items() if has(pixels, panel, colour)}
     expected = [("loss", "blue"), ("loss", "red"), ("accuracy", "red"), ("accuracy", "violet"), ("rate", "green")]
     assert found == set(expected)
+    of_five = drawn([*rows[:-1], {**rows[-1], "num_classes": 5}], tmp_path)
+    assert has(of_five, ACCURACY, RED)
+    assert not has(of_five, ACCURACY, VIOLET), "the label is always among the best five"
 
 
 def test_a_falling_loss_falls_and_a_rising_accuracy_rises(tmp_path: Path) -> None:

@@ -121,8 +121,10 @@ def test_the_page_shows_every_part_of_the_document(tmp_path: Path) -> None:
         "Classes",
         "What the numbers can be traced to",
     ]
-    assert page.of("b") == ["50.00 %", "100.00 %", "25.00 %", "33.33 %", "2 of 4", "pan right"]
-    assert "95 % interval 12.50 % to 87.50 %" in page.of("div")
+    assert page.of("b") == ["50.00%", "100.00%", "25.00%", "33.33%", "2 of 4", "pan right"]
+    of_five = written(document(num_classes=5), tmp_path)
+    assert of_five.of("b") == ["50.00%", "25.00%", "33.33%", "2 of 4", "pan right"], "the label is among the best five"
+    assert "95% interval 12.50% to 87.50%" in page.of("div")
     assert "1 missing, 1 too short" in page.of("div")
     assert "Videos that only one of the two recognises: 1" in page.of("summary")
 
@@ -135,14 +137,14 @@ def test_everything_else_is_listed_as_what_the_numbers_are_traced_to(tmp_path: P
     assert facts["torch"] == "2.12"
     assert facts["root"] == "none"
     assert facts["digest"] == "ab" * 32
-    assert facts["loss"] == "1.23457"
+    assert (facts["loss"], facts["calibration error"]) == ("1.23457", "7.50%")
 
 
 def test_a_document_with_less_has_fewer_sections(tmp_path: Path) -> None:
     videos = {"listed": 3, "scored": 3, "missing": 0}
     page = written({"videos": videos, "digest": "ab", "mean_average_precision": 55.5}, tmp_path)
     assert page.of("h2") == ["What the numbers can be traced to"]
-    assert page.of("b") == ["55.50 %", "3 of 3"]
+    assert page.of("b") == ["55.50%", "3 of 3"]
     assert page.of("p") == []
 
 
@@ -269,7 +271,7 @@ def test_names_of_a_confusion_table_stay_text(tmp_path: Path) -> None:
 
 
 def test_a_bar_has_what_is_right_and_what_is_wrong_apart_also_without_colour(tmp_path: Path) -> None:
-    """An accuracy of 50 % is half filled and half hatched; a share of mistakes is hatched alone."""
+    """An accuracy of 50% is half filled and half hatched; a share of mistakes is hatched alone."""
     parts = [
         path for path in written(document(), tmp_path).attributes("path") if path.get("class") in ("right", "wrong")
     ]

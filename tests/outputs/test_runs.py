@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from evaluation_documents import evaluation_of
 
+from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.evaluate import ClassRow
 from dualformer_cli.documents.train import Preflight
 from dualformer_cli.outputs.runs import metric_line, print_evaluation, print_preflight, write_json_lines
@@ -75,7 +76,7 @@ def printed(function: Any, document: Any) -> dict[str, str]:
 
 def test_the_line_of_a_validation_has_metrics_and_what_is_missing() -> None:
     assert metric_line(evaluation_of(DOCUMENT).summary) == (
-        "top-1 66.67 %, top-5 100.00 %, mean class accuracy 50.00 %, loss 1.2346, 2 of 5 videos not scored"
+        "top-1 66.67%, top-5 100.00%, mean class accuracy 50.00%, loss 1.2346, 2 of 5 videos not scored"
     )
     assert (
         metric_line(evaluation_of({"videos": {**VIDEOS, "listed": 3}, "digest": "abc"}).summary)
@@ -83,14 +84,24 @@ def test_the_line_of_a_validation_has_metrics_and_what_is_missing() -> None:
     )
 
 
+@pytest.mark.parametrize(("num_classes", "is_said"), [(5, False), (6, True), (None, True)])
+def test_of_five_classes_nobody_is_told_how_often_the_label_is_among_the_best_five(
+    num_classes: int | None, is_said: bool
+) -> None:
+    document = evaluation_of({**DOCUMENT, "num_classes": num_classes})
+    assert ("top-5" in metric_line(document.summary)) is is_said
+    assert ("top-5" in printed(print_evaluation, document)) is is_said
+    assert to_json(document)["top5"] == 100.0
+
+
 def test_an_evaluation_prints_buckets_both_accuracies_and_warnings() -> None:
     rows = printed(print_evaluation, evaluation_of(DOCUMENT))
     assert rows["videos"] == "5 listed, 3 scored, 1 missing, 0 unreadable, 1 too short"
-    assert (rows["top-1"], rows["top-1 of all listed"]) == ("66.67 %", "40.00 %")
+    assert (rows["top-1"], rows["top-1 of all listed"]) == ("66.67%", "40.00%")
     assert rows["compared"].startswith("with the other run, ")
-    assert rows["top-1 of both"] == "66.70 against 33.30 %"
-    assert rows["95 % interval"] == "0.00 to 100.00 %"
-    assert rows["top-1 by views"] == "1: 33.30, 2: 66.67 %"
+    assert rows["top-1 of both"] == "66.70% against 33.30%"
+    assert rows["95% interval"] == "0.00% to 100.00%"
+    assert rows["top-1 by views"] == "1: 33.30%, 2: 66.67%"
     assert rows["warning"] == "the labels seem to be in another order"
     assert rows["McNemar"] == "p = 0.0123, 1 video flipped"
     assert rows["digest"] == "abc"

@@ -84,5 +84,5 @@ def test_numbers_of_a_dry_run_and_of_a_run_are_printed() -> None:
     stream = io.StringIO()
     print_labels(written, stream=stream)
     text = stream.getvalue()
-    for part in ("written    21.0 MB", "4 labelled of 5", "12, 9,408 tokens", "31.2 % of the tokens", "abseiling"):
+    for part in ("written    21.0 MB", "4 labelled of 5", "12, 9,408 tokens", "31.2% of the tokens", "abseiling"):
         assert part in text

@@ -84,9 +84,9 @@ def test_a_log_has_one_line_for_each_logged_step_and_each_validation(capsys: pyt
     assert captured.err.splitlines() == [
         "a note",
         "epoch 1/2, step 2/4: loss 4.0000, lr 0.000123, 12.3 clips/s, 5% waiting for data, 2 h 5 min left",
-        "validation after epoch 1/2: top-1 74.00 %, top-5 100.00 %, loss 1.2346; the best so far",
+        "validation after epoch 1/2: top-1 74.00%, top-5 100.00%, loss 1.2346; the best so far",
         "epoch 2/2, step 4/4: loss 4.0000, lr 0.000123, 12.3 clips/s, 5% waiting for data, 2 h 5 min left",
-        "validation after epoch 2/2: top-1 73.00 %, top-5 100.00 %, loss 1.2346",
+        "validation after epoch 2/2: top-1 73.00%, top-5 100.00%, loss 1.2346",
     ]
     assert not {"\x1b", "\r"} & set(captured.err)
 
@@ -136,7 +136,7 @@ def test_a_validation_whose_checkpoint_could_not_be_saved_is_shown_all_the_same(
     display.event(Started(steps=4, step=0, epochs=2, best_metric="top1"))
     display.event(ValidationRow(epoch=1, step=2, summary=summary(50.0)))
     display.__exit__(OSError, OSError(), None)
-    assert capsys.readouterr().err == "validation after epoch 1/2: top-1 50.00 %, top-5 100.00 %, loss 1.2346\n"
+    assert capsys.readouterr().err == "validation after epoch 1/2: top-1 50.00%, top-5 100.00%, loss 1.2346\n"
 
 
 def test_a_step_without_a_readable_video_has_no_loss(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,7 @@ import terminal
         ('{"stamp": [12, 34], "size": 5}', '{"stamp": [12, FREE], "size": 5}'),
         ('Traceback (a):\n  File "a.py", line 1\n    f()\nKeyError: 1', "Traceback (a):\nKeyError: 1"),
         ("about 0 MB, in about 17 s with 1 process", "about 0 MB, in about FREE with 1 process"),
-        ("0.0 s to 2.0 s: running 41.3 %, about 43.0 kB", "0.0 s to 2.0 s: running 41.3 %, about 43.0 kB"),
+        ("0.0 s to 2.0 s: running 41.3%, about 43.0 kB", "0.0 s to 2.0 s: running 41.3%, about 43.0 kB"),
     ],
 )
 def test_what_is_free_becomes_words_and_results_stay(text: str, expected: str) -> None:

@@ -20,6 +20,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
+from dualformer_cli.kernels import add_layer_norm_kernel as norm
+from dualformer_cli.kernels import bias_gelu_kernel as gelu
 from dualformer_cli.kernels import depthwise_conv3d_kernel as conv
 from dualformer_cli.kernels import pyramid_pool_kernel as pool
 from dualformer_cli.kernels import window_attention_kernel as window
@@ -134,9 +136,31 @@ def pyramid(channels: int, dtype: torch.dtype, *, b: int = 2) -> None:
     pool.backward_weight(coarse, x, coarse_weight, bias)
 
 
+def add_and_normalise(channels: int, dtype: torch.dtype, *, b: int = 2) -> None:
+    """Launch LayerNorm of a sum: in one type, and forward and backward as autocast trains; and without a branch."""
+    shape = (b, 16, 14, 14, channels)
+    for stream, drops in dict.fromkeys(((dtype, False), (torch.float32, True))):
+        x, branch = empty(*shape, dtype=stream), empty(*shape, dtype=dtype)
+        weight, factors = empty(channels, dtype=stream), empty(b, dtype=torch.float32) if drops else None
+        norm.forward(x, branch, weight, weight, factors, 1e-5, x, branch)
+        norm.forward(x, None, weight, weight, None, 1e-5, x, branch)
+        norm.backward(x, branch, x, weight, factors, 1e-5, x, branch, weight, weight)
+        norm.backward(None, branch, x, weight, None, 1e-5, x, None, weight, weight)
+
+
+def activate(channels: int, dtype: torch.dtype, *, b: int = 2) -> None:
+    """Launch GELU with a bias, forward and backward, the bias in the type of the tokens and as autocast trains."""
+    x = empty(b, 16, 14, 14, channels, dtype=dtype)
+    for bias in (empty(channels, dtype=kind) for kind in dict.fromkeys((dtype, torch.float32))):
+        gelu.forward(x, bias, x)
+        gelu.backward(x, x, bias, x, bias)
+
+
 OPERATIONS: dict[str, tuple[Callable[..., None], tuple[int, ...]]] = {
     "window_attention": (attend, (16, 24, 32, 48, 64)),
     "depthwise_conv3d": (position, (24, 32, 64, 96)),
     "pyramid_pool": (pyramid, (24, 32, 64, 96)),
+    "add_layer_norm": (add_and_normalise, (64, 192, 1024)),
+    "bias_gelu": (activate, (64, 256)),
 }
 """How to launch each operation, and the widths to try: channels of a head, or of a token."""

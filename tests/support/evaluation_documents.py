@@ -34,6 +34,7 @@ def evaluation_of(document: dict[str, Any]) -> Evaluation:
         videos=VideoCounts(**counts),
         digest=left.pop("digest", ""),
         metrics=metrics,
+        num_classes=left.pop("num_classes", None),
         label_order=left.pop("label_order", None),
     )
     curve, comparison = left.pop("views_curve", None), left.pop("comparison", None)

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -21,7 +22,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+import torch
+from typer.testing import CliRunner
 
+from dualformer_cli.app import app
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.errors import DualFormerError
@@ -139,7 +143,7 @@ def test_outputs_of_a_handful_of_videos_are_refused_beside_a_run_folder(
     option: str, folder: Path, model: ModelRequest
 ) -> None:
     with pytest.raises(DualFormerError, match=f"--{option} goes with a handful of videos"):
-        run(model, **{option: Path("x.srt")})
+        run(model, **({"subtitles": {option: Path("x.srt")}} if option == "srt" else {option: Path("x.srt")}))
     assert not Path("run").exists()
 
 
@@ -171,7 +175,8 @@ def test_another_run_in_the_same_folder_is_refused(
 
     monkeypatch.setattr(Engine, "predict", again)
     run(model)
-    assert said == ["another run writes into 'run'; name another folder"]
+    holder = f"process {os.getpid()} on {socket.gethostname()}"
+    assert said == [f"another run writes into 'run': {holder}; name another folder"]
 
 
 def start(*arguments: str) -> subprocess.Popen[bytes]:
@@ -196,9 +201,18 @@ def kill_after(process: subprocess.Popen[bytes], parts: str, num_lines: int) -> 
     process.wait()
 
 
+@pytest.fixture
+def typed_here() -> Iterator[Callable[..., int]]:
+    """The function typed_here(*arguments) -> exit code of the command in this process, which computes as others do."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield lambda *arguments: CliRunner().invoke(app, arguments).exit_code
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("command", ["predict", "eval"])
 def test_runs_that_are_killed_end_with_the_bytes_of_an_unbroken_one(
-    command: str, folder: Path, model: ModelRequest, clip_drawer: Callable[..., Path]
+    command: str, folder: Path, model: ModelRequest, typed_here: Callable[..., int]
 ) -> None:
     for number in range(12):
         shutil.copy(Path("clips", f"{'abc'[number % 3]}.mp4"), Path("clips", f"n{number}.mp4"))
@@ -210,14 +224,14 @@ def test_runs_that_are_killed_end_with_the_bytes_of_an_unbroken_one(
     else:
         arguments = ["eval", *options, "--data", "list.csv", "--dump", "s.jsonl"]
         files, parts, resumed = ["s.jsonl"], "s.jsonl.parts", [*arguments, "--resume"]
-    assert start(*arguments).wait() == 3
+    assert typed_here(*arguments) == 3
     expected = [Path(name).read_bytes() for name in files]
     shutil.rmtree("run", ignore_errors=True)
     Path("s.jsonl").unlink(missing_ok=True)
     for num_lines in (2, 6):
         kill_after(start(*resumed), parts, num_lines)
         assert not Path(files[0]).exists(), "the kill came too late"
-    assert start(*resumed).wait() == 3
+    assert typed_here(*resumed) == 3
     assert [Path(name).read_bytes() for name in files] == expected
     if command == "eval":
         assert not Path(parts).exists()

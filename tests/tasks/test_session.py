@@ -14,7 +14,7 @@ import torch
 
 from dualformer_cli import create_model
 from dualformer_cli.config.load import load_config, to_yaml
-from dualformer_cli.engine.parallel import placement
+from dualformer_cli.engine.parallel import decoders
 from dualformer_cli.errors import ConfigError, DualFormerError, WeightsError
 from dualformer_cli.tasks import session
 from dualformer_cli.tasks.session import ModelRequest, open_session, resolve
@@ -158,8 +158,8 @@ def test_each_core_of_this_rank_gets_a_decoder_unless_their_number_is_given(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(session, "WorkerPool", _Pool)
-    monkeypatch.setattr(placement, "usable_cores", lambda: cores)
-    monkeypatch.setattr(placement, "NVIDIA_DRIVER", tmp_path if has_gpu else tmp_path / "none")
+    monkeypatch.setattr(decoders, "usable_cores", lambda: cores)
+    monkeypatch.setattr(decoders, "NVIDIA_DRIVER", tmp_path if has_gpu else tmp_path / "none")
     for name, value in {"RANK": 0, "WORLD_SIZE": ranks, "LOCAL_WORLD_SIZE": ranks}.items():
         monkeypatch.setenv(name, str(value))
     with pytest.raises(_ReachedError) as reached, open_session(ModelRequest(preset="tiny", overrides=overrides)):

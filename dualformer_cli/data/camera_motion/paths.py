@@ -39,7 +39,7 @@ Range = tuple[float, float]
 PAN_SHARE: tuple[Range, Range] = ((0.45, 0.9), (0.08, 1.6))
 """How far a pan goes over the clip, in widths of the frame (a tilt: heights): at difficulty 0, and at 1."""
 ZOOM_LOG: tuple[Range, Range] = ((0.45, 0.8), (0.1, 1.0))
-"""Logarithm of how much a zoom enlarges over the clip: 0.1 is 11 %, 1.0 is 2.7 times."""
+"""Logarithm of how much a zoom enlarges over the clip: 0.1 is 11%, 1.0 is 2.7 times."""
 ROLL_RADIANS: tuple[Range, Range] = ((0.6, 1.2), (0.12, 1.9))
 """Angle of a roll over the clip: 0.12 is 7 degrees."""
 SHAKE_SHARE: tuple[Range, Range] = ((0.035, 0.06), (0.012, 0.07))

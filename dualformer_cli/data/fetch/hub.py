@@ -54,7 +54,7 @@ def hub_problem() -> str | None:
 
 def _fetch(address: str, repo: str, revision: str | None, file: str | None, *, offline: bool) -> Path:
     import huggingface_hub  # here, because it takes longer to import than all of --help
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     problem = f"weights {address!r} cannot be fetched"
     silence = None if offline else hub_problem()
@@ -71,7 +71,7 @@ def _fetch(address: str, repo: str, revision: str | None, file: str | None, *, o
     except errors.RevisionNotFoundError:
         raise DownloadError(f"{problem}: {repo!r} has no revision {revision!r}; name a branch, tag or commit") from None
     except errors.LocalEntryNotFoundError:
-        if offline or huggingface_hub.is_offline_mode():
+        if offline or constants.HF_HUB_OFFLINE:
             reason = "it is not in the Hub's cache, and the network may not be used; fetch it once without --offline"
         else:
             reason = f"{silence or 'the Hub does not answer'} and the file is not in its cache; try again later"

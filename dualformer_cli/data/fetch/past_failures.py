@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.words import duration_in_words
 
 REMEMBERED_SECONDS = 24 * 3600.0
 """How long a failure counts."""
@@ -30,15 +31,10 @@ def past_failure(target: Path, url: str) -> str | None:
         ago = time.time() - float(content["seconds"])
         if content["url"] != url or not 0 <= ago < REMEMBERED_SECONDS:
             return None
-        return f"{content['reason']} ({_in_words(ago)} ago; nobody asks again before a day is over)"
+        return f"{content['reason']} ({duration_in_words(ago)} ago; nobody asks again before a day is over)"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
 def _note_of(target: Path) -> Path:
     return target.with_name(f"{target.name}.failed.json")
-
-
-def _in_words(seconds: float) -> str:
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

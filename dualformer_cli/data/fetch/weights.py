@@ -76,9 +76,10 @@ def require_weights(name: str) -> None:
         WeightsError: saying which presets are spelled so, or what can be given.
     """
     if not os.path.lexists(name):
-        hint = f"{hint} Give" if (hint := nearest(name, weights_names())) else "; give"
+        names = weights_names()
+        hint = f"{hint} Give" if (hint := nearest(name, names)) else "; give"
         raise WeightsError(
-            f"weights {name!r} not found{hint} a file, a preset with published weights, `published` or `random`"
+            f"weights {name!r} not found{hint} a file, hf://OWNER/NAME, or a preset with weights: {', '.join(names)}"
         )
 
 

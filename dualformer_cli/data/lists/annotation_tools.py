@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dualformer_cli.data.lists.matching import ClassLookup
-from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable, lines_of
+from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable
 from dualformer_cli.data.lists.tables import one_label
 from dualformer_cli.data.lists.time_columns import check_times
 from dualformer_cli.data.lists.tools.activitynet import is_activitynet, read_activitynet
@@ -16,6 +16,7 @@ from dualformer_cli.data.lists.tools.base import Annotations, Entry, Folder
 from dualformer_cli.data.lists.tools.cvat import read_cvat
 from dualformer_cli.data.lists.tools.fiftyone import is_fiftyone, read_fiftyone
 from dualformer_cli.data.lists.tools.label_studio import (
+    header_of_table,
     is_label_studio,
     is_label_studio_table,
     read_label_studio,
@@ -30,7 +31,7 @@ class DamagedExportError(DualFormerError):
 
 
 def annotations_in_text(text: str, source: str, folder: str) -> Annotations | None:
-    """Return what XML of CVAT, or a CSV of Label Studio or VIA says; None of any other text.
+    """Return what XML of CVAT, a CSV or TSV of Label Studio, or a CSV of VIA says; None of any other text.
 
     Args:
         text: of the file.
@@ -47,7 +48,7 @@ def annotations_in_text(text: str, source: str, folder: str) -> Annotations | No
             return _checked(read_cvat(text, source, files), source)
         if text.startswith("#") and CSV_HEADER in text:
             return _checked(read_via_csv(text, files), source)
-        if is_label_studio_table(next(lines_of(text)).strip().split(",")):
+        if is_label_studio_table(header_of_table(text)):
             return _checked(read_label_studio_table(text, files), source)
     return None
 

@@ -40,6 +40,7 @@ from dualformer_cli.data.lists.tables import (
 )
 from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import is_shard_name
 
 __all__ = [
@@ -339,7 +340,8 @@ def _decode(data: bytes, source: str) -> str:
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise DualFormerError(f"list {source!r} is UTF-16 text; save it as UTF-8")
     if b"\0" in data:
-        raise DualFormerError(f"list {source!r} is not a text file; it needs one video a line")
+        what = "a video" if is_video_name(source) else "no text file"
+        raise DualFormerError(f"list {source!r} is {what}; a list is text, with one video a line")
     return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
 
 

@@ -190,7 +190,8 @@ def _gaps(plan: Plan, splits: Mapping[str, ListCounts]) -> list[str]:
     asked = [] if plan.content.videos[0].split else [SPLITS[n] for n, share in enumerate(plan.shares) if share]
     missing = [name for name in asked if name not in splits]
     if missing:
-        messages.append(f"too few videos for {' and '.join(missing)}")
+        lists = " or ".join(f"{name}.csv" for name in missing)
+        messages.append(f"too few videos for {' and '.join(missing)}: there is no {lists}; add videos, or do without")
     return messages
 
 

@@ -1,1 +1,1 @@
-"""One process among others: placement, joining, reductions, BatchNorm over ranks, device and precision, launch."""
+"""One process among others: placement, decoders, joining, reductions, BatchNorm, device and precision, launch."""

@@ -41,7 +41,9 @@ def evaluate(
     kept: KeptRecords | None = None,
     is_stopped: Callable[[], bool] = lambda: False,
 ) -> list[VideoRecord]:
-    """Score every video of a list once, spread over the ranks: as training does it again and again.
+    """Score every video of a list once, dealt to the ranks, as training does it again and again.
+
+    What `evaluate_once` does by drawing is dealt here, because the rank that has scored a video knows its index then.
 
     Args:
         scorer: the model.
@@ -68,9 +70,7 @@ def evaluate(
     for record in records:
         on_video(record)
     own = [number for number in range(ranks.rank, len(listed), ranks.world_size) if number not in owners]
-    for record in _score(scorer, listed, data, views, pool, own, indexes):
-        if kept is not None:
-            kept.append(record)
+    for record in _score(scorer, listed, data, views, pool, own, indexes, kept):
         on_video(record)
         records.append(record)
         if is_stopped():
@@ -107,10 +107,7 @@ def evaluate_once(
         on_video(record)
 
     def work(indices: Iterator[int]) -> Iterator[VideoRecord]:
-        for record in _score(scorer, listed, data, views, pool, indices, IndexCache()):
-            if kept is not None:
-                kept.append(record)
-            yield record
+        return _score(scorer, listed, data, views, pool, indices, IndexCache(), kept)
 
     shared = SharedWork[int](ranks)
     for record in shared.in_order([i for i in range(len(listed)) if i not in records], work):
@@ -130,23 +127,29 @@ def _score(
     pool: WorkerPool,
     indices: Iterable[int],
     indexes: IndexCache,
+    kept: KeptRecords | None,
 ) -> Iterator[VideoRecord]:
+    """Yield the record of each of these videos, in their order, once it is kept where records are."""
     parts = ((i, listed.files[i], listed.samples[i]) for i in indices)
     jobs = ((i, file, sample.part, indexes.get(file)) for i, file, sample in parts)
     outcomes = pool.imap(partial(_read, data, views), jobs)
     for outcome, scored in scorer.score_each(outcomes, _clips_of):
         index, file, *_ = outcome.item
         record = partial(VideoRecord, index, listed.samples[index].name, listed.labels[index])
-        if outcome.error is not None:
-            yield record(_bucket(file, outcome.error), outcome.reason, None)
-        elif isinstance(scored, NoMemory):
+        if isinstance(scored, NoMemory):
             raise scored.error  # a metric of what is left would be another metric
-        elif scored is not None:
+        if scored is None:
+            assert outcome.error is not None
+            found = record(_bucket(file, outcome.error), outcome.reason, None)
+        else:
             if outcome.value.index is not None:
                 indexes.put(file, outcome.value.index)
             if not math.isfinite(scored.scores.sum()):
                 raise DualFormerError(f"{file!r}: the scores are not numbers; try --precision fp32")
-            yield record("scored", None, scored.scores.astype(np.float32))
+            found = record("scored", None, scored.scores.astype(np.float32))
+        if kept is not None:
+            kept.append(found)
+        yield found
 
 
 def _read(data: DataConfig, views: ViewsConfig, job: tuple[int, str, Part, FileIndex | None]) -> VideoViews:

@@ -177,7 +177,7 @@ def top1(videos: ScoredVideos) -> float:
 
 
 def top1_interval(videos: ScoredVideos) -> tuple[float, float]:
-    """Wilson's 95 % interval of top1."""
+    """Wilson's 95% interval of top1."""
     return accuracy_interval(videos.ranks < 1)
 
 

@@ -19,6 +19,7 @@ from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.engine.parallel.devices import widest
 from dualformer_cli.engine.parallel.upload import upload
 from dualformer_cli.engine.scoring.video_scores import Features, Scores
+from dualformer_cli.errors import FULL_GPU
 from dualformer_cli.model.cpu_pieces import PIECE_NUMBERS, for_each_piece
 from dualformer_cli.model.dualformer import DualFormer, Stage
 
@@ -49,7 +50,7 @@ class NoMemory:
     """One view of an item takes more than the memory of the GPU."""
 
     error: torch.OutOfMemoryError
-    reason: str = "the GPU's memory is full with one view of it; --precision bf16 takes less, --device cpu none"
+    reason: str = FULL_GPU
 
 
 class Scorer:

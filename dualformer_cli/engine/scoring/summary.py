@@ -52,5 +52,6 @@ def summarise(records: Sequence[VideoRecord], class_names: Sequence[str], *, mul
         videos=VideoCounts(listed=len(records), **{bucket: buckets[bucket] for bucket in BUCKETS}),
         digest=score_digest([(record.path, mean) for record, mean in scored]),
         metrics=metrics,
+        num_classes=len(class_names) if metrics else None,
         label_order=label_order,
     )

@@ -27,7 +27,7 @@ from dualformer_cli.model.weights import (
     require_dualformer,
     state_dict_of,
 )
-from dualformer_cli.system.words import counted
+from dualformer_cli.system.words import counted, some_of
 
 TIMM_MODELS = {64: "twins_svt_small", 96: "twins_svt_base", 128: "twins_svt_large"}
 """timm's image models with the shapes of DualFormer tiny, small and base, by the first stage's embed_dim."""
@@ -92,8 +92,8 @@ def start_from_video(
     fresh = [key for key in report.fresh if not key.startswith(("classifier.", *TRAINING_HEADS))]
     if fresh:
         raise WeightsError(
-            f"weights {source!r} do not fit the model: {fresh[0]!r} and {len(fresh) - 1} more are missing or of "
-            "another shape; start from weights of the same size"
+            f"weights {source!r} do not fit the model: missing or of another shape: "
+            f"{some_of(fresh, 4)}; start from weights of the same size"
         )
     notes.insert(0, f"started from {source}: {counted(len(report.loaded), 'tensor')} loaded")
     for head, what in zip(TRAINING_HEADS, ("the token head is", "the motion heads are"), strict=True):

@@ -34,9 +34,9 @@ from dualformer_cli.documents.train import (
 )
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.batch_norm import convert_batch_norm
+from dualformer_cli.engine.parallel.decoders import num_decoders
 from dualformer_cli.engine.parallel.devices import peak_memory_mib, pick_precision
 from dualformer_cli.engine.parallel.node_memory import made_once_a_node
-from dualformer_cli.engine.parallel.placement import num_decoders
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.parallel.reductions import made_by_main
 from dualformer_cli.engine.parallel.same_weights import digest_of_all_ranks

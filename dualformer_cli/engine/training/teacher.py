@@ -24,6 +24,7 @@ from dualformer_cli.engine.parallel.upload import upload
 from dualformer_cli.engine.scoring.video_scores import Scores
 from dualformer_cli.errors import ConfigError, WeightsError, nearest
 from dualformer_cli.model.weights import config_of, own_key, read_checkpoint, state_dict_of
+from dualformer_cli.system.words import some_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -127,9 +128,10 @@ class Teacher:
         if match is None:
             return None
         if not match.is_permutation:
+            unknown = some_of([repr(name) for name in match.unmatched], 1)
             raise ConfigError(
                 f"teacher {self.source!r} has other classes than the training list: the teacher does not know "
-                f"{match.unmatched[0]!r}{_and_more(match.unmatched)}; take a teacher that was trained on these classes"
+                f"{unknown}; take a teacher that was trained on these classes"
             )
         return torch.tensor(match.mapping, device=self.engine.device)
 
@@ -175,7 +177,7 @@ def _resolve(source: str, preset: str | None, runtime: RuntimeConfig, *, offline
             f"(presets: {', '.join(published)})"
         )
     flags["weights"] = source
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(path, mapped=True)
     if preset is not None:
         return load_config(preset, flags=flags, environ={})
     text = config_of(checkpoint)
@@ -208,10 +210,6 @@ def _preset_of(checkpoint: Mapping[str, Any], source: str) -> str:
 def _are_unnamed(names: Sequence[str]) -> bool:
     """Whether nobody has named the classes."""
     return list(names) == [f"class {index}" for index in range(len(names))]
-
-
-def _and_more(names: Sequence[str]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def _times(grid: Size3) -> str:

@@ -6,6 +6,8 @@ tags, FiftyOne's "Exporting datasets", VIA's `_via_import_export.js`, CVAT's "XM
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -159,19 +161,36 @@ def test_label_studio_has_choices_timelines_and_labels_with_times(export: Any) -
     assert manifest.warnings[-1].endswith("1 result of other kinds (videorectangle) left out")
 
 
-def test_label_studio_csv_has_its_tags_for_columns(export: Any) -> None:
+LABEL_STUDIO_TABLE = """\
+"action","annotation_id","annotator","created_at","id","lead_time","tl","updated_at","video"
+"run",7,"a@example.com","2024-01-01T00:00:00Z",1,7.662,"","2024-01-01T00:00:00Z","/data/upload/1/0123abcd-one.mp4"
+"",8,"1","2024-01-01T00:00:00Z",2,7.662,"[{""ranges"":[{""start"":11,""end"":20}],""timelinelabels"":[""sit""]}]",\
+"2024-01-01T00:00:00Z","two.mp4"
+"{""choices"":[""sit"",""run""]}",9,"1","2024-01-01T00:00:00Z",3,7.662,"","2024-01-01T00:00:00Z","three.mp4"
+"""
+
+
+@pytest.mark.parametrize("name", ["project.csv", "project.tsv"])
+def test_label_studio_tables_have_its_tags_for_columns(export: Any, name: str) -> None:
+    lines = csv.reader(io.StringIO(LABEL_STUDIO_TABLE))
+    written = io.StringIO()
+    csv.writer(written, delimiter="\t" if name.endswith("tsv") else ",", quoting=csv.QUOTE_ALL).writerows(lines)
+    assert rows(read_manifest(export(name, written.getvalue(), "0123abcd-one.mp4", "two.mp4", "three.mp4"))) == [
+        ("0123abcd-one.mp4", ("run",), WHOLE),
+        ("two.mp4", ("sit",), Part(10, 10)),
+        ("three.mp4", ("sit", "run"), WHOLE),
+    ]
+
+
+def test_columns_of_label_studio_without_quotes_say_what_was_cancelled(export: Any) -> None:
     source = export(
         "project.csv",
-        "annotation_id,annotator,choice,created_at,id,lead_time,tl,updated_at,video\n"
-        '4,1,Still,2024-01-01T00:00:00Z,1,3.5,,2024-01-01T00:00:00Z,/data/upload/7/0123abcd-one.mp4\n'
-        '5,1,,2024-01-01T00:00:00Z,2,3.5,"[{""ranges"": [{""start"": 11, ""end"": 20}], ""timelinelabels"": '
-        '[""Moving""]}]",2024-01-01T00:00:00Z,two.mp4\n',
-        "0123abcd-one.mp4", "two.mp4",
+        "annotation_id,annotator,choice,created_at,id,lead_time,updated_at,video,was_cancelled\n"
+        "4,1,Still,2024-01-01T00:00:00Z,1,3.5,2024-01-01T00:00:00Z,one.mp4,False\n"
+        "5,1,,2024-01-01T00:00:00Z,2,3.5,2024-01-01T00:00:00Z,two.mp4,True\n",
+        "one.mp4", "two.mp4",
     )  # fmt: skip
-    assert rows(read_manifest(source)) == [
-        ("0123abcd-one.mp4", ("Still",), WHOLE),
-        ("two.mp4", ("Moving",), Part(10, 10)),
-    ]
+    assert rows(read_manifest(source)) == [("one.mp4", ("Still",), WHOLE)]
 
 
 def test_label_studio_json_min_may_have_several_choices(export: Any) -> None:
@@ -251,6 +270,23 @@ def test_via_projects_have_the_same(export: Any) -> None:
     assert rows(read_manifest(export("via.json", content, "one.mp4"))) == [("one.mp4", ("break",), seconds(0.5, 6.5))]
 
 
+VIA_BOXES = """\
+# Exported using VGG Image Annotator (http://www.robots.ox.ac.uk/~vgg/software/via)
+# ATTRIBUTE = {"3":{"aname":"What","anchor_id":"FILE1_Z2_XY0","type":2,"options":{"0":"run","1":"jump","2":"sit"}}}
+# CSV_HEADER = metadata_id,file_list,flags,temporal_coordinates,spatial_coordinates,metadata,,,
+"1_a","[""one.mp4""]",0,"[0,2]","[]","{""3"":""0,1""}",,,
+"1_b","[""one.mp4""]",0,"[2,3]","[]","{""3"":""2""}",,,
+"""
+
+
+def test_the_ticked_boxes_of_via_are_several_labels(export: Any) -> None:
+    """The table was saved once more by a spreadsheet, which adds columns."""
+    assert rows(read_manifest(export("via.csv", VIA_BOXES, "one.mp4"))) == [
+        ("one.mp4", ("run", "jump"), seconds(0, 2)),
+        ("one.mp4", ("sit",), seconds(2, 3)),
+    ]
+
+
 CVAT = """\
 <?xml version="1.0" encoding="utf-8"?>
 <annotations>
@@ -287,7 +323,8 @@ def test_cvat_tracks_are_the_frames_that_show_them(export: Any) -> None:
 
 
 def test_cvat_tags_of_neighbouring_frames_are_a_part(export: Any) -> None:
-    tagged = {3: "run", 4: "run", 5: "run", 9: "run", 10: "walk"}
+    """Its frames are the video's: a task that starts at frame 10 and takes every second has 10, 12, 14, ..."""
+    tagged = {16: "run", 18: "run", 20: "run", 28: "run", 30: "walk"}
     body = "".join(
         f'<image id="{number}" name="frame_{number:06d}" width="1"><tag label="{label}" source="manual"/></image>'
         for number, label in tagged.items()
@@ -298,6 +335,64 @@ def test_cvat_tags_of_neighbouring_frames_are_a_part(export: Any) -> None:
         ("one.mp4", ("run",), Part(28, 2)),
         ("one.mp4", ("walk",), Part(30, 2)),
     ]
+
+
+def test_cvat_tracks_of_every_sixth_frame_are_shown_to_the_next_one(export: Any) -> None:
+    body = """<track id="0" label="run"><box frame="2" outside="0"/><box frame="8" outside="0"/></track>
+    <track id="1" label="walk"><box frame="2" outside="0"/><box frame="8" outside="1"/></track>"""
+    source = export("annotations.xml", CVAT.format(mode="interpolation", start=2, step="step=6", body=body), "one.mp4")
+    assert rows(read_manifest(source)) == [("one.mp4", ("run",), Part(2, 12)), ("one.mp4", ("walk",), Part(2, 6))]
+
+
+def test_a_skeleton_of_cvat_is_shown_while_one_of_its_points_is(export: Any) -> None:
+    def skeleton(frame: int, first: int, second: int) -> str:
+        points = "".join(f'<points label="{n}" outside="{out}"/>' for n, out in enumerate((first, second)))
+        return f'<skeleton frame="{frame}" keyframe="1" z_order="0">{points}</skeleton>'
+
+    body = f'<track id="0" label="run">{skeleton(3, 0, 1)}{skeleton(4, 0, 0)}{skeleton(5, 1, 1)}</track>'
+    source = export("annotations.xml", CVAT.format(mode="interpolation", start=0, step="", body=body), "one.mp4")
+    assert rows(read_manifest(source)) == [("one.mp4", ("run",), Part(3, 2))]
+
+
+def cvat_project(subsets: dict[str, str]) -> str:
+    """Return a project of tasks, each of one video that is tracked from frame 0 to 9."""
+    tasks = "".join(
+        f"<task><id>{video}</id><name>some {video}</name><subset>{subset}</subset><source>{video}.mp4</source></task>"
+        for video, subset in subsets.items()
+    )
+    tracks = "".join(
+        f'<track label="run" task_id="{video}"><box frame="0" outside="0"/><box frame="9" outside="0"/></track>'
+        for video in subsets
+    )
+    return f"<annotations><meta><project><tasks>{tasks}</tasks></project></meta>{tracks}</annotations>"
+
+
+def test_the_subsets_of_a_project_of_cvat_are_splits(export: Any) -> None:
+    source = export("p.xml", cvat_project({"a": "Train", "b": "Validation"}), "a.mp4", "b.mp4")
+    assert [(video.path, video.split) for video in read_lists([source]).videos] == [
+        ("a.mp4", "train"),
+        ("b.mp4", "val"),
+    ]
+
+
+def test_no_subset_of_cvat_is_called_default(export: Any) -> None:
+    source = export("p.xml", cvat_project({"a": "default", "b": "default"}), "a.mp4", "b.mp4")
+    assert [video.split for video in read_lists([source]).videos] == [None, None]
+
+
+def test_a_missing_video_of_cvat_keeps_its_name_beside_an_xml_of_any_name(export: Any) -> None:
+    assert read_manifest(export("p.xml", cvat_project({"a": "default"}))).files[0].endswith("/a.mp4")
+
+
+def test_a_job_of_cvat_is_of_the_video_that_the_file_is_called_after(export: Any) -> None:
+    content = (
+        "<annotations><meta><job><size>9</size></job></meta><track label='run'><box frame='0'/></track></annotations>"
+    )
+    with pytest.raises(
+        DualFormerError, match=r"annotations.xml' does not name its video, as CVAT's export of a job; exp"
+    ):
+        read_manifest(export("annotations.xml", content))
+    assert rows(read_manifest(export("one.xml", content, "one.mp4"))) == [("one.mp4", ("run",), Part(0, 1))]
 
 
 @pytest.mark.parametrize(
@@ -311,6 +406,11 @@ def test_cvat_tags_of_neighbouring_frames_are_a_part(export: Any) -> None:
         ("a.json", {"database": {"x": {"annotations": [{"label": "y", "segment": [3, 2]}]}}}, "ends at 2 seconds"),
         ("a.json", {"database": {"x": {"annotations": [{"label": "y", "segment": [-3, 2]}]}}}, "does not begin in"),
         ("a.json", {"classes": ["a"], "labels": {"x": 7}}, "is not as its tool writes it: tuple index out of range"),
+        (
+            "a.csv",
+            "annotation_id,annotator,choice,id,lead_time,title,video\n4,1,Still,1,3.5,My day,one.mp4\n",
+            "its columns 'choice' and 'title' may all be the label, and it does not say which are; leave one",
+        ),
         ("a.json", [{"data": {"text": "no video"}, "annotations": [], "id": 1}], "no column or key is a video: text"),
     ],
 )

@@ -515,7 +515,7 @@ IN_LIST = [
         {"label_group": "scenes"},
         "has no labels of the group 'scenes'; did you mean 'scene'? Its groups are 'event', 'scene'",
     ),
-    (b"a\0b", {}, "is not a text file; it needs one video a line"),
+    (b"a\0b", {}, "is no text file; a list is text, with one video a line"),
     ("path,label\n".encode("utf-16"), {}, "is UTF-16 text; save it as UTF-8"),
     ("path,label,label\na,1,2\n", {}, "two columns are called 'label'"),
     (

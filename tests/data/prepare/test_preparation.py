@@ -532,3 +532,15 @@ def kill_after_a_step(folder: str, option: str) -> int:
     process.send_signal(signal.SIGKILL)
     process.wait()
     return count()
+
+
+def test_a_split_that_gets_no_video_is_named_with_the_list_that_is_not_there(
+    videos: Path, run: Any, tmp_path: Path
+) -> None:
+    clip = next(path for path in sorted(videos.rglob("*.mp4")))
+    for label in ("a", "b"):
+        (tmp_path / "own" / label).mkdir(parents=True)
+        shutil.copy(clip, tmp_path / "own" / label / f"{label}.mp4")
+    summary = run(tmp_path / "own", root=tmp_path / "lists")
+    assert "too few videos for val: there is no val.csv; add videos, or do without" in summary["messages"]
+    assert not (tmp_path / "lists" / "val.csv").exists()

@@ -111,7 +111,7 @@ def test_the_interval_is_about_that_of_drawing_the_videos_again() -> None:
 
 
 def test_the_interval_holds_95_of_100_draws() -> None:
-    """Of 400 fair coins 95 % of draws have 180 to 220 heads (200 +- 1.96 * 10); 90 % have 184 to 216."""
+    """Of 400 fair coins 95% of draws have 180 to 220 heads (200 +- 1.96 * 10); 90% have 184 to 216."""
     low, high = single_label(np.eye(2)[np.arange(400) % 2], np.zeros(400, int))["top1_interval"]
     assert (low, high) == (pytest.approx(45.1, abs=0.5), pytest.approx(54.9, abs=0.5))
 

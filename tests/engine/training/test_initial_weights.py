@@ -109,10 +109,19 @@ def test_weights_without_names_keep_a_classifier_of_the_same_size_only(make_mode
 def test_weights_of_another_size_are_refused_in_one_line(make_model: Any, save: Any) -> None:
     source = save(make_model())
     with pytest.raises(
-        WeightsError, match=r"do not fit the model: '.*' and \d+ more .* weights of the same"
+        WeightsError,
+        match=r"do not fit the model: missing or of another shape: .* and \d+ more; start .* weights of the same",
     ) as refused:
         start_from_video(make_model("model.embed_dims=[8,16,32,32]"), source, class_names=NAMES)
     assert "\n" not in str(refused.value)
+
+
+def test_one_tensor_that_is_missing_is_named_alone(make_model: Any, tmp_path: Path) -> None:
+    model = make_model()
+    tensors = {name: value for name, value in model.state_dict().items() if name != "norm.weight"}
+    torch.save(tensors, tmp_path / "w.pt")
+    with pytest.raises(WeightsError, match=r"do not fit the model: missing or of another shape: norm\.weight; start "):
+        start_from_video(model, str(tmp_path / "w.pt"), class_names=NAMES)
 
 
 def test_a_model_of_fewer_frames_sees_a_still_picture_as_the_longer_one(make_model: Any, save: Any) -> None:

@@ -1,4 +1,4 @@
-"""Several processes under torchrun train and score as one does."""
+"""Several processes train and score as one does: two under torchrun, and three without."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ def make_jobs(toy_preset: Path, toy_list: Path, part_of: Callable[..., Path]) ->
     """Jobs for train_ranks.py: lists that leave 1 and 7 videos over after steps of 12."""
 
     def make(folder: Path) -> list[dict[str, Any]]:
-        folder.mkdir(exist_ok=True)
         jobs = []
         for number, mode in ((13, "synchronized"), (19, "synchronized"), (19, "frozen")):
             overrides = [f"train.batch_norm={mode}", "train.lr=1e-3"]
@@ -58,27 +57,31 @@ def alone(
         torch.set_num_threads(threads)
 
 
-def train_on_ranks(folder: Path, jobs: list[dict[str, Any]], world_size: int) -> None:
-    """Do the jobs in so many processes, each after the other."""
-    (folder / "jobs.json").write_text(json.dumps(jobs))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world_size}"]
+def run(jobs: list[dict[str, Any]], file: Path, before: tuple[str, ...] = (), after: tuple[str, ...] = ()) -> None:
+    """Do the jobs, each after the other, in the processes of one start."""
+    file.write_text(json.dumps(jobs))
     environ = {**os.environ, "PYTHONPATH": str(HERE.parents[2]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*launch, str(HERE / "train_ranks.py"), str(folder / "jobs.json")],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    command = [sys.executable, *before, str(HERE / "train_ranks.py"), str(file), *after]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_several_processes_give_the_losses_and_the_digest_of_one(
-    make_jobs: Callable[[Path], list[dict[str, Any]]], alone: list[dict[str, Any]], tmp_path: Path, world_size: int
-) -> None:
-    jobs = make_jobs(tmp_path)
-    train_on_ranks(tmp_path, jobs, world_size)
+@pytest.fixture(scope="module")
+def on_two(
+    make_jobs: Callable[[Path], list[dict[str, Any]]], tmp_path_factory: pytest.TempPathFactory
+) -> list[dict[str, Any]]:
+    """What two processes under torchrun have done: the jobs, and one epoch and the next without a common disk."""
+    folder = tmp_path_factory.mktemp("two")
+    jobs = make_jobs(folder)
+    shorter = {**jobs[1], "output": str(folder / "own"), "result": str(folder / "own.json"), "has_own_disks": True}
+    longer = {**shorter, "overrides": [*shorter["overrides"], "train.epochs=2"], "resume": True}
+    longer["result"] = str(folder / "longer.json")
+    jobs += [shorter, longer]
+    run(jobs, folder / "jobs.json", before=("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"))
+    return jobs
+
+
+def check(jobs: list[dict[str, Any]], alone: list[dict[str, Any]]) -> None:
     for job, one in zip(jobs, alone, strict=True):
         many = json.loads(Path(job["result"]).read_text())
         assert many["losses"] == pytest.approx(one["losses"], abs=1e-5), job["output"]
@@ -87,15 +90,26 @@ def test_several_processes_give_the_losses_and_the_digest_of_one(
             assert many[key] == one[key], (job["output"], key)
 
 
-def test_ranks_without_a_common_disk_resume_what_rank_0_has(
+def test_two_processes_give_the_losses_and_the_digest_of_one(
+    on_two: list[dict[str, Any]], alone: list[dict[str, Any]]
+) -> None:
+    check(on_two[: len(alone)], alone)
+
+
+def test_three_processes_give_the_losses_and_the_digest_of_one(
     make_jobs: Callable[[Path], list[dict[str, Any]]], alone: list[dict[str, Any]], tmp_path: Path
 ) -> None:
+    jobs = make_jobs(tmp_path)
+    run(jobs, tmp_path / "jobs.json", after=("3",))
+    check(jobs, alone)
+
+
+def test_ranks_without_a_common_disk_resume_what_rank_0_has(
+    on_two: list[dict[str, Any]], alone: list[dict[str, Any]]
+) -> None:
     """Each has a folder of its own; nothing of a checkpoint is in that of rank 1."""
-    (_, job, _) = make_jobs(tmp_path)
-    longer = {**job, "overrides": [*job["overrides"], "train.epochs=2"], "has_own_disks": True}
-    longer = {**longer, "validation": job["validation"], "resume": True}
-    shorter = {**job, "has_own_disks": True}
-    train_on_ranks(tmp_path, [shorter, longer], 2)
+    *_, job, longer = on_two
+    assert len(json.loads(Path(job["result"]).read_text())["losses"]) == len(alone[1]["losses"])
     found = json.loads(Path(longer["result"]).read_text())
     assert len(found["losses"]) == len(alone[1]["losses"]), "the first epoch was trained again"
     assert (Path(job["output"], "0") / "checkpoints" / "epoch-2.pt").exists()

@@ -258,6 +258,42 @@ def test_where_bfloat16_is_slow_muon_makes_the_librarys_updates_in_float32(monke
         assert (0 < distance < 0.02) if is_matrix else distance == 0, name  # bfloat16 has 8 bits
 
 
+def test_on_a_gpu_muon_takes_matrices_of_one_shape_in_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    changes: list[dict[str, torch.Tensor]] = []
+    batches: list[torch.Size] = []
+    even = optim._even_singular_values
+    monkeypatch.setattr(
+        optim, "_even_singular_values", lambda m, *a, **k: [batches.append(m.shape), even(m, *a, **k)][1]
+    )
+    monkeypatch.setattr(optim, "multiplies_bf16", lambda: True)
+    for kind in ("cpu", "cuda"):  # of the optimizer; the parameters stay on the CPU
+        batches.clear()
+        torch.manual_seed(0)
+        model = small_model()
+        start = copy.deepcopy(dict(model.named_parameters()))
+        optimizer = build_optimizer(parameter_groups(model, **RECIPE), "muon", device=torch.device(kind))
+        for seed in range(3):
+            give_gradients(model, seed)
+            next(model.stages.parameters()).grad = None
+            optimizer.step()
+        changes.append({name: (value - start[name]).detach() for name, value in model.named_parameters()})
+    shapes = [parameter.shape for parameter in optimizer.param_groups[0]["params"]]
+    assert sorted(shape[-2:] for shape in batches) == sorted(3 * list(set(shapes)))
+    assert sum(shape[0] for shape in batches if len(shape) == 3) + sum(len(s) == 2 for s in batches) == 3 * len(shapes)
+    for name, change in changes[1].items():
+        distance = (change - changes[0][name]).norm()
+        assert distance <= 0.02 * changes[0][name].norm(), name  # products are added up in another order
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 9), (3, 9, 5)])
+def test_singular_values_of_a_batch_are_those_of_each_matrix(shape: tuple[int, ...]) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    options = {"coefficients": (3.4445, -4.775, 2.0315), "steps": 5, "eps": 1e-7, "dtype": torch.float32}
+    together = optim._even_singular_values(matrices, **options)
+    alone = torch.stack([optim._even_singular_values(matrix, **options) for matrix in matrices])
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
 def test_muon_goes_on_from_its_saved_state_bit_by_bit() -> None:
     torch.manual_seed(0)
     unbroken = small_model()

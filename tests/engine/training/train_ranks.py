@@ -1,11 +1,13 @@
-"""Run under torchrun by test_many_ranks.py: trains and evaluates on this rank, and writes what rank 0 saw.
+"""Run by test_many_ranks.py: trains and evaluates on this rank, and writes what rank 0 saw.
 
-Usage: train_ranks.py JOBS.json; a list of {"preset", "overrides", "train", "validation", "output", "result"}, and
-"has_own_disks" where each rank has an output of its own, "resume".
+Usage: train_ranks.py JOBS.json under torchrun, or train_ranks.py JOBS.json WORLD_SIZE, which forks that many ranks from
+one process that has loaded the libraries. JOBS.json is a list of {"preset", "overrides", "train", "validation",
+"output", "result"}, and "has_own_disks" where each rank has an output of its own, "resume".
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -76,16 +78,27 @@ def losses_and_digest(job: dict[str, Any], ranks: Ranks) -> dict[str, Any]:
     }
 
 
-def main() -> None:
+def do_all(path: Path) -> None:
     """Do all jobs in one start of the processes."""
-    torch.set_num_threads(1)
-    loop.WorkerPool = HerePool  # type: ignore[assignment, misc]
-    jobs = json.loads(Path(sys.argv[1]).read_text())
     with init_ranks("cpu") as ranks:
-        for job in jobs:
+        for job in json.loads(path.read_text()):
             found = losses_and_digest(job, ranks)
             if ranks.is_main:
                 Path(job["result"]).write_text(json.dumps(found))
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    loop.WorkerPool = HerePool  # type: ignore[assignment, misc]
+    path = Path(sys.argv[1])
+    if len(sys.argv) == 2:
+        do_all(path)
+        return
+    sys.path.append(str(Path(__file__).parents[1] / "parallel"))
+    from rank_jobs import run_world
+
+    importlib.import_module("torch._dynamo")  # optimizers load it: here once, and not in every rank
+    run_world("trained", lambda rank, world_size: do_all(path), int(sys.argv[2]), path.parent)
 
 
 if __name__ == "__main__":

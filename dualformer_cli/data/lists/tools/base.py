@@ -46,9 +46,10 @@ class Folder:
 
     def first(self, *names: str) -> str:
         """Return the first of some names that is there, with a suffix or without; else the first of them."""
-        return next((name for name in names if self._has(name)), names[0])
+        return next((name for name in names if self.has(name)), names[0])
 
-    def _has(self, name: str) -> bool:
+    def has(self, name: str) -> bool:
+        """Return whether a video or folder is there, with a suffix or without."""
         folder, base = os.path.split(name)
         if folder not in self._names:
             try:

@@ -1,7 +1,12 @@
-"""CVAT: XML for video and for images of a video. The frames that have a tag, or a track, are a part with its label."""
+"""CVAT: XML for video and for images of a video. The frames that have a tag, or a track, are a part with its label.
+
+Its frames are those of the video, whatever frame a task starts at and however many it steps over (`abs_frame_id` in its
+bindings.py).
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -9,24 +14,22 @@ from dataclasses import dataclass
 from xml.etree import ElementTree
 
 from dualformer_cli.data.lists.tools.base import Annotations, Entry, Folder
+from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.words import counted
 from dualformer_cli.video.parts import Part
-from dualformer_cli.video.suffixes import is_video_name, stem_of
+from dualformer_cli.video.suffixes import is_video_name
 
 _STEP = re.compile(r"\s*step\s*=\s*([0-9]+)\s*")
+_NO_SUBSET = "default"
+"""What CVAT calls the subset of a task that has none."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Task:
     path: str
-    first: int
-    """Frame of the video that is frame 0 of the task."""
     step: int
+    """From a frame of the task to the next one."""
     split: str
-
-    def part(self, first: int, last: int) -> Part:
-        """Return the frames of the video between two of the task."""
-        return Part(self.first + first * self.step, (last - first + 1) * self.step)
 
 
 def read_cvat(text: str, source: str, files: Folder) -> Annotations:
@@ -57,11 +60,11 @@ def read_cvat(text: str, source: str, files: Folder) -> Annotations:
         for tag in image.iter("tag"):
             spans[task, tag.get("label", "")].add(int(image.get("id", "0")))
     for (task, label), frames in spans.items():
-        entries += [_entry(task, label, first, last) for first, last in _runs(frames)]
+        entries += [_entry(task, label, first, stop) for first, stop in _runs(frames, task.step)]
     for track in root.iter("track"):
         task = alone or tasks[track.get("task_id", "")]
         num_tracks += 1
-        entries += [_entry(task, track.get("label", ""), first, last) for first, last in _shown(track)]
+        entries += [_entry(task, track.get("label", ""), first, stop) for first, stop in _shown(track, task.step)]
     entries.sort(key=lambda entry: (entry.path, entry.part.start))
     notes = (
         [f"{counted(num_tracks, 'track')} taken as the parts of videos in which they are shown"] if num_tracks else []
@@ -78,47 +81,60 @@ def _tasks(root: ElementTree.Element) -> list[ElementTree.Element]:
 
 
 def _task(task: ElementTree.Element, root: ElementTree.Element, source: str, files: Folder) -> _Task:
-    """Return what a task says of its video: its file, or that of its name or of the XML's."""
+    """Return what a task says of its video: its file, or that of its name or of the XML's.
+
+    Raises:
+        DualFormerError: if it is of a job, which has no name, and the video of the XML's name is not there.
+    """
     stated = [_text(task, "source"), _text(root, "meta/source"), _text(task, "name")]
     named = [name for name in stated if is_video_name(name)]
-    path = files.first(*named, *filter(None, stated), stem_of(source))
+    name_of_xml = os.path.splitext(os.path.basename(source))[0]
+    path = files.first(*named, *filter(None, stated), name_of_xml)
+    if not any(stated) and not files.has(name_of_xml):
+        raise DualFormerError(
+            f"list {source!r} does not name its video, as CVAT's export of a job; export the task, or give this file "
+            "the video's name and folder (clip.xml beside clip.mp4)"
+        )
     step = _STEP.fullmatch(_text(task, "frame_filter"))
-    return _Task(path, int(_text(task, "start_frame") or 0), int(step[1]) if step else 1, _text(task, "subset"))
+    split = _text(task, "subset")
+    return _Task(path, int(step[1]) if step else 1, "" if split == _NO_SUBSET else split)
 
 
 def _text(element: ElementTree.Element, path: str) -> str:
     return (element.findtext(path) or "").strip()
 
 
-def _entry(task: _Task, label: str, first: int, last: int) -> Entry:
-    part = task.part(first, last)
-    return Entry(f"frames {first} to {last}", task.path, (label,), part)
+def _entry(task: _Task, label: str, first: int, stop: int) -> Entry:
+    return Entry(f"frames {first} to {stop - 1}", task.path, (label,), Part(first, stop - first), task.split)
 
 
-def _runs(frames: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Yield first and last of each run of neighbouring frames."""
-    first = last = None
+def _runs(frames: Iterable[int], step: int) -> Iterator[tuple[int, int]]:
+    """Yield first frame, and the one after the last, of each run of neighbouring frames of a task."""
+    first = stop = -1
     for frame in sorted(frames):
-        if last is None or frame > last + 1:
-            if first is not None and last is not None:
-                yield first, last
+        if frame != stop:
+            if stop > first:
+                yield first, stop
             first = frame
-        last = frame
-    if first is not None and last is not None:
-        yield first, last
+        stop = frame + step
+    if stop > first:
+        yield first, stop
 
 
-def _shown(track: ElementTree.Element) -> Iterator[tuple[int, int]]:
-    """Yield first and last frame of each time that a track is shown; between two shapes it is interpolated."""
-    first = last = None
+def _shown(track: ElementTree.Element, step: int) -> Iterator[tuple[int, int]]:
+    """Yield first frame, and the one after the last, of each time that a track is shown.
+
+    Between two shapes it is interpolated. A skeleton is shown while one of its points is.
+    """
+    first, stop = None, 0
     for shape in sorted(track, key=lambda shape: int(shape.get("frame", "0"))):
         frame = int(shape.get("frame", "0"))
-        if shape.get("outside") == "1":
+        if all(each.get("outside") == "1" for each in (shape if shape.tag == "skeleton" else [shape])):
             if first is not None:
-                yield first, frame - 1
+                yield first, frame
             first = None
         elif first is None:
             first = frame
-        last = frame
-    if first is not None and last is not None:
-        yield first, last
+        stop = frame + step
+    if first is not None:
+        yield first, stop

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from dualformer_cli.data.lists.samples import lines_of
 from dualformer_cli.data.lists.tables import PATH_NAMES
 from dualformer_cli.data.lists.tools.base import Annotations, Entry, Folder, texts
 from dualformer_cli.system.words import counted
@@ -20,7 +21,7 @@ from dualformer_cli.video.suffixes import is_video_name
 
 _COLUMNS = frozenset(("annotation_id", "annotator", "lead_time"))
 """Of every CSV and JSON-MIN."""
-_NO_LABELS = _COLUMNS | {"id", "created_at", "updated_at", "agreement", "sentiment"}
+_NO_LABELS = _COLUMNS | {"id", "created_at", "updated_at", "agreement", "sentiment", "was_cancelled", "history"}
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)", re.DOTALL)
 """What an uploaded file is called."""
 
@@ -33,15 +34,25 @@ def is_label_studio(document: Sequence[Any]) -> bool:
 
 
 def is_label_studio_table(header: Sequence[str]) -> bool:
-    """Return whether the names of columns are those of a CSV of Label Studio."""
+    """Return whether the names of columns are those of a table of Label Studio."""
     return set(header) >= _COLUMNS
+
+
+def header_of_table(text: str) -> list[str]:
+    """Return the names of the columns of a CSV or TSV, with or without quotes around them."""
+    line = next(lines_of(text)).strip()
+    return [name.strip('"') for name in line.split(_delimiter(line))]
 
 
 def read_label_studio(tasks: Sequence[Any], files: Folder) -> Annotations:
     """Return what the first annotation of each task says that nobody has cancelled, or that is called the truth.
 
     Frames of a timeline count from 1, and the last one belongs to the part.
+
+    Raises:
+        ValueError: if a table does not show which of its columns is the label.
     """
+    _check_columns([task for task in tasks if "data" not in task])
     found = Annotations([])
     ignored: Counter[str] = Counter()
     num_several = 0
@@ -64,9 +75,14 @@ def read_label_studio(tasks: Sequence[Any], files: Folder) -> Annotations:
 
 
 def read_label_studio_table(text: str, files: Folder) -> Annotations:
-    """Return what a CSV of Label Studio says."""
-    rows = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    return read_label_studio([{name: _json_in(value) for name, value in row.items()} for row in rows], files)
+    """Return what a CSV or TSV of Label Studio says."""
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text.partition("\n")[0]), strict=True)
+    rows = [{name: _json_in(value) for name, value in row.items()} for row in table]
+    return read_label_studio([row for row in rows if row.get("was_cancelled") != "True"], files)
+
+
+def _delimiter(header: str) -> str:
+    return "\t" if "\t" in header else ","
 
 
 def _of_results(where: str, path: str, results: Sequence[Mapping[str, Any]], ignored: Counter[str]) -> Iterator[Entry]:
@@ -90,16 +106,33 @@ def _of_timeline(where: str, path: str, value: Mapping[str, Any]) -> Iterator[En
         yield Entry(where, path, texts(value["timelinelabels"]), Part(first - 1, int(frames["end"]) - first + 1))
 
 
+def _check_columns(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse a table in which several columns may be labels, as one of what was imported beside the video may."""
+    names = sorted({name for row in rows for name, value in _said(row) if not _has_parts(value)})
+    if len(names) > 1:
+        raise ValueError(
+            f"its columns {' and '.join(map(repr, names))} may all be the label, and it does not say which are; leave "
+            "one, or export JSON"
+        )
+
+
+def _said(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield name and value of the columns that may be labels: those of control tags, and others of the task's data."""
+    for name, value in row.items():
+        if name not in _NO_LABELS and value and not _is_path(name, value):
+            yield name, value.get("choices") if isinstance(value, dict) else value
+
+
+def _has_parts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
+
+
 def _of_row(number: int, row: Mapping[str, Any], files: Folder) -> list[Entry]:
     """Return what a row of a CSV or of JSON-MIN says: its control tags are columns."""
     where, path = f"row {number}", _path(row, files)
     entries: list[Entry] = []
-    for name, value in row.items():
-        if name in _NO_LABELS or not value or _is_path(name, value):
-            continue
-        if isinstance(value, dict):
-            value = value.get("choices")
-        if isinstance(value, list) and value and isinstance(value[0], dict):
+    for _, value in _said(row):
+        if _has_parts(value):
             for each in value:
                 if "timelinelabels" in each:
                     entries += _of_timeline(where, path, each)

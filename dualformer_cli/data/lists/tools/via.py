@@ -13,6 +13,8 @@ from dualformer_cli.video.parts import Part
 
 CSV_HEADER = "# CSV_HEADER = metadata_id,file_list,flags,temporal_coordinates,spatial_coordinates,metadata"
 _NO_LABEL = "_DEFAULT"
+_CHECKBOX = 2
+"""The type of an attribute of which several options hold."""
 
 
 def is_via(document: Mapping[str, Any]) -> bool:
@@ -51,7 +53,7 @@ def _annotations(
     found = Annotations([])
     num_ignored = 0
     for key, names, times, region, said in rows:
-        labels = texts([_value(attributes.get(number), value) for number, value in said.items() if value != _NO_LABEL])
+        labels = texts([name for number, value in said.items() for name in _names(attributes.get(number), value)])
         if len(times) == 2 and not region and labels:
             path = files.first(names[0], names[0].rpartition("/")[2])
             part = Part(start_seconds=float(times[0]), end_seconds=float(times[1]))
@@ -65,7 +67,8 @@ def _annotations(
     return found
 
 
-def _value(attribute: Any, value: Any) -> Any:
-    """Return what a value of an attribute is called: of one with options, the number of one."""
-    options = attribute.get("options") if isinstance(attribute, dict) else None
-    return (options or {}).get(str(value), value)
+def _names(attribute: Any, value: str) -> list[str]:
+    """Return what a value of an attribute is called: of one with options, its number; of boxes to tick, some."""
+    said = attribute if isinstance(attribute, dict) else {}
+    ticked = value.split(",") if said.get("type") == _CHECKBOX else [value]
+    return [said.get("options", {}).get(each, each) for each in ticked if each != _NO_LABEL]

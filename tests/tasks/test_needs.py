@@ -15,7 +15,7 @@ import torch
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import RENDERED, RunConfig
 from dualformer_cli.errors import DualFormerError, MissingError
-from dualformer_cli.tasks.train_needs import check_needs
+from dualformer_cli.tasks.needs import check_needs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,7 +37,7 @@ def problems(config: RunConfig, *, offline: bool = False, **options: int) -> lis
 @pytest.fixture(autouse=True)
 def _machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Two cores, no GPU, nothing fetched yet."""
-    monkeypatch.setattr("dualformer_cli.tasks.train_needs.usable_cores", lambda: 2)
+    monkeypatch.setattr("dualformer_cli.tasks.needs.usable_cores", lambda: 2)
     monkeypatch.setattr("dualformer_cli.engine.parallel.launch.usable_cores", lambda: 2)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("DUALFORMER_CACHE", str(tmp_path / "cache"))

@@ -1,11 +1,11 @@
-"""What a run of `train` needs and this machine lacks, all of it at once."""
+"""What a command needs of lists, weights and devices, and this machine lacks: all of it at once, before any work."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from dualformer_cli.config.schema import RENDERED, RunConfig
+from dualformer_cli.config.schema import RENDERED, DataConfig, RunConfig
 from dualformer_cli.data.datasets.catalogue import load_catalogue
 from dualformer_cli.data.fetch.hub import is_hub_address
 from dualformer_cli.data.fetch.weights import SHIPPED_WEIGHTS, cached_weights
@@ -30,15 +30,44 @@ def check_needs(
     Raises:
         DualFormerError: with everything that is missing, and what brings it.
     """
-    problems = [*_lists(config), *_devices(gpus, cpu_processes), *_weights(config, is_resumed, offline)]
+    train = config.train
+    starts = () if is_resumed else (("train.init_from", train.init_from), ("train.pretrained_2d", train.pretrained_2d))
+    _refuse(
+        *_training_list(config.data),
+        *_lists(config.data.validation_list),
+        *_devices(gpus, cpu_processes),
+        *_weights((*starts, ("train.teacher", train.teacher)), offline),
+        *_token_labels(train.token_labels),
+    )
+
+
+def check_lists(*sources: str | None) -> None:
+    """Refuse lists that are not there.
+
+    Raises:
+        DualFormerError: with each of them.
+    """
+    _refuse(*_lists(*sources))
+
+
+def check_label_needs(config: RunConfig, *, teacher: str | None, offline: bool) -> None:
+    """Refuse token labels of a list or by a teacher that is not there.
+
+    Raises:
+        DualFormerError: with everything that is missing.
+    """
+    needed = [("train.teacher", teacher or config.train.teacher)]
+    _refuse(*_training_list(config.data), *_weights(needed, offline))
+
+
+def _refuse(*problems: str) -> None:
     if len(problems) > 1:
         raise MissingError(problems)
     if problems:
         raise DualFormerError(problems[0])
 
 
-def _lists(config: RunConfig) -> Iterator[str]:
-    data = config.data
+def _training_list(data: DataConfig) -> Iterator[str]:
     if data.train_list is None:
         dataset = data.classes if data.classes in load_catalogue().datasets else None
         published = f"`dualformer download {dataset} && dualformer prepare {dataset}` makes the preset's, "
@@ -46,7 +75,11 @@ def _lists(config: RunConfig) -> Iterator[str]:
             f"there is no training list; {'' if dataset is None else published}`dualformer prepare FOLDER` makes one "
             "of your own videos; give it with --data LIST"
         )
-    for source in (data.train_list, data.validation_list):
+    yield from _lists(data.train_list)
+
+
+def _lists(*sources: str | None) -> Iterator[str]:
+    for source in sources:
         if source is not None and source != RENDERED and not is_shard_name(source):
             try:
                 check_list(source)
@@ -62,17 +95,19 @@ def _devices(gpus: int | None, cpu_processes: int | None) -> Iterator[str]:
             yield lack
 
 
-def _weights(config: RunConfig, is_resumed: bool, offline: bool) -> Iterator[str]:
-    train = config.train
-    starts = () if is_resumed else (("train.init_from", train.init_from), ("train.pretrained_2d", train.pretrained_2d))
+def _weights(named: Iterable[tuple[str, str | None]], offline: bool) -> Iterator[str]:
+    """Say which weights are not here, of configuration keys and their values."""
     published = load_catalogue().weights
-    for key, source in (*starts, ("train.teacher", train.teacher)):
+    for key, source in named:
+        if source is None or source in ("timm", *SHIPPED_WEIGHTS) or is_hub_address(source):
+            continue
         if source in published:
             if offline and cached_weights(source) is None:
                 yield f"the weights {source!r} ({key}) are not here; `dualformer download {source}` fetches them"
-        elif source is None or source in ("timm", *SHIPPED_WEIGHTS) or is_hub_address(source):
-            continue
         elif not os.path.isfile(source):
             yield f"the weights {source!r} ({key}) are not here; name a file or one of {', '.join(published)}"
-    if train.token_labels is not None and not os.path.isdir(train.token_labels):
-        yield f"the token labels {train.token_labels!r} are not here; `dualformer tokenlabel write` makes them"
+
+
+def _token_labels(folder: str | None) -> Iterator[str]:
+    if folder is not None and not os.path.isdir(folder):
+        yield f"the token labels {folder!r} are not here; `dualformer tokenlabel write` makes them"
