@@ -171,7 +171,7 @@ def test_what_the_first_rank_of_a_machine_makes_is_in_memory_once_for_all(worlds
             assert one["sum"] == 100_000 * 99_999 // 2
             assert one["rest"] == [["a", "\u00e9", ""], ["x"]]
             assert not one["is_writable"]
-            assert (one["mapped"], one["open"]) == (1, 0)
+            assert (one["mapped"], one["open"]) == (1, 1), "the mapping alone has it open"
             assert one["said"] == "rank 1 finds no list", "the only one that is the first of a machine"
 
 
