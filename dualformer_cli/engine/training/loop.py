@@ -215,10 +215,14 @@ class Trainer:
         asked = perf_counter()
         ahead = Prefetch(self.steps(pool, order), self.ranks.device, first_step=state.step)
         ahead.fetch()
+
+        def vote() -> Tensor:
+            return self._signals.asks(is_due=self.saver.is_due())
+
         while (batches := ahead.batches) is not None:
             lr = self._learning_rate()
             try:
-                losses, count = self.stepper.step(batches, lr, meanwhile=ahead.fetch, vote=self._vote)
+                losses, count = self.stepper.step(batches, lr, meanwhile=ahead.fetch, vote=vote)
             except StepRefusedError as error:
                 raise DualFormerError("; ".join(filter(None, (str(error), self.saver.save_before_the_end())))) from None
             state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
@@ -231,10 +235,6 @@ class Trainer:
                     raise Stopped(signum)
             asked = perf_counter()
         self._end_epoch()
-
-    def _vote(self) -> Tensor:
-        """Return what this rank asks of all after a step: to end, or to save."""
-        return self._signals.asks(is_due=self.saver.is_due())
 
     def _end_epoch(self) -> None:
         """Save the epoch, before its validation if it has one: that may take long."""
