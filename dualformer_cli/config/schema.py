@@ -439,12 +439,12 @@ class RuntimeConfig:
     cards that have them (auto, and triton, which also says why where it cannot), or PyTorch everywhere (torch)."""
     seed: int = 0
     """Seed of every random choice."""
-    num_workers: int = 1
-    """Processes that decode videos. Left out, predict, eval and train take one for each core of theirs, up to 8; with a
-    GPU one for each core but one."""
+    num_workers: int | None = None
+    """Processes that decode videos; null is one for each core of this process, up to 8, and with a GPU one for each
+    core but one."""
     exchange_timeout: str = "10m"
     """Of several processes: how long one waits for another that does not come to a step, such as 30s, 10m or 1h. A
-    start with its downloads, a validation and a save take as long as they take."""
+    start with its downloads, a validation and a save take as long as they take, unless nothing is done there."""
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
@@ -453,7 +453,8 @@ class RuntimeConfig:
             raise ConfigError(f"device must be auto, cpu, cuda, cuda:INDEX, mps or xpu, got {self.device!r}")
         if not 0 <= self.seed < 2**32:
             raise ConfigError(f"seed must be at least 0 and below 2**32, which NumPy allows, got {self.seed}")
-        _at_least("num_workers", self.num_workers, 1)
+        if self.num_workers is not None:
+            _at_least("num_workers", self.num_workers, 1)
         self.exchange_seconds()
 
     def exchange_seconds(self) -> float:

@@ -26,6 +26,7 @@ from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.predict import LiveClip, ModelFacts
 from dualformer_cli.engine.build import build_model, first_activation
 from dualformer_cli.engine.parallel.devices import dtype_of, keep_freed_memory, pick_device, pick_precision
+from dualformer_cli.engine.parallel.node_memory import made_once_a_node
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.dump import Dump
 from dualformer_cli.engine.scoring.evaluate import evaluate_once
@@ -218,12 +219,14 @@ class Engine:
             (found,) = self._finish(parts, top_k, self._min_score(min_score), copies)
         return found
 
-    def open_list(self) -> LabelledList:
-        """The list that the configuration names, with labels in the model's numbering."""
+    def open_list(self, ranks: Ranks) -> LabelledList:
+        """The list that the configuration names, with labels in the model's numbering; all ranks open it together."""
         source = self.config.data.validation_list
         if source is None:
             raise ConfigError("there is no list to evaluate; give --data LIST or --set data.validation_list=LIST")
-        listed = open_list(self.config.data, source, class_names=self.class_names, is_nameless=self.is_nameless)
+        data, names = self.config.data, self.class_names
+        read = partial(open_list, data, source, class_names=names, is_nameless=self.is_nameless)
+        listed = made_once_a_node(ranks, "reading the list", read)
         self.class_names = listed.class_names
         return listed
 

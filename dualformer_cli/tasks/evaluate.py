@@ -123,7 +123,7 @@ def _score(request: EvaluateRequest, fetching: Fetching, watching: Watching) -> 
     with open_session(request.model, request.settings(), default=DEFAULT_PRESET) as session:
         ranks = session.ranks
         engine = session.load_engine(fetching)
-        listed = engine.open_list()
+        listed = engine.open_list(ranks)
         with (
             _keeping(request, engine, listed, ranks) as kept,
             watching(len(listed) if ranks.is_main else 0) as on_video,

@@ -54,7 +54,9 @@ def preview_clips(config: RunConfig, *, num_videos: int) -> list[SeenClip]:
         repeats=train.repeats,
     )
     with WorkerPool(
-        config.runtime.num_workers, data.decode_timeout_seconds, preload=["dualformer_cli.data.clips.training_clips"]
+        config.runtime.num_workers or 1,
+        data.decode_timeout_seconds,
+        preload=["dualformer_cli.data.clips.training_clips"],
     ) as pool:
         steps = training_steps(
             VideoClips(listed, data, train),

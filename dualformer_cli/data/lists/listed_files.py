@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
+from dualformer_cli.data.lists.columns import Files, Made, Texts
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.video.suffixes import is_video_name, stem_of
 
+is_surely_video = Made(is_video_name)
+"""Of the last six characters of a path, whether they alone make it that of a video; lists have a few thousand."""
 
-def find_files(root: str, paths: Sequence[str]) -> list[str]:
+
+def find_files(root: str, paths: Texts) -> Files:
     """Return where the file or folder of each listed path is.
 
     A path without the suffix of a video, as lists of Kinetics often have them, is the folder of that name, or else the
@@ -23,7 +26,13 @@ def find_files(root: str, paths: Sequence[str]) -> list[str]:
         DualFormerError: if there are several such videos.
     """
     listings: dict[str, dict[str, list[str]]] = {}
-    return [os.path.join(root, path if is_video_name(path) else _with_suffix(root, path, listings)) for path in paths]
+    others = {}
+    for row, path in enumerate(paths):
+        if is_surely_video[path[-6:]] or is_video_name(path):
+            continue
+        if (found := _with_suffix(root, path, listings)) != path:
+            others[row] = found
+    return Files(root, paths, others)
 
 
 def _with_suffix(root: str, path: str, listings: dict[str, dict[str, list[str]]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import hashlib
 import os
 import re
 import shlex
@@ -23,11 +22,12 @@ from dualformer_cli.data.lists.annotation_tools import (
     annotations_in_text,
     parse_annotations,
 )
+from dualformer_cli.data.lists.columns import Columns, Files
 from dualformer_cli.data.lists.json_lists import format_json, load_json, parse_json
 from dualformer_cli.data.lists.listed_files import find_files
 from dualformer_cli.data.lists.matching import ClassLookup, ClassMatch, match_classes
 from dualformer_cli.data.lists.older_formats import format_lines, parse_lines
-from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable
+from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable, lines_of
 from dualformer_cli.data.lists.shards import read_shards, shards_folder
 from dualformer_cli.data.lists.tables import (
     COLUMNS,
@@ -58,6 +58,7 @@ __all__ = [
 
 _MAX_BYTES = 16 * 2**20
 _MAX_LIST_BYTES = 2**30
+_MOST_OF_A_HEADER = 2**20
 _CLASSES = "classes.txt"
 _JSON = re.compile(r"\s*(?:\[\s*(?:\{|\]\s*$)|\{\s*(?:\"|\}\s*$))")
 """Start of a JSON list or object; names of videos start with brackets too."""
@@ -117,7 +118,7 @@ def _read(path: Path, shipped: tuple[str, ...]) -> str:
 class Manifest:
     """Videos and labels of one list, in its order."""
 
-    samples: list[Sample]
+    samples: Sequence[Sample]
     class_names: list[str] | None = None
     """Name of each class; None if nothing says."""
     is_multi_label: bool = False
@@ -141,9 +142,14 @@ class Manifest:
         return len(self.samples)
 
     @cached_property
-    def files(self) -> list[str]:
+    def columns(self) -> Columns:
+        """The samples in arrays."""
+        return Columns.of(self.samples, is_multi_label=self.is_multi_label)
+
+    @cached_property
+    def files(self) -> Files:
         """Where the file or folder of each sample is."""
-        return find_files(self.root, [sample.path for sample in self.samples])
+        return find_files(self.root, self.columns.paths)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -151,13 +157,7 @@ class Manifest:
 
         The same rows in a folder elsewhere, or in another format that can hold them, have the same fingerprint.
         """
-        digest = hashlib.sha256()
-        for sample in self.samples:
-            status = "" if sample.status == "ok" else repr(sample.status)
-            status += sample.part.fragment
-            row = f"{sample.path}\0{sample.labels}\0{sample.start}\0{sample.num_frames}\0{status}\n"
-            digest.update(row.encode("utf-8", "surrogatepass"))
-        return digest.hexdigest()
+        return self.columns.fingerprint()
 
 
 def read_manifest(
@@ -205,7 +205,7 @@ def read_manifest(
         else:
             parsed = _parse(text, list_format, labels, label_group, folder=start, with_splits=with_splits)
     return Manifest(
-        samples=parsed.samples,
+        samples=Columns.of(parsed.samples, is_multi_label=parsed.is_multi_label),
         class_names=None if labels.classes is None else labels.classes.names,
         is_multi_label=parsed.is_multi_label,
         source=source,
@@ -262,7 +262,7 @@ def manifest_text(manifest: Manifest, target: str) -> bytes:
     """
     folder = os.path.dirname(target)
     prefix = os.path.relpath(os.path.realpath(manifest.root), os.path.realpath(folder))
-    samples = manifest.samples
+    samples: Sequence[Sample] = manifest.samples
     if prefix != os.curdir:
         samples = [replace(sample, path=os.path.join(prefix, sample.path)) for sample in samples]
     return _encode(format_table(samples, is_multi_label=manifest.is_multi_label), samples, target)
@@ -369,7 +369,7 @@ def _parse(
     folder: str = "",
     with_splits: bool = False,
 ) -> ParsedList:
-    first_line = next((line for line in text.split("\n") if line.strip(" \t\r")), None)
+    first_line = next((line for line in lines_of(text) if line.strip(" \t\r")), None)
     if first_line is None:
         raise DualFormerError(f"list {labels.source!r} is empty; it needs one video a line")
     if list_format == "auto" and (annotations := annotations_in_text(text, labels.source, folder)):
@@ -406,7 +406,7 @@ def _check_group(label_group: str | None, source: str, *, is_json: bool) -> None
 
 
 def _refuse_unknown_header(text: str, labels: Labels) -> None:
-    first, second = [*(line for line in text.splitlines()[:100] if line.strip()), "", ""][:2]
+    first, second = [*(line for line in text[:_MOST_OF_A_HEADER].splitlines()[:100] if line.strip()), "", ""][:2]
     if names := unknown_header(first, second):
         raise DualFormerError(
             f"list {labels.source!r} begins with a header, {', '.join(map(repr, names))}, and none of its columns is "

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import numpy as np
+
 from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.data.datasets.catalogue import flip_labels
+from dualformer_cli.data.lists.columns import Columns, LabelSets
 from dualformer_cli.data.lists.manifest import Manifest, load_class_names, read_manifest
 from dualformer_cli.data.lists.matching import match_classes
-from dualformer_cli.data.lists.samples import LabelledList, Pairs, Sample
+from dualformer_cli.data.lists.samples import LabelledList, Pairs
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.words import counted
 
@@ -40,12 +43,14 @@ def open_list(
     """
     configured = None if data.classes is None else load_class_names(data.classes)
     manifest = _read(data, source, configured, has_own_classes=class_names is None)
-    rows = [row for row, sample in enumerate(manifest.samples) if sample.is_usable or not usable_only]
-    if len(rows) < len(manifest):
-        left_out = counted(len(manifest) - len(rows), "video")
+    samples, files = manifest.columns, manifest.files
+    is_kept = samples.usable()
+    if usable_only and not is_kept.all():
+        left_out = counted(int((~is_kept).sum()), "video")
         _LOGGER.warning("%s: %s left out, which the list calls broken", source, left_out)
-    samples = [manifest.samples[row] for row in rows]
-    labels = [sample.labels for sample in samples]
+        samples = samples.kept(is_kept)
+        files = files.kept(is_kept, samples.paths)
+    labels = samples.labels
     own = manifest.class_names
     if is_nameless and own is not None and class_names is not None:
         _require_as_many(source, own, class_names)
@@ -54,8 +59,7 @@ def open_list(
     names = own if class_names is None else class_names
     if names is None:
         _warn_of_counting_from_1(source, labels)
-        highest = max((label for of_video in labels for label in of_video), default=-1)
-        names = [f"class {index}" for index in range(highest + 1)]
+        names = [f"class {index}" for index in range(max(labels.used(), default=-1) + 1)]
     match = None if own is None or class_names is None else match_classes(own, class_names)
     if own is not None and match is not None:
         _LOGGER.warning("%s: %s", source, match.message)
@@ -65,7 +69,7 @@ def open_list(
     return LabelledList(
         source=source,
         samples=samples,
-        files=[manifest.files[row] for row in rows],
+        files=files,
         labels=labels,
         class_names=list(names),
         flip_pairs=_flip_pairs(data.classes, configured, names),
@@ -110,37 +114,37 @@ def _require_as_many(source: str, own: Sequence[str], class_names: Sequence[str]
         )
 
 
-def _require_known(source: str, samples: Sequence[Sample], num_classes: int, of: str) -> None:
+def _require_known(source: str, samples: Columns, num_classes: int, of: str) -> None:
     """Refuse a label that is beyond the model's classes."""
-    for sample in samples:
-        if (highest := max(sample.labels, default=-1)) >= num_classes:
-            raise DualFormerError(
-                f"list {source!r} has label {highest}, but {of} has {counted(num_classes, 'class')}, numbered from 0: "
-                f"it is that of {sample.path!r}; give the list that belongs to it"
-            )
+    is_beyond = samples.labels.values >= num_classes
+    if is_beyond.any():
+        row = samples.labels.first_row_with(is_beyond)
+        raise DualFormerError(
+            f"list {source!r} has label {max(samples.labels[row])}, but {of} has {counted(num_classes, 'class')}, "
+            f"numbered from 0: it is that of {samples.paths[row]!r}; give the list that belongs to it"
+        )
 
 
-def _renumbered(
-    source: str, samples: Sequence[Sample], own: Sequence[str], mapping: Sequence[int | None], of: str
-) -> list[tuple[int, ...]]:
+def _renumbered(source: str, samples: Columns, own: Sequence[str], mapping: Sequence[int | None], of: str) -> LabelSets:
     """Return the labels of each video in the model's numbering, which `mapping` has for each class of the list.
 
     Raises:
         DualFormerError: if a label is of a class that the model does not have.
     """
-    unknown = {label for sample in samples for label in sample.labels if mapping[label] is None}
+    labels = samples.labels
+    unknown = {label for label in labels.used() if mapping[label] is None}
     if unknown:
-        path = next(sample.path for sample in samples if unknown.intersection(sample.labels))
+        row = labels.first_row_with(np.isin(labels.values, list(unknown)))
         raise DualFormerError(
             f"list {source!r} has videos of {counted(len(unknown), 'class')} that {of} does not know, such as "
-            f"{own[min(unknown)]!r} of {path!r}; give the list that belongs to it"
+            f"{own[min(unknown)]!r} of {samples.paths[row]!r}; give the list that belongs to it"
         )
-    return [tuple(to for label in sample.labels if (to := mapping[label]) is not None) for sample in samples]
+    return labels.renumbered([-1 if to is None else to for to in mapping])
 
 
-def _warn_of_counting_from_1(source: str, labels: Sequence[tuple[int, ...]]) -> None:
+def _warn_of_counting_from_1(source: str, labels: LabelSets) -> None:
     """Say that a list seems to count its classes from 1, as UCF101's own do."""
-    used = {label for of_video in labels for label in of_video}
+    used = labels.used()
     if len(used) > 1 and used == set(range(1, len(used) + 1)):
         _LOGGER.warning(
             "list %r has the labels 1 to %d and never 0: classes count from 0, so class 0 stays without videos; "

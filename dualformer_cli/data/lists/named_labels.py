@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from dualformer_cli.video.suffixes import VIDEO_SUFFIXES, is_video_name
@@ -16,13 +16,13 @@ _TRAILING_NUMBERS = re.compile(r"(?:-?[0-9]+[ \t,;]+)+(?=\S)")
 """Frame counts between the path and the label."""
 
 
-def labels_of_lines(lines: Sequence[str]) -> Iterator[str | None]:
+def labels_of_lines(lines: Iterable[str]) -> Iterator[str | None]:
     """Yield the label at the end of each line; None of a line that has none.
 
     Args:
-        lines: without spaces around them, and none empty.
+        lines: without spaces around them, and none empty; they are gone through several times.
     """
-    if lines and (number := _LAST_NUMBER.search(lines[0])):
+    if number := _LAST_NUMBER.search(next(iter(lines), "")):
         yield number[1]  # most lists have numbers, and whoever looks for names stops here, before the whole is searched
     # What stands in every line between two fields at least; spaces are in names.
     separator = next((separator for separator in "\t,;" if all(separator in line for line in lines)), None)

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Literal, NamedTuple
 
+from dualformer_cli.data.lists.columns import CHUNK, Column, ColumnBuilder, Columns, LabelSets, Texts
+from dualformer_cli.data.lists.listed_files import is_surely_video
 from dualformer_cli.data.lists.matching import ClassLookup
 from dualformer_cli.data.lists.named_labels import labels_of_lines
-from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample
+from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, lines_of
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.video.suffixes import IMAGE_FORMATS, VIDEO_SUFFIXES, is_video_name
 
@@ -29,25 +34,64 @@ _FIELDS: dict[LineFormat, tuple[str, ...]] = {
 }
 _WORD = re.compile(r"[ \t]*[^ \t]+")
 _NUMBER = re.compile(r"[ \t]*-?[0-9]{1,18}[ \t]*")
+_USUAL = re.compile(r"([^ \t](?:[^\t]*[^ \t0-9])?) ([0-9]{1,18})", re.DOTALL)
+"""A path, whose last word is no number, and a number."""
 _VIDEO = "|".join(sorted(suffix[1:] for suffix in VIDEO_SUFFIXES))
 _AFTER_VIDEO = re.compile(rf"\.(?:{_VIDEO})[ \t,;]+(.+)", re.IGNORECASE | re.DOTALL)
 _IMAGE = re.compile(rf"(?:{'|'.join(map(re.escape, IMAGE_FORMATS))})(?:$|[ \t,;])", re.IGNORECASE)
 _ALL = 1 << 30
 
 
+Tail = tuple[tuple[int, ...], int]
+"""The labels and numbers after a path, and how many of them, from the end, were class names."""
+
+
 class _Row(NamedTuple):
-    """A line, cut into the path and the labels and numbers after it."""
+    """A line, cut into the path and what is after it."""
 
     line: int
     text: str
     path: str
-    tail: tuple[int, ...]
-    num_named: int
-    """How many of the tail, from its end, were class names."""
+    tail: Tail
 
     @property
     def where(self) -> str:
         return f"line {self.line}"
+
+
+class _Lines:
+    """The lines of a list that are not blank; without spaces around them, and as they are with their numbers."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __iter__(self) -> Iterator[str]:
+        return (line.strip(" \t") for _, line in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, str]]:
+        return ((number, line) for number, line in enumerate(lines_of(self._text), start=1) if line.strip(" \t"))
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of a list."""
+
+    lines: _Lines
+    cut: Callable[[str], tuple[str, Tail]]
+    """What cuts one of the lines."""
+    paths: Texts
+    tails: Column[Tail]
+    are_videos: set[bool]
+    """Whether the paths are those of videos; both, if some are."""
+
+    def row(self, number: int) -> _Row:
+        """Return a row, to complain about it."""
+        line, text = next(islice(self.lines.numbered(), number, None))
+        return _Row(line, text, *self.cut(text))
+
+    def first(self, is_such: Callable[[Tail], bool]) -> _Row:
+        """Return the first row with such a tail."""
+        return self.row(next(self.tails.first_row_of(i) for i, tail in enumerate(self.tails.values) if is_such(tail)))
 
 
 def parse_lines(text: str, list_format: LineFormat | None, labels: Labels) -> ParsedList:
@@ -56,36 +100,57 @@ def parse_lines(text: str, list_format: LineFormat | None, labels: Labels) -> Pa
     Raises:
         DualFormerError: if a line is not in the format, several formats fit, or a label is not one of the classes.
     """
-    text = text.replace("\r\n", "\n").removesuffix("\r")
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip(" \t")]
-    if "\r" in text:
-        number, line = next((number, line) for number, line in lines if "\r" in line)
-        raise labels.error(f"line {number}", line, "a carriage return; lines end in a line feed")
-    labels.report(labels_of_lines([line.strip(" \t") for _, line in lines]))
+    lines = _Lines(text.replace("\r\n", "\n").removesuffix("\r"))
+    if "\r" in text and (found := next((each for each in lines.numbered() if "\r" in each[1]), None)):
+        raise labels.error(f"line {found[0]}", found[1], "a carriage return; lines end in a line feed")
+    labels.report(labels_of_lines(lines))
     delimiter = _find_delimiter(lines, labels.classes)
     single_label = list_format is not None and not list_format.startswith("multilabel")
     longest = len(_FIELDS[list_format]) - 1 if list_format is not None and single_label else _ALL
-    rows = [_Row(number, line, *_cut(line, delimiter, longest, labels.classes)) for number, line in lines]
-    for row in rows:
-        _check_path(row, labels)
-    if not any(row.tail for row in rows) and list_format in (None, "video", "multilabel_video"):
+    cut = partial(_cut, delimiter=delimiter, longest=longest, classes=labels.classes)
+    rows = _read_rows(lines, cut, labels)
+    if not any(tail for tail, _ in rows.tails.values) and list_format in (None, "video", "multilabel_video"):
         return _unlabelled(rows, list_format == "multilabel_video", labels)
-    found = list_format or _detect(rows, labels)
+    chosen = list_format or _detect(rows, labels)
     try:
-        return _to_samples(rows, found, labels)
+        return _to_samples(rows, chosen, labels)
     except DualFormerError as error:
-        if list_format is not None or found == "video":
+        if list_format is not None or chosen == "video":
             raise
-        seen = f"{found} ({' '.join(_FIELDS[found])})"
+        seen = f"{chosen} ({' '.join(_FIELDS[chosen])})"
         raise DualFormerError(f"{error}; it looks like {seen}: if it is not, set list_format to what it is") from None
 
 
-def _find_delimiter(lines: list[tuple[int, str]], classes: ClassLookup | None) -> str:
+def _read_rows(lines: _Lines, cut: Callable[[str], tuple[str, Tail]], labels: Labels) -> _Rows:
+    """Cut all lines.
+
+    Raises:
+        DualFormerError: if a path has swallowed what was meant as something else.
+    """
+    tails, are_videos = ColumnBuilder[Tail](), set()
+
+    def paths() -> Iterator[str]:
+        numbered = lines.numbered()
+        while chunk := list(islice(numbered, CHUNK)):
+            rows = [cut(line) for _, line in chunk]
+            tails.add([tail for _, tail in rows])
+            for (number, line), (path, tail) in zip(chunk, rows, strict=True):
+                is_video = is_surely_video[path[-6:]] or is_video_name(path)
+                if not is_video:
+                    _check_path(_Row(number, line, path, tail), labels)
+                are_videos.add(is_video)
+                yield path
+
+    texts = Texts.of(paths())
+    return _Rows(lines, cut, texts, tails.column(), are_videos)
+
+
+def _find_delimiter(lines: _Lines, classes: ClassLookup | None) -> str:
     """Return what separates the labels: " " for spaces and tabs, "," or ";", by the first line that has any."""
-    for _, line in lines:
+    for _, line in lines.numbered():
         readings = {delimiter: _cut(line, delimiter, _ALL, classes) for delimiter in ",; "}
-        named = [delimiter for delimiter, (_, _, num_named) in readings.items() if num_named]
-        numbered = [delimiter for delimiter in " ,;" if readings[delimiter][1] and delimiter not in named]
+        named = [delimiter for delimiter, (_, (_, num_named)) in readings.items() if num_named]
+        numbered = [delimiter for delimiter in " ,;" if readings[delimiter][1][0] and delimiter not in named]
         if named and named[0] != " ":
             return named[0]
         if numbered:
@@ -96,8 +161,10 @@ def _find_delimiter(lines: list[tuple[int, str]], classes: ClassLookup | None) -
     return " "
 
 
-def _cut(line: str, delimiter: str, longest: int, classes: ClassLookup | None) -> tuple[str, tuple[int, ...], int]:
-    """Cut a line into its path, at most `longest` labels and numbers after it, and how many of them were names."""
+def _cut(line: str, delimiter: str, longest: int, classes: ClassLookup | None) -> tuple[str, Tail]:
+    """Cut a line into its path and at most `longest` labels and numbers after it."""
+    if delimiter == " " and "  " not in line and (usual := _USUAL.fullmatch(line)):
+        return usual[1], ((int(usual[2]),), 0)
     words, glue = _split(line, delimiter)
     end = len(words)
     tail: list[int] = []
@@ -113,7 +180,7 @@ def _cut(line: str, delimiter: str, longest: int, classes: ClassLookup | None) -
     while end > 1 and len(tail) < longest and _NUMBER.fullmatch(words[end - 1]):
         tail.append(int(words[end - 1]))
         end -= 1
-    return glue.join(words[:end]).strip(" \t"), tuple(tail[::-1]), num_named
+    return glue.join(words[:end]).strip(" \t"), (tuple(tail[::-1]), num_named)
 
 
 def _find_name(words: list[str], glue: str, classes: ClassLookup) -> tuple[int, int] | None:
@@ -139,9 +206,7 @@ def _split(line: str, delimiter: str) -> tuple[list[str], str]:
 
 
 def _check_path(row: _Row, labels: Labels) -> None:
-    """Refuse a path that has swallowed what was meant as something else."""
-    if is_video_name(row.path):
-        return
+    """Refuse a path, not that of a video, that has swallowed what was meant as something else."""
     if not row.path:
         raise labels.error(row.where, row.text, "the path is empty")
     if image := _IMAGE.search(row.path):
@@ -149,37 +214,39 @@ def _check_path(row: _Row, labels: Labels) -> None:
         raise labels.error(row.where, row.text, f"{name!r} is an image; a row names a video or a folder of frames")
     if after := _AFTER_VIDEO.search(row.path):
         rest = after[1].strip(" \t\"'")
-        if row.tail:
+        if row.tail[0]:
             problem = f"{rest!r} stands between the file name and what the format has after it; mend it or list_format"
         else:
             problem = _not_a_label(rest, labels)
         raise labels.error(row.where, row.text, problem)
 
 
-def _unlabelled(rows: list[_Row], is_multi_label: bool, labels: Labels) -> ParsedList:
-    for row in rows:
-        separators = set(",;\t").intersection(row.path)
-        if separators and not is_video_name(row.path):
-            last = re.split(r"[,;\t]", row.path)[-1].strip(" \"'")
+def _unlabelled(rows: _Rows, is_multi_label: bool, labels: Labels) -> ParsedList:
+    for number, path in enumerate(rows.paths):
+        separators = set(",;\t").intersection(path)
+        if separators and not is_video_name(path):
+            last = re.split(r"[,;\t]", path)[-1].strip(" \"'")
+            row = rows.row(number)
             raise labels.error(row.where, row.text, _not_a_label(last, labels))
-    return ParsedList([Sample(row.path) for row in rows], is_multi_label)
+    unlabelled = LabelSets.chosen([()], rows.tails.codes)
+    return ParsedList(Columns(rows.paths, unlabelled, is_multi_label=is_multi_label), is_multi_label)
 
 
-def _detect(rows: list[_Row], labels: Labels) -> LineFormat:
+def _detect(rows: _Rows, labels: Labels) -> LineFormat:
     """Tell the format from how many numbers follow the paths, and whether these are video files."""
-    counts = [len(row.tail) for row in rows]
-    low, high = min(counts), max(counts)
+    tails = [tail for tail, _ in rows.tails.values]
+    low, high = min(map(len, tails)), max(map(len, tails))
     if low == 0:
         raise _no_label_error(rows, labels)
     if high == 1:
         return "video"
-    candidates = _candidates(low, high, {is_video_name(row.path) for row in rows})
-    longest = rows[counts.index(high)]
+    candidates = _candidates(low, high, rows.are_videos)
+    longest = rows.first(lambda tail: len(tail[0]) == high)
     if len(candidates) > 1:
         readings = " or ".join(f"{name} ({' '.join(_FIELDS[name])})" for name in candidates)
         problem = f"the list can be read in more than one way; set list_format to {readings}"
         raise labels.error(longest.where, longest.text, problem)
-    if candidates[0] == "multilabel_rawframe" and all(part < row.tail[1] for row in rows for part in row.tail[2:]):
+    if candidates[0] == "multilabel_rawframe" and all(part < tail[1] for tail in tails for part in tail[2:]):
         problem = (
             "this may be OmniSource's list of cut videos (FOLDER LABEL NUM_PARTS PART ...), which is not supported; "
             f"if it is {' '.join(_FIELDS[candidates[0]])}, set list_format to {candidates[0]}"
@@ -203,11 +270,10 @@ def _candidates(low: int, high: int, are_videos: set[bool]) -> list[LineFormat]:
     return ["rawframe"] if high == 2 else ["multilabel_rawframe"]
 
 
-def _no_label_error(rows: list[_Row], labels: Labels) -> DualFormerError:
-    row = next(row for row in rows if not row.tail)
-    labelled = next(row for row in rows if row.tail)
+def _no_label_error(rows: _Rows, labels: Labels) -> DualFormerError:
+    row, labelled = rows.first(lambda tail: not tail[0]), rows.first(lambda tail: bool(tail[0]))
     problem = f"has no label, but {labelled.where} has one; {_not_a_label(_last_word(row), labels)}"
-    if row is rows[0]:
+    if row == rows.row(0):
         problem += "; if this line is a header, it must have a column named path"
     return labels.error(row.where, row.text, problem)
 
@@ -222,40 +288,42 @@ def _last_word(row: _Row) -> str:
     return re.split(r"[ \t,;]+", row.text.rstrip(" \t,;"))[-1].strip("\"'")
 
 
-def _to_samples(rows: list[_Row], list_format: LineFormat, labels: Labels) -> ParsedList:
+def _to_samples(rows: _Rows, list_format: LineFormat, labels: Labels) -> ParsedList:
     num_counts = _FIELDS[list_format].index("LABEL") - 1
     is_multi_label = list_format.startswith("multilabel")
-    samples = []
-    checked: dict[tuple[int, ...], tuple[int, ...]] = {}  # each distinct set of labels once
-    for row in rows:
-        key = (row.num_named, *row.tail[num_counts:])
-        found = checked.get(key)
-        if found is None:
-            found = checked[key] = _check_labels(row, list_format, num_counts, labels)
-        start = row.tail[0] if num_counts == 2 else 0
-        num_frames = row.tail[num_counts - 1] if num_counts else None
-        if start < 0 or (num_frames is not None and num_frames < 0):
-            raise labels.error(row.where, row.text, "a first frame and a frame count are at least 0")
-        samples.append(Sample(row.path, None if is_multi_label else found[0], found, start, num_frames))
-    return ParsedList(samples, is_multi_label)
+    sets, starts, frames = [], [], []
+    for number, (tail, num_named) in enumerate(rows.tails.values):
+        if (problem := _problem_of(tail, num_named, list_format, labels)) is not None:
+            row = rows.row(rows.tails.first_row_of(number))
+            raise labels.error(
+                row.where, row.text, problem if tail else problem + _not_a_label(_last_word(row), labels)
+            )
+        sets.append(tuple(dict.fromkeys(tail[num_counts:])))
+        starts.append(tail[0] if num_counts == 2 else 0)
+        frames.append(tail[num_counts - 1] if num_counts else None)
+    numbers = {
+        "start": rows.tails.numbers(starts, int) if any(starts) else None,
+        "num_frames": rows.tails.numbers(frames, int),
+    }
+    found = LabelSets.chosen(sets, rows.tails.codes)
+    return ParsedList(Columns(rows.paths, found, is_multi_label=is_multi_label, numbers=numbers), is_multi_label)
 
 
-def _check_labels(row: _Row, list_format: LineFormat, num_counts: int, labels: Labels) -> tuple[int, ...]:
-    """Return the labels of a line, each once, after a check that it has the numbers that the format asks for."""
-    num_labels = len(row.tail) - num_counts
-    if num_labels < 1 or row.num_named not in (0, num_labels):
-        if not row.tail:
-            reason = _not_a_label(_last_word(row), labels)
-        elif num_labels > 0:
+def _problem_of(tail: tuple[int, ...], num_named: int, list_format: LineFormat, labels: Labels) -> str | None:
+    """Return what is wrong with what stands after a path; its end is left to the caller where nothing stands there."""
+    num_counts = _FIELDS[list_format].index("LABEL") - 1
+    num_labels = len(tail) - num_counts
+    if num_labels < 1 or num_named not in (0, num_labels):
+        reason = ""
+        if num_labels > 0:
             reason = "class names and numbers are mixed"
-        else:
-            reason = f"there {'is 1 value' if len(row.tail) == 1 else f'are {len(row.tail)} values'} after the path"
-        problem = f"is not {' '.join(_FIELDS[list_format])}, as list_format {list_format} has it: {reason}"
-        raise labels.error(row.where, row.text, problem)
-    for label in row.tail[num_counts:]:
+        elif tail:
+            reason = f"there {'is 1 value' if len(tail) == 1 else f'are {len(tail)} values'} after the path"
+        return f"is not {' '.join(_FIELDS[list_format])}, as list_format {list_format} has it: {reason}"
+    for label in tail[num_counts:]:
         if out_of_range := labels.problem(label):
-            raise labels.error(row.where, row.text, out_of_range)
-    return tuple(dict.fromkeys(row.tail[num_counts:]))
+            return out_of_range
+    return "a first frame and a frame count are at least 0" if min(tail[:num_counts], default=0) < 0 else None
 
 
 def format_lines(samples: Sequence[Sample], list_format: LineFormat) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from dualformer_cli.data.lists.matching import ClassLookup
@@ -14,10 +14,14 @@ from dualformer_cli.video.parts import Part
 USABLE = frozenset(("ok", "sequential_only"))
 """What `prepare` says of videos that can be read."""
 
+LabelSet = tuple[int, ...]
+"""All classes of one row."""
 Pairs = tuple[tuple[int, int], ...]
 """Classes that a mirror turns into each other."""
 
 _MAX_LABEL = 10**9
+_CHARACTERS = 2**20
+"""Cut into lines together."""
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
 
 
@@ -68,10 +72,10 @@ class LabelledList:
     """A list of videos with labels in the model's numbering."""
 
     source: str
-    samples: list[Sample]
-    files: list[str]
+    samples: Sequence[Sample]
+    files: Sequence[str]
     """Where each video is."""
-    labels: list[tuple[int, ...]]
+    labels: Sequence[LabelSet]
     """Classes of each video; () for one without a label."""
     class_names: list[str]
     """Of the model."""
@@ -91,7 +95,7 @@ class LabelledList:
 class ParsedList:
     """The rows of a list."""
 
-    samples: list[Sample]
+    samples: Sequence[Sample]
     is_multi_label: bool
     warnings: tuple[str, ...] = ()
     """What the user should know about it."""
@@ -161,6 +165,15 @@ class Labels:
         return f"{text!r} is neither a class number nor one of the {len(self.classes)} class names" + nearest(
             text, self.classes.names
         )
+
+
+def lines_of(text: str) -> Iterator[str]:
+    """Yield the lines of a text as `text.split("\\n")` has them, without all of them at once."""
+    start = 0
+    while (end := text.find("\n", start + _CHARACTERS)) >= 0:
+        yield from text[start:end].split("\n")
+        start = end + 1
+    yield from text[start:].split("\n")
 
 
 def is_encodable(path: str) -> bool:

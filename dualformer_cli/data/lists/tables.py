@@ -10,11 +10,15 @@ import csv
 import io
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from typing import NamedTuple, TypeVar
+from itertools import chain, islice
 
+import numpy as np
+
+from dualformer_cli.data.lists.columns import CHUNK, Array, Column, ColumnBuilder, Columns, LabelSets, Texts
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample
 from dualformer_cli.data.lists.time_columns import TimeColumns, check_times, find_time_columns
 from dualformer_cli.errors import DualFormerError
@@ -46,19 +50,30 @@ _COLUMN_NAME = re.compile(r"[a-z_][a-z0-9_ ]*")
 _NEEDS_QUOTES = re.compile(r'[",\r\n]|^\s|\s$')
 _KINETICS = ("youtube_id", "time_start", "time_end")
 
-T = TypeVar("T")
+_CHARACTERS = 2**20
+"""Cut into lines together."""
 
 
-class _Table(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """What stands in the columns that count, and the text, in which a row is found again to complain about it."""
+
     header: list[str]
-    lines: list[int]
-    """Where each row starts."""
-    rows: list[list[str]]
-    columns: list[tuple[str, ...]]
-    """The same values; empty while rows may still differ in length."""
+    paths: Texts
+    """Of the column `path`, else `youtube_id`."""
+    columns: dict[str, Column[str]]
+    """The others."""
+    times: TimeColumns | None
+    text: str
+    delimiter: str
 
-    def where(self, row: int) -> str:
-        return f"line {self.lines[row]}"
+    def column(self, name: str) -> Column[str]:
+        """Return the values of a column, empty ones if there is no such column."""
+        return self.columns.get(name) or Column([""], np.zeros(len(self.paths), np.int32))
+
+    def error(self, row: int, labels: Labels, problem: str) -> DualFormerError:
+        """Return the error about one row, counted from 0 after the header."""
+        return _error_of_row(self.text, self.delimiter, row, labels, problem)
 
 
 def find_delimiter(first_line: str) -> str | None:
@@ -96,41 +111,35 @@ def parse_table(text: str, delimiter: str, labels: Labels, *, with_splits: bool 
         DualFormerError: if a row or a value is not as the header says, or a label is not one of the classes.
     """
     table = _read_table(text, delimiter, labels)
-    pieces = (piece.strip() for value in set(_column(table, "label")) for piece in value.split(";"))
+    pieces = (piece.strip() for value in table.column("label").values for piece in value.split(";"))
     labels.report(filter(None, pieces))
     if "path" not in table.header:
         return _parse_kinetics(table, labels)
-    times = find_time_columns(table.header, f"list {labels.source!r}")
-    _check_columns(table.header, times, labels)
+    _check_columns(table.header, table.times, labels)
     named = [name for name in SPLIT_NAMES if name in table.header]
     _check_splits(table, named[1:] if with_splits else named, labels)
-    splits = [value.strip().lower() for value in _column(table, named[0])] if with_splits and named else None
-    paths = _column(table, "path")
-    for row, path in enumerate(paths):
-        if not path:
-            raise _error(table, row, labels, "the path is empty")
+    lengths = np.diff(table.paths.ends, prepend=0)
+    if not lengths.all():
+        raise table.error(int(np.argmin(lengths)), labels, "the path is empty")
     listed, is_multi_label = _read_labels(table, labels)
-    starts, ends = _read_times(table, times, labels)
-    frames = [0] * len(paths)
-    if times is None or times.start != "start":
-        frames = [start or 0 for start in _convert(table, "start", _whole, labels)]
-    samples = map(
-        Sample,
-        paths,
-        [each[0] if each and not is_multi_label else None for each in listed],
+    starts, ends = _read_times(table, labels)
+    times, statuses = table.times, table.column("status")
+    has_frames = times is None or times.start != "start"
+    samples = Columns(
+        table.paths,
         listed,
-        frames,
-        _convert(table, "num_frames", _whole, labels),
-        _convert(table, "fps", _number, labels),
-        _convert(table, "width", _whole, labels),
-        _convert(table, "height", _whole, labels),
-        _convert(table, "duration_seconds", _number, labels),
-        [status.strip() or "ok" for status in _column(table, "status")],
-        starts,
-        ends,
+        is_multi_label=is_multi_label,
+        numbers={
+            "start": _convert(table, "start", _whole, labels, empty=0) if has_frames else None,
+            **{name: _convert(table, name, _whole, labels) for name in ("num_frames", "width", "height")},
+            **{name: _convert(table, name, _number, labels) for name in ("fps", "duration_seconds")},
+            "start_seconds": starts,
+            "end_seconds": ends,
+        },
+        statuses=statuses.mapped(lambda status: status.strip() or "ok"),
     )
-    notes = (times.note,) if times and times.note else ()
-    return ParsedList(list(samples), is_multi_label, notes, splits)
+    splits = [word.strip().lower() for word in table.column(named[0])] if with_splits and named else None
+    return ParsedList(samples, is_multi_label, (times.note,) if times and times.note else (), splits)
 
 
 def format_table(samples: Sequence[Sample], *, is_multi_label: bool) -> str:
@@ -162,7 +171,7 @@ def _check_columns(header: list[str], times: TimeColumns | None, labels: Labels)
 def _check_splits(table: _Table, names: Sequence[str], labels: Labels) -> None:
     """Refuse a list that holds several splits, of which one alone is meant."""
     for name in names:
-        splits = sorted({value.strip() for value in _column(table, name)} & SPLIT_WORDS.keys())
+        splits = sorted({value.strip() for value in table.column(name).values} & SPLIT_WORDS.keys())
         if len(splits) > 1:
             raise DualFormerError(
                 f"list {labels.source!r} holds several splits, as its column {name!r} says ({', '.join(splits[:4])}); "
@@ -181,28 +190,76 @@ def column_names(fields: Sequence[str]) -> list[str]:
 
 def _read_table(text: str, delimiter: str, labels: Labels) -> _Table:
     """Cut the text into rows as long as its header; rows without any value are left out."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    lines, rows, line = [], [], 1
-    try:
-        for row in reader:
-            if row and (row[0] or any(row)):
-                lines.append(line)
-                rows.append(row)
-            line = reader.line_num + 1
-    except csv.Error as error:
-        raise DualFormerError(f"list {labels.source!r}, line {line}: {error}; mend the quotes of this row") from None
-    header = _canonical(_canonical(column_names(rows[0]), PATH_NAMES, labels), LABEL_NAMES, labels)
+    batches = _rows(text, delimiter, labels)
+    first = next(batch for batch in batches if batch)
+    header = _canonical(_canonical(column_names(first.pop(0)), PATH_NAMES, labels), LABEL_NAMES, labels)
     for name in header:
         if header.count(name) > 1:
             raise DualFormerError(f"list {labels.source!r}: two columns are called {name!r}")
-    table = _Table(header, lines[1:], rows[1:], [])
-    for index, row in enumerate(table.rows):
-        if len(row) != len(header):
-            problem = f"it has {len(row)} fields and the header has {len(header)}; quote fields that hold {delimiter!r}"
-            raise _error(table, index, labels, problem)
-    if not rows[1:]:
+    times = find_time_columns(header, f"list {labels.source!r}")
+    of_paths = "path" if "path" in header else "youtube_id"
+    wanted = {*_KNOWN, *_KINETICS, *SPLIT_NAMES, *((times.start, times.end) if times else ())} - {of_paths}
+    columns: dict[str, ColumnBuilder[str]] = {name: ColumnBuilder() for name in header if name in wanted}
+    paths: list[Texts] = []
+    num_rows = 0
+    for batch in chain([first], batches):
+        for row, values in enumerate(batch):
+            if len(values) != len(header):
+                problem = f"it has {len(values)} fields and the header has {len(header)}"
+                problem += f"; quote fields that hold {delimiter!r}"
+                raise _error_of_row(text, delimiter, num_rows + row, labels, problem)
+        num_rows += len(batch)
+        for name, column in zip(header, zip(*batch, strict=True), strict=bool(batch)):
+            if name == of_paths:
+                paths.append(Texts.of(column))
+            elif name in columns:
+                columns[name].add(column)
+    if not num_rows:
         raise DualFormerError(f"list {labels.source!r} is empty: it has a header and no rows")
-    return table._replace(columns=list(zip(*table.rows, strict=True)))
+    found = {name: builder.column() for name, builder in columns.items()}
+    return _Table(header, Texts.joined(paths), found, times, text, delimiter)
+
+
+def _rows(text: str, delimiter: str, labels: Labels) -> Iterator[list[list[str]]]:
+    """Yield the rows that have any value, a few thousand at a time.
+
+    Raises:
+        DualFormerError: if the quotes of one are wrong.
+    """
+    reader = csv.reader(_lines(text), delimiter=delimiter, strict=True)
+    try:
+        while batch := list(islice(reader, CHUNK)):
+            yield [row for row in batch if row and (row[0] or any(row))]
+    except csv.Error:
+        for _ in _numbered_rows(text, delimiter, labels):
+            pass
+        raise
+
+
+def _lines(text: str) -> Iterator[str]:
+    """Yield the lines of a text with their ends, whatever these are, without all of them at once."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + _CHARACTERS) + 1 or len(text)
+        yield from io.StringIO(text[start:end], newline="")
+        start = end
+
+
+def _numbered_rows(text: str, delimiter: str, labels: Labels) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows that have any value, each with the line where it starts."""
+    reader, line = csv.reader(_lines(text), delimiter=delimiter, strict=True), 1
+    try:
+        for row in reader:
+            if row and (row[0] or any(row)):
+                yield line, row
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise DualFormerError(f"list {labels.source!r}, line {line}: {error}; mend the quotes of this row") from None
+
+
+def _error_of_row(text: str, delimiter: str, row: int, labels: Labels, problem: str) -> DualFormerError:
+    line, values = next(islice(_numbered_rows(text, delimiter, labels), row + 1, None))
+    return labels.error(f"line {line}", ",".join(values), problem)
 
 
 def _canonical(header: list[str], names: Sequence[str], labels: Labels) -> list[str]:
@@ -219,43 +276,38 @@ def _canonical(header: list[str], names: Sequence[str], labels: Labels) -> list[
     return [usual if name == found[0] else name for name in header]
 
 
-def _column(table: _Table, name: str) -> Sequence[str]:
-    """Return the values of a column, empty ones if there is no such column."""
-    if name not in table.header:
-        return [""] * len(table.rows)
-    return table.columns[table.header.index(name)]
+def _convert(
+    table: _Table, name: str, convert: Callable[[str], float], labels: Labels, *, empty: float | None = None
+) -> Array | None:
+    """Return the numbers in a column; None if it has none."""
+    column = table.column(name)
+    converted: list[float | None] = []
+    for number, value in enumerate(column.values):
+        try:
+            converted.append(convert(value) if value else empty)
+        except ValueError:
+            expected = "a whole number of at least 0" if convert is _whole else "a number of at least 0"
+            if isinstance(convert, partial):
+                expected = "a time in seconds, or such as 1:23.5"
+            problem = f"{name} {value!r} is not {expected}; leave it empty if it is unknown"
+            raise table.error(column.first_row_of(number), labels, problem) from None
+    return column.numbers(converted, int if convert is _whole else float)
 
 
-def _convert(table: _Table, name: str, convert: Callable[[str], T], labels: Labels) -> list[T | None]:
-    values = _column(table, name)
-    converted: dict[str, T | None] = {"": None}  # each distinct value once
-    for row, value in enumerate(values):
-        if value not in converted:
-            try:
-                converted[value] = convert(value)
-            except ValueError:
-                expected = "a whole number of at least 0" if convert is _whole else "a number of at least 0"
-                if isinstance(convert, partial):
-                    expected = "a time in seconds, or such as 1:23.5"
-                problem = f"{name} {value!r} is not {expected}; leave it empty if it is unknown"
-                raise _error(table, row, labels, problem) from None
-    return [converted[value] for value in values]
+def _read_times(table: _Table, labels: Labels) -> tuple[Array | None, Array | None]:
+    """Return the starts and ends of the rows' parts in seconds; None where no row has one."""
 
+    def read(name: str | None) -> Array | None:
+        return None if times is None or name is None else _convert(table, name, partial(times.seconds, name), labels)
 
-def _read_times(
-    table: _Table, times: TimeColumns | None, labels: Labels
-) -> tuple[list[float | None], list[float | None]]:
-    """Return the starts and ends of the rows' parts in seconds."""
-
-    def read(name: str | None) -> list[float | None]:
-        if times is None or name is None:
-            return [None] * len(table.rows)
-        return _convert(table, name, partial(times.seconds, name), labels)
-
-    starts, ends = (read(times.start), read(times.end)) if times else (read(None), read(None))
-    for row, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        if problem := check_times(start, end):
-            raise _error(table, row, labels, problem)
+    times = table.times
+    starts, ends = (read(times.start), read(times.end)) if times else (None, None)
+    if ends is not None:
+        is_over = ends <= (0.0 if starts is None else np.nan_to_num(starts))
+        if is_over.any():
+            row = int(np.argmax(is_over))
+            start = None if starts is None or np.isnan(starts[row]) else starts[row]
+            raise table.error(row, labels, check_times(start, ends[row]))
     return starts, ends
 
 
@@ -274,23 +326,18 @@ def _number(value: str) -> float:
     return number
 
 
-def _error(table: _Table, row: int, labels: Labels, problem: str) -> DualFormerError:
-    return labels.error(table.where(row), ",".join(table.rows[row]), problem)
-
-
-def _read_labels(table: _Table, labels: Labels) -> tuple[list[tuple[int, ...]], bool]:
+def _read_labels(table: _Table, labels: Labels) -> tuple[LabelSets, bool]:
     """Return the labels of every row, and whether rows may have several."""
-    read: dict[str, tuple[int, ...]] = {}  # each distinct value once
-    values = _column(table, "label")
+    column, sets = table.column("label"), []
     is_multi_label = False
-    for row, value in enumerate(values):
-        if value not in read:
-            try:
-                read[value], several = read_label(value, labels)
-            except ValueError as error:
-                raise _error(table, row, labels, str(error)) from None
-            is_multi_label = is_multi_label or several
-    return [read[value] for value in values], is_multi_label
+    for number, value in enumerate(column.values):  # each distinct value once
+        try:
+            found, several = read_label(value, labels)
+        except ValueError as error:
+            raise table.error(column.first_row_of(number), labels, str(error)) from None
+        sets.append(found)
+        is_multi_label = is_multi_label or several
+    return LabelSets.chosen(sets, column.codes), is_multi_label
 
 
 def read_label(value: str, labels: Labels) -> tuple[tuple[int, ...], bool]:
@@ -341,10 +388,12 @@ def _parse_kinetics(table: _Table, labels: Labels) -> ParsedList:
     listed, is_multi_label = _read_labels(table, labels)
     starts = _convert(table, "time_start", _number, labels)
     ends = _convert(table, "time_end", _number, labels)
-    samples = []
-    for row, (clip, start, end) in enumerate(zip(_column(table, "youtube_id"), starts, ends, strict=True)):
-        if not clip or start is None or end is None:
-            raise _error(table, row, labels, "youtube_id, time_start and time_end must not be empty")
-        label = listed[row][0] if listed[row] and not is_multi_label else None
-        samples.append(Sample(kinetics_name(clip, start, end) + ".mp4", label, listed[row]))
-    return ParsedList(samples, is_multi_label)
+    has_all = np.diff(table.paths.ends, prepend=0) > 0
+    for times in (starts, ends):
+        has_all &= False if times is None else ~np.isnan(times)
+    if starts is None or ends is None or not has_all.all():
+        raise table.error(int(np.argmin(has_all)), labels, "youtube_id, time_start and time_end must not be empty")
+    names = map(kinetics_name, table.paths, starts, ends)
+    return ParsedList(
+        Columns(Texts.of(f"{name}.mp4" for name in names), listed, is_multi_label=is_multi_label), is_multi_label
+    )

@@ -22,7 +22,7 @@ def num_decoders(resolved: ResolvedConfig) -> int:
     can decode, so all cores but one do nothing else; whether there is one is seen by its driver, as torch loads later.
     """
     runtime = resolved.config.runtime
-    if resolved.origins["runtime.num_workers"] != "default":
+    if runtime.num_workers is not None:
         return runtime.num_workers
     cores = usable_cores() // read_placement(os.environ).local_world_size
     has_gpu = runtime.device != "cpu" and NVIDIA_DRIVER.exists()

@@ -70,7 +70,10 @@ class Joining:
         from torch._C._distributed_c10d import PrefixStore, TCPStore  # some builds of torch have no such module
 
         placement = self.placement
-        is_served_here = placement.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != str(True)
+        outlives_ranks = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
+        is_served_here = placement.rank == 0 and not outlives_ranks
+        # Launchers count restarts each for itself: one that came in place of a lost one has made none.
+        start = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") if outlives_ranks else "0"
         self._wait_for_address(is_served_here=is_served_here)
         try:
             store = TCPStore(
@@ -82,7 +85,7 @@ class Joining:
                 multi_tenant=True,
                 wait_for_workers=False,
             )
-            own = PrefixStore(f"run/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_RUNS)}", store)
+            own = PrefixStore(f"run/{start}/{next(_RUNS)}", store)
             world_size = int(own.compare_set("world_size", "", str(placement.world_size)))
             is_first = own.add(f"joined/{placement.rank}", 1) == 1
         except RuntimeError as error:

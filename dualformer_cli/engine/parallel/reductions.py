@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -113,20 +113,29 @@ def barrier() -> None:
     all_reduce(torch.zeros(1), "waiting until all are here", is_long=True)
 
 
-def sum_gradients(parameters: Iterable[Tensor]) -> None:
+def trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Return the parameters that an optimizer changes, in its order."""
+    of_groups = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    return [parameter for parameter in of_groups if parameter.requires_grad]
+
+
+def has_gradient(parameters: Iterable[Tensor]) -> Tensor:
+    """Return which parameters have a gradient on this rank, as numbers that ranks can add up."""
+    return torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.float64)
+
+
+def sum_gradients(parameters: Sequence[Tensor], num_ranks: Tensor) -> None:
     """Add up the gradients of all ranks, in place.
 
     Args:
-        parameters: the same ones in the same order on every rank. A gradient that only some ranks have counts as
-            zero on the others; one that none has stays None.
+        parameters: the same ones in the same order on every rank.
+        num_ranks: on how many ranks each has a gradient. One that only some have counts as zero on the others, and one
+            that none has stays None.
     """
     if world_size() == 1:
         return
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    has_gradient = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.uint8)
-    all_reduce(has_gradient, "comparing gradients", dist.ReduceOp.MAX)
     gradients = []
-    for parameter, is_needed in zip(trained, has_gradient.tolist(), strict=True):
+    for parameter, is_needed in zip(parameters, num_ranks.tolist(), strict=True):
         if is_needed and parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
         if parameter.grad is not None:

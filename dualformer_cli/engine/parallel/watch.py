@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from math import inf
-from time import monotonic, sleep
+from time import monotonic, process_time, sleep, thread_time
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
@@ -35,6 +35,11 @@ GRACE_SECONDS = 15.0
 """For so long the other ranks leave the last word to the one that speaks, and a rank may be slow to send a note."""
 STACK_SECONDS = 6.0
 """For so long a rank is asked where it is."""
+IDLE_SECONDS = 60.0
+"""A rank whose process has computed nothing for so long hangs, whatever it does: reading, waiting for a network or for
+decoders computes a little."""
+_ALIVE = 0.01
+"""Of a core: what counts as computing."""
 SECONDS_AFTER_A_SIGNAL = 25.0
 """For so long a rank that shall end waits for the others; schedulers kill after 30."""
 _MOST_NAMED = 4
@@ -48,13 +53,15 @@ class Activity(NamedTuple):
     since: float = 0.0
     """By the clock of its process; in a note, for how many seconds."""
     is_long: bool = True
-    """Whether it may take as long as it likes: a start with its downloads, validating, saving."""
+    """Whether it may take as long as it likes, unless it is idle: a start with its downloads, validating, saving."""
     is_waiting: bool = False
     """Whether it is in an exchange."""
     exchange: int = 0
     """How many exchanges it has entered."""
     asked: tuple[int, ...] = ()
     """Ranks that it asks for their stacks."""
+    idle: float = 0.0
+    """For how many seconds its process has computed nothing."""
 
 
 _activity = Activity()
@@ -70,7 +77,7 @@ def doing(what: str) -> None:
 
 @contextmanager
 def long_work(what: str) -> Iterator[None]:
-    """Note what this rank does inside the `with` block, for which the others wait as long as it takes."""
+    """Note what this rank does inside the `with` block, for which the others wait as long as it computes anything."""
     with _noted(what, is_long=True):
         yield
 
@@ -136,10 +143,10 @@ class Notes:
         self._heard = [monotonic()] * world_size
         """When each rank's note has changed."""
 
-    def publish(self, *, asked: Sequence[int] = ()) -> None:
-        """Write what this rank does, and whom it asks for their stacks."""
+    def publish(self, *, asked: Sequence[int] = (), idle: float = 0.0) -> None:
+        """Write what this rank does, whom it asks for their stacks, and for how many seconds it has been idle."""
         now = _activity
-        note = now._replace(since=round(monotonic() - now.since, 3), asked=tuple(asked))
+        note = now._replace(since=round(monotonic() - now.since, 3), asked=tuple(asked), idle=round(idle, 3))
         self._store.set(f"note/{self.rank}", json.dumps(note))
 
     def read(self) -> list[Activity]:
@@ -197,6 +204,7 @@ class Watch:
         self.store = store
         self.notes = Notes(store, rank, world_size)
         self._wait = _Wait()
+        self._pulse = _Pulse()
         self._most = inf
         """Seconds of a wait for a process that shall end."""
         self._verdict: str | None = None
@@ -238,7 +246,7 @@ class Watch:
     def _run(self) -> None:
         with suppress(dist.DistError):  # the main thread finds out by itself, and says so
             while not self._stop.wait(BEAT_SECONDS):
-                self.notes.publish()
+                self.notes.publish(idle=self._pulse.idle())
                 self._look()
 
     def _look(self) -> None:
@@ -265,8 +273,8 @@ class Watch:
 
     def _counts(self, rank: int, activity: Activity, waiter: Activity) -> bool:
         """Return whether the time of waiting for a rank is limited."""
-        is_silent = self.notes.silence(rank) > GRACE_SECONDS
-        return is_silent or not (activity.is_long or waiter.is_long)
+        hangs = self.notes.silence(rank) > GRACE_SECONDS or activity.idle > IDLE_SECONDS
+        return hangs or not (activity.is_long or waiter.is_long)
 
     def _speaks(self) -> bool:
         """Return whether this is the first rank that is alive, which speaks for all."""
@@ -290,7 +298,8 @@ class Watch:
         silence = self.notes.silence(rank)
         if silence > GRACE_SECONDS:
             return f"not heard for {duration_in_words(silence)}, last seen {activity.what}"
-        return f"{activity.what} for {duration_in_words(activity.since)}"
+        hangs = f", idle for {duration_in_words(activity.idle)}" if activity.idle > IDLE_SECONDS else ""
+        return f"{activity.what} for {duration_in_words(activity.since)}{hangs}"
 
     def _give_up(self, seen: Sequence[Activity]) -> None:
         """Log where the missing ranks are, and end this rank's wait; a rank that does not wait goes on."""
@@ -307,6 +316,23 @@ class Watch:
                 f"{self._missing(seen)} while {wait.what}; runtime.exchange_timeout allows "
                 f"{duration_in_words(self.timeout)}"
             )
+
+
+class _Pulse:
+    """Whether this process computes, but for the thread that asks."""
+
+    def __init__(self) -> None:
+        self._computed, self._asked = process_time(), monotonic()
+        self._last = self._asked
+        """When it has last been seen to compute."""
+
+    def idle(self) -> float:
+        """Return for how many seconds it has not."""
+        computed, now = process_time() - thread_time(), monotonic()
+        if computed - self._computed > _ALIVE * (now - self._asked):
+            self._last = now
+        self._computed, self._asked = computed, now
+        return now - self._last
 
 
 class _Wait:

@@ -42,6 +42,7 @@ from dualformer_cli.data.tokens.tiles import (
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.tokenlabel import ClassShare, LabelledVideos, LabelSummary, TeacherTrial, UnlabelledVideo
 from dualformer_cli.engine.build import token_grid
+from dualformer_cli.engine.parallel.node_memory import made_once_a_node
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.parallel.reductions import barrier
 from dualformer_cli.engine.parallel.shared_work import SharedWork
@@ -113,7 +114,7 @@ class LabelWriter:
         self.ranks, self.folder = ranks, LabelFolder(output)
         if resolved.config.data.train_list == RENDERED:
             raise ConfigError(f"{RENDERED} has no videos whose labels could be stored; give --data LIST")
-        self.listed, self.config = open_training_list(resolved)
+        self.listed, self.config = made_once_a_node(ranks, "reading the list", partial(open_training_list, resolved))
         if len(self.listed.class_names) > 2**16:
             raise ConfigError(f"token labels hold up to 65,536 classes, the list has {len(self.listed.class_names)}")
         header = partial(

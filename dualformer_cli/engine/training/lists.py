@@ -120,9 +120,10 @@ def overlap(training: LabelledList, validation: LabelledList | None) -> list[str
     """Return a sentence that says how many videos are in both lists, which makes results too good, if any is."""
     if validation is None or validation.source == RENDERED or training.source == RENDERED:
         return []
-    parts = {(file, sample.part[::2]) for file, sample in zip(training.files, training.samples, strict=True)}
-    files = zip(validation.files, validation.samples, strict=True)
-    both = [sample.path for file, sample in files if (file, sample.part[::2]) in parts]
+    files = set(validation.files).intersection(training.files)  # mostly none, and a set of all parts would be large
+    parts = {(file, training.samples[row].part[::2]) for row, file in enumerate(training.files) if file in files}
+    rows = zip(validation.files, validation.samples, strict=True)
+    both = [sample.path for file, sample in rows if file in files and (file, sample.part[::2]) in parts]
     if not both:
         return []
     videos = counted(len(both), "video")

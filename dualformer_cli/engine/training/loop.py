@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 
@@ -35,6 +36,7 @@ from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.batch_norm import convert_batch_norm
 from dualformer_cli.engine.parallel.decoders import num_decoders
 from dualformer_cli.engine.parallel.devices import peak_memory_mib, pick_precision
+from dualformer_cli.engine.parallel.node_memory import made_once_a_node
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.parallel.reductions import made_by_main
 from dualformer_cli.engine.parallel.same_weights import digest_of_all_ranks
@@ -87,13 +89,13 @@ class Trainer:
         lock: FolderLock | None = None,
     ) -> None:
         self.ranks = ranks
-        self.lists, self.config = open_lists(resolved)
+        self.lists, self.config = made_once_a_node(ranks, "reading lists", partial(open_lists, resolved))
         train, runtime, training = self.config.train, self.config.runtime, self.lists.training
         self.recipe = plan_recipe(train, ranks.world_size)
         self.precision = pick_precision(runtime.precision, ranks.device)
         self.num_workers = num_decoders(resolved)
         self.notes = [self.recipe.sentence, *large_step(self.recipe, len(training) * train.repeats)]
-        self.notes += overlap(training, self.lists.validation)
+        self.notes += overlap(training, self.lists.validation) if ranks.is_main else []
         self.log = RunLog(output, is_main=ranks.is_main, on_event=on_event, lock=lock)
         self.folder = CheckpointFolder(output, keep_epochs=train.keep_epochs)
         notes, self.notes = self.notes, []
@@ -213,16 +215,20 @@ class Trainer:
         asked = perf_counter()
         ahead = Prefetch(self.steps(pool, order), self.ranks.device, first_step=state.step)
         ahead.fetch()
+
+        def vote() -> Tensor:
+            return self._signals.asks(is_due=self.saver.is_due())
+
         while (batches := ahead.batches) is not None:
             lr = self._learning_rate()
             try:
-                losses, count = self.stepper.step(batches, lr, meanwhile=ahead.fetch)
+                losses, count = self.stepper.step(batches, lr, meanwhile=ahead.fetch, vote=vote)
             except StepRefusedError as error:
                 raise DualFormerError("; ".join(filter(None, (str(error), self.saver.save_before_the_end())))) from None
             state.step, state.step_in_epoch = state.step + 1, state.step_in_epoch + 1
             self._log_step(losses, lr, count, waited=ahead.waited(), took=perf_counter() - asked)
             if state.step_in_epoch < self.batches.steps_per_epoch:
-                signum, is_due = self._signals.agree(is_due=self.saver.is_due())
+                signum, is_due = self._signals.agreed(self.stepper.votes)
                 if is_due or signum is not None:
                     self.saver.save()
                 if signum is not None:

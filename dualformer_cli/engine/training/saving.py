@@ -33,8 +33,8 @@ class Saver:
         self._saved_at, self._saved_step = monotonic(), state.step
 
     def is_due(self) -> bool:
-        """Return whether the last save is too long ago, by rank 0's clock."""
-        is_late = monotonic() - self._saved_at >= self._seconds or self.state.step % self._steps == 0
+        """Return whether the last save is too long ago once the step in hand is done, by rank 0's clock."""
+        is_late = monotonic() - self._saved_at >= self._seconds or (self.state.step + 1) % self._steps == 0
         return is_late and self.log.is_main
 
     def save(self, *, epoch_done: bool = False, validation: ValidationRow | None = None) -> None:

@@ -22,7 +22,13 @@ from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.engine.parallel.devices import dtype_of
 from dualformer_cli.engine.parallel.ranks import Ranks
-from dualformer_cli.engine.parallel.reductions import any_rank, gather_objects, sum_gradients, sum_over_ranks
+from dualformer_cli.engine.parallel.reductions import (
+    gather_objects,
+    has_gradient,
+    sum_gradients,
+    sum_over_ranks,
+    trained,
+)
 from dualformer_cli.engine.parallel.upload import upload
 from dualformer_cli.engine.training.losses import classification_loss_sum, motion_loss_sum, token_label_loss_sum
 from dualformer_cli.engine.training.optim import set_learning_rate
@@ -71,19 +77,27 @@ class Stepper:
         self.forward_motion: Callable[[Tensor], Any] = model.forward_motion
         if runtime.compile:
             self.forward, self.forward_motion = torch.compile(self.forward), torch.compile(self.forward_motion)
+        self.votes = torch.zeros(0)
+        """What all ranks together have voted in the last step."""
         self._spent_clips: Tensor | None = None
         self._statistics = [buffer.clone() for buffer in model.buffers()]
         """Buffers as they were before the step in hand."""
 
     def step(
-        self, batches: Sequence[Batch], lr: float, *, meanwhile: Callable[[], None] = lambda: None
+        self,
+        batches: Sequence[Batch],
+        lr: float,
+        *,
+        meanwhile: Callable[[], None] = lambda: None,
+        vote: Callable[[], Tensor] = lambda: torch.zeros(0, dtype=torch.float64),
     ) -> tuple[Losses, int]:
-        """Take one optimizer step.
+        """Take one optimizer step, with two exchanges beside that of the gradients.
 
         Args:
             batches: one per forward pass.
             lr: of the parameter groups whose lr_scale is 1.
             meanwhile: called once all passes are under way, which a GPU computes by itself.
+            vote: called after that; gives float64 numbers, whose sums over the ranks are `votes` then.
 
         Returns:
             The mean losses over all ranks, and the number of clips.
@@ -100,6 +114,7 @@ class Stepper:
         set_learning_rate(optimizer, lr)
         if count == 0:
             meanwhile()
+            self.votes = sum_over_ranks(vote())
             return dict.fromkeys(names), 0
         optimizer.zero_grad(set_to_none=True)
         if self._statistics:
@@ -108,15 +123,28 @@ class Stepper:
         for number, batch in enumerate(batches):
             losses += self._forward_backward(batch, number, count)
         meanwhile()
-        total = losses.cpu()
-        self._refuse_non_finite(total, batches)
-        sum_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
+        parameters = trained(optimizer)
+        total = self._agree(losses.cpu(), vote(), parameters, batches)
         self._check_and_clip_gradients()
         state.scaler.step(optimizer)
         state.scaler.update()
         if state.average is not None:
             state.average.update(state.model)
-        return dict(zip(names, (sum_over_ranks(total) / count).tolist(), strict=True)), count
+        return dict(zip(names, (total / count).tolist(), strict=True)), count
+
+    def _agree(self, own: Tensor, votes: Tensor, parameters: Sequence[Tensor], batches: Sequence[Batch]) -> Tensor:
+        """Add up losses, votes and gradients over the ranks, and return the losses.
+
+        Raises:
+            StepRefusedError: where a rank has a loss that is not a number.
+        """
+        is_bad = not torch.isfinite(own).all().item()
+        parts = [own, torch.tensor([is_bad], dtype=torch.float64), votes, has_gradient(parameters)]
+        total, num_bad, self.votes, num_ranks = sum_over_ranks(torch.cat(parts)).split([len(part) for part in parts])
+        if num_bad.item():
+            raise self._non_finite(is_bad, batches)
+        sum_gradients(parameters, num_ranks)
+        return total
 
     def _forward_backward(self, batch: Batch, number: int, count: int) -> Tensor:
         """Add the gradients of one forward pass, as its share of `count` clips; return the sums of its losses.
@@ -191,15 +219,12 @@ class Stepper:
             )
         state.unreadable = total
 
-    def _refuse_non_finite(self, total: Tensor, batches: Sequence[Batch]) -> None:
-        """Stop every rank where one has a loss that is not a number."""
-        is_bad = not torch.isfinite(total).all().item()
-        if not any_rank(is_bad):
-            return
+    def _non_finite(self, is_bad: bool, batches: Sequence[Batch]) -> StepRefusedError:
+        """Return the error, on every rank, of a loss that is not a number; this one's, or another's."""
         files = sorted({self.listed.files[sample] for batch in batches for sample in batch.samples})
         found = [(rank, names) for rank, (bad, names) in enumerate(gather_objects((is_bad, files))) if bad]
         rank, names = found[0]
-        raise self._back_before_the_step(
+        return self._back_before_the_step(
             f"the loss is not a number at step {self.state.step} on rank {rank}, with {', '.join(map(repr, names))}"
         )
 

@@ -10,10 +10,10 @@ from time import monotonic
 from types import FrameType
 
 import torch
-import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, _get_default_store
 
-from dualformer_cli.engine.parallel.reductions import RanksLost, all_reduce, in_touch, world_size
+from dualformer_cli.engine.parallel.reductions import RanksLost, in_touch, sum_over_ranks, world_size
 from dualformer_cli.engine.parallel.watch import give_up_soon
 from dualformer_cli.system.signals import STOPPING
 
@@ -38,10 +38,18 @@ class StopSignals:
 
     def agree(self, *, is_due: bool = False) -> tuple[int | None, bool]:
         """Return the signal that a rank has received, or None, and whether anything is due on any rank."""
-        asked = torch.tensor([self._received or 0, int(is_due)])
-        all_reduce(asked, "agreeing on what to do next", dist.ReduceOp.MAX)
-        signum, due = asked.tolist()
-        return signum or None, bool(due)
+        return self.agreed(sum_over_ranks(self.asks(is_due=is_due)))
+
+    def asks(self, *, is_due: bool = False) -> Tensor:
+        """Return what this rank asks for, in numbers that ranks can add up."""
+        return torch.tensor([*(self._received == number for number in STOPPING), is_due], dtype=torch.float64)
+
+    @staticmethod
+    def agreed(asked: Tensor) -> tuple[int | None, bool]:
+        """Return what `agree` says, of the sum of what all ranks ask for."""
+        *received, due = asked.tolist()
+        signals = [int(number) for number, count in zip(STOPPING, received, strict=True) if count]
+        return max(signals, default=None), bool(due)
 
     def heard(self) -> bool:
         """Return whether a signal has come to this rank, or a moment ago to another one.

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from dualformer_cli.config.schema import TrainConfig
+from dualformer_cli.data.lists.columns import Texts
 from dualformer_cli.engine.parallel import placement, reductions
 from dualformer_cli.engine.parallel.batch_norm import average_running_statistics, convert_batch_norm
-from dualformer_cli.engine.parallel.ranks import init_ranks
+from dualformer_cli.engine.parallel.node_memory import made_once_a_node
+from dualformer_cli.engine.parallel.ranks import Ranks, init_ranks
 from dualformer_cli.engine.parallel.reductions import (
     any_rank,
     barrier,
     broadcast_object,
     gather_objects,
+    has_gradient,
     sum_gradients,
     sum_over_ranks,
 )
@@ -56,6 +59,11 @@ def network(mode: Any, dtype: torch.dtype) -> nn.Module:
     return convert_batch_norm(model.to(dtype), mode)
 
 
+def sum_all_gradients(parameters: Iterable[Tensor]) -> None:
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    sum_gradients(trained, sum_over_ranks(has_gradient(trained)))
+
+
 def train_network(model: nn.Module, x: Tensor, first: int) -> dict[str, Any]:
     """Three forward and backward passes over samples that begin at `first`; gradients are summed over the ranks."""
     weights = torch.linspace(-1, 1, 7 * 6 * 18).view(7, 6, 2, 3, 3).to(x)[first : first + len(x)]
@@ -63,7 +71,7 @@ def train_network(model: nn.Module, x: Tensor, first: int) -> dict[str, Any]:
     for _ in range(3):
         output = model(x)
         (output.square() * weights).sum().backward()
-    sum_gradients(model.parameters())
+    sum_all_gradients(model.parameters())
     return {
         "output": output.detach(),
         "input_gradient": x.grad,
@@ -97,7 +105,7 @@ def train_video_model(first: int, count: int) -> dict[str, Tensor]:
     labels = torch.arange(7) % 3
     part = slice(first, first + count)
     nn.functional.cross_entropy(model(clips[part]), labels[part], reduction="sum").backward()
-    sum_gradients(model.parameters())
+    sum_all_gradients(model.parameters())
     return {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
 
 
@@ -133,7 +141,7 @@ def gradients_of_some(rank: int, world_size: int) -> list[list[float] | None]:
         parameters[1].grad = torch.arange(6.0).view(2, 3)
     parameters[3].grad = torch.arange(6.0).view(3, 2).t()
     parameters[4].grad = torch.full((2,), 0.5, dtype=torch.float64)
-    sum_gradients(iter(parameters))
+    sum_all_gradients(parameters)
     return [None if parameter.grad is None else parameter.grad.reshape(-1).tolist() for parameter in parameters]
 
 
@@ -181,6 +189,37 @@ def same_weights(rank: int, world_size: int) -> list[str]:
     return found
 
 
+def once_a_node(rank: int, world_size: int) -> dict[str, Any]:
+    """What the first rank makes, whether the others have its memory, and what is said where it can make nothing."""
+    calls: list[int] = []
+
+    def make() -> dict[str, Any]:
+        calls.append(rank)
+        return {"numbers": np.arange(100_000) + rank, "texts": Texts.of(["a", "\u00e9", ""]), "names": ["x"]}
+
+    def fail() -> None:
+        raise DualFormerError(f"rank {rank} finds no list")
+
+    ranks = Ranks(rank=rank, local_rank=rank, world_size=world_size, device=torch.device("cpu"))
+    made = made_once_a_node(ranks, "reading", make)
+    maps = Path("/proc/self/maps").read_text().splitlines()
+    descriptors = [os.path.realpath(f"/proc/self/fd/{name}") for name in os.listdir("/proc/self/fd")]
+    apart = Ranks(rank=rank, local_rank=1 - min(rank, 1), world_size=world_size, device=torch.device("cpu"))
+    try:
+        made_once_a_node(apart, "reading", fail)
+    except DualFormerError as error:
+        said = str(error)
+    return {
+        "calls": calls,
+        "sum": int(made["numbers"].sum()),
+        "rest": [list(made["texts"]), made["names"]],
+        "is_writable": made["numbers"].flags.writeable,
+        "mapped": sum("memfd:dualformer" in line for line in maps),
+        "open": sum("memfd:dualformer" in name for name in descriptors),
+        "said": said,
+    }
+
+
 def saved_statistics(rank: int, world_size: int) -> dict[str, Any]:
     """A state in the middle of an epoch: what is saved of it, what stays, and what each rank has after it resumed."""
 
@@ -214,7 +253,7 @@ def saved_statistics(rank: int, world_size: int) -> dict[str, Any]:
 
 def all_jobs(rank: int, world_size: int) -> dict[str, Any]:
     jobs: list[Job] = [exchange, gradients_of_some, averaged_buffers, batch_norm]
-    jobs += [stop_signals, same_weights, saved_statistics]
+    jobs += [stop_signals, same_weights, saved_statistics, once_a_node]
     with init_ranks("cpu") as ranks:
         assert (ranks.rank, ranks.world_size, ranks.is_main) == (rank, world_size, rank == 0)
         results = {job.__name__: job(rank, world_size) for job in jobs}

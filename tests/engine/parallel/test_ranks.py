@@ -19,6 +19,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dualformer_cli.engine.parallel import node_memory
 from dualformer_cli.engine.parallel.batch_norm import (
     FrozenBatchNorm,
     SynchronizedBatchNorm,
@@ -163,6 +164,32 @@ def test_a_save_within_an_epoch_has_the_mean_of_the_statistics_and_leaves_each_r
         assert seen == [{"saved": mean, "stays": rank + 1.0, "resumed": rank + 1.0} for rank in range(len(seen))]
 
 
+def test_what_the_first_rank_of_a_machine_makes_is_in_memory_once_for_all(worlds: Results) -> None:
+    for seen in both(worlds, "once_a_node"):
+        assert [one["calls"] for one in seen] == [[0]] + [[]] * (len(seen) - 1)
+        for one in seen:
+            assert one["sum"] == 100_000 * 99_999 // 2
+            assert one["rest"] == [["a", "\u00e9", ""], ["x"]]
+            assert not one["is_writable"]
+            assert (one["mapped"], one["open"]) == (1, 1), "the mapping alone has it open"
+            assert one["said"] == "rank 1 finds no list", "the only one that is the first of a machine"
+
+
+def test_memory_of_another_machine_is_not_taken() -> None:
+    """There the same process and descriptor are nothing, or something else."""
+    offer = node_memory._offered({"numbers": np.arange(5), "name": "x"})
+    assert offer is not None
+    parts = node_memory._mapped(offer)
+    assert parts is not None
+    found: Any = node_memory._loaded(parts)
+    assert (found["numbers"].tolist(), found["name"]) == ([0, 1, 2, 3, 4], "x")
+    other = os.memfd_create("dualformer")
+    for wrong in ({"process": 999_999_999}, {"mark": bytes(16)}, {"descriptor": other}, {"descriptor": 0}):
+        assert node_memory._mapped(offer._replace(**wrong)) is None
+    os.close(offer.descriptor)
+    os.close(other)
+
+
 def difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> float:
     assert found.keys() == wanted.keys()
     scale = max(float(value.abs().max()) for value in wanted.values())
@@ -223,7 +250,7 @@ def test_one_process_needs_no_process_group(monkeypatch: pytest.MonkeyPatch) -> 
         assert broadcast_object("a") == "a"
         assert (any_rank(True), any_rank(False)) == (True, False)
         barrier()
-        sum_gradients([parameter])
+        sum_gradients([parameter], torch.zeros(1))
         average_running_statistics(model)
     assert parameter.grad is None
     with pytest.raises(ValueError, match="sum_over_ranks takes a Tensor or an ndarray, got float"):

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from dualformer_cli.engine.parallel import joining, watch
+from dualformer_cli.engine.parallel.placement import Placement
 from dualformer_cli.engine.parallel.ranks import init_ranks
 from dualformer_cli.errors import DualFormerError
 
@@ -50,6 +51,12 @@ def test_a_rank_that_does_not_come_is_named_and_given_up_with_its_stack(seen: An
     stack = lines[lines.index("rank 1 is here:") :]
     assert stack[1] == "  thread MainThread"
     assert any(line.endswith("in sleep_in_a_loader") for line in stack)
+
+
+def test_a_rank_that_hangs_in_work_without_a_limit_is_given_up_when_its_process_has_been_idle(seen: Any) -> None:
+    found = seen("asleep")
+    assert re.search(r"for rank 1 \(starting for \d+ s, idle for \d+ s\) while agreeing on what to do", found["error"])
+    assert "rank 1 is here:" in found["lines"]
 
 
 def test_a_rank_that_is_stopped_is_given_up_whatever_it_does(seen: Any) -> None:
@@ -151,6 +158,20 @@ def test_processes_that_are_no_ranks_of_this_run_are_named(
         monkeypatch.setenv(name, value)
     with pytest.raises(DualFormerError, match=message), init_ranks("cpu", timeout=0.3):
         pass
+
+
+def test_ranks_of_launchers_with_other_counts_of_restarts_meet(world: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher that comes in place of a lost one has restarted nothing; rank 0 serves a store of its own then."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setattr(joining, "_RUNS", iter([0, 0]))
+    stores = []
+    for rank, restarts in ((0, "1"), (1, "0")):
+        world(MASTER_PORT=str(port), TORCHELASTIC_USE_AGENT_STORE="False", TORCHELASTIC_RESTART_COUNT=restarts)
+        stores.append(joining.Joining(Placement(rank=rank, world_size=2), 20.0).store())
+    stores[0].set("said", "hello")
+    assert stores[1].check(["said"])
 
 
 def test_a_stack_has_what_nccl_recorded(monkeypatch: pytest.MonkeyPatch) -> None:

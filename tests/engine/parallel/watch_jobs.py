@@ -57,7 +57,7 @@ def wait_for(name: str) -> None:
     deadline = time.monotonic() + 60
     while not (FOLDER / name).exists():
         assert time.monotonic() < deadline, f"nobody wrote {name}"
-        time.sleep(0.01)
+        time.sleep(0.2)
 
 
 def sleep_in_a_loader(name: str) -> None:
@@ -80,6 +80,22 @@ def late(rank: int, world_size: int) -> Any:
     except RanksLost as error:
         (FOLDER / "late").touch()
         return {"error": f"{type(error).__name__}: {error}", "seconds": time.monotonic() - began, "lines": lines.lines}
+    return {"error": "nothing happened"}
+
+
+def asleep(rank: int, world_size: int) -> Any:
+    """Rank 1 hangs in its start, which may take as long as it likes, while its watch goes on."""
+    lines, watch.IDLE_SECONDS = Lines(), 2.0
+    try:
+        with patient_start():
+            gather_objects(rank)
+            if rank == 1:
+                sleep_in_a_loader("asleep")
+                os._exit(0)
+            any_rank(False)
+    except RanksLost as error:
+        (FOLDER / "asleep").touch()
+        return {"error": str(error), "lines": lines.lines}
     return {"error": "nothing happened"}
 
 
@@ -184,7 +200,7 @@ def absent(rank: int, world_size: int) -> Any:
 def main() -> None:
     torch.set_num_threads(1)
     watch.BEAT_SECONDS, watch.LINE_SECONDS, watch.GRACE_SECONDS, watch.STACK_SECONDS = 0.1, 0.5, 4.0, 2.0
-    for job in (late, stopped, long_works, interrupted, ended, absent):
+    for job in (late, asleep, stopped, long_works, interrupted, ended, absent):
         run_world(job.__name__, job, 2, FOLDER)
 
 

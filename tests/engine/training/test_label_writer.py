@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -221,7 +222,9 @@ def test_a_video_that_went_since_is_not_on_the_sheet_and_is_named_once(
 ) -> None:
     writer = write_labels(tmp_path / "labels", data=mixed_list)
     gone = writer.listed.samples[1].path
-    writer.listed.files[1] = str(tmp_path / "gone.mp4")
+    files = [*writer.listed.files]
+    files[1] = str(tmp_path / "gone.mp4")
+    writer.listed = replace(writer.listed, files=files)
     assert gone not in {row.path for row in writer.sheet(here_pool())}
     assert f"not on the sheet: {gone!r}: no such file or folder" in caplog.messages
 

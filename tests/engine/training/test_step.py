@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -127,7 +127,7 @@ def test_the_loss_that_is_reported_is_the_mean_over_clips(make_trainer: Make) ->
 def test_gradients_clips_and_losses_of_other_ranks_count(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another rank with the same clips: every sum is twice this rank's, and a mean is the same."""
 
-    def twice(parameters: Iterator[Tensor]) -> None:
+    def twice(parameters: Sequence[Tensor], num_ranks: Tensor) -> None:
         for parameter in parameters:
             if parameter.grad is not None:
                 parameter.grad *= 2
@@ -341,7 +341,12 @@ def test_a_loss_that_is_not_a_number_on_another_rank_stops_this_one_too(
 ) -> None:
     trainer = make_trainer()
     before = trainer.state.model.classifier.weight.clone()
-    monkeypatch.setattr(step_module, "any_rank", lambda flag: True)
+
+    def beside_a_bad_one(own: Any) -> Any:
+        """Their first exchange is of two counts, their second has the loss and after it whether it is bad."""
+        return own + torch.eye(len(own), dtype=own.dtype)[1] if isinstance(own, Tensor) else own
+
+    monkeypatch.setattr(step_module, "sum_over_ranks", beside_a_bad_one)
     monkeypatch.setattr(step_module, "gather_objects", lambda own: [own, (True, ["theirs.mp4"])])
     with pytest.raises(DualFormerError, match=r"the loss is not a number at step 0 on rank 1, with 'theirs.mp4'"):
         trainer.stepper.step([batch_of(0, 1)], 0.01)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from dualformer_cli.data.lists.samples import lines_of
 from dualformer_cli.data.lists.tables import PATH_NAMES
 from dualformer_cli.data.lists.tools.base import Annotations, Entry, Folder, texts
 from dualformer_cli.system.words import counted
@@ -39,7 +40,7 @@ def is_label_studio_table(header: Sequence[str]) -> bool:
 
 def header_of_table(text: str) -> list[str]:
     """Return the names of the columns of a CSV or TSV, with or without quotes around them."""
-    line = text.partition("\n")[0].strip()
+    line = next(lines_of(text)).strip()
     return [name.strip('"') for name in line.split(_delimiter(line))]
 
 
