@@ -68,6 +68,12 @@ def test_an_entry_whose_text_is_not_there_once_is_named(tree: Path) -> None:
     assert "'the sum is a difference'" not in done.stderr
 
 
+def test_an_entry_that_leaves_no_python_is_named(tree: Path) -> None:
+    done = run(tree, ENTRY.format(name="no sum", old="return a + b", new="return a +"), "--check")
+    assert done.returncode == 2
+    assert "'no sum': prices.py is no Python with it: invalid syntax" in done.stderr
+
+
 def test_every_entry_of_this_repository_fits_the_code() -> None:
     """One that a change has left behind proves nothing, and stops all of them."""
     done = subprocess.run([sys.executable, str(SCRIPT), "--check"], capture_output=True, text=True)
