@@ -51,7 +51,7 @@ def test_a_mutant_that_a_test_notices_is_killed_and_one_that_none_notices_is_nam
         "killed"
     ]
     assert "survived: prices are cut off (prices.py)\n  - round(price)\n  + int(price)\n  lost: money" in done.stdout
-    assert done.stdout.splitlines()[-1].split() == ["all", "2", "1", "50.0", "%"]
+    assert done.stdout.splitlines()[-1].split() == ["all", "2", "1", "50.0%"]
     assert (tree / "prices.py").read_bytes() == before
     done = run(tree, SUM + ROUNDING, "--only", "difference", "--no-baseline")
     assert done.returncode == 0, done.stdout
