@@ -31,8 +31,8 @@ ReadFormat = Literal["auto", "manifest", ListFormat]
 
 Size3 = tuple[int, int, int]
 """Tokens or pixels along (time, height, width)."""
-Decoder = Literal["auto", "pyav", "decord", "torchcodec"]
-"""The decoders there are: each but auto is the file `video/NAME_reader.py`."""
+Decoder = Literal["auto", "pyav", "decord", "torchcodec", "torchcodec-cuda"]
+"""The decoders there are: each but auto is the file `video/NAME_reader.py`, with _ in its name for -."""
 
 
 def _at_least(name: str, value: float, low: float) -> None:

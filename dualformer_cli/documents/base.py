@@ -10,9 +10,9 @@ import ast
 import inspect
 import textwrap
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, field, fields, is_dataclass
-from functools import cache
+from functools import cache, partial
 from os import PathLike, fspath
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
@@ -23,6 +23,7 @@ JsonObject = dict[str, Any]
 
 Document = TypeVar("Document")
 
+_Reader = Callable[[Any], Any]
 _ABSENT = "absent_if_none"
 _INLINED = "inlined"
 _TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
@@ -60,34 +61,43 @@ def from_json(document: type[Document], found: Mapping[str, Any]) -> Document:
     Raises:
         TypeError: if a name is missing.
     """
+    own = ((name, read, found[key]) for name, key, read in _readers(cast(Any, document)) if key in found)
+    return document(**{name: value if read is None else read(value) for name, read, value in own})
+
+
+@cache
+def _readers(document: type) -> tuple[tuple[str, str, _Reader | None], ...]:
+    """Return name, key and reader of each field: a disk of videos has a million documents of one type."""
     hints = get_type_hints(document)
-    own = [each for each in fields(cast(Any, document)) if _key(each) in found]
-    return document(**{each.name: _typed(hints[each.name], found[_key(each)]) for each in own})
+    return tuple((each.name, _key(each), _reader(hints[each.name])) for each in fields(document))
 
 
-def _typed(hint: Any, value: Any) -> Any:
-    """Return a value of JSON as the type that a field says."""
+def _reader(hint: Any) -> _Reader | None:
+    """Return what makes the type that a field says of a value of JSON; None where it has that type."""
     if get_origin(hint) in (Union, types.UnionType):
-        if value is None:
-            return None
         (hint,) = (each for each in get_args(hint) if each is not type(None))
+        read = _reader(hint)
+        return None if read is None else lambda value: None if value is None else read(value)
     if get_origin(hint) is tuple:
-        return tuple(_typed(get_args(hint)[0], each) for each in value)
-    return from_json(hint, value) if is_dataclass(hint) and isinstance(hint, type) else value
+        read_item = _reader(get_args(hint)[0])
+        return tuple if read_item is None else lambda value: tuple(map(read_item, value))
+    return partial(from_json, hint) if is_dataclass(hint) and isinstance(hint, type) else None
 
 
 def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        found: JsonObject = {}
-        for each in fields(value):
-            own = getattr(value, each.name)
-            if _INLINED in each.metadata:
-                found |= _plain(own)
-            elif own is not None or not _may_be_absent(each):
-                found[_key(each)] = _plain(own)
-        return found
     if value is None or isinstance(value, str | bool | int | float):
         return value
+    if isinstance(value, tuple | list):
+        return [_plain(own) for own in value]
+    if is_dataclass(value) and not isinstance(value, type):
+        found: JsonObject = {}
+        for name, key, is_inlined, may_be_absent in _writers(type(value)):
+            own = getattr(value, name)
+            if is_inlined:
+                found |= _plain(own)
+            elif own is not None or not may_be_absent:
+                found[key] = _plain(own)
+        return found
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
     if isinstance(value, PathLike):
@@ -97,6 +107,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Sequence):
         return [_plain(own) for own in value]
     raise TypeError(f"JSON has no form for {value!r} of type {type(value).__name__}")
+
+
+@cache
+def _writers(document: type) -> tuple[tuple[str, str, bool, bool], ...]:
+    """Return name and key of each field, and whether it is inlined, or left out when it is None."""
+    return tuple((each.name, _key(each), _INLINED in each.metadata, _may_be_absent(each)) for each in fields(document))
 
 
 def json_schema(document: type) -> JsonObject:

@@ -9,12 +9,14 @@ import re
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from html import escape
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.predict import FeatureRow, Segment, VideoResult
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.predictions import best_shown, shown_parts
@@ -25,6 +27,12 @@ from dualformer_cli.video.parts import split_part
 CSV_COLUMNS = ("path", "status", "error", "start_seconds", "end_seconds", "rank", "label", "index", "score")
 LABEL_COLUMNS = ("listed_labels", "is_right")
 """Of the video, in each of its rows, where lists with labels were named as inputs."""
+PARQUET_ROWS = 4096
+"""That are in memory at a time."""
+
+TakeResult = Callable[[VideoResult], object]
+_OUT_OF_BYTES = re.compile(r"[\ud800-\udc7f\udd00-\udfff]")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 class PredictionTable:
@@ -77,25 +85,34 @@ class PredictionTable:
         if self._file is None:
             check_place(Path(self.path))
             self._file = open(self.path, "w", encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115
-        writer = csv.DictWriter(self._file, self._columns, restval="", extrasaction="ignore")
         if is_new:
-            writer.writeheader()
-        for row in rows:
-            writer.writerow({name: _storable(value) for name, value in row.items()})
+            _write_rows(self._file, [dict(zip(self._columns, self._columns, strict=True))], self._columns)
+        _write_rows(self._file, rows, self._columns)
         self._file.flush()
 
 
-def write_csv(results: Iterable[VideoResult], path: str | os.PathLike[str], *, with_labels: bool = False) -> None:
-    """Write a table of predictions that appears only when complete."""
-    with atomic_path(path) as temporary:
-        table = PredictionTable(temporary, with_labels=with_labels)
-        for result in results:
-            table.add(result)
-        table.close()
+@contextmanager
+def csv_file(path: str | os.PathLike[str], *, with_labels: bool = False) -> Iterator[TakeResult]:
+    """Give what takes the results of a table that appears only when complete, at the end of the `with` block."""
+    columns = CSV_COLUMNS + LABEL_COLUMNS * with_labels
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        _write_rows(file, [dict(zip(columns, columns, strict=True))], columns)
+        yield lambda result: _write_rows(file, _table_rows(result), columns)
 
 
-def write_parquet(results: Iterable[VideoResult], path: str | os.PathLike[str], *, with_labels: bool = False) -> None:
-    """Write the rows of the table as Parquet, with pyarrow (extra `parquet`); it appears only when complete."""
+@contextmanager
+def json_lines_file(path: str | os.PathLike[str]) -> Iterator[TakeResult]:
+    """Give what takes the results of a file with a line of JSON for each; it appears only when complete."""
+    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
+        yield lambda result: print(json.dumps(to_json(result)), file=file)  # ASCII, so that any path survives
+
+
+@contextmanager
+def parquet_file(path: str | os.PathLike[str], *, with_labels: bool = False) -> Iterator[TakeResult]:
+    """Give what takes the rows of the table as Parquet, with pyarrow (extra `parquet`); as `csv_file`."""
     import pyarrow
     from pyarrow import parquet
 
@@ -104,10 +121,20 @@ def write_parquet(results: Iterable[VideoResult], path: str | os.PathLike[str], 
     kinds |= dict.fromkeys(("start_seconds", "end_seconds", "score"), pyarrow.float64())
     kinds |= dict.fromkeys(("rank", "index"), pyarrow.int32())
     schema = pyarrow.schema(list(kinds.items()))
-    rows = (row for result in results for row in _table_rows(result))
+    block: list[dict[str, object]] = []
     with atomic_path(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
-        while block := [{name: _in_unicode(row.get(name)) for name in columns} for row in islice(rows, 4096)]:
+
+        def flush() -> None:
             writer.write_table(pyarrow.Table.from_pylist(block, schema))
+            block.clear()
+
+        def take(result: VideoResult) -> None:
+            block.extend({name: _in_unicode(row.get(name)) for name in columns} for row in _table_rows(result))
+            if len(block) >= PARQUET_ROWS:
+                flush()
+
+        yield take
+        flush()
 
 
 def write_srt(result: VideoResult, path: str | os.PathLike[str]) -> None:
@@ -235,31 +262,36 @@ def timecode(milliseconds: int) -> str:
     return f"{hours:02d}:{minutes:02d}:{seconds:02d},{milliseconds:03d}"
 
 
+def _write_rows(file: IO[str], rows: Iterable[Mapping[str, object]], columns: Sequence[str]) -> None:
+    csv.writer(file).writerows([_storable(row.get(name)) for name in columns] for row in rows)
+
+
 def _table_rows(result: VideoResult) -> Iterator[dict[str, object]]:
     video: dict[str, object] = {"path": result.path, "status": result.status, "error": result.error}
     if result.labels is not None:
         is_right = None if result.is_right is None else str(result.is_right).lower()
         video |= {"listed_labels": "; ".join(result.labels), "is_right": is_right}
-    for rank, prediction in enumerate(result.predictions, start=1):
-        yield {**asdict(prediction), **video, "rank": rank}
-    for segment in result.segments or ():
-        yield {**asdict(segment), **video, "rank": 1}
+    for rank, best in enumerate(result.predictions, start=1):
+        yield {**video, "rank": rank, "label": best.label, "index": best.index, "score": best.score}
+    for each in result.segments or ():
+        times = {"start_seconds": each.start_seconds, "end_seconds": each.end_seconds}
+        yield {**video, **times, "rank": 1, "label": each.label, "index": each.index, "score": each.score}
     if not result.predictions and not result.segments:
         yield video
 
 
 def _storable(value: object) -> object:
     """Escape the surrogates in a string that `surrogateescape` cannot turn back into bytes."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or value.isascii():
         return value
-    return re.sub(r"[\ud800-\udc7f\udd00-\udfff]", lambda match: printable(match[0]), value)
+    return _OUT_OF_BYTES.sub(lambda match: printable(match[0]), value)
 
 
 def _in_unicode(value: object) -> object:
     """Escape every surrogate in a string, as Parquet has no other text than Unicode."""
-    if not isinstance(value, str):
+    if not isinstance(value, str) or value.isascii():
         return value
-    return re.sub(r"[\ud800-\udfff]", lambda match: printable(match[0]), value)
+    return _SURROGATE.sub(lambda match: printable(match[0]), value)
 
 
 def _segments(result: VideoResult) -> Sequence[Segment]:

@@ -26,6 +26,7 @@ SYNC_SECONDS = 5.0
 """Time between two moments at which all results are on the disk, as far as the system says so."""
 
 _SETTINGS = "settings.json"
+_MOST_OPEN = 64
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -52,6 +53,7 @@ class Parts:
     def __init__(self, folder: Path, settings: Mapping[str, object], *, holds: str) -> None:
         self.folder, self.settings, self.holds = folder, settings, holds
         self._lock = FolderLock(folder, known_as=folder.parent)
+        self._files: dict[str, IO[bytes]] = {}
 
     def open(self) -> None:
         """Take the folder for this run, as one process of it does before the others write.
@@ -86,6 +88,9 @@ class Parts:
     def close(self) -> None:
         """Leave the folder to other runs."""
         self._lock.release()
+        for file in self._files.values():
+            file.close()
+        self._files.clear()
 
     def writer(self, rank: int) -> PartWriter:
         """Return a new part for this process; its name comes after those of all earlier runs.
@@ -96,29 +101,47 @@ class Parts:
         with self._naming():
             return PartWriter(self.folder / f"{max(numbers, default=0) + 1:06d}-{rank}.jsonl", self._naming)
 
-    def lines(self) -> Iterator[Line]:
-        """Return every whole line, those of earlier runs first."""
+    def lines(self, read_to: dict[str, int] | None = None) -> Iterator[Line]:
+        """Return every whole line, those of earlier runs first.
+
+        Args:
+            read_to: where each part has been read to, which is brought up to date: lines before are left out.
+        """
+        read_to = {} if read_to is None else read_to
         for name in self._names():
             with self._naming(), (self.folder / name).open("rb") as file:
-                offset = 0
+                file.seek(offset := read_to.get(name, 0))
                 for text in file:
-                    if (row := _row(text)) is not None:
-                        yield Line(row, name, offset)
-                    elif text.endswith(b"\n"):
+                    if not text.endswith(b"\n"):  # cut off, or still being written
+                        break
+                    read_to[name] = offset + len(text)
+                    if (row := _row(text)) is None:
                         _LOGGER.warning("%s: a damaged line at byte %d is left out", self.folder / name, offset)
+                    else:
+                        yield Line(row, name, offset)
                     offset += len(text)
 
     def read(self, part: str, offset: int) -> Mapping[str, Any]:
         """Return the row of a line that `lines` has found."""
-        with self._naming(), (self.folder / part).open("rb") as file:
+        with self._naming():
+            file = self._opened(part)
             file.seek(offset)
             return dict(json.loads(file.readline()))
 
     def blob(self, part: str, span: tuple[int, int]) -> bytes:
         """Return bytes that were appended with a row: `span` is what its "blob" says."""
-        with self._naming(), (self.folder / part).with_suffix(".bin").open("rb") as file:
+        with self._naming():
+            file = self._opened(f"{part.removesuffix('.jsonl')}.bin")
             file.seek(span[0])
             return file.read(span[1])
+
+    def _opened(self, name: str) -> IO[bytes]:
+        """Return a file that stays open, as the next line is mostly the one behind the last."""
+        if name not in self._files:
+            if len(self._files) >= _MOST_OPEN:
+                self._files.pop(next(iter(self._files))).close()
+            self._files[name] = (self.folder / name).open("rb")
+        return self._files[name]
 
     def _names(self) -> list[str]:
         return sorted(path.name for path in self.folder.glob("*-*.jsonl"))
@@ -193,8 +216,6 @@ def _write_all(file: IO[bytes], content: bytes) -> None:
 
 
 def _row(text: bytes) -> dict[str, Any] | None:
-    if not text.endswith(b"\n"):
-        return None
     try:
         row = json.loads(text)
     except ValueError:

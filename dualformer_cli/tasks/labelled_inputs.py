@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
@@ -28,7 +29,7 @@ def read_labelled(path: str, text: str, *, model: ModelRequest | None = None) ->
     Raises:
         DualFormerError: if it names its columns, or is JSON, and cannot be read as a list, or has parts by frames.
     """
-    lines = (line.strip() for line in text.removeprefix("\ufeff").splitlines())
+    lines = (match[0].strip() for match in re.finditer(r"[^\r\n]+", text.removeprefix("\ufeff")))
     first = next((line for line in lines if line and not line.startswith("#")), "")
     is_certain = (
         is_export(path)

@@ -8,6 +8,8 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from tempfile import gettempdir
 from typing import Any
 
 from dualformer_cli.data.fetch.web_videos import fetch_addresses, is_web_address
@@ -17,7 +19,7 @@ from dualformer_cli.engine.scoring.video_scores import failure
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.parts import Parts
 from dualformer_cli.tasks.session import Fetching
-from dualformer_cli.video import file_index, remote_files
+from dualformer_cli.video import file_index, remote_files, remote_shards
 from dualformer_cli.video.inputs import InputList, InputSink, ListedLabel
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.parts import split_part
@@ -37,10 +39,26 @@ def stamp_of(path: str) -> Stamp:
     """Return what shows that a file, a member of an archive or a remote file has changed; None if there is none."""
     try:
         if remote_files.is_address(path):
-            return list(remote_files.stamp_of(path))
+            return list(remote_shards.version_of(path))
         return list(file_index.stamp_of(split_part(path)[0])[:2])
     except (OSError, ValueError, DualFormerError):
         return None
+
+
+@contextmanager
+def index_in_words() -> Iterator[None]:
+    """Turn what SQLite says of a `PredictionIndex` into one line.
+
+    Raises:
+        DualFormerError: if there is no room for it, or its folder is closed or gone.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise DualFormerError(
+            f"the list of inputs, which a temporary file holds while the command runs, cannot be kept: {error}; make "
+            f"room in {gettempdir()!r}, or set TMPDIR to a folder with some; the same command goes on from what is done"
+        ) from error
 
 
 class PredictionIndex:
@@ -64,6 +82,7 @@ class PredictionIndex:
         )
         self._base.execute(f"CREATE TABLE inputs ({columns})")
         self._num_left = 0
+        self._read_to: dict[str, int] = {}
         self.has_labels = False
         """Whether a list gives an input labels."""
         self._is_listed = threading.Event()
@@ -71,10 +90,10 @@ class PredictionIndex:
         self.update()
 
     def update(self) -> None:
-        """Find every result that is in a part; of several of one path the latest counts."""
+        """Find every result that has come into a part since the last time; of several of one path the latest counts."""
         rows = (
             (_blob(result["path"]), json.dumps(line.row["stamp"]), result["status"], line.part, line.offset)
-            for line in self._parts.lines()
+            for line in self._parts.lines(self._read_to)
             for result in (line.row["result"],)
         )
         with self._lock, self._base:
@@ -201,7 +220,7 @@ class _Sink:
         elif not is_remote and is_live(path) and not os.path.lexists(path):
             self.complain(mask_credentials(path), "a live input has no end; classify it without --output")
         else:
-            self._append(identity, path, mask_credentials(path) if is_remote else path, None, labels)
+            self._append(identity, path, remote_shards.name_of(path) if is_remote else path, None, labels)
 
     def complain(self, name: str, reason: str) -> None:
         self._append(f"problem {name}", name, name, reason)

@@ -10,6 +10,7 @@ import importlib.util
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,14 +24,19 @@ from dualformer_cli.engine.parallel.reductions import barrier
 from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.engine.scoring.video_scores import Prediction
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.outputs.prediction_files import write_csv, write_features, write_parquet, write_segments
+from dualformer_cli.outputs.prediction_files import (
+    csv_file,
+    json_lines_file,
+    parquet_file,
+    write_features,
+    write_segments,
+)
 from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
-from dualformer_cli.outputs.runs import write_json_lines
 from dualformer_cli.system.files import check_outputs
 from dualformer_cli.system.parts import Parts, PartWriter
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels
-from dualformer_cli.tasks.prediction_index import Input, PredictionIndex, Stamp, stamp_of
+from dualformer_cli.tasks.prediction_index import Input, PredictionIndex, Stamp, index_in_words, stamp_of
 from dualformer_cli.tasks.session import Fetching, Session
 from dualformer_cli.video.inputs import InputSink
 from dualformer_cli.video.tar_members import opened
@@ -42,6 +48,7 @@ FORMAT = 2
 """Of the lines in the parts; results of another one are not gone on with."""
 
 
+@index_in_words()
 def run(
     request: PredictRequest,
     session: Session,
@@ -60,7 +67,7 @@ def run(
 
     Raises:
         DualFormerError: if the folder holds results of other settings, another run writes into it, or it cannot be
-            written.
+            written; or if there is no room for the list of inputs.
     """
     assert request.output is not None
     ranks = session.ranks
@@ -183,11 +190,17 @@ def _write_files(request: PredictRequest, parts: Parts, index: PredictionIndex) 
     """
     assert request.output is not None
     files = [request.output / "predictions.jsonl", request.output / "predictions.csv"]
-    write_json_lines(map(to_json, index.known()), files[0])
-    write_csv(index.known(), files[1], with_labels=index.has_labels)
-    if importlib.util.find_spec("pyarrow") is not None:
-        files.append(request.output / "predictions.parquet")
-        write_parquet(index.known(), files[-1], with_labels=index.has_labels)
+    with ExitStack() as stack:
+        taking = [
+            stack.enter_context(json_lines_file(files[0])),
+            stack.enter_context(csv_file(files[1], with_labels=index.has_labels)),
+        ]
+        if importlib.util.find_spec("pyarrow") is not None:
+            files.append(request.output / "predictions.parquet")
+            taking.append(stack.enter_context(parquet_file(files[-1], with_labels=index.has_labels)))
+        for result in index.known():
+            for take in taking:
+                take(result)
     if request.segments is not None:
         files.append(request.segments)
         write_segments(index.known, files[-1])

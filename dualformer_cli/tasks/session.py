@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dualformer_cli.config.load import ResolvedConfig, load_config
 from dualformer_cli.engine.parallel.decoders import num_decoders
+from dualformer_cli.engine.parallel.decoding_card import use_decoding_card
 from dualformer_cli.errors import WeightsError
 from dualformer_cli.system.workers import WorkerPool
 
@@ -146,7 +147,7 @@ def open_session(
         preload: what they import before their first job.
 
     Raises:
-        DualFormerError: what `resolve` and `init_ranks` raise.
+        DualFormerError: what `resolve`, `use_decoding_card` and `init_ranks` raise.
     """
     # Before torch loads: threads that wait for others sleep. Turning in circles, as OpenMP's do otherwise, they take
     # the cores from decoding processes: 0.7 s in place of 0.07 for the built-in model's pass over a video.
@@ -154,6 +155,7 @@ def open_session(
     resolved, checkpoint = _resolve(request, settings or {}, default)
     _require_file(resolved.config.weights)
     runtime = resolved.config.runtime
+    use_decoding_card(resolved.config.data.decoder, runtime.device)
     workers = num_decoders(resolved) if num_workers is None else num_workers
     with WorkerPool(workers, resolved.config.data.decode_timeout_seconds, preload=[preload]) as pool:
         from dualformer_cli.engine.parallel.ranks import init_ranks

@@ -250,10 +250,12 @@ def _open_trainer(
     lock: FolderLock | None = None,
 ) -> Iterator[Trainer]:
     """Join the other ranks and open lists and model; of the warnings about them, rank 0 alone has its say."""
+    from dualformer_cli.engine.parallel.decoding_card import use_decoding_card
     from dualformer_cli.engine.parallel.ranks import init_ranks  # here, so that a request is checked without torch
     from dualformer_cli.engine.training.loop import Trainer
 
     runtime = resolved.config.runtime
+    use_decoding_card(resolved.config.data.decoder, runtime.device)
     with (
         init_ranks(runtime.device, timeout=runtime.exchange_seconds()) as ranks,
         _warnings_of_one_rank(ranks),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TextIO
@@ -15,6 +16,7 @@ from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.parts import split_part
 from dualformer_cli.video.refusals import missing
 from dualformer_cli.video.remote_files import is_remote, list_videos, require_remote
+from dualformer_cli.video.remote_shards import is_in_shard, list_shard, name_of
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import expand_ranges, is_shard_name, is_there, members
 
@@ -206,11 +208,12 @@ class _Expansion:
 
     def add_list(self, name: str, text: str, *, folder: str) -> None:
         """Add the entries of a list; relative ones are found in `folder`."""
-        entries = list(_list_entries(text, folder))
-        if not entries:
-            self.complain(name, "the list is empty; write one name a line")
-        for entry in entries:
+        is_empty = True
+        for entry in _list_entries(text, folder):
+            is_empty = False
             self.add(entry, folder=folder)
+        if is_empty:
+            self.complain(name, "the list is empty; write one name a line")
 
     def add(self, name: str, *, folder: str) -> None:
         """Add what one name stands for; a relative one is found in `folder`."""
@@ -263,17 +266,25 @@ class _Expansion:
             self.complain(path, "the archive holds no videos")
 
     def _add_remote(self, name: str) -> None:
+        for each in expand_ranges(name) if is_shard_name(name) else [name]:
+            try:
+                require_remote(each, offline=self._offline)
+                videos = list_videos(each)
+            except VideoError as error:
+                self.complain(mask_credentials(each), error.reason)
+                continue
+            for video in videos:
+                if is_shard_name(video) or (video == each and is_in_shard(each)):
+                    self._add_remote_shard(video)
+                else:
+                    self._put(video, is_remote=True)
+
+    def _add_remote_shard(self, address: str) -> None:
         try:
-            require_remote(name, offline=self._offline)
-            videos = list_videos(name)
+            for video in list_shard(address):
+                self._put(video, identity=name_of(video), is_remote=True)
         except VideoError as error:
-            self.complain(mask_credentials(name), error.reason)
-            return
-        for video in videos:
-            if is_shard_name(video):
-                self.complain(mask_credentials(video), "a tar archive is read on a disk of this machine; copy it there")
-            else:
-                self._put(video, is_remote=True)
+            self.complain(mask_credentials(address), error.reason)
 
     def _identity(self, path: str) -> str:
         """Return one spelling for all that name a file in its folder; a link to a file stays a file of its own."""
@@ -308,11 +319,12 @@ def _read_stdin(stdin: TextIO | None) -> str:
 def _list_entries(text: str, folder: str) -> Iterator[str]:
     """Yield the names in a list. Spaces around a name, or # before it, belong to it if there is such a file."""
     text = text.removeprefix("\ufeff")
-    if "\0" in text:
-        yield from filter(None, text.split("\0"))
-        return
-    for line in text.split("\n"):
-        entry = line.removesuffix("\r")
+    between = "\0" if "\0" in text else "\n"
+    for match in re.finditer(f"[^{between}]+", text):  # as they may be a million, not all at once
+        if between == "\0":
+            yield match[0]
+            continue
+        entry = match[0].removesuffix("\r")
         if entry and os.path.lexists(os.path.join(folder, entry)):
             yield entry
         elif entry.strip() and not entry.lstrip().startswith("#"):

@@ -62,4 +62,4 @@ def _installed(path: str) -> Decoder:
 @cache
 def _reader_of(decoder: Decoder) -> Callable[[str, FileIndex | None], VideoReader]:
     """Return the READER of `video/NAME_reader.py`: a decoder is that file, and its name in `Decoder`."""
-    return importlib.import_module(f"dualformer_cli.video.{decoder}_reader").READER
+    return importlib.import_module(f"dualformer_cli.video.{decoder.replace('-', '_')}_reader").READER

@@ -52,7 +52,7 @@ class VideoInfo:
     """From the start of the first frame to the end of the last."""
     codec: str
     decoder: str
-    """What decodes it: pyav, decord, torchcodec or frames."""
+    """What decodes it: pyav, decord, torchcodec, torchcodec-cuda or frames."""
     rotation: int
     """Degrees counter-clockwise by which stored frames are turned; already applied."""
     is_mirrored: bool = False

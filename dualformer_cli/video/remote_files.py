@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from dualformer_cli.system.disk import is_full
 from dualformer_cli.system.words import natural_key
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.suffixes import is_video_name
+from dualformer_cli.video.tar_members import Member, is_shard_name
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://.", re.DOTALL)
 _WEB = ("http", "https")
@@ -31,6 +33,10 @@ _PACKAGES = {
 _VERSIONS = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime", "created")
 """By what file systems say which version of a file there is."""
 _TRIES = 3
+_BLOCK_BYTES = 256 * 1024
+"""That are asked for at a time to read the headers of an archive."""
+_PIECE_BYTES = 8 * 1024 * 1024
+"""Of a video, that are in memory at a time."""
 _WAIT_SECONDS = 1.0
 
 
@@ -40,10 +46,12 @@ def is_address(path: str) -> bool:
 
 
 def is_remote(name: str) -> bool:
-    """Return whether a name is an address that fsspec reads. Of web addresses only patterns are: others may be live."""
+    """Return whether a name is one that fsspec reads; of web addresses patterns and archives: others can be live."""
     if _ADDRESS.match(name) is None or _protocol(name) in _HERE:
         return False
-    return not is_live(name) or (_protocol(name) in _WEB and _is_pattern(name))
+    return not is_live(name) or (
+        _protocol(name) in _WEB and (_is_pattern(name) or ".tar/" in name or is_shard_name(name))
+    )
 
 
 def check_protocol(address: str) -> None:
@@ -120,8 +128,29 @@ def list_videos(address: str) -> list[str]:
     return [before + name for name in sorted(videos, key=lambda name: list(map(natural_key, os.path.split(name))))]
 
 
-def fetch_file(address: str, target: str) -> None:
-    """Copy the file behind an address to a local path.
+@contextmanager
+def open_file(address: str) -> Iterator[Any]:
+    """Open the file behind an address to read a little here and there, without all that lies between.
+
+    Raises:
+        VideoError: if it cannot be had, or its server sends whole files only.
+    """
+    with _in_words(address):
+        files, path = _opened(address)
+        with files.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead") as file:
+            try:
+                if size := file.seek(0, os.SEEK_END):
+                    file.seek(size - 1)
+                    file.read(1)
+                file.seek(0)
+            except ValueError:
+                reason = "its server sends whole files only; fetch it, and name the file on this machine"
+                raise VideoError(mask_credentials(address), reason) from None
+            yield file
+
+
+def fetch_file(address: str, target: str, *, member: Member | None = None) -> None:
+    """Copy the file behind an address, or the member of it alone where it is an archive, to a local path.
 
     Raises:
         VideoError: if it cannot be had, in words without secrets of the address.
@@ -130,6 +159,8 @@ def fetch_file(address: str, target: str) -> None:
         with _in_words(address):
             files, path = _opened(address)
             try:
+                if member is not None:
+                    return _copy_member(files, path, member, target)
                 files.get_file(path, target)
                 if os.path.isdir(target):
                     raise IsADirectoryError
@@ -154,6 +185,24 @@ def stamp_of(address: str) -> tuple[int, str]:
         return facts.get("size") or 0, next((str(facts[name]) for name in _VERSIONS if facts.get(name)), "")
 
 
+def _copy_member(files: Any, path: str, member: Member, target: str) -> None:
+    """Copy the bytes of a member, whose header must still lie before them."""
+    end = member.start + member.size
+    header = files.cat_file(path, start=member.start - tarfile.BLOCKSIZE, end=member.start)
+    try:
+        found = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").size
+    except tarfile.HeaderError:
+        found = None
+    if found != member.size:
+        raise ValueError("the archive has changed since it was listed; run the command again")
+    with open(target, "wb") as file:
+        for start in range(member.start, end, _PIECE_BYTES):
+            piece = files.cat_file(path, start=start, end=min(end, start + _PIECE_BYTES))
+            if len(piece) != min(end, start + _PIECE_BYTES) - start:
+                raise ValueError(f"{len(piece):,} bytes came where {_PIECE_BYTES:,} or the rest were asked for")
+            file.write(piece)
+
+
 def _protocol(address: str) -> str:
     return address.partition("://")[0].lower()
 
@@ -175,6 +224,8 @@ def _in_words(address: str) -> Iterator[None]:
     try:
         yield
         return
+    except VideoError:
+        raise
     except FileNotFoundError:
         reason = "not found; is the address right? That of a folder ends in a slash"
     except PermissionError:

@@ -65,25 +65,36 @@ def members(archive: str) -> Iterator[Member]:
     Raises:
         VideoError: where it cannot be read any further, with the reason.
     """
-    last: Member | None = None
     try:
         with open(archive, "rb") as file:
-            if file.read(5).startswith(_COMPRESSED):
-                reason = "a compressed archive: no member of it can be read alone; decompress it to a plain .tar first"
-                raise VideoError(archive, reason)
-            num_bytes = file.seek(0, os.SEEK_END)
-            for last in _files(file, archive):
-                if last.start + last.size > num_bytes:
-                    raise VideoError(archive, f"the archive is cut off within {last.name!r}; fetch or pack it again")
-                if not any(part.startswith(".") for part in last.name.split("/")):
-                    yield last
-            if file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):
-                return
+            yield from members_in(file, archive)
+    except OSError as error:
+        raise VideoError(archive, f"the archive cannot be read: {os_reason(error)}") from None
+
+
+def members_in(file: BinaryIO, archive: str) -> Iterator[Member]:
+    """Yield the files of an archive that is open, as `members` does.
+
+    Raises:
+        VideoError: where its content makes no sense any further, with the reason.
+        OSError: if it cannot be read.
+    """
+    last: Member | None = None
+    try:
+        if file.read(5).startswith(_COMPRESSED):
+            reason = "a compressed archive: no member of it can be read alone; decompress it to a plain .tar first"
+            raise VideoError(archive, reason)
+        num_bytes = file.seek(0, os.SEEK_END)
+        for last in _files(file, archive):
+            if last.start + last.size > num_bytes:
+                raise VideoError(archive, f"the archive is cut off within {last.name!r}; fetch or pack it again")
+            if not any(part.startswith(".") for part in last.name.split("/")):
+                yield last
+        if file.read(tarfile.BLOCKSIZE) == bytes(tarfile.BLOCKSIZE):
+            return
     except tarfile.TarError:
         if last is None:
             raise VideoError(archive, "not a tar archive") from None
-    except OSError as error:
-        raise VideoError(archive, f"the archive cannot be read: {os_reason(error)}") from None
     where = "at its start" if last is None else f"after {last.name!r}"
     raise VideoError(archive, f"the archive is cut off or damaged {where}; fetch or pack it again")
 

@@ -71,6 +71,10 @@ class TorchcodecReader(VideoReader):
         VideoError: if torchcodec or PyAV is not installed, or the file is not a video that torchcodec reads right.
     """
 
+    name = "torchcodec"
+    device = "cpu"
+    most_levels = _SAME_LEVELS
+
     def __init__(self, path: str, index: FileIndex | None = None) -> None:
         torchcodec = load_torchcodec()
         if torchcodec is None:
@@ -80,7 +84,7 @@ class TorchcodecReader(VideoReader):
             on_failure.callback(self._pyav.close)
             self.index, self.warnings = self._pyav.index, self._pyav.warnings
             self.times_seconds = self._pyav.times_seconds
-            self.info = replace(self._pyav.info, decoder="torchcodec")
+            self.info = replace(self._pyav.info, decoder=self.name)
             if (obstacle := _obstacle(self._pyav)) is not None:
                 raise self._refusal(obstacle)
             try:
@@ -89,7 +93,7 @@ class TorchcodecReader(VideoReader):
                     stream_index=self._pyav.file.stream.index,
                     dimension_order="NHWC",
                     num_ffmpeg_threads=1,
-                    device="cpu",
+                    device=self.device,
                 )
             except _FAILURES:
                 raise self._refusal("fails on it") from None
@@ -111,7 +115,7 @@ class TorchcodecReader(VideoReader):
             raise self._refusal(f"counts {num_frames} frames, PyAV {self.info.num_frames}")
         # The first frame also comes first because old x264's 4:4:4 decodes right only after the file's first packet.
         self._first_seconds = self._get(0).pts_seconds
-        if np.abs(self._pyav.read([0])[0].astype(np.int16) - self._frame(0)).mean() > _SAME_LEVELS:
+        if np.abs(self._pyav.read([0])[0].astype(np.int16) - self._frame(0)).mean() > self.most_levels:
             raise self._refusal("shows another first picture, or turns it otherwise")
 
     def _frame(self, index: int) -> Frame:
@@ -121,7 +125,7 @@ class TorchcodecReader(VideoReader):
         assert tick is not None
         if abs(frame.pts_seconds - self._first_seconds - float((pts[index] - pts[0]) * tick)) > _SAME_SECONDS:
             raise self._refusal(f"shows frame {index} at another time")
-        pixels: Frame = frame.data.numpy()
+        pixels: Frame = frame.data.cpu().numpy()
         if pixels.shape != (self.info.height, self.info.width, 3):
             raise self._refusal(
                 f"makes frame {index} {pixels.shape[1]}x{pixels.shape[0]} pixels, not of the first's size"
@@ -136,7 +140,7 @@ class TorchcodecReader(VideoReader):
             raise self._refusal(f"fails on frame {index}") from None
 
     def _refusal(self, obstacle: str) -> VideoError:
-        return VideoError(self.info.path, f"torchcodec {obstacle}; use --set data.decoder=auto")
+        return VideoError(self.info.path, f"{self.name} {obstacle}; use --set data.decoder=auto")
 
 
 READER = TorchcodecReader

@@ -161,6 +161,30 @@ def test_a_run_folder_goes_on_with_remote_files_and_members_and_reads_those_that
     assert not any(b"hush" in path.read_bytes() for path in written)
 
 
+def test_remote_shards_are_predicted_as_local_ones_and_a_run_folder_goes_on_with_them(
+    predict: Any, results: Any, scenes: Path, bucket: Any, tmp_path: Path
+) -> None:
+    clips = sorted(scenes.glob("*.mp4"))
+    shard = write_shard(tmp_path / "s.tar", [(f"in/{clip.name}", clip) for clip in clips])
+    bucket.pipe("/bucket/shards/s-0.tar", shard.read_bytes())
+    rows = results("memory://bucket/shards/s-{0..0}.tar")
+    assert [row["path"] for row in rows] == [f"memory://bucket/shards/s-0.tar/in/{clip.name}" for clip in clips]
+    assert told(rows) == told(results(shard))
+
+    def counts() -> tuple[int, int]:
+        result = predict("--json", "--output", tmp_path / "run", "memory://bucket/shards/*.tar")
+        assert result.exit_code == 0, result.output
+        videos = json.loads(result.stdout)["videos"]
+        return videos["ok"], videos["kept"]
+
+    assert counts() == (len(clips), 0)
+    assert counts() == (len(clips), len(clips))
+    kept = [json.loads(line)["path"] for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
+    assert kept == [row["path"] for row in rows]
+    bucket.pipe("/bucket/shards/s-0.tar", shard.read_bytes())  # another time
+    assert counts() == (len(clips), 0)
+
+
 def test_offline_refuses_remote_files_before_any_work(predict: Any, bucket: Any, tmp_path: Path) -> None:
     refused = predict("--offline", "--csv", tmp_path / "t.csv", "memory://bucket/clips/*.mp4")
     assert isinstance(refused.exception, DualFormerError)

@@ -52,7 +52,11 @@ REFUSED: list[tuple[type[Any], dict[str, Any], str]] = [
     (DataConfig, {"std": (1.0, 0.0, 1.0)}, "std must be positive, got [1.0, 0.0, 1.0]"),
     (DataConfig, {"min_frames": 0}, "min_frames must be at least 1, got 0"),
     (DataConfig, {"frame_rate": 0.0}, "frame_rate must be greater than 0, got 0.0"),
-    (DataConfig, {"decoder": "ffmpeg"}, "decoder must be one of auto, pyav, decord, torchcodec, got 'ffmpeg'"),
+    (
+        DataConfig,
+        {"decoder": "ffmpeg"},
+        "decoder must be one of auto, pyav, decord, torchcodec, torchcodec-cuda, got 'ffmpeg'",
+    ),
     (DataConfig, {"decode_timeout_seconds": 0.0}, "decode_timeout_seconds must be greater than 0, got 0.0"),
     (TrainConfig, {"epochs": 0}, "epochs must be at least 1, got 0"),
     (TrainConfig, {"warmup_epochs": -1.0}, "warmup_epochs must be at least 0, got -1.0"),

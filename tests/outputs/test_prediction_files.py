@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,22 @@ from prediction_documents import failed, result, scored, segment
 from screens import any_text
 
 from dualformer_cli.data.lists.manifest import read_manifest
+from dualformer_cli.documents.predict import VideoResult
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.prediction_files import (
     CSV_COLUMNS,
+    csv_file,
     timecode,
-    write_csv,
     write_segments,
     write_srt,
     write_vtt,
 )
+
+
+def write_csv(results: Iterable[VideoResult], path: Path, *, with_labels: bool = False) -> None:
+    with csv_file(path, with_labels=with_labels) as take:
+        for each in results:
+            take(each)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -41,22 +41,24 @@ def body(
     """
 
     def respond(request: BaseHTTPRequestHandler) -> None:
-        asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", "")) if takes_ranges else None
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", "")) if takes_ranges else None
         condition = request.headers.get("If-Range")
         if condition is not None and condition != etag:
             asked = None
         start = int(asked[1]) if asked else 0
         if asked and start >= len(data):
             return status(416, {"Content-Range": f"bytes */{len(data)}"})(request)
-        rest = data[start:]
+        rest = data[start : int(asked[2]) + 1 if asked and asked[2] else None]
         request.send_response(206 if asked else 200)
         if asked:
-            request.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+            request.send_header("Content-Range", f"bytes {start}-{start + len(rest) - 1}/{len(data)}")
         if length is not None:
             request.send_header("Content-Length", str(len(rest) if length == -1 else length))
         for name, value in {**(headers or ATTACHMENT), **({"ETag": etag} if etag else {})}.items():
             request.send_header(name, value)
         request.end_headers()
+        if request.command == "HEAD":
+            return None
         request.wfile.write(rest if sends is None else rest[:sends])
         if reset:
             request.wfile.flush()
@@ -77,7 +79,8 @@ def status(code: int, headers: dict[str, str] | None = None, content: bytes = b"
         for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
             request.send_header(name, value)
         request.end_headers()
-        request.wfile.write(content)
+        if request.command != "HEAD":
+            request.wfile.write(content)
 
     return respond
 
@@ -112,6 +115,9 @@ class WebServer:
                     respond = outer._responder(urlsplit(self.path).path)
                 with contextlib.suppress(OSError):
                     respond(self)
+
+            def do_HEAD(self) -> None:
+                outer._responder(urlsplit(self.path).path)(self)
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

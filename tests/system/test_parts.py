@@ -53,6 +53,41 @@ def test_lines_and_their_bytes_are_there_as_soon_as_they_are_appended(parts: Par
         assert [parts.read(line.part, line.offset) for line in found] == [line.row for line in found]
 
 
+def test_what_was_read_is_not_read_again_and_a_line_that_was_unfinished_then_is(parts: Parts) -> None:
+    parts.open()
+    read_to: dict[str, int] = {}
+    with parts.writer(0) as first:
+        first.append({"name": "a"})
+    with parts.writer(1) as second:
+        second.append({"name": "b"})
+        name = parts.folder / "000002-1.jsonl"
+        with name.open("ab") as file:
+            file.write(b'{"name": ')
+        assert [line.row["name"] for line in parts.lines(read_to)] == ["a", "b"]
+        assert list(parts.lines(read_to)) == []
+        with name.open("ab") as file:
+            file.write(b'"c"}\n')
+        (line,) = parts.lines(read_to)
+        assert (line.row, parts.read(line.part, line.offset)) == ({"name": "c"}, {"name": "c"})
+
+
+def test_no_more_than_a_few_files_are_open_whatever_the_number_of_parts(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualformer_cli.system.parts._MOST_OPEN", 3)
+    parts.open()
+    for number in range(8):
+        with parts.writer(0) as writer:
+            writer.append({"number": number}, bytes([number]))
+    before = len(os.listdir("/proc/self/fd"))
+    for line in [*parts.lines(), *parts.lines()]:
+        assert parts.read(line.part, line.offset)["number"] == line.row["number"]
+        assert parts.blob(line.part, line.row["blob"]) == bytes([line.row["number"]])
+    assert len(os.listdir("/proc/self/fd")) - before == 3
+    parts.close()
+    assert len(os.listdir("/proc/self/fd")) == before - 1, "with the lock"
+
+
 def test_a_full_disk_is_one_line_and_the_next_run_goes_on_from_what_is_whole(parts: Parts) -> None:
     parts.open()
 

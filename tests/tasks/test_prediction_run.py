@@ -10,9 +10,11 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -29,7 +31,7 @@ from dualformer_cli.app import app
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.tasks import prediction_run, session
+from dualformer_cli.tasks import prediction_index, prediction_run, session
 from dualformer_cli.tasks.predict import PredictRequest, predict
 from dualformer_cli.tasks.session import ModelRequest
 
@@ -244,6 +246,33 @@ def test_scores_of_a_stopped_evaluation_are_not_thrown_away_unasked(folder: Path
     request = EvaluateRequest(model=model, data="list.csv", dump=Path("s.jsonl"))
     with pytest.raises(DualFormerError, match="holds the scores of a run that was stopped; go on with --resume, or"):
         evaluate(request)
+
+
+def test_a_list_that_finds_no_room_is_one_line_and_what_is_done_is_kept(
+    folder: Path, model: ModelRequest, read_paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+
+    def small(*given: Any, **options: Any) -> sqlite3.Connection:
+        connection = connect(*given, **options)
+        connection.execute("PRAGMA max_page_count = 20")
+        return connection
+
+    Path("list.txt").write_text("".join(f"clips/{name}.mp4\n" for name in ("a", "b", *range(2000))))
+    monkeypatch.setattr(prediction_index, "_BLOCK", 2)
+    monkeypatch.setattr(sqlite3, "connect", small)
+    with pytest.raises(DualFormerError) as caught:
+        run(model, inputs=("@list.txt",))
+    assert str(caught.value) == (
+        "the list of inputs, which a temporary file holds while the command runs, cannot be kept: database or disk is "
+        f"full; make room in {tempfile.gettempdir()!r}, or set TMPDIR to a folder with some; the same command goes on "
+        "from what is done"
+    )
+    assert read_paths[:2] == ["clips/a.mp4", "clips/b.mp4"]
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    read_paths.clear()
+    document = run(model)
+    assert (document.videos.kept, read_paths) == (2, ["clips/c.mp4", "clips/d.mp4"])
 
 
 def test_names_of_any_kind_come_back(folder: Path, model: ModelRequest, read_paths: list[str]) -> None:

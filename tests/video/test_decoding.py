@@ -811,7 +811,9 @@ def test_flipped_bits_give_a_video_or_a_video_error_and_no_noise(
 
 
 def test_options_of_no_meaning_are_a_mistake(clips: Any) -> None:
-    with pytest.raises(ValueError, match="decoder must be one of auto, pyav, decord, torchcodec, got 'opencv'"):
+    with pytest.raises(
+        ValueError, match="decoder must be one of auto, pyav, decord, torchcodec, torchcodec-cuda, got 'opencv'"
+    ):
         open_video(clips.path("h264.mp4"), decoder="opencv")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="frame_rate must be positive, got 0"):
         open_video(clips.path("h264.mp4"), frame_rate=0)

@@ -47,6 +47,8 @@ def expanded(*names: str, **options: Any) -> InputList:
 def test_addresses_of_files_are_told_from_streams_cameras_and_paths() -> None:
     for name in ("s3://b/clip.mp4", "gs://b/", "hf://datasets/a/b/*.mp4", "memory://x", "https://host/clips/*.mp4"):
         assert is_remote(name), name
+    assert is_remote("https://host/s-{000..009}.tar")
+    assert is_remote("https://host/s-000.tar/run/1.mp4")
     for name in (
         *("clip.mp4", "s3:/b/clip.mp4", "c://clip.mp4", "s3://", "dir/s3://b", "file:///a.mp4", "camera:0", "-", ""),
         *("rtsp://cam/live", "udp://0.0.0.0:1", "https://host/clip.mp4", "http://[::1]:8080/video?x=1"),
@@ -92,13 +94,18 @@ def test_inputs_and_entries_of_lists_may_be_addresses_each_once(store: Any, tmp_
 
 
 def test_folders_and_patterns_that_give_nothing_are_problems_without_secrets(store: Any) -> None:
-    store.pipe("/bucket/shards/x-0.tar", b"")
+    store.pipe("/bucket/shards/x-0.tar", b"no archive")
+    store.pipe("/bucket/shards/x-1.tar", b"\x1f\x8b" * 512)
     found = expanded("memory://me:pw@bucket/none/", "memory://bucket/clips/*.ogv", "memory://bucket/shards/*.tar")
     assert found.paths == []
     assert found.problems == [
         ("memory://***@bucket/none/", "the folder holds no videos"),
         ("memory://bucket/clips/*.ogv", "the pattern matches no videos"),
-        ("memory://bucket/shards/x-0.tar", "a tar archive is read on a disk of this machine; copy it there"),
+        ("memory://bucket/shards/x-0.tar", "not a tar archive"),
+        (
+            "memory://bucket/shards/x-1.tar",
+            "a compressed archive: no member of it can be read alone; decompress it to a plain .tar first",
+        ),
     ]
 
 

@@ -199,6 +199,7 @@ def test_torchcodec_needs_pyav(clips: Any, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_every_decoder_of_the_configuration_is_a_file_and_every_file_is_in_the_configuration() -> None:
     folder = Path(torchcodec_reader.__file__).parent
-    assert {"auto", *(path.name.removesuffix("_reader.py") for path in folder.glob("*_reader.py"))} == set(
-        get_args(Decoder)
-    )
+    assert {
+        "auto",
+        *(path.name.removesuffix("_reader.py").replace("_", "-") for path in folder.glob("*_reader.py")),
+    } == set(get_args(Decoder))

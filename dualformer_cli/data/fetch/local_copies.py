@@ -21,7 +21,8 @@ from dualformer_cli.system.files import cache_dir
 from dualformer_cli.system.words import os_reason
 from dualformer_cli.video.live_inputs import mask_credentials
 from dualformer_cli.video.parts import WHOLE, Part, split_part
-from dualformer_cli.video.remote_files import fetch_file, is_address
+from dualformer_cli.video.remote_files import is_address
+from dualformer_cli.video.remote_shards import fetch_video
 
 _STALE_SECONDS = 24 * 3600
 
@@ -99,7 +100,7 @@ class LocalCopies:
 
         def fetch() -> None:
             try:
-                fetch_file(name, path)
+                fetch_video(name, path)
                 future.set_result(LocalCopy(name, path, is_copy=True))
             except VideoError as error:
                 with suppress(OSError):

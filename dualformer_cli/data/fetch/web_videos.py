@@ -21,6 +21,7 @@ from dualformer_cli.system.files import cache_dir
 from dualformer_cli.video.inputs import InputList
 from dualformer_cli.video.live_inputs import mask_credentials
 from dualformer_cli.video.remote_files import list_videos
+from dualformer_cli.video.remote_shards import name_of
 
 _STREAM_TYPES = frozenset(
     {
@@ -79,7 +80,7 @@ def fetch_addresses(
         if fetched is not None:
             shown[str(fetched)] = address
     found.paths[:] = paths
-    return shown | {name: mask_credentials(name) for name in found.remote}
+    return shown | {name: name_of(name) for name in found.remote}
 
 
 def _page_of_videos(address: str, found: InputList, *, offline: bool) -> list[str]:

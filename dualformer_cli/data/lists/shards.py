@@ -11,6 +11,8 @@ from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample
 from dualformer_cli.data.lists.tables import read_label
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.words import counted, natural_key
+from dualformer_cli.video.live_inputs import mask_credentials
+from dualformer_cli.video.remote_files import is_address
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import Member, expand_ranges, members
 
@@ -68,6 +70,11 @@ def _archives(source: str) -> list[str]:
     """
     found: dict[str, None] = {}
     for name in expand_ranges(source):
+        if is_address(name):
+            raise DualFormerError(
+                f"list {mask_credentials(source)!r}: only `predict` reads archives on other machines where they are; "
+                "fetch them to a disk of this one"
+            )
         if not os.path.exists(name) and not glob.has_magic(name):
             raise DualFormerError(f"list {source!r}: there is no archive {name!r}; mend the name or the range")
         is_pattern = not os.path.exists(name)

@@ -114,6 +114,8 @@ def test_archives_that_are_not_there_or_cannot_be_read_are_refused() -> None:
         "s/b.tar": "list 's/b.tar': there is no archive 's/b.tar'; mend the name or the range",
         "s/a-{0..1}.tar": "list 's/a-{0..1}.tar': there is no archive 's/a-1.tar'; mend the name or the range",
         "s/b*.tar": "list 's/b*.tar': the pattern matches no archive",
+        "s3://me:hush@b/x.tar": "list 's3://***@b/x.tar': only `predict` reads archives on other machines "
+        "where they are; fetch them to a disk of this one",
         "s/texts.tar": "list 's/texts.tar': the archives hold no videos; name others",
         "s/cut.tar": "'s/cut.tar': the archive is cut off or damaged after '0.mp4'; fetch or pack it again",
         "s/a.tar.gz": "'s/a.tar.gz': a compressed archive: no member of it can be read alone",

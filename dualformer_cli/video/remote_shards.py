@@ -1,0 +1,81 @@
+"""Videos in tar archives on other machines: of an archive its headers are read, and of a video its own bytes.
+
+Such a video is named after its archive, as on a disk, and with its place: https://host/a.tar/NAME.mp4#bytes=1536-9728.
+So each process that fetches it need not search the archive again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from dualformer_cli.errors import VideoError
+from dualformer_cli.video.live_inputs import mask_credentials
+from dualformer_cli.video.remote_files import fetch_file, open_file, stamp_of
+from dualformer_cli.video.suffixes import is_video_name
+from dualformer_cli.video.tar_members import Member, is_shard_name, members_in
+
+_PLACE = re.compile(r"(.+?\.tar)/(.+)#bytes=(\d+)-(\d+)", re.DOTALL)
+_IN_ARCHIVE = re.compile(r"(.+?\.tar)/(.+)", re.DOTALL)
+
+
+def is_in_shard(address: str) -> bool:
+    """Return whether an address is that of an archive, or leads into one."""
+    return is_shard_name(address) or _IN_ARCHIVE.fullmatch(address) is not None
+
+
+def list_shard(address: str) -> Iterator[str]:
+    """Yield the addresses, with places, of the videos in an archive, in its order, or that of the one that is named.
+
+    Raises:
+        VideoError: where the archive cannot be read any further, has a name twice, or holds none of this name.
+    """
+    match = _IN_ARCHIVE.fullmatch(address)
+    archive, wanted = (address, None) if match is None or is_shard_name(address) else match.groups()
+    names: set[str] = set()
+    with open_file(archive) as file:
+        for member in members_in(file, archive):
+            is_wanted = is_video_name(member.name) if wanted is None else member.name == wanted
+            if not is_wanted:
+                continue
+            if member.name in names:
+                raise VideoError(archive, f"it has two members called {member.name!r}; rename one")
+            names.add(member.name)
+            yield f"{member.path}#bytes={member.start}-{member.start + member.size}"
+    if not names:
+        raise VideoError(archive, "the archive holds no videos" if wanted is None else "no such member in the archive")
+
+
+def name_of(address: str) -> str:
+    """Return what a remote video is called in results: without its place, and without secrets."""
+    member = _member(address)
+    return mask_credentials(address if member is None else member.path)
+
+
+def fetch_video(address: str, target: str) -> None:
+    """Copy a remote video to a local path.
+
+    Raises:
+        VideoError: if it cannot be had, in words without secrets of the address.
+    """
+    member = _member(address)
+    if member is None:
+        fetch_file(address, target)
+    else:
+        fetch_file(member.archive, target, member=member)
+
+
+def version_of(address: str) -> tuple[int | str, ...]:
+    """Return what changes when a remote video does; that of an archive stands for all videos in it.
+
+    Raises:
+        VideoError: if it cannot be asked.
+    """
+    member = _member(address)
+    return stamp_of(address) if member is None else (*stamp_of(member.archive), member.start, member.size)
+
+
+def _member(address: str) -> Member | None:
+    """Return where the bytes of a video are; None of one that is a file of its own."""
+    match = _PLACE.fullmatch(address)
+    return None if match is None else Member(match[1], match[2], int(match[3]), int(match[4]) - int(match[3]))

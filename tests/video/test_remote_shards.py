@@ -1,0 +1,143 @@
+"""Videos in tar archives on other machines: named as on a disk, and fetched alone, by their bytes."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from tar_shards import write_shard
+from web_server import WebServer, body
+
+from dualformer_cli.errors import VideoError
+from dualformer_cli.video import remote_files
+from dualformer_cli.video.inputs import InputList, expand_inputs
+from dualformer_cli.video.remote_shards import fetch_video, list_shard, name_of, version_of
+
+needs_http = pytest.mark.skipif(importlib.util.find_spec("aiohttp") is None, reason="aiohttp is not installed")
+MEMBERS = {"run/2.mp4": b"two" * 9000, "run/2.cls": b"7", "run/1.mp4": b"one" * 7, ".x/3.mp4": b"no", "run/4.mp4": b""}
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> bytes:
+    return write_shard(tmp_path / "s.tar", MEMBERS.items()).read_bytes()
+
+
+@pytest.fixture
+def store() -> Iterator[Any]:
+    store = fsspec.filesystem("memory")
+    yield store
+    store.rm("/", recursive=True)
+
+
+def expanded(*names: str) -> InputList:
+    return expand_inputs(names, stdin=io.StringIO())
+
+
+def test_a_range_of_archives_stands_for_the_videos_in_them_in_their_order(store: Any, archive: bytes) -> None:
+    for number in (8, 9, 11):
+        store.pipe(f"/bucket/s-{number:02}.tar", archive)
+    found = expanded("memory://me:hush@bucket/x.tar", "memory://bucket/s-{08..10}.tar", "memory://bucket/s-*.tar")
+    names = [f"memory://bucket/s-{number}.tar/run/{n}.mp4" for number in ("08", "09", "11") for n in (2, 1, 4)]
+    assert [name_of(path) for path in found.paths] == names
+    assert found.remote == set(found.paths)
+    reason = "not found; is the address right? That of a folder ends in a slash"
+    assert found.problems == [("memory://***@bucket/x.tar", reason), ("memory://bucket/s-10.tar", reason)]
+
+
+def test_one_member_can_be_named_and_each_is_fetched_alone(store: Any, archive: bytes, tmp_path: Path) -> None:
+    store.pipe("/bucket/s.tar", archive)
+    (named,) = expanded("memory://bucket/s.tar/run/1.mp4").paths
+    whole = list(list_shard("memory://bucket/s.tar"))
+    assert whole[1] == named
+    for address in whole:
+        fetch_video(address, str(tmp_path / "copy"))
+        assert (tmp_path / "copy").read_bytes() == MEMBERS[name_of(address).removeprefix("memory://bucket/s.tar/")]
+    assert expanded("memory://bucket/s.tar/run/9.mp4").problems == [
+        ("memory://bucket/s.tar/run/9.mp4", "no such member in the archive")
+    ]
+
+
+def test_videos_that_are_found_in_a_folder_called_as_an_archive_are_files(store: Any) -> None:
+    store.pipe("/bucket/s.tar/1.mp4", b"one")
+    assert expanded("memory://bucket/s.tar/").paths == ["memory://bucket/s.tar/1.mp4"]
+
+
+def test_a_large_member_is_copied_in_pieces(
+    store: Any, archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_files, "_PIECE_BYTES", 1000)
+    store.pipe("/bucket/s.tar", archive)
+    fetch_video(next(list_shard("memory://bucket/s.tar")), str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_bytes() == MEMBERS["run/2.mp4"]
+
+
+def test_an_archive_that_changed_since_it_was_listed_is_noticed(
+    store: Any, archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_files, "_WAIT_SECONDS", 0)
+    store.pipe("/bucket/s.tar", archive)
+    address = list(list_shard("memory://bucket/s.tar"))[1]
+    before = version_of(address)
+    assert version_of(address) == before
+    for content in (archive[:512] + archive, write_shard(tmp_path / "t.tar", [("a.mp4", b"a" * 40_000)]).read_bytes()):
+        store.pipe("/bucket/s.tar", content)
+        assert version_of(address) != before
+        with pytest.raises(VideoError, match="the archive has changed since it was listed; run the command again"):
+            fetch_video(address, str(tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(
+    ("content", "number", "reason"),
+    [
+        (lambda archive: archive[: len(archive) // 2], 0, "the archive is cut off within 'run/2.mp4'; fetch or"),
+        (lambda archive: archive[:28_672], 1, "the archive is cut off or damaged after 'run/2.cls'; fetch or pack it"),
+        (lambda archive: archive[:28_672] + archive, 1, "it has two members called 'run/2.mp4'; rename one"),
+        (lambda archive: bytes(10240), 0, "the archive holds no videos"),
+    ],
+)
+def test_what_is_whole_of_a_damaged_archive_is_given_and_the_rest_is_said(
+    store: Any, archive: bytes, content: Any, number: int, reason: str
+) -> None:
+    store.pipe("/bucket/s.tar", content(archive))
+    found = expanded("memory://bucket/s.tar")
+    assert (len(found.paths), [name for name, _ in found.problems]) == (number, ["memory://bucket/s.tar"])
+    assert found.problems[0][1].startswith(reason)
+
+
+@needs_http
+def test_of_an_archive_on_the_web_the_headers_and_the_bytes_of_a_video_are_asked_for(
+    web: WebServer, tmp_path: Path
+) -> None:
+    members = {f"{number}.mp4": bytes([number]) * 2_000_000 for number in range(4)}
+    content = write_shard(tmp_path / "s.tar", members.items()).read_bytes()
+    asked: list[tuple[str, str]] = []
+    serve = body(content, headers={"Accept-Ranges": "bytes"})
+
+    def noted(request: Any) -> None:
+        asked.append((request.command, request.headers.get("Range", "")))
+        serve(request)
+
+    web.on("/s.tar", noted)
+    addresses = list(list_shard(f"{web.address}/s.tar"))
+    fetch_video(addresses[2], str(tmp_path / "copy"))
+    assert (tmp_path / "copy").read_bytes() == members["2.mp4"]
+    ranges = [re.fullmatch(r"bytes=(\d+)-(\d+)", range_) for command, range_ in asked if command == "GET"]
+    assert all(ranges)
+    assert sum(int(found[2]) - int(found[1]) + 1 for found in ranges if found) < len(content) / 2
+
+
+@needs_http
+def test_a_server_that_sends_whole_files_only_is_said(web: WebServer, archive: bytes) -> None:
+    web.on("/s.tar", body(archive, takes_ranges=False))
+    assert expanded(f"{web.address}/s.tar").problems == [
+        (
+            f"{web.address}/s.tar",
+            "its server sends whole files only; fetch it, and name the file on this machine",
+        )
+    ]
