@@ -105,7 +105,7 @@ def _exit_code() -> int:
 
 
 def _run_app() -> int:
-    from dualformer_cli.outputs.status import clear_status
+    from dualformer_cli.system.status import clear_status
 
     code: Any = 0
     try:

@@ -166,7 +166,7 @@ def add_layer_norm(
         x: tokens, shape (b, ..., c).
         branch: what is added, the shape of x; None adds nothing.
         weight, bias: of the normed tokens, shape (c,).
-        factors: what the branch of each clip is multiplied by, shape (b,), float32; None is 1.
+        factors: what the branch of each clip is multiplied by, shape (b,), float32 (float64 if x is); None is 1.
         eps: added to the variance.
         backend: who computes it; auto is the kernel on CUDA, the reference elsewhere.
 
@@ -192,7 +192,7 @@ def _check(x: Tensor, branch: Tensor | None, weight: Tensor, bias: Tensor | None
     of_channels = (x.shape[-1],) if x.dim() else ()
     fits = x.dim() > 1 and weight.shape == of_channels and (bias is None or bias.shape == of_channels)
     fits = fits and (branch is None or branch.shape == x.shape) and (factors is None or factors.shape == x.shape[:1])
-    if not fits or (factors is not None and factors.dtype != torch.float32):
+    if not fits or (factors is not None and factors.dtype != torch.promote_types(x.dtype, torch.float32)):
         raise ValueError(
             "x (b, ..., c), a branch of its shape, weight and bias (c,) and float32 factors (b,) must fit, got "
             f"{shapes_in_words(x, branch, weight, bias, factors)}"

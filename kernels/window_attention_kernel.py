@@ -367,8 +367,11 @@ _LAUNCHES = {
     "forward": {16: (64, 64, 4, 3), 32: (64, 64, 4, 3), 64: (64, 64, 4, 3)},
     "query": {16: (64, 64, 4, 2), 32: (64, 64, 4, 2), 64: (64, 32, 4, 2)},
     "key": {16: (64, 64, 4, 2), 32: (64, 64, 4, 2), 64: (32, 64, 4, 2)},
+    "padded key": {16: (64, 64, 4, 2), 32: (32, 64, 4, 2), 64: (32, 32, 4, 2)},
 }
 """Queries and keys of a block, warps and stages by kernel and channels of a head, in 16 bits: no registers are spilled.
+
+Where the last channels of a head are zeros, the masks of the keys' kernel take registers too.
 
 There is no tuning at run time: every process computes every sum in one order, a pass can be captured in a CUDA graph
 from the first, and the first pass takes no memory for timing. `tests/benchmarks/kernel_table.py` shows what a launch
@@ -378,6 +381,7 @@ _LAUNCHES_FLOAT32 = {
     "forward": {16: (32, 32, 8, 1), 32: (32, 32, 8, 1), 64: (16, 16, 8, 1)},
     "query": {16: (16, 32, 8, 1), 32: (16, 32, 8, 1), 64: (16, 16, 8, 1)},
     "key": {16: (32, 16, 8, 1), 32: (32, 16, 8, 1), 64: (16, 16, 8, 1)},
+    "padded key": {16: (32, 16, 8, 1), 32: (32, 16, 8, 1), 64: (16, 16, 8, 1)},
 }
 """Products run on the ordinary units, out of registers. As three products of TF32 on the matrix units, whose error is
 that of float32 (of sums of 392 products 0.4 times that of adding them one by one), the backward kernels would spill."""
@@ -415,7 +419,8 @@ def backward(
         window_attention_backward_query_kernel[(pairs * triton.cdiv(tokens, config["BLOCK_M"]),)](
             grad, qkv, out, logsumexp, delta, grad_qkv, *numbers, **constants, **config
         )
-        config = launch_config("key", qkv.dtype, constants["D"])
+        is_padded = constants["WIDTH"] < constants["D"]
+        config = launch_config("padded key" if is_padded else "key", qkv.dtype, constants["D"])
         window_attention_backward_key_kernel[(pairs * triton.cdiv(tokens, config["BLOCK_N"]),)](
             grad, qkv, logsumexp, delta, grad_qkv, *numbers, **constants, **config
         )
@@ -439,7 +444,7 @@ def launch_config(kernel: str, dtype: torch.dtype, block: int) -> dict[str, int]
     """Return the blocks, warps and stages of a launch.
 
     Args:
-        kernel: forward, query or key.
+        kernel: forward, query, key or padded key.
         dtype: of the tokens.
         block: channels of a head that are multiplied: 16, 32 or 64.
     """

@@ -107,7 +107,7 @@ def evaluate(
         raise typer.BadParameter("the scores are in --from-dump already", param_hint="--dump")
     if resume and dump is None:
         raise typer.BadParameter("name the --dump of the run that was stopped", param_hint="--resume")
-    if from_dump is None and (print_config or data is None):
+    if from_dump is None and (print_config or data is None or preset is not None):  # else the weights are read for it
         resolved = resolve(model, request.settings(), default=DEFAULT_PRESET)
         if print_config:
             show_config(resolved)

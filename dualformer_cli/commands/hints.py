@@ -6,9 +6,6 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from dualformer_cli.config.foreign import foreign_config, what_instead
-from dualformer_cli.video.suffixes import is_video_name
-
 _OUTPUTS = ("output", "out", "csv", "srt", "vtt", "segments", "save", "features", "report", "npz", "dump", "root")
 """Parameters that name what is written."""
 
@@ -63,6 +60,9 @@ def hint(message: str, typed: Sequence[str], ctx: Any) -> str | None:
         typed: the words of the command line that it is about.
         ctx: Typer's context of the command.
     """
+    from dualformer_cli.config.foreign import foreign_config, what_instead
+    from dualformer_cli.video.suffixes import is_video_name
+
     names = [word.partition("=")[0] for word in typed]
     wrong = [name for name in names if name in message]
     answers = [_option_hint(name, ctx) for name in wrong if message.startswith("No such option")]

@@ -44,7 +44,7 @@ def say(message: str) -> None:
 def announce_loading(model: ModelRequest) -> None:
     """Say on a terminal which model is loaded, until there is a line to print; torch alone takes seconds to load."""
     from dualformer_cli.engine.parallel.placement import read_placement
-    from dualformer_cli.outputs.status import show_status
+    from dualformer_cli.system.status import show_status
 
     if read_placement(os.environ).rank == 0:
         names = (None if model.weights in ("published", "random") else model.weights, model.preset, "the model")
@@ -167,7 +167,7 @@ def relaunched(gpus: int | None, cpu_processes: int | None, *, goes_on: bool = F
     if gpus is None and cpu_processes is None:
         return False
     from dualformer_cli.engine.parallel.launch import relaunch
-    from dualformer_cli.outputs.status import clear_status
+    from dualformer_cli.system.status import clear_status
 
     clear_status()
     code = relaunch(

@@ -11,6 +11,7 @@ from dualformer_cli.kernels.add_layer_norm import add_branch, add_layer_norm
 from dualformer_cli.kernels.backend import Backend, uses_triton
 from dualformer_cli.kernels.bias_gelu import bias_gelu
 from dualformer_cli.kernels.depthwise_conv3d import depthwise_conv3d
+from dualformer_cli.kernels.frame_patches import split_patches
 from dualformer_cli.model.attention import DepthwiseConv3d, GlobalPyramidAttention, LocalWindowAttention
 from dualformer_cli.model.cpu_pieces import PIECE_NUMBERS, can_work_in_pieces, for_each_piece
 from dualformer_cli.model.windows import Size3, merge_windows, split_windows
@@ -33,8 +34,10 @@ class PatchEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, t, h, w, c) to (b, t', h', w', c')."""
-        pt, ph, pw = self.patch_size
-        patches = rearrange(x, "b (t pt) (h ph) (w pw) c -> b t h w (pt ph pw c)", pt=pt, ph=ph, pw=pw)
+        return self.embed(split_patches(x, self.patch_size))
+
+    def embed(self, patches: Tensor) -> Tensor:
+        """Patches (b, t', h', w', pt ph pw c) to (b, t', h', w', c')."""
         weight = rearrange(self.proj.weight, "o c pt ph pw -> o (pt ph pw c)")  # as a matrix product, copy-free output
         return self.norm(F.linear(patches, weight, self.proj.bias))
 
@@ -63,11 +66,11 @@ class DropPath(nn.Module):
         self.drop_prob = drop_prob
 
     def forward(self, x: Tensor) -> Tensor | None:
-        """A branch (b, ...) to the factor of each clip, (b,) in float32; None where nothing is dropped."""
+        """A branch (b, ...) to the factor of each clip, (b,), in float32 or better; None if nothing is dropped."""
         if not self.training or self.drop_prob == 0:
             return None
         keep = 1 - self.drop_prob
-        return x.new_empty(len(x), dtype=torch.float32).bernoulli_(keep).div_(keep)
+        return x.new_empty(len(x), dtype=torch.promote_types(x.dtype, torch.float32)).bernoulli_(keep).div_(keep)
 
     def extra_repr(self) -> str:
         """Show the rate."""

@@ -18,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 
 from dualformer_cli.errors import ConfigError
 from dualformer_cli.kernels.add_layer_norm import add_branch, adds_with_triton
-from dualformer_cli.kernels.backend import Backend
+from dualformer_cli.kernels.backend import Backend, compute_dtype, uses_triton
+from dualformer_cli.kernels.frame_patches import frame_patches
 from dualformer_cli.model.attention import GlobalPyramidAttention, LocalWindowAttention, PyramidPool
 from dualformer_cli.model.blocks import Block, PatchEmbed, PositionConv
 from dualformer_cli.model.motion import MotionHead, start_from_motion
@@ -130,7 +131,11 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, t, h, w, c) to this stage's (b, t', h', w', c')."""
-        return self.forward_after(self.forward_until(x, 0), 0)
+        return self.forward_embedded(self.patch_embed(x))
+
+    def forward_embedded(self, x: Tensor) -> Tensor:
+        """What patch embedding gives, (b, t', h', w', c'), to this stage's output."""
+        return self.forward_after(self._run_blocks(x, range(1)), 0)
 
     def forward_until(self, x: Tensor, block: int) -> Tensor:
         """(b, t, h, w, c) to the output of a block of this stage, (b, t', h', w', c'), before position is added."""
@@ -298,6 +303,26 @@ class DualFormer(nn.Module):
         for stage in self.stages:
             x = stage(x)
         return self.norm(x)
+
+    def forward_frames(self, frames: Tensor, colours: Tensor) -> Tensor:
+        """What `forward_tokens` gives for frames as they come, which are normalised on the way into the first product.
+
+        Args:
+            frames: uint8, shape (b, T, H, W, 3).
+            colours: mean and std of red, green, blue, in grey levels, float32, shape (2, 3).
+        """
+        self._check(frames.permute(0, 4, 1, 2, 3))
+        first, *others = (cast(Stage, stage) for stage in self.stages)
+        embed, dtype = first.patch_embed, compute_dtype(self.classifier.weight)
+        patches = frame_patches(frames, colours, embed.patch_size, dtype, backend=first.kernels)
+        x = first.forward_embedded(embed.embed(patches))
+        for stage in others:
+            x = stage(x)
+        return self.norm(x)
+
+    def takes_frames(self) -> bool:
+        """Whether `forward_frames` is faster than normalising clips first: where it has a kernel."""
+        return uses_triton(cast(Stage, self.stages[0]).kernels, self.classifier.weight)
 
     def forward_until(self, clips: Tensor, stage: int, block: int) -> Tensor:
         """Clips (b, 3, T, H, W) to the output of one block on its grid, (b, t, h, w, c)."""

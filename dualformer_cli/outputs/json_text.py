@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import TextIO
 
-from dualformer_cli.outputs.status import clear_status
+from dualformer_cli.system.status import clear_status
 from dualformer_cli.system.words import is_unseen
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from dualformer_cli.outputs.status import clear_status
+from dualformer_cli.system.status import clear_status
 from dualformer_cli.system.words import duration_in_words, printable, size_in_words
 
 if TYPE_CHECKING:

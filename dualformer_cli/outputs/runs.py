@@ -14,8 +14,8 @@ from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.evaluate import ClassRow, Comparison, Evaluation, MetricValue, Summary
 from dualformer_cli.documents.train import Preflight, TrainResult
 from dualformer_cli.outputs.screen import fitting
-from dualformer_cli.outputs.status import clear_status
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.status import clear_status
 from dualformer_cli.system.words import counted, duration_in_words, printable, size_in_words
 
 

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from dualformer_cli.outputs.status import clear_status
+from dualformer_cli.system.status import clear_status
 from dualformer_cli.system.words import printable
 
 _PARTIAL_BLOCKS = ("", "▏", "▎", "▍", "▌", "▋", "▊", "▉")

@@ -49,7 +49,7 @@ def test_show_writes_a_picture_and_says_what_is_on_it(
     out = tmp_path / "tokens.png"
     result = command("show", scenes / "a.mp4", "--weights", mini_weights, "--out", out, "--frames", 3)
     assert result.exit_code == 0, result.output
-    assert "tokens   4 x 2 x 2 (time, height, width)" in result.stdout
+    assert "tokens  4 x 2 x 2 (time, height, width)" in result.stdout
     assert result.stderr.splitlines()[-1] == f"wrote {out}"
     picture = np.asarray(Image.open(out))
     assert picture.ndim == 3
@@ -125,6 +125,7 @@ def test_show_names_the_video_on_which_a_decoder_makes_no_progress(
         raise WorkerTimeout(path, 20.0)
 
     monkeypatch.setattr("dualformer_cli.engine.explain.gradcam.read_views", hang)
+    Path("slow.mp4").write_bytes(b"a video")
     result = command("show", "slow.mp4", "--weights", mini_weights)
     assert isinstance(result.exception, DualFormerError)
     assert str(result.exception).startswith("'slow.mp4': decoder made no progress for 20 s")

@@ -16,9 +16,11 @@ import triton
 from torch import Tensor
 
 from dualformer_cli.engine.complexity import count
+from dualformer_cli.engine.scoring.scorer import Scorer
 from dualformer_cli.kernels import add_layer_norm as norm
 from dualformer_cli.kernels import bias_gelu as gelu
 from dualformer_cli.kernels import depthwise_conv3d as conv
+from dualformer_cli.kernels import frame_patches as patches
 from dualformer_cli.kernels import pyramid_pool as pool
 from dualformer_cli.kernels import window_attention as window
 from dualformer_cli.kernels.backend import is_interpreted
@@ -305,6 +307,51 @@ def test_gelu_takes_a_bias_of_another_type_and_gives_it_its_gradient() -> None:
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gelu_at_published_sizes(dtype: torch.dtype) -> None:
     check(gelu.bias_gelu, gelu.bias_gelu_reference, (torch.randn(2, 16, 56, 56, 256), torch.randn(256)), dtype)
+
+
+def coloured_frames(*shape: int) -> tuple[Tensor, Tensor]:
+    """Frames, and means and deviations by which no grey level becomes a round number."""
+    frames = torch.randint(0, 256, (*shape, 3), dtype=torch.uint8)
+    return frames.to(DEVICE), torch.tensor([[123.675, 116.28, 103.53], [58.395, 57.12, 57.375]], device=DEVICE)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("shape", "patch_size"), [((2, 4, 6, 10), (2, 3, 5)), ((1, 4, 24, 12), (4, 12, 12)), ((3, 1, 2, 2), (1, 1, 1))]
+)
+def test_patches_of_frames_are_those_of_pytorch_bit_by_bit(
+    shape: tuple[int, ...], patch_size: tuple[int, int, int], dtype: torch.dtype
+) -> None:
+    frames, colours = coloured_frames(*shape)
+    ours = patches.frame_patches(frames, colours, patch_size, dtype, backend="triton")
+    assert torch.equal(ours, patches.frame_patches_reference(frames, colours, patch_size, dtype))
+    assert patches.frame_patches(frames[:0], colours, patch_size, dtype, backend="triton").shape == ours[:0].shape
+
+
+def test_patches_of_frames_with_gaps_in_memory_are_those_of_contiguous_ones() -> None:
+    frames, colours = coloured_frames(1, 2, 4, 4)
+    gaps = spread(frames)
+    assert not gaps.is_contiguous()
+    ours = patches.frame_patches(gaps, spread(colours), (1, 2, 2), torch.float32, backend="triton")
+    assert torch.equal(ours, patches.frame_patches_reference(frames, colours, (1, 2, 2), torch.float32))
+
+
+def test_the_operation_of_patches_refuses_what_it_would_read_wrongly_and_keeps_its_contract() -> None:
+    frames, colours = coloured_frames(1, 2, 4, 4)
+    for given, message in (
+        ((frames.float(), colours, [1, 2, 2], torch.float32), "must be uint8"),
+        ((frames[..., :2], colours, [1, 2, 2], torch.float32), "must be uint8 of shape"),
+        ((frames, colours.double(), [1, 2, 2], torch.float32), "colours must be float32"),
+        ((frames, colours[:1], [1, 2, 2], torch.float32), "colours must be float32 of shape"),
+        ((frames, colours, [1, 3, 2], torch.float32), "do not divide into patches of"),
+        ((frames, colours, [1, 2, 0], torch.float32), "do not divide into patches of"),
+        ((frames, colours, [1, 2, 2], torch.float64), "there are no kernels for torch.float64"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            patches._operation(*given)
+    torch.use_deterministic_algorithms(False)
+    found = torch.library.opcheck(patches._operation, (frames, colours, [1, 2, 2], torch.bfloat16))
+    assert set(found.values()) == {"SUCCESS"}
 
 
 @ON_GPU
@@ -602,6 +649,24 @@ def test_recomputed_blocks_give_the_same_with_kernels(clips: Tensor) -> None:
         found.append(logits_and_gradients(model, torch.cat([clips, -clips])))
     for value, wanted in zip(*found, strict=True):
         torch.testing.assert_close(value, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("autocast", [None, torch.bfloat16])
+def test_frames_score_the_same_with_kernels_and_without(
+    autocast: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = torch.randint(0, 256, (2, 4, 16, 16, 3), dtype=torch.uint8).numpy()
+    found, seen = [], []
+    operation = patches._operation
+    monkeypatch.setattr(patches, "_operation", lambda *given: [seen.append(given[3]), operation(*given)][1])
+    for kernels in ("triton", "torch"):
+        model = build(kernels).eval()
+        scorer = Scorer(model, mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375), autocast=autocast)
+        found.append(scorer.score(frames))
+    assert set(seen) == {autocast or torch.float32}  # the kernel of one model, and in the type of the first product
+    tolerance = 1e-5 if autocast is None else 2e-2
+    for value, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(torch.from_numpy(value), torch.from_numpy(wanted), rtol=tolerance, atol=tolerance)
 
 
 def test_a_model_with_kernels_counts_the_same_multiply_adds() -> None:

@@ -49,7 +49,9 @@ def check(launches: list[Launch], capability: int) -> None:
     ("capability", "width", "instruction"),
     [
         (80, 32, "mma.sync"),
+        (80, 24, "mma.sync"),
         (80, 64, "mma.sync"),
+        (86, 48, "mma.sync"),
         (86, 64, "mma.sync"),
         (120, 64, "mma.sync"),
         (90, 32, "wgmma.mma_async"),
@@ -83,6 +85,7 @@ def test_window_attention_in_float32_keeps_all_bits_and_spills_nothing(capabilit
         ("add_layer_norm", 64, BF16, 80),
         ("add_layer_norm", 1024, BF16, 90),
         ("bias_gelu", 256, BF16, 80),
+        ("frame_patches", 4, BF16, 80),
     ],
 )
 def test_other_operations_spill_nothing(operation: str, width: int, dtype: torch.dtype, capability: int) -> None:

@@ -92,6 +92,13 @@ def test_drop_path_acts_in_training_only() -> None:
     assert torch.equal(model(clips), model(clips))
 
 
+@pytest.mark.parametrize(("dtype", "exact"), [(torch.bfloat16, 1e-7), (torch.float64, 1e-15)])
+def test_drop_path_scales_up_as_exactly_as_the_tokens_are(dtype: torch.dtype, exact: float) -> None:
+    factors = DropPath(0.1).train()(torch.ones(64, 3, dtype=dtype))
+    assert factors is not None
+    assert factors.unique().tolist() == pytest.approx([0, 1 / 0.9], rel=exact, abs=0)
+
+
 def test_drop_path_keeps_the_mean() -> None:
     torch.manual_seed(0)
     layer = DropPath(0.25).train()

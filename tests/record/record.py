@@ -28,6 +28,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -84,6 +85,13 @@ def environment(work: Path, columns: int | None = None) -> dict[str, str]:
     return {**kept, **single, **home, **proxy, **screen, **other, "PYTHONPATH": str(work / "code")}
 
 
+def printed(path: Path, columns: int | None) -> str:
+    """Return what a command printed into a file, or what is left of it on a terminal."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:  # a terminal's \r is no end of a line
+        text = file.read()
+    return text if columns is None else shown(text)
+
+
 class Server:
     """One process of server.py; it runs one command line at a time."""
 
@@ -104,9 +112,7 @@ class Server:
         self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         code = int(self.process.stdout.readline())
-        texts = {name: self.files[name].read_text("utf-8", "replace") for name in ("stdout", "stderr")}
-        if self.columns:
-            texts["stdout"] = shown(texts["stdout"])
+        texts = {name: printed(self.files[name], self.columns) for name in ("stdout", "stderr")}
         return {"line": line, "exit": code, **texts}
 
     def stop(self) -> None:
@@ -161,9 +167,11 @@ def make_inputs(work: Path, server: Server) -> None:
         os.utime(path, (1_000_000_000, 1_000_000_000))
 
 
-def record(root: Path, names: list[str], jobs: int, columns: int | None = None) -> dict[str, Any]:
-    """Return name -> steps and files of each named entry, run on the code in `root`."""
-    with work_folder(root) as work:
+def record(root: Path, names: list[str], jobs: int, file: Path, columns: int | None = None) -> None:
+    """Write name -> steps and files of each named entry, run on the code in `root`; what is done by then stays."""
+    made: dict[str, Any] = {}
+    lock = threading.Lock()
+    with work_folder(root) as work, file.open("w", encoding="utf-8") as output:
         free: queue.Queue[Server] = queue.Queue()
         first = Server(work, None)
         make_inputs(work, first)
@@ -172,18 +180,23 @@ def record(root: Path, names: list[str], jobs: int, columns: int | None = None) 
         for server in servers:
             free.put(server)
 
-        def run(name: str) -> dict[str, Any]:
+        def run(name: str) -> None:
             server = free.get()
             try:
-                return run_entry(name, server, work)
+                entry = run_entry(name, server, work)
+                with lock:
+                    made[name] = entry
+                    done = {each: made[each] for each in names if each in made}
+                    output.seek(0)  # it never becomes shorter
+                    output.write(json.dumps(done, indent=1, ensure_ascii=False))
+                    output.flush()
             finally:
                 free.put(server)
 
         with ThreadPoolExecutor(jobs) as pool:
-            made = dict(zip(names, pool.map(run, names), strict=True))
+            list(pool.map(run, names))
         for server in servers:
             server.stop()
-        return made
 
 
 def flat(entry: dict[str, Any]) -> dict[str, list[str]]:
@@ -234,8 +247,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.action == "make":
         names = [name for name in COMMANDS if re.search(options.only, name)]
-        made = record(options.root.resolve(), names, options.jobs, options.columns)
-        options.file.write_text(json.dumps(made, indent=1, ensure_ascii=False), encoding="utf-8")
+        record(options.root.resolve(), names, options.jobs, options.file, options.columns)
         return 0
     if options.action == "wide":
         entries = read(options.file, options.only)

@@ -119,3 +119,11 @@ def test_a_command_sees_a_terminal_of_its_columns(tmp_path: Path) -> None:
 
     assert terminal.run_on_terminal(become, 44, str(tmp_path / "out")) == 3
     assert (tmp_path / "out").read_bytes() == b"True 44\r\n"
+
+
+def test_what_a_terminal_got_is_read_with_its_returns(tmp_path: Path) -> None:
+    output = tmp_path / "stdout"
+    output.write_bytes(b"first\r\n\r\x1b[2Kloading\r\x1b[2Ksecond\r\n")
+    assert record.printed(output, 40) == "first\nsecond\n"
+    output.write_bytes(b"a\r\nb\n")
+    assert record.printed(output, None) == "a\r\nb\n"

@@ -23,6 +23,7 @@ from triton.runtime.jit import JITFunction
 from dualformer_cli.kernels import add_layer_norm_kernel as norm
 from dualformer_cli.kernels import bias_gelu_kernel as gelu
 from dualformer_cli.kernels import depthwise_conv3d_kernel as conv
+from dualformer_cli.kernels import frame_patches_kernel as patches
 from dualformer_cli.kernels import pyramid_pool_kernel as pool
 from dualformer_cli.kernels import window_attention_kernel as window
 
@@ -156,11 +157,19 @@ def activate(channels: int, dtype: torch.dtype, *, b: int = 2) -> None:
         gelu.backward(x, x, bias, x, bias)
 
 
+def cut_frames(side: int, dtype: torch.dtype, *, b: int = 2) -> None:
+    """Launch the normalisation of frames into patches of this side."""
+    frames, colours = empty(b, 16, 96, 96, 3, dtype=torch.uint8), empty(2, 3, dtype=torch.float32)
+    of_patch = 2 * side * side * 3
+    patches.forward(frames, colours, empty(b, 8, 96 // side, 96 // side, of_patch, dtype=dtype), (2, side, side))
+
+
 OPERATIONS: dict[str, tuple[Callable[..., None], tuple[int, ...]]] = {
     "window_attention": (attend, (16, 24, 32, 48, 64)),
     "depthwise_conv3d": (position, (24, 32, 64, 96)),
     "pyramid_pool": (pyramid, (24, 32, 64, 96)),
     "add_layer_norm": (add_and_normalise, (64, 192, 1024)),
     "bias_gelu": (activate, (64, 256)),
+    "frame_patches": (cut_frames, (4, 12)),
 }
 """How to launch each operation, and the widths to try: channels of a head, or of a token."""

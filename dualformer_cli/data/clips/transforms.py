@@ -262,7 +262,7 @@ def normalize(
     """
     if clips.dtype != torch.uint8 or clips.ndim != 5 or clips.shape[-1] != 3:
         raise ValueError(f"clips must be uint8 of shape (b, T, H, W, 3), got {clips.dtype} {tuple(clips.shape)}")
-    colours = _colours(tuple(mean), tuple(std), clips.device)
+    colours = colours_of(mean, std, clips.device)
     if clips.device.type != "cpu":
         values = clips.to(torch.float32).sub_(colours[0]).div_(colours[1]).to(dtype)
     else:
@@ -271,6 +271,11 @@ def normalize(
             values = torch.empty(clips.shape, dtype=dtype)
         _normalize_by_frame(clips, colours, values)
     return values.permute(0, 4, 1, 2, 3)
+
+
+def colours_of(mean: Sequence[float], std: Sequence[float], device: torch.device) -> Tensor:
+    """Return mean and std of red, green, blue, shape (2, 3), float32, on a device."""
+    return _colours(tuple(mean), tuple(std), device)
 
 
 @lru_cache(maxsize=8)

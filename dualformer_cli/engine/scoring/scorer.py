@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dualformer_cli.data.clips.transforms import normalize
+from dualformer_cli.data.clips.transforms import colours_of, normalize
 from dualformer_cli.engine.parallel.devices import widest
 from dualformer_cli.engine.parallel.upload import upload
 from dualformer_cli.engine.scoring.video_scores import Features, Scores
@@ -84,9 +84,9 @@ class Scorer:
         self.autocast = autocast
         self.batch_size = 16 if self.parameter.device.type == "cuda" else 1
         self._is_compiled = compile
-        self._tokens: Callable[[Tensor], Tensor] = (
-            torch.compile(model.forward_tokens) if compile else model.forward_tokens
-        )
+        self._takes_frames = model.takes_frames()
+        forward: Callable[..., Tensor] = model.forward_frames if self._takes_frames else model.forward_tokens
+        self._tokens = torch.compile(forward) if compile else forward
 
     def score(self, clips: Clips) -> tuple[Scores, Features]:
         """Views (v, T, H, W, 3) to scores (v, classes), which sum to 1 unless multi-label, and features (v, c).
@@ -215,7 +215,11 @@ class Scorer:
         """Scores and features on the device, which may still compute them while the next views are uploaded."""
         device, dtype = self.parameter.device, self.parameter.dtype
         with torch.inference_mode(), torch.autocast(device.type, self.autocast, enabled=self.autocast is not None):
-            tokens = self._tokens(normalize(upload(clips, device), self.mean, self.std, dtype))
+            frames = upload(clips, device)
+            if self._takes_frames:
+                tokens = self._tokens(frames, colours_of(self.mean, self.std, device))
+            else:
+                tokens = self._tokens(normalize(frames, self.mean, self.std, dtype))
             logits = self.model.classify(tokens)
             logits = logits.to(widest(logits.device))
             scores = logits.sigmoid() if self.multi_label else logits.softmax(-1)

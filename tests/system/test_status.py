@@ -17,7 +17,7 @@ from dualformer_cli.outputs.json_text import print_json
 from dualformer_cli.outputs.progress import Progress
 from dualformer_cli.outputs.runs import print_rows
 from dualformer_cli.outputs.screen import Screen, log
-from dualformer_cli.outputs.status import clear_status, show_status
+from dualformer_cli.system.status import clear_status, show_status
 
 ERASE = "\r\x1b[2K"
 
