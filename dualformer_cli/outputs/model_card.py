@@ -10,6 +10,7 @@ from typing import Any
 from dualformer_cli.config.metric_table import METRICS, says_something
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.export import Export, ModelFileFacts
+from dualformer_cli.outputs.runs import with_unit
 
 _CARD = """\
 ---
@@ -109,7 +110,7 @@ def _table(evaluation: Mapping[str, Any] | None, numbers: Mapping[str, float]) -
             "",
             "| | |",
             "|---|---|",
-            *(f"| {METRICS[key].title} | {_number(key, value)} |" for key, value in numbers.items()),
+            *(f"| {METRICS[key].title} | {with_unit(key, value)} |" for key, value in numbers.items()),
         ]
     )
 
@@ -117,10 +118,6 @@ def _table(evaluation: Mapping[str, Any] | None, numbers: Mapping[str, float]) -
 def _list_name(evaluation: Mapping[str, Any] | None) -> str:
     """Return the name of the list that was scored, without the folder that it has on this machine."""
     return PurePath(str((evaluation or {}).get("list"))).name
-
-
-def _number(metric: str, value: float) -> str:
-    return f"{value:.2f}%" if METRICS[metric].is_percent else f"{value:.4f}"
 
 
 def _is_number(value: object) -> bool:

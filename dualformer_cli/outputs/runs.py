@@ -30,7 +30,7 @@ def metric_line(summary: Summary) -> str:
     """Return the main metrics of a scored list in one line."""
     metrics = summary.shown_metrics
     parts = [
-        f"{row.title} {_with_unit(name, metrics[name])}"
+        f"{row.title} {with_unit(name, metrics[name])}"
         for name, row in METRICS.items()
         if name in metrics and (row.is_headline or row.chooses_best) and row.all_listed_of is None
     ]
@@ -61,7 +61,7 @@ def print_evaluation(
     metrics = sorted(summary.shown_metrics.items(), key=lambda item: not METRICS[item[0]].is_headline)
     for name, value in metrics:
         if METRICS[name].is_headline or METRICS[name].is_percent:
-            rows.append((METRICS[name].title, _with_unit(name, value)))
+            rows.append((METRICS[name].title, with_unit(name, value)))
     if worst := _worst_classes(classes):
         rows.append(("worst classes", worst))
     if document.views_curve is not None:
@@ -77,9 +77,10 @@ def print_evaluation(
     print_rows(rows, stream)
 
 
-def _with_unit(name: str, value: MetricValue) -> str:
+def with_unit(name: str, value: MetricValue) -> str:
+    """Return `number_in_words` with its percent signs."""
     if isinstance(value, tuple):
-        return " to ".join(_with_unit(name, end) for end in value)
+        return " to ".join(with_unit(name, end) for end in value)
     return f"{number_in_words(name, value)}%" if METRICS[name].is_percent else number_in_words(name, value)
 
 
@@ -103,7 +104,7 @@ def print_training(document: TrainResult, *, stream: TextIO | None = None) -> No
     best = document.checkpoint
     if document.best is not None:
         title = METRICS[document.best_metric].title
-        best += f" ({title} {_with_unit(document.best_metric, document.best)})"
+        best += f" ({title} {with_unit(document.best_metric, document.best)})"
     weights = f"--weights {shlex.quote(document.checkpoint)}"
     rows = [
         ("trained", f"{counted(document.epochs, 'epoch')}, {counted(document.steps, 'step')}{found}"),

@@ -129,7 +129,11 @@ def check(mutants: Iterable[Mutant], tree: Path) -> None:
     stale = []
     for mutant in mutants:
         try:
-            mutated((tree / mutant.file).read_text(encoding="utf-8"), mutant)
+            text = mutated((tree / mutant.file).read_text(encoding="utf-8"), mutant)
+            if mutant.file.endswith(".py"):
+                compile(text, mutant.file, "exec")
+        except SyntaxError as error:
+            stale.append(f"{mutant.name!r}: {mutant.file} is no Python with it: {error}")
         except OSError:
             stale.append(f"{mutant.name!r}: there is no file {mutant.file!r}")
         except StaleMutantError as error:

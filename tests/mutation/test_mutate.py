@@ -51,7 +51,7 @@ def test_a_mutant_that_a_test_notices_is_killed_and_one_that_none_notices_is_nam
         "killed"
     ]
     assert "survived: prices are cut off (prices.py)\n  - round(price)\n  + int(price)\n  lost: money" in done.stdout
-    assert done.stdout.splitlines()[-1].split() == ["all", "2", "1", "50.0", "%"]
+    assert done.stdout.splitlines()[-1].split() == ["all", "2", "1", "50.0%"]
     assert (tree / "prices.py").read_bytes() == before
     done = run(tree, SUM + ROUNDING, "--only", "difference", "--no-baseline")
     assert done.returncode == 0, done.stdout
@@ -66,6 +66,12 @@ def test_an_entry_whose_text_is_not_there_once_is_named(tree: Path) -> None:
     assert "'twice': prices.py has the text 2 times" in done.stderr
     assert "'a sum is a difference': there is no 'tests/test_sums.py'" in done.stderr
     assert "'the sum is a difference'" not in done.stderr
+
+
+def test_an_entry_that_leaves_no_python_is_named(tree: Path) -> None:
+    done = run(tree, ENTRY.format(name="no sum", old="return a + b", new="return a +"), "--check")
+    assert done.returncode == 2
+    assert "'no sum': prices.py is no Python with it: invalid syntax" in done.stderr
 
 
 def test_every_entry_of_this_repository_fits_the_code() -> None:

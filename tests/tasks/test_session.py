@@ -42,12 +42,14 @@ def test_every_part_of_a_request_names_a_key_of_the_configuration() -> None:
     assert ModelRequest(preset="tiny").settings() == {}
 
 
-def test_resolve_takes_dotted_keys_and_leaves_out_what_is_none() -> None:
-    request = ModelRequest(preset="tiny", overrides=("runtime.seed=1",), weights="w.pth")
+def test_resolve_takes_dotted_keys_and_leaves_out_what_is_none(tmp_path: Path) -> None:
+    weights = str(tmp_path / "w.pth")
+    Path(weights).touch()
+    request = ModelRequest(preset="tiny", overrides=("runtime.seed=1",), weights=weights)
     resolved = resolve(request, {"runtime.device": None, "data.test.num_clips": 2})
     assert (resolved.config.runtime.seed, resolved.config.weights, resolved.config.data.test.num_clips) == (
         1,
-        "w.pth",
+        weights,
         2,
     )
     assert resolved.origins["data.test.num_clips"] == "flag"

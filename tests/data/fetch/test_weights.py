@@ -185,7 +185,9 @@ def test_a_name_is_a_file_or_a_preset_with_weights(tmp_path: Path, catalogue: Pa
     assert preset_of(str(own)) is None
     assert preset_of("k400-tiny") == "k400-tiny"
     assert preset_of("camera-motion") == "camera-motion"
-    message = "weights 'k400-tinny' not found; did you mean 'k400-tiny'? Give a file, a preset with published weights, "
+    message = (
+        "'k400-tinny' not found; did you mean 'k400-tiny'? Give a file, hf://OWNER/NAME, or a preset with weights: "
+    )
     with pytest.raises(WeightsError, match=re.escape(message)):
         require_weights("k400-tinny")
     with pytest.raises(WeightsError, match=r"not found; give a file, hf://OWNER/NAME, or a preset"):
