@@ -367,7 +367,7 @@ _LAUNCHES = {
     "forward": {16: (64, 64, 4, 3), 32: (64, 64, 4, 3), 64: (64, 64, 4, 3)},
     "query": {16: (64, 64, 4, 2), 32: (64, 64, 4, 2), 64: (64, 32, 4, 2)},
     "key": {16: (64, 64, 4, 2), 32: (64, 64, 4, 2), 64: (32, 64, 4, 2)},
-    "padded key": {16: (64, 64, 4, 2), 32: (32, 64, 4, 2), 64: (32, 32, 4, 2)},
+    "padded key": {16: (64, 64, 4, 2), 32: (32, 64, 4, 2), 64: (16, 64, 4, 2)},
 }
 """Queries and keys of a block, warps and stages by kernel and channels of a head, in 16 bits: no registers are spilled.
 

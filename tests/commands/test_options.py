@@ -89,7 +89,9 @@ def test_options_that_are_not_given_change_nothing() -> None:
     assert shown() == ["default None 224", "auto auto False 0", "4x1", "False False False False"]
 
 
-def test_every_option_arrives_at_its_key() -> None:
+def test_every_option_arrives_at_its_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("w.pth").touch()
     arguments = (
         "--preset small --set data.crop_size=112 --weights w.pth --device cpu --precision fp32 --compile --seed 3"
     )

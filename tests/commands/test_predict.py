@@ -965,7 +965,9 @@ def test_a_path_of_a_list_is_shown_short_and_kept_as_it_is(predict: Any, scenes:
     assert "own/a.mp4: decode " in run.stderr
 
 
-def test_a_run_folder_compares_with_the_list_of_now(predict: Any, labelled: tuple[Path, list[str]]) -> None:
+def test_a_run_folder_compares_with_the_list_of_now(
+    predict: Any, labelled: tuple[Path, list[str]], scenes: Path
+) -> None:
     path, listed = labelled
     first = predict(f"@{path}", "--output", "run")
     assert "1 of 2 videos right (50.0%); 1 video not compared" in first.stdout
@@ -979,7 +981,7 @@ def test_a_run_folder_compares_with_the_list_of_now(predict: Any, labelled: tupl
     assert [(row["labels"], row.get("is_right")) for row in rows[:2]] == [([listed[0]], True), (["swimming"], None)]
     with open("run/predictions.csv", encoding="utf-8", newline="") as file:
         assert [row["is_right"] for row in csv.DictReader(file) if row["rank"] == "1"] == ["true", ""]
-    assert "is_right" not in predict(path.with_name("a.mp4"), "--output", "other").stdout
+    assert "is_right" not in predict(scenes / "a.mp4", "--output", "other").stdout
     assert "is_right" not in Path("other/predictions.csv").read_text()
 
 

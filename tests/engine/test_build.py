@@ -18,7 +18,8 @@ def test_the_choice_of_kernels_reaches_every_module_that_has_one() -> None:
     with torch.device("meta"):
         model = build_model(config.model, config.data, kernels=config.runtime.kernels)
     chosen = [module.kernels for module in model.modules() if hasattr(module, "kernels")]
-    assert chosen == ["torch"] * (9 + 4 + 7)  # local blocks, positions, pyramids
+    # local blocks, positions, pyramids, patches of stages, and of each of 18 blocks two norms and the MLP
+    assert chosen == ["torch"] * (9 + 4 + 7 + 4 + 3 * 18)
 
 
 @pytest.mark.parametrize(

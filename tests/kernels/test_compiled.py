@@ -55,6 +55,7 @@ def check(launches: list[Launch], capability: int) -> None:
         (86, 64, "mma.sync"),
         (120, 64, "mma.sync"),
         (90, 32, "wgmma.mma_async"),
+        (80, 48, "mma.sync"),
         (90, 48, "wgmma.mma_async"),
         (100, 64, "tcgen05.mma"),
     ],

@@ -268,7 +268,7 @@ def test_the_command_divides_by_the_temperature_of_the_dump(checkpoint: Path, du
     assert str(run(*words).exception) == f"{str(target)!r} exists; name another file or replace it with --overwrite"
     lines = run(*words, "--overwrite").stdout.splitlines()
     assert "temperature        2.585, from 10 videos" in lines
-    assert re.fullmatch(r"calibration error  \d+\.\d\d % before, \d\.\d\d % after", lines[-1])
+    assert re.fullmatch(r"calibration error  \d+\.\d\d% before, \d\.\d\d% after", lines[-1])
 
 
 def test_an_export_is_refused_before_anything_is_read(checkpoint: Path, tmp_path: Path) -> None:

@@ -85,7 +85,7 @@ def test_files_are_fetched_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> 
         barrier.wait()
         Path(target).write_text(address)
 
-    monkeypatch.setattr(local_copies, "fetch_file", fetch)
+    monkeypatch.setattr(local_copies, "fetch_video", fetch)
     with LocalCopies(ahead=3) as copies:
         assert [Path(copy.path).read_text() for copy in copies.of(["s3://a", "s3://b", "s3://c"])] == [
             *("s3://a", "s3://b", "s3://c"),

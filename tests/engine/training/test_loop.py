@@ -21,7 +21,7 @@ from dualformer_cli.data.clips.loader import Batch
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.evaluate import Summary, VideoCounts
 from dualformer_cli.documents.train import ValidationRow
-from dualformer_cli.engine.parallel import placement
+from dualformer_cli.engine.parallel import decoders
 from dualformer_cli.engine.parallel.batch_norm import FrozenBatchNorm
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.records import VideoRecord
@@ -514,7 +514,7 @@ def test_ranks_but_the_first_write_nothing(make_trainer: Make, data: Data, tmp_p
 def test_each_core_of_a_rank_gets_a_decoder_unless_their_number_is_given(
     make_trainer: Callable[..., Trainer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(placement, "usable_cores", lambda: 6)
+    monkeypatch.setattr(decoders, "usable_cores", lambda: 6)
     assert make_trainer().num_workers == 6
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "3")

@@ -29,11 +29,11 @@ def test_the_next_step_is_fetched_while_this_one_is_computed(
     for owner, name in (
         (Prefetch, "fetch"),
         (trainer.stepper, "_forward_backward"),
-        (trainer.stepper, "_refuse_non_finite"),
+        (trainer.stepper, "_agree"),
     ):
         watch(owner, name)
     trainer.run()
-    assert happened == ["fetch", *["_forward_backward", "_forward_backward", "fetch", "_refuse_non_finite"] * 4]
+    assert happened == ["fetch", *["_forward_backward", "_forward_backward", "fetch", "_agree"] * 4]
 
 
 def test_waiting_for_data_is_counted_once() -> None:
