@@ -305,6 +305,10 @@ class Columns(Compact[Sample]):
         chunks = (values[at : at + CHUNK].tolist() for at in range(0, len(self), CHUNK))
         return map(_number, chain.from_iterable(chunks))
 
+    def any_starts_later(self) -> bool:
+        """Return whether some row starts after frame 0 of its video."""
+        return "start" in self.numbers and bool((self.numbers["start"] > 0).any())
+
     def usable(self) -> Mask:
         """Return of each row whether its file could be read when the list was made."""
         if self.statuses is None:

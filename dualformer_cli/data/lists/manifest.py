@@ -204,14 +204,15 @@ def read_manifest(
             parsed = read_shards(source, labels)
         else:
             parsed = _parse(text, list_format, labels, label_group, folder=start, with_splits=with_splits)
+    samples = Columns.of(parsed.samples, is_multi_label=parsed.is_multi_label)
     return Manifest(
-        samples=Columns.of(parsed.samples, is_multi_label=parsed.is_multi_label),
+        samples=samples,
         class_names=None if labels.classes is None else labels.classes.names,
         is_multi_label=parsed.is_multi_label,
         source=source,
         root=start,
         splits=parsed.splits,
-        has_frame_parts=parsed.has_frame_parts or any(sample.start for sample in parsed.samples),
+        has_frame_parts=parsed.has_frame_parts or samples.any_starts_later(),
         naming=labels.warning,
         other_classes=other_classes,
         warnings=(

@@ -20,7 +20,7 @@ Pairs = tuple[tuple[int, int], ...]
 """Classes that a mirror turns into each other."""
 
 _MAX_LABEL = 10**9
-_CHARACTERS = 2**20
+CHARACTERS = 2**20
 """Cut into lines together."""
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
 
@@ -170,7 +170,7 @@ class Labels:
 def lines_of(text: str) -> Iterator[str]:
     """Yield the lines of a text as `text.split("\\n")` has them, without all of them at once."""
     start = 0
-    while (end := text.find("\n", start + _CHARACTERS)) >= 0:
+    while (end := text.find("\n", start + CHARACTERS)) >= 0:
         yield from text[start:end].split("\n")
         start = end + 1
     yield from text[start:].split("\n")

@@ -19,7 +19,7 @@ from itertools import chain, islice
 import numpy as np
 
 from dualformer_cli.data.lists.columns import CHUNK, Array, Column, ColumnBuilder, Columns, LabelSets, Texts
-from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample
+from dualformer_cli.data.lists.samples import CHARACTERS, Labels, ParsedList, Sample
 from dualformer_cli.data.lists.time_columns import TimeColumns, check_times, find_time_columns
 from dualformer_cli.errors import DualFormerError
 
@@ -49,9 +49,6 @@ SPLIT_WORDS = {
 _COLUMN_NAME = re.compile(r"[a-z_][a-z0-9_ ]*")
 _NEEDS_QUOTES = re.compile(r'[",\r\n]|^\s|\s$')
 _KINETICS = ("youtube_id", "time_start", "time_end")
-
-_CHARACTERS = 2**20
-"""Cut into lines together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +237,7 @@ def _lines(text: str) -> Iterator[str]:
     """Yield the lines of a text with their ends, whatever these are, without all of them at once."""
     start = 0
     while start < len(text):
-        end = text.find("\n", start + _CHARACTERS) + 1 or len(text)
+        end = text.find("\n", start + CHARACTERS) + 1 or len(text)
         yield from io.StringIO(text[start:end], newline="")
         start = end
 
