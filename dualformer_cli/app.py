@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from dualformer_cli.commands.completion import complete_in_bash
 from dualformer_cli.commands.download import download
 from dualformer_cli.commands.eval import evaluate
 from dualformer_cli.commands.export import export
@@ -269,6 +270,8 @@ def register_group(name: str, help_text: str) -> typer.Typer:
     app.add_typer(group, name=name, help=help_text, short_help=help_text, epilog=epilog_of(name, name))
     return group
 
+
+complete_in_bash()
 
 register("train", train)
 register("eval", evaluate)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,6 +35,21 @@ def completed(command: str, parameter: str, incomplete: str) -> list[str]:
         ("predict", "preset", "k400-t", ["k400-tiny", "k400-tiny-tokenlabel"]),
         ("train", "preset", "nothing", []),
         ("train", "overrides", "data.clip.num", ["data.clip.num_frames="]),
+        ("train", "overrides", "data.decoder=py", ["data.decoder=pyav"]),
+        ("train", "overrides", "data.test.num_crops=", ["data.test.num_crops=1", "data.test.num_crops=3"]),
+        ("train", "overrides", "model.token_head=t", ["model.token_head=true"]),
+        ("train", "overrides", "train.batch_norm=s", ["train.batch_norm=synchronized"]),
+        ("train", "overrides", "train.best_metric=mean_c", ["train.best_metric=mean_class_accuracy"]),
+        ("train", "overrides", "train.clip_grad_norm=", ["train.clip_grad_norm=null"]),
+        ("train", "overrides", "train.teacher=k400-b", ["train.teacher=k400-base"]),
+        ("train", "overrides", "train.teacher_preset=k600", ["train.teacher_preset=k600-base"]),
+        ("train", "overrides", "data.classes=kinetics4", ["data.classes=kinetics400"]),
+        ("train", "overrides", "data.train_list=r", ["data.train_list=render:camera-motion"]),
+        ("train", "overrides", "data.validation_list=", []),
+        ("train", "overrides", "model.depths=", []),
+        ("train", "overrides", "no.such.key=", []),
+        ("predict", "overrides", "weights=camera", ["weights=camera-motion"]),
+        ("eval", "overrides", "runtime.device=mp", ["runtime.device=mps"]),
         ("eval", "device", "c", ["cpu", "cuda"]),
         ("eval", "device", "mp", ["mps"]),
         ("gradcam", "precision", "", ["auto", "fp32", "bf16", "fp16"]),
@@ -62,3 +83,35 @@ def test_presets_complete_by_their_beginning() -> None:
     assert complete_preset("ucf") == ["ucf101-small", "ucf101-tiny"]
     assert complete_preset("none") == []
     assert "base" in complete_preset("")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_behind_the_marks_at_which_it_cuts_a_line(tmp_path: Path) -> None:
+    """Each line is typed up to a TAB and an x, and then printed, word by word, in place of being run."""
+    lines = {
+        "dualformer train --set data.clip.num_f": ["--set", "data.clip.num_frames=x"],
+        "dualformer train --set data.train_list=render:c": ["--set", "data.train_list=render:camera-motion", "x"],
+    }
+    program = tmp_path / "dualformer"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m dualformer_cli "$@"\n')
+    program.chmod(0o755)
+    script = subprocess.run([program, "--show-completion", "bash"], capture_output=True, text=True, check=True).stdout
+    (tmp_path / "script").write_text(script)
+    typed = f"PATH={tmp_path}:$PATH; . {tmp_path}/script\n"
+    typed += "".join(f"{line}\tx\x01printf '<%s>' \x05; echo\n" for line in lines) + "exit\n"
+    keyboard, terminal = pty.openpty()
+    environ = {**os.environ, "TERM": "dumb", "PS1": "", "INPUTRC": os.devnull}
+    os.write(keyboard, typed.encode())
+    shown = subprocess.run(
+        ["bash", "--norc", "--noprofile", "-i"],
+        stdin=terminal,
+        capture_output=True,
+        env=environ,
+        text=True,
+        check=False,
+        timeout=120,
+    ).stdout
+    os.close(terminal)
+    os.close(keyboard)
+    printed = [line for line in shown.splitlines() if line.startswith("<dualformer>")]
+    assert printed == ["".join(f"<{word}>" for word in ("dualformer", "train", *words)) for words in lines.values()]
