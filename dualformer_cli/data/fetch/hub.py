@@ -56,13 +56,16 @@ def _fetch(address: str, repo: str, revision: str | None, file: str | None, *, o
     import huggingface_hub  # here, because it takes longer to import than all of --help
     from huggingface_hub import constants, errors
 
-    problem = f"weights {address!r} cannot be fetched"
-    silence = None if offline else hub_problem()
-    only_here = offline or silence is not None
+    problem, name = f"weights {address!r} cannot be fetched", file or DEFAULT_FILE
+    is_offline = offline or bool(constants.HF_HUB_OFFLINE)
+    silence = None if is_offline else hub_problem()
     try:
-        return Path(
-            huggingface_hub.hf_hub_download(repo, file or DEFAULT_FILE, revision=revision, local_files_only=only_here)
-        )
+        if not is_offline and silence is None:
+            return Path(huggingface_hub.hf_hub_download(repo, name, revision=revision))
+        # hf_hub_download(local_files_only=True) asks the Hub for what its headers need, once a day
+        found = huggingface_hub.try_to_load_from_cache(repo, name, revision=revision)
+        if isinstance(found, str):
+            return Path(found)
     except errors.GatedRepoError:
         advice = "accept its terms on its page, then log in with `hf auth login`"
         raise DownloadError(f"{problem}: {repo!r} is gated; {advice}") from None
@@ -71,17 +74,18 @@ def _fetch(address: str, repo: str, revision: str | None, file: str | None, *, o
     except errors.RevisionNotFoundError:
         raise DownloadError(f"{problem}: {repo!r} has no revision {revision!r}; name a branch, tag or commit") from None
     except errors.LocalEntryNotFoundError:
-        if offline or constants.HF_HUB_OFFLINE:
-            reason = "it is not in the Hub's cache, and the network may not be used; fetch it once without --offline"
-        else:
-            reason = f"{silence or 'the Hub does not answer'} and the file is not in its cache; try again later"
-        raise DownloadError(f"{problem}: {reason}") from None
+        silence = "the Hub does not answer any more"
     except errors.EntryNotFoundError:
-        raise DownloadError(f"{problem}: {_missing_file(repo, revision, file or DEFAULT_FILE)}") from None
+        raise DownloadError(f"{problem}: {_missing_file(repo, revision, name)}") from None
     except errors.HFValidationError as error:
         raise DownloadError(f"{problem}: {_first_line(error)}") from None
     except (errors.HfHubHTTPError, OSError) as error:
         raise DownloadError(f"{problem}: {_first_line(error)}; try again later") from None
+    if is_offline:
+        reason = "it is not in the Hub's cache, and the network may not be used; fetch it once without --offline"
+    else:
+        reason = f"{silence} and the file is not in its cache; try again later"
+    raise DownloadError(f"{problem}: {reason}")
 
 
 def _missing_file(repo: str, revision: str | None, file: str) -> str:
