@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from dualformer_cli.config.metric_table import METRICS, says_something
@@ -60,7 +60,7 @@ def model_card(document: Export, facts: ModelFileFacts, evaluation: Mapping[str,
     """
     from huggingface_hub import EvalResult, ModelCardData
 
-    name = document.output.rstrip("/").rpartition("/")[2]
+    name = Path(document.output).absolute().name  # of the folder, also where it is called "."
     found = evaluation or {}
     shown = [key for key in METRICS if says_something(key, found.get("num_classes"))]
     numbers = {key: found[key] for key in shown if _is_number(found.get(key))}

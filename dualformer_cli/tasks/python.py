@@ -49,7 +49,7 @@ class ModelOptions(TypedDict, total=False):
 
     model: DualFormer
     """Made by `create_model`, in place of preset and weights."""
-    preset: str
+    preset: Name
     """A preset's name or YAML file."""
     weights: Name
     """A file, hf://OWNER/NAME[@REVISION][:FILE], "published" or "random"."""
@@ -66,7 +66,7 @@ class ModelOptions(TypedDict, total=False):
 
 
 def create_model(
-    preset: str, *, num_classes: int | None = None, pretrained: bool = False, offline: bool | None = None
+    preset: Name, *, num_classes: int | None = None, pretrained: bool = False, offline: bool | None = None
 ) -> DualFormer:
     """Create a model, which knows its `input_size`, `mean`, `std` and `class_names`.
 
@@ -88,11 +88,12 @@ def create_model(
     """
     from dualformer_cli.engine.build import build_model
 
+    name = os.fspath(preset)
     if pretrained:
-        return _pretrained(preset, num_classes, offline=_is_offline(offline))
+        return _pretrained(name, num_classes, offline=_is_offline(offline))
     _say_random()
     overrides = [] if num_classes is None else [f"model.num_classes={num_classes}", "data.classes=null"]
-    resolved = load_config(preset, overrides=overrides)
+    resolved = load_config(name, overrides=overrides)
     config = resolved.config
     names = None if config.data.classes is None else load_class_names(config.data.classes)
     return _described(build_model(config.model, config.data, kernels=config.runtime.kernels), resolved, names)
@@ -305,8 +306,7 @@ def _request(options: ModelOptions) -> ModelRequest:
     if unknown := [name for name in options if name not in known]:
         raise TypeError(f"unknown option {unknown[0]!r}; known: {', '.join(known)}")
     given = cast(Any, {name: value for name, value in options.items() if name != "settings"})
-    if given.get("weights") is not None:
-        given["weights"] = os.fspath(given["weights"])
+    given |= {name: os.fspath(given[name]) for name in ("preset", "weights") if given.get(name) is not None}
     overrides = tuple(f"{key}={_text(value)}" for key, value in options.get("settings", {}).items())
     return ModelRequest(**{**given, "overrides": overrides, "offline": _is_offline(options.get("offline"))})
 

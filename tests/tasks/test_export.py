@@ -354,13 +354,19 @@ def test_a_folder_for_the_hub_has_the_numbers_of_eval_and_comes_back_from_there(
         assert teacher.facts.weights_sha256 == sha256(files["model.safetensors"]).hexdigest()
 
 
-def test_a_card_takes_no_numbers_of_other_weights(checkpoint: Path, tmp_path: Path) -> None:
+def test_a_card_takes_no_numbers_of_other_weights(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "eval.json").write_text('{"videos": {}, "digest": "0", "weights_sha256": "1", "top1": 99}')
     words = ["--format", "hub", "--output", tmp_path / "my-model", "--eval", tmp_path / "eval.json"]
     assert "is of other weights than" in str(run(checkpoint, *words).exception)
     assert not (tmp_path / "my-model").exists()
     (tmp_path / "eval.json").write_text("[]")
     assert "is not what `dualformer eval --json` prints" in str(run(checkpoint, *words).exception)
-    card = run(checkpoint, *words[:-2])
-    assert card.exit_code == 0, card.output
-    assert "Not evaluated." in (tmp_path / "my-model" / "README.md").read_text()
+    (tmp_path / "my-model").mkdir()
+    monkeypatch.chdir(tmp_path / "my-model")
+    result = run(checkpoint, "--format", "hub", "--output", ".")
+    assert result.exit_code == 0, result.output
+    card = (tmp_path / "my-model" / "README.md").read_text()
+    assert "Not evaluated." in card
+    assert "--weights hf://OWNER/my-model\n" in card

@@ -40,7 +40,7 @@ def frames(clip: Path) -> Frames:
 
 @pytest.fixture
 def model(mini_preset: Path, mini_weights: Path) -> DualFormer:
-    found = create_model(str(mini_preset))
+    found = create_model(mini_preset)
     load_weights(found, mini_weights)
     return found
 
