@@ -6,11 +6,9 @@ Only what is quick to import is read: a key press waits for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from types import NoneType
 from typing import Literal, get_args, get_origin
-
-import typer._completion_classes
-import typer._completion_shared
 
 _BASH = """
 %(complete_func)s() {
@@ -39,9 +37,12 @@ the last is left out of the answer), and puts a space behind the one word that f
 
 
 def complete_in_bash() -> None:
-    """Have Typer give bash the script above in place of its own."""
-    typer._completion_shared._completion_scripts["bash"] = _BASH
-    typer._completion_classes.BashComplete.source_template = _BASH
+    """Have Typer give bash the script above in place of its own; one that keeps its own elsewhere goes on giving it."""
+    with suppress(ImportError, AttributeError):
+        from typer import _completion_classes, _completion_shared
+
+        _completion_shared._completion_scripts["bash"] = _BASH
+        _completion_classes.BashComplete.source_template = _BASH
 
 
 def _starting_with(incomplete: str, words: Iterable[str]) -> list[str]:
