@@ -45,6 +45,8 @@ KIND = "dualformer checkpoint"
 TRAINING_HEADS = ("token_head.", "motion_heads.")
 """Tensors that a model which only classifies has no need of."""
 
+_GRAPHS = (".onnx", ".pt2")
+"""Suffixes of files that hold a computation, as `export` writes them."""
 
 _RULES = [
     (re.compile(re.escape(published).replace(r"\{s\}", r"(?P<s>\d+)").replace(r"\{b\}", r"(?P<b>\d+)")), own)
@@ -242,6 +244,11 @@ def _refuse_non_weights(path: Path, head: bytes) -> None:
         )
     if text.startswith(b"version https://git-lfs"):
         raise WeightsError(f"weights {str(path)!r} are a Git LFS pointer, not the file it names; run `git lfs pull`")
+    if path.suffix.lower() in _GRAPHS:
+        raise WeightsError(
+            f"weights {str(path)!r} are a graph for other programs, which is not read here; give the weights that "
+            "it was exported from, or export them as .safetensors"
+        )
     if head.startswith(b"PK") and not zipfile.is_zipfile(path):
         raise WeightsError(
             f"weights {str(path)!r} are truncated ({path.stat().st_size:,} bytes): the end of the file is missing; "

@@ -312,6 +312,13 @@ def test_files_that_are_no_weights_say_what_they_are(
     assert "weights_only" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["model.onnx", "model.pt2"])
+def test_exported_graphs_are_no_damaged_weights(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(zip_of(graph=b"of a program"))
+    with pytest.raises(WeightsError, match=r"are a graph for other programs, .*or export them as \.safetensors$"):
+        read_checkpoint(tmp_path / name)
+
+
 @pytest.mark.parametrize("share", [0.01, 0.3, 0.9, 0.999])
 @pytest.mark.parametrize("is_zip", [True, False], ids=["zip", "legacy"])
 def test_a_download_that_broke_off_is_truncated(share: float, is_zip: bool, source: DualFormer, tmp_path: Path) -> None:
