@@ -101,7 +101,7 @@ def open_tracker(name: str, output: Path, *, offline: bool) -> Tracker:
     except DualFormerError:
         raise
     except Exception as error:  # of a package that is not ours
-        raise DualFormerError(f"--log {name} does not work here: {error}") from error
+        raise DualFormerError(f"--log {name} does not work here: {' '.join(str(error).split())}") from error
 
 
 class TensorBoard:
@@ -206,7 +206,15 @@ class MLflow:
             uri = f"sqlite:///{output.resolve() / 'mlflow.db'}"
         self._output, self._entities, self._uri = output, mlflow.entities, uri
         self._error = mlflow.MlflowException
-        self._client: Any = mlflow.MlflowClient(uri)
+        try:
+            self._client: Any = mlflow.MlflowClient(uri)
+        except mlflow.MlflowException as error:
+            if not uri.startswith("sqlite:") or _is_installed("sqlalchemy"):
+                raise
+            raise DualFormerError(
+                "--log mlflow: mlflow-skinny alone keeps no runs on this machine; name a server with "
+                "MLFLOW_TRACKING_URI, or pip install 'dualformer[mlflow]'"
+            ) from error
 
     def start(self, run_id: str | None, config: RunConfig) -> str | None:
         """Go on with the run of this id if it is there, else begin one; return the id."""

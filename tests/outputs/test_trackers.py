@@ -14,6 +14,7 @@ import pytest
 from dualformer_cli.config.load import values_of
 from dualformer_cli.config.schema import RunConfig, TrainConfig
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.outputs import trackers
 from dualformer_cli.outputs.trackers import Tracker, check_trackers, open_tracker
 
 CONFIG = RunConfig(train=TrainConfig(lr=0.25))
@@ -241,6 +242,23 @@ def test_mlflow_offline_has_a_store_of_this_machine(
     monkeypatch.setitem(sys.modules, "mlflow", fake)
     open_tracker("mlflow", tmp_path, offline=offline)
     assert fake.uri == (uri if is_kept else f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def test_mlflow_without_a_store_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As mlflow-skinny, which has no database and says so in many words."""
+    fake = _MLflow()
+
+    def refuse(uri: str) -> None:
+        raise fake.MlflowException(f" got unsupported URI {uri!r}.\nSee the documentation")
+
+    monkeypatch.setattr(fake, "MlflowClient", refuse)
+    monkeypatch.setitem(sys.modules, "mlflow", fake)
+    monkeypatch.setattr(trackers, "_is_installed", lambda package: package != "sqlalchemy")
+    with pytest.raises(DualFormerError, match=r"mlflow-skinny alone keeps no runs .* or pip install 'dualformer\["):
+        open_tracker("mlflow", tmp_path, offline=True)
+    monkeypatch.setattr(trackers, "_is_installed", lambda package: True)
+    with pytest.raises(DualFormerError, match=r"^--log mlflow does not work here: got unsupported URI '.*'\. See the"):
+        open_tracker("mlflow", tmp_path, offline=True)
 
 
 def test_what_is_missing_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
