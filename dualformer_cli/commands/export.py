@@ -92,7 +92,7 @@ def export(
 
     def on_engine(engine: Engine) -> None:
         note = "; tracing takes a minute or two" if format_ in (_Format.pt2, _Format.onnx) else ""
-        log(f"{engine.preset}, {engine.weights} weights, to {format_.value}{note}")
+        log(f"{engine.describe().model}, to {format_.value}{note}")
 
     request = ExportRequest(
         model=model_request(preset, weights=weights, overrides=overrides, offline=offline),

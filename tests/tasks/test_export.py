@@ -367,6 +367,7 @@ def test_a_card_takes_no_numbers_of_other_weights(
     monkeypatch.chdir(tmp_path / "my-model")
     result = run(checkpoint, "--format", "hub", "--output", ".")
     assert result.exit_code == 0, result.output
+    assert f"{checkpoint}, to hub\n" in result.output
     card = (tmp_path / "my-model" / "README.md").read_text()
     assert "Not evaluated." in card
     assert "--weights hf://OWNER/my-model\n" in card
