@@ -433,7 +433,8 @@ class RuntimeConfig:
     """auto: bf16 on GPUs that have it; on a CPU bf16 where predict gains by it (a large model, and a processor with
     AVX-512 BF16 or AMX), else fp32."""
     compile: bool = False
-    """Compile the model with torch.compile: slower to start, faster for many videos."""
+    """Compile the model with torch.compile: slower to start; whether faster afterwards depends on the machine, as
+    `flops SIZE --latency --set runtime.compile=true` shows. Off everywhere, as no card has shown it yet."""
     cuda_graphs: bool = False
     """In predict and eval on an NVIDIA card, replay the forward pass as a CUDA graph from the second time on that a
     number of views comes, for up to 4 numbers: fewer launches, more memory. No card has shown yet that it is faster."""
