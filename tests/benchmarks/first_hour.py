@@ -106,7 +106,7 @@ def steps(folder: Path, device: str, *, dry: bool) -> Iterator[Step]:
     train = ("train", "--preset", preset, "--data", "render:camera-motion", "--device", device)
     rendered = ("--set", f"data.render.num_clips={clips}")
     yield step("train", "steps", 180, *tool, *train, "--output", folder / "run", *rendered)
-    resumed = ("--output", folder / "run", "--resume", "--set", "train.epochs=2")
+    resumed = ("--output", folder / "run", "--resume", "--change", "train.epochs=2")
     yield step("train", "resume", 120, *tool, *train, *resumed, *rendered)
     torchrun = (python, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "-m", "dualformer_cli")
     yield step("train", "torchrun", 90, *torchrun, *train, "--output", folder / "run2", "--dry-run", *rendered)

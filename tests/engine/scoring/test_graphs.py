@@ -46,7 +46,7 @@ class _Capture(TorchDispatchMode):
 
 
 @pytest.fixture(autouse=True)
-def _card(monkeypatch: pytest.MonkeyPatch) -> None:
+def _card(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """As much of CUDA as graphs ask for."""
     monkeypatch.setattr(torch.cuda, "CUDAGraph", RecordedGraph)
     monkeypatch.setattr(torch.cuda, "graph", _Capture)
@@ -54,6 +54,7 @@ def _card(monkeypatch: pytest.MonkeyPatch) -> None:
     reserved = iter(range(0, 2**40, 3 * 2**20))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: next(reserved))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    caplog.set_level(logging.WARNING)  # whatever tests before have left
 
 
 class Pass:
