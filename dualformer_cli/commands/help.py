@@ -14,8 +14,6 @@ from typing import Any
 from typer import BadParameter
 from typer.core import TyperCommand, TyperGroup
 
-from dualformer_cli.outputs.screen import log
-
 UsageError: Any = BadParameter.__mro__[1]
 """What every error of Typer's about what was typed derives from; where it lives depends on Typer's version."""
 
@@ -277,6 +275,8 @@ def _in_our_words(message: str, parameter: Any, typed: Sequence[str]) -> str:
 
 def print_usage_error(error: UsageError) -> None:
     """Say on stderr in one line what was typed wrong and whose help has what is right; nothing typed is a help text."""
+    from dualformer_cli.outputs.screen import log
+
     text = error.format_message()
     if text.startswith("Usage: "):
         print(text, file=sys.stderr)

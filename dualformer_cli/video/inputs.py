@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, TextIO
 
 from dualformer_cli.errors import DualFormerError, VideoError
-from dualformer_cli.system.words import natural_key, os_reason
+from dualformer_cli.system.words import cannot_read, natural_key, os_reason
 from dualformer_cli.video.frame_folders import kind_of_folder
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.parts import split_part
@@ -197,7 +197,7 @@ class _Expansion:
                 text = os.fsdecode(file.read())
             videos = self._read_labelled(path, text)
         except OSError as error:
-            self.complain(name, f"the list {path!r} cannot be read: {os_reason(error)}")
+            self.complain(name, cannot_read("list", path, error))
         except DualFormerError as error:
             self.complain(name, error.reason)
         else:

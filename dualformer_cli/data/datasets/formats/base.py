@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.words import os_reason
+from dualformer_cli.system.words import cannot_read
 
 Names = tuple[str, ...]
 """Stems that one video can have; the first is the usual one."""
@@ -110,8 +110,7 @@ def reading(path: Path) -> Iterator[None]:
     except KeyError as error:
         raise DualFormerError(f"annotations {str(path)!r}: an entry has no {error.args[0]!r}") from None
     except OSError as error:
-        reason = os_reason(error)
-        raise DualFormerError(f"annotations {str(path)!r} cannot be read: {reason}") from None
+        raise DualFormerError(cannot_read("annotations", path, error)) from None
     except (ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         reason = " ".join(str(error).split())
         raise DualFormerError(
