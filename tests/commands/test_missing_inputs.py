@@ -56,7 +56,8 @@ def test_what_is_named_and_not_there_is_said_first(line: str, problems: list[str
 def test_predict_names_its_inputs_where_none_is_there_and_leaves_with_3() -> None:
     Path("list.txt").write_text("a.mp4\n")
     Path("empty").mkdir()
-    names = ("gone.mp4", "none/*.mp4", "empty", "list.txt", "@none.txt", "0", "gone.mp4#t=1,2")
+    names = ("gone.mp4", "none/*.mp4", "empty", "list.txt", "@none.txt", "0", "gone.mp4#t=1,2", "camera:98")
+    cameras = ", ".join(sorted(map(str, Path("/dev").glob("video*"))))
     result = CliRunner().invoke(app, ["predict", *names])
     assert result.exit_code == 3
     blocks = dict(block.split("\n  error: ") for block in result.stdout.strip().split("\n\n"))
@@ -68,6 +69,7 @@ def test_predict_names_its_inputs_where_none_is_there_and_leaves_with_3() -> Non
         "@none.txt": "list 'none.txt' not found",
         "0": "no such file or folder; a camera is named as camera:0",
         "gone.mp4#t=1,2": "no such file or folder",
+        "camera:98": f"no such camera; present: {cameras or 'none'}",
     }
     several = CliRunner().invoke(app, ["predict", *names, "--cpu-processes", "2"])
     assert (several.exit_code, several.stdout) == (3, result.stdout)
@@ -79,7 +81,7 @@ def test_predict_names_its_inputs_where_none_is_there_and_leaves_with_3() -> Non
 
 
 @pytest.mark.parametrize(
-    "there", ["a.mp4", "@list.txt", "-", "camera:0", "rtsp://host/live", "*.mp4", ".", "a.mp4#t=1,2"]
+    "there", ["a.mp4", "@list.txt", "-", "rtsp://host/live", "*.mp4", ".", "a.mp4#t=1,2"]
 )
 def test_where_one_may_be_there_the_model_is_loaded(there: str) -> None:
     Path("a.mp4").write_bytes(b"no video")
