@@ -195,7 +195,7 @@ def test_a_command_chooses_its_exit_code(code: int) -> None:
     ("arguments", "problem"),
     [
         (("predcit",), "no such command 'predcit'; did you mean 'predict'?"),
-        (("--nonsense",), "no such option: --nonsense; dualformer --help has what there is"),
+        (("--nonsense",), "no such option: --nonsense; dualformer --help lists what there is"),
         (("probe", "--preset"), "option '--preset' requires an argument"),
     ],
 )

@@ -284,7 +284,7 @@ def print_usage_error(error: UsageError) -> None:
     text = text[0].lower() + text[1:] if text[1:2].islower() else text
     text = re.sub(r"( \(Possible options:|\. Did you mean) ([^?)]*)[?)]+$", r"; did you mean \2?", text).rstrip(".")
     is_answered = error.ctx is None or text.startswith("invalid value") or text.endswith("?")
-    log(f"dualformer: {text}" + ("" if is_answered else f"; {error.ctx.command_path} --help has what there is"))
+    log(f"dualformer: {text}" + ("" if is_answered else f"; {error.ctx.command_path} --help lists what there is"))
 
 
 def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:

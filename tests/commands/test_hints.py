@@ -43,13 +43,13 @@ def test_a_spelling_of_other_tools_is_answered_with_ours(line: str, said: str) -
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("xyz", "no such command 'xyz'; dualformer --help has what there is"),
+        ("xyz", "no such command 'xyz'; dualformer --help lists what there is"),
         ("predict --topk-k 3", "no such option: --topk-k; did you mean --top-k?"),
         ("predict --seed=x", "invalid value for '--seed': must be a whole number, got 'x'"),
         ("predict --top-k 0", "invalid value for '--top-k': must be at least 1, got '0'"),
         ("prepare a --crf 52", "invalid value for '--crf': must be at most 51, got '52'"),
         ("predict --views 3", "invalid value for --views: '3' is not CLIPSxCROPS, such as 4x3"),
-        ("export", "missing argument 'WEIGHTS'; dualformer export --help has what there is"),
+        ("export", "missing argument 'WEIGHTS'; dualformer export --help lists what there is"),
         ("train list.csv", "got unexpected extra argument(s) (list.csv); a list of videos is given with --data LIST"),
         ("predict a --camera 0", "no such option: --camera; a camera is an input, as in dualformer predict camera:0"),
     ],
