@@ -80,9 +80,7 @@ def test_predict_names_its_inputs_where_none_is_there_and_leaves_with_3() -> Non
     assert not Path("run").exists()
 
 
-@pytest.mark.parametrize(
-    "there", ["a.mp4", "@list.txt", "-", "rtsp://host/live", "*.mp4", ".", "a.mp4#t=1,2"]
-)
+@pytest.mark.parametrize("there", ["a.mp4", "@list.txt", "-", "rtsp://host/live", "*.mp4", ".", "a.mp4#t=1,2"])
 def test_where_one_may_be_there_the_model_is_loaded(there: str) -> None:
     Path("a.mp4").write_bytes(b"no video")
     Path("list.txt").write_text("a.mp4\n")
