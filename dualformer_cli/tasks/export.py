@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from dualformer_cli.data.fetch.hub import DEFAULT_FILE
 from dualformer_cli.documents.base import JsonObject
@@ -25,31 +24,6 @@ if TYPE_CHECKING:
 
 MOST_DIFFERENCE = 1e-3
 """Difference from the model, as a share of its largest logit, above which a file in full precision is not kept."""
-
-_TEMPERATURES = np.exp(np.linspace(np.log(0.2), np.log(5.0), 401))
-
-
-def fit_temperature(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
-    """Find what to divide logits by so that scores are as likely as they say: the best of 401 from 0.2 to 5.
-
-    Args:
-        scores: of one view each, shape (n, classes), rows of sum 1.
-        labels: class numbers, shape (n,).
-    """
-    logs = np.log(np.clip(scores, 1e-30, None))
-    losses = []
-    for temperature in _TEMPERATURES:
-        scaled = logs / temperature
-        peak = scaled.max(axis=1)
-        norms = peak + np.log(np.exp(scaled - peak[:, None]).sum(axis=1))
-        losses.append(float((norms - scaled[np.arange(len(labels)), labels]).mean()))
-    return float(_TEMPERATURES[int(np.argmin(losses))])
-
-
-def tempered(scores: npt.NDArray[np.float64], temperature: float) -> npt.NDArray[np.float64]:
-    """Scores as they are once their logits are divided by a temperature."""
-    powers = np.clip(scores, 1e-30, None) ** (1 / temperature)
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +163,7 @@ def _calibration(dump: Path) -> ExportCalibration:
     """Return the temperature that fits the scores of a dump best, and what it does to them."""
     from dualformer_cli.engine.scoring.dump import read_dump
     from dualformer_cli.engine.scoring.metrics import calibration
+    from dualformer_cli.engine.scoring.temperature import fit_temperature, tempered
 
     records = [r for r in read_dump(dump).records if r.scores is not None and len(r.labels) == 1]
     if not records:

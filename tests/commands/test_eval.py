@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from tar_shards import write_shard
 from typer.testing import CliRunner
 
@@ -318,13 +318,7 @@ def test_two_processes_leave_with_3_and_the_digest_of_one(
     expected = json.loads(evaluate("--data", folder / "bad.csv", "--json").stdout)
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     command = ["eval", "--preset", str(mini_preset), "--weights", str(mini_weights), "--data", str(folder / "bad.csv")]
-    done = subprocess.run(
-        [sys.executable, "-m", "dualformer_cli", *command, "--json", "--cpu-processes", "2"],
-        env=environ,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = warm.run([sys.executable, "-m", "dualformer_cli", *command, "--json", "--cpu-processes", "2"], env=environ)
     assert done.returncode == 3, done.stderr
     assert json.loads(done.stdout) == expected
 

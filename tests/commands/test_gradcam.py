@@ -15,6 +15,7 @@ import av
 import numpy as np
 import PIL.Image
 import pytest
+import warm
 from typer.testing import CliRunner
 
 import dualformer_cli
@@ -240,7 +241,7 @@ def test_as_a_process_it_prints_one_document_and_one_line_of_error(
         command = [sys.executable, "-m", "dualformer_cli", "gradcam", str(scenes / "a.mp4"), *arguments]
         options = ["--preset", str(mini_preset), "--weights", str(mini_weights)]
         environ = {**os.environ, "PYTHONPATH": str(Path(dualformer_cli.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-        return subprocess.run([*command, *options], capture_output=True, text=True, env=environ, timeout=300)
+        return warm.run([*command, *options], env=environ)
 
     done = start("--json")
     assert done.returncode == 0

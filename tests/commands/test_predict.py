@@ -32,6 +32,7 @@ import pytest
 import torch
 from prediction_documents import segment as a_segment
 from typer.testing import CliRunner
+from warm import WarmPython
 
 import dualformer_cli
 from dualformer_cli import create_model, load_weights
@@ -100,13 +101,13 @@ def start(*arguments: Any, **options: Any) -> subprocess.Popen[str]:
     where = str(Path(dualformer_cli.__file__).parents[1])  # the current folder is not the checkout here
     environ = {**os.environ, "PYTHONPATH": where, "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=environ, **{**pipes, **options})
+    return WarmPython(command, env=environ, **{**pipes, **options})
 
 
 def run(*arguments: Any, input: str | None = None) -> tuple[int, str, str]:
     """Run the command as a process; returns its exit code, stdout and stderr."""
     with start(*arguments, stdin=subprocess.PIPE) as process:
-        stdout, stderr = process.communicate(input, timeout=120)
+        stdout, stderr = process.communicate(input, timeout=300)
     return process.returncode, stdout, stderr
 
 
@@ -1339,7 +1340,7 @@ def test_a_reader_that_leaves_ends_the_command_quietly(scenes: Path, model_optio
     os.close(reader)
     with start(*model_options, scenes, stdout=writer) as process:
         os.close(writer)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate(timeout=300)
     assert process.returncode == 141
     assert "Traceback" not in stderr
 

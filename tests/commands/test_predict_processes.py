@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import warm
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NUM_VIDEOS = 16
@@ -58,7 +59,7 @@ def folder(
     (folder / "clips" / "broken.mp4").write_bytes(b"no video")
     (folder / "rank.py").write_text(RANK)
     command = [sys.executable, "-m", "dualformer_cli", *arguments(mini_preset, mini_weights), "--output", "one"]
-    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True)
+    done = warm.run(command, cwd=folder, env=environment())
     assert done.returncode == 3, done.stderr
     return folder
 
@@ -132,7 +133,7 @@ def nodes(arguments: list[str]) -> Iterator[list[subprocess.Popen[str]]]:
         "127.0.0.1",
     ]
     running = [
-        subprocess.Popen(
+        warm.WarmPython(
             [*launcher, "--master-port", port, "--node-rank", str(rank), "rank.py", *arguments],
             env=environment(),
             text=True,
@@ -171,7 +172,7 @@ def test_a_node_that_dies_costs_its_videos_in_hand_and_the_same_command_ends_wit
 
 def test_a_rank_that_is_killed_starts_again_from_what_is_kept(options: list[str]) -> None:
     command = [sys.executable, "-m", "dualformer_cli", *options, "--cpu-processes", "2"]
-    running = subprocess.Popen(command, env=environment(), text=True, stderr=subprocess.PIPE)
+    running = warm.WarmPython(command, env=environment(), text=True, stderr=subprocess.PIPE)
     try:
         wait_until(lambda: num_kept("*") >= 1, running)
         rank = next(
@@ -190,20 +191,19 @@ def test_a_rank_that_is_killed_starts_again_from_what_is_kept(options: list[str]
 
 
 def test_a_disk_that_takes_no_more_ends_the_run_in_one_line_and_nothing_is_lost(options: list[str]) -> None:
-    def take_little() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
-
     command = [sys.executable, "-m", "dualformer_cli", *options]
-    full = subprocess.run(command, env=environment(), capture_output=True, text=True, preexec_fn=take_little)
+    full = warm.WarmPython(command, env=environment(), text=True, stderr=subprocess.PIPE)
+    resource.prlimit(full.pid, resource.RLIMIT_FSIZE, (6000, 6000))
+    _, stderr = full.communicate(timeout=300)
     said = (
         "predictions cannot be kept in 'run/parts': file too large; what is there stays, and the same command goes on"
     )
     assert full.returncode == 1
-    assert full.stderr.splitlines()[-1] == f"dualformer: {said} from it"
-    assert "Traceback" not in full.stderr
+    assert stderr.splitlines()[-1] == f"dualformer: {said} from it"
+    assert "Traceback" not in stderr
     num_lines = num_kept("0")
     assert 0 < num_lines < NUM_VIDEOS
-    done = subprocess.run([*command, "--json"], env=environment(), capture_output=True, text=True)
+    done = warm.run([*command, "--json"], env=environment())
     assert done.returncode == 3, done.stderr
     assert json.loads(done.stdout)["videos"]["kept"] == num_lines
     assert files("run") == files("one")

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import warm
 from parsed_page import Page
 from typer.testing import CliRunner
 
@@ -157,7 +157,7 @@ def test_two_processes_write_the_page_of_one(videos: Path, mini_preset: Path, mi
         command = [sys.executable, "-m", "dualformer_cli", "predict", "--preset", str(mini_preset), str(videos)]
         command += ["--weights", str(mini_weights), "--report", str(target), *processes]
         environ = {**os.environ, "PYTHONPATH": str(Path(dualformer_cli.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120)
+        done = warm.run(command, env=environ)
         assert done.returncode == 3, done.stderr
         pages.append(target.read_bytes())
     assert pages[0] == pages[1]

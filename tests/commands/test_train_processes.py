@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from checkpoints import load_checkpoint
 from training_runs import SMALL_RUN
+from warm import WarmPython
 
 from dualformer_cli.engine.parallel.placement import LAUNCHER_PID
 
@@ -27,13 +28,8 @@ def command(_own_environment: None, mini_preset: Path, six_videos: Path, tmp_pat
     def start(*options: str) -> subprocess.Popen[str]:
         arguments = ["train", "--preset", str(mini_preset), "--data", str(six_videos), *SMALL_RUN, *options]
         environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-        return subprocess.Popen(
-            [sys.executable, "-m", "dualformer_cli", *arguments],
-            env=environ,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
+        command = [sys.executable, "-m", "dualformer_cli", *arguments]
+        return WarmPython(command, env=environ, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     return start
 

@@ -25,9 +25,7 @@ FILE = Path(__file__).with_name("accuracy.py")
 def test_kernels_are_as_exact_as_pytorch(where: str) -> None:
     environment = {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""} if where == "interpreter" else {}
     environment |= {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}  # or else deterministic algorithms warn
-    options = ["-o", "addopts=--import-mode=importlib -q"]  # the project's own need xdist
-    if find_spec("xdist") is not None:
-        options += ["-n", "auto", "--maxprocesses=4"]
+    options = ["-o", "addopts=--import-mode=importlib -q"]  # in one process: the others have tests of their own to do
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(FILE)],
         env=os.environ | environment,

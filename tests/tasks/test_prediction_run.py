@@ -26,6 +26,7 @@ import PIL.Image
 import pytest
 import torch
 from typer.testing import CliRunner
+from warm import WarmPython
 
 from dualformer_cli.app import app
 from dualformer_cli.engine.engine import Engine
@@ -181,9 +182,9 @@ def test_another_run_in_the_same_folder_is_refused(
     assert said == [f"another run writes into 'run': {holder}; name another folder"]
 
 
-def start(*arguments: str) -> subprocess.Popen[bytes]:
+def start(*arguments: str) -> subprocess.Popen[str]:
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
+    return WarmPython(
         [sys.executable, "-m", "dualformer_cli", *arguments],
         env=environ,
         start_new_session=True,
@@ -192,7 +193,7 @@ def start(*arguments: str) -> subprocess.Popen[bytes]:
     )
 
 
-def kill_after(process: subprocess.Popen[bytes], parts: str, num_lines: int) -> None:
+def kill_after(process: subprocess.Popen[str], parts: str, num_lines: int) -> None:
     """Kill the command and its workers once its parts hold so many lines."""
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:

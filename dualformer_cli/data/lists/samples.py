@@ -20,7 +20,7 @@ Pairs = tuple[tuple[int, int], ...]
 """Classes that a mirror turns into each other."""
 
 _MAX_LABEL = 10**9
-CHARACTERS = 2**20
+_CHARACTERS = 2**20
 """Cut into lines together."""
 _NUMBER = re.compile(r"-?[0-9]+(?:\.[0-9]*)?")
 
@@ -167,13 +167,22 @@ class Labels:
         )
 
 
+def blocks_of(text: str) -> Iterator[str]:
+    """Yield a text in parts of whole lines: all lines at once need its memory several times."""
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start + _CHARACTERS) + 1 or len(text)
+        yield text[start:end]
+        start = end
+
+
 def lines_of(text: str) -> Iterator[str]:
     """Yield the lines of a text as `text.split("\\n")` has them, without all of them at once."""
-    start = 0
-    while (end := text.find("\n", start + CHARACTERS)) >= 0:
-        yield from text[start:end].split("\n")
-        start = end + 1
-    yield from text[start:].split("\n")
+    last = ""
+    for block in blocks_of(text):
+        *lines, last = block.split("\n")
+        yield from lines
+    yield last
 
 
 def is_encodable(path: str) -> bool:

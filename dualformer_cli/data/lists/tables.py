@@ -19,7 +19,7 @@ from itertools import chain, islice
 import numpy as np
 
 from dualformer_cli.data.lists.columns import CHUNK, Array, Column, ColumnBuilder, Columns, LabelSets, Texts
-from dualformer_cli.data.lists.samples import CHARACTERS, Labels, ParsedList, Sample
+from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, blocks_of
 from dualformer_cli.data.lists.time_columns import TimeColumns, check_times, find_time_columns
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.words import counted
@@ -236,11 +236,8 @@ def _rows(text: str, delimiter: str, labels: Labels) -> Iterator[list[list[str]]
 
 def _lines(text: str) -> Iterator[str]:
     """Yield the lines of a text with their ends, whatever these are, without all of them at once."""
-    start = 0
-    while start < len(text):
-        end = text.find("\n", start + CHARACTERS) + 1 or len(text)
-        yield from io.StringIO(text[start:end], newline="")
-        start = end
+    for block in blocks_of(text):
+        yield from io.StringIO(block, newline="")
 
 
 def _numbered_rows(text: str, delimiter: str, labels: Labels) -> Iterator[tuple[int, list[str]]]:

@@ -229,8 +229,6 @@ class Trainer:
             self._log_step(losses, lr, count, waited=ahead.waited(), took=perf_counter() - asked)
             if state.step_in_epoch < self.batches.steps_per_epoch:
                 signum, is_due = self._signals.agreed(self.stepper.votes)
-                if self.ranks.world_size == 1:  # needs no exchange to obey what came after the votes
-                    signum, _ = self._signals.agree()
                 if is_due or signum is not None:
                     self.saver.save()
                 if signum is not None:

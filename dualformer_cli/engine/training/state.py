@@ -16,7 +16,8 @@ from dualformer_cli.documents.train import Change, ValidationRow
 from dualformer_cli.engine.parallel.batch_norm import average_running_statistics
 from dualformer_cli.engine.parallel.reductions import gather_objects, world_size
 from dualformer_cli.engine.training.checkpoint_files import Checkpoint
-from dualformer_cli.engine.training.optim import WeightAverage, build_optimizer, parameter_groups
+from dualformer_cli.engine.training.optim import build_optimizer, parameter_groups
+from dualformer_cli.engine.training.weight_average import WeightAverage
 from dualformer_cli.model.dualformer import DualFormer
 
 

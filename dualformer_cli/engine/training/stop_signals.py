@@ -44,10 +44,11 @@ class StopSignals:
         """Return what this rank asks for, in numbers that ranks can add up."""
         return torch.tensor([*(self._received == number for number in STOPPING), is_due], dtype=torch.float64)
 
-    @staticmethod
-    def agreed(asked: Tensor) -> tuple[int | None, bool]:
-        """Return what `agree` says, of the sum of what all ranks ask for."""
+    def agreed(self, asked: Tensor) -> tuple[int | None, bool]:
+        """Return what `agree` says, of the sum of what all ranks asked for; a rank alone obeys what came since, too."""
         *received, due = asked.tolist()
+        if world_size() == 1:
+            return self._received, bool(due)
         signals = [int(number) for number, count in zip(STOPPING, received, strict=True) if count]
         return max(signals, default=None), bool(due)
 

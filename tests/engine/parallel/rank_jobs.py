@@ -5,15 +5,17 @@ Usage: rank_jobs.py FOLDER. Writes FOLDER/WORLD-RANK.pt. One interpreter imports
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -297,10 +299,13 @@ def start_without_launcher(rank: int, world_size: int) -> str:
         return str(error)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody has, each once."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def variables(rank: int, world_size: int, port: int, *, srun: bool) -> dict[str, str]:
@@ -313,21 +318,34 @@ def variables(rank: int, world_size: int, port: int, *, srun: bool) -> dict[str,
     return {**address, **dict(zip(names, map(str, (rank, rank, world_size, world_size)), strict=True))}
 
 
-def run_world(name: str, job: Job, world_size: int, folder: Path, *, srun: bool = False) -> None:
-    """Fork the ranks and wait for them; a rank that raises leaves its traceback on stderr and no file."""
-    port, pids = free_port(), []
-    for rank in range(world_size):
-        if pid := os.fork():
-            pids.append(pid)
-            continue
-        try:
-            os.environ.update(variables(rank, world_size, port, srun=srun))
-            torch.save(job(rank, world_size), folder / f"{name}-{rank}.pt")
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(0)
+class World(NamedTuple):
+    """Ranks that know of each other, and what each of them does."""
+
+    name: str
+    job: Job
+    size: int
+    srun: bool = False
+
+
+def run_worlds(worlds: Sequence[World], folder: Path) -> None:
+    """Fork the ranks of all worlds and wait for them, as most of them wait most of the time.
+
+    A rank that raises leaves its traceback on stderr and no file.
+    """
+    pids = []
+    for world, port in zip(worlds, free_ports(len(worlds)), strict=True):
+        for rank in range(world.size):
+            if pid := os.fork():
+                pids.append(pid)
+                continue
+            try:
+                os.environ.update(variables(rank, world.size, port, srun=world.srun))
+                torch.save(world.job(rank, world.size), folder / f"{world.name}-{rank}.pt")
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(0)
     for pid in pids:
         os.waitpid(pid, 0)
 
@@ -335,11 +353,15 @@ def run_world(name: str, job: Job, world_size: int, folder: Path, *, srun: bool 
 def main() -> None:
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
-    run_world("two", all_jobs, 2, folder)
-    run_world("three", all_jobs, 3, folder, srun=True)
-    run_world("lost", lose_a_rank, 2, folder)
-    run_world("alone", wait_alone, 2, folder)
-    run_world("orphan", start_without_launcher, 1, folder)
+    importlib.import_module("torch._dynamo")  # optimizers load it: here once, and not in every rank
+    worlds = [
+        World("two", all_jobs, 2),
+        World("three", all_jobs, 3, srun=True),
+        World("lost", lose_a_rank, 2),
+        World("alone", wait_alone, 2),
+        World("orphan", start_without_launcher, 1),
+    ]
+    run_worlds(worlds, folder)
 
 
 if __name__ == "__main__":

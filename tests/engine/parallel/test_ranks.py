@@ -17,6 +17,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
+import warm
 from torch import Tensor, nn
 
 from dualformer_cli.engine.parallel import node_memory
@@ -68,7 +69,7 @@ def jobs() -> ModuleType:
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> Results:
     folder = tmp_path_factory.mktemp("worlds")
     command = [sys.executable, str(HERE / "rank_jobs.py"), str(folder)]
-    done = subprocess.run(command, env=script_environment(), capture_output=True, text=True, timeout=240)
+    done = warm.run(command, env=script_environment())
     assert done.returncode == 0, done.stderr
     sizes = {"two": 2, "three": 3, "lost": 1, "alone": 1, "orphan": 1}
     missing = [

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm
 
 from dualformer_cli.engine.parallel.ranks import init_ranks
 from dualformer_cli.engine.parallel.shared_work import SharedWork
@@ -41,7 +41,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
     environment = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE")}
     environment |= {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, str(HERE / "work_jobs.py"), str(folder)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = warm.run(command, env=environment)
     assert done.returncode == 0, done.stderr
     return Worlds(folder, done.stderr)
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import warm
 
 from dualformer_cli.engine.parallel import joining, watch
 from dualformer_cli.engine.parallel.placement import Placement
@@ -27,7 +27,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("watch")
     command = [sys.executable, str(HERE / "watch_jobs.py"), str(folder)]
     environment = {**os.environ, "PYTHONPATH": str(HERE.parent.parent.parent), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    done = warm.run(command, env=environment)
     assert done.returncode == 0, done.stderr
 
     def of(world: str, rank: int = 0) -> Any:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rank_jobs import run_world
+from rank_jobs import World, free_ports, run_worlds
 
 from dualformer_cli.engine.parallel import joining, watch
 from dualformer_cli.engine.parallel.ranks import Ranks, init_ranks
@@ -189,7 +189,7 @@ def absent(rank: int, world_size: int) -> Any:
 
     signal.signal(signal.SIGALRM, end)
     signal.setitimer(signal.ITIMER_REAL, 2.0)
-    os.environ["MASTER_PORT"] = str(int(os.environ["MASTER_PORT"]) + rank)
+    os.environ["MASTER_PORT"] = str(*free_ports(1))
     try:
         with init_ranks("cpu"):
             return None
@@ -200,8 +200,8 @@ def absent(rank: int, world_size: int) -> Any:
 def main() -> None:
     torch.set_num_threads(1)
     watch.BEAT_SECONDS, watch.LINE_SECONDS, watch.GRACE_SECONDS, watch.STACK_SECONDS = 0.1, 0.5, 4.0, 2.0
-    for job in (late, asleep, stopped, long_works, interrupted, ended, absent):
-        run_world(job.__name__, job, 2, FOLDER)
+    jobs = (late, asleep, stopped, long_works, interrupted, ended, absent)
+    run_worlds([World(job.__name__, job, 2) for job in jobs], FOLDER)
 
 
 if __name__ == "__main__":

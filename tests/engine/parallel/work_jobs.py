@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from rank_jobs import free_port, run_world
+from rank_jobs import World, free_ports, run_worlds
 from torch.distributed.distributed_c10d import _get_default_store
 
 from dualformer_cli.engine.parallel import watch
@@ -219,18 +219,21 @@ def lose_main_with_store_elsewhere(rank: int, world_size: int) -> str:
 def main() -> None:
     torch.set_num_threads(1)
     watch.BEAT_SECONDS = 0.1
-    run_world("two", in_order, 2, FOLDER)
-    run_world("three", in_order, 3, FOLDER)
-    run_world("slow", slow_rank, 2, FOLDER)
-    run_world("killed_of_two", killed_rank, 2, FOLDER)
-    run_world("killed_of_three", killed_rank, 3, FOLDER)
-    run_world("failing_items", failing_items, 2, FOLDER)
-    run_world("failing_work", failing_work, 2, FOLDER)
-    run_world("ahead", few_ahead, 2, FOLDER)
-    run_world("no_main", lose_main, 2, FOLDER)
     global STORE
-    STORE = dist.TCPStore("127.0.0.1", free_port(), None, True, timedelta(seconds=30), wait_for_workers=False)
-    run_world("no_main_but_store", lose_main_with_store_elsewhere, 2, FOLDER)
+    STORE = dist.TCPStore("127.0.0.1", *free_ports(1), None, True, timedelta(seconds=30), wait_for_workers=False)
+    worlds = [
+        World("two", in_order, 2),
+        World("three", in_order, 3),
+        World("slow", slow_rank, 2),
+        World("killed_of_two", killed_rank, 2),
+        World("killed_of_three", killed_rank, 3),
+        World("failing_items", failing_items, 2),
+        World("failing_work", failing_work, 2),
+        World("ahead", few_ahead, 2),
+        World("no_main", lose_main, 2),
+        World("no_main_but_store", lose_main_with_store_elsewhere, 2),
+    ]
+    run_worlds(worlds, FOLDER)
 
 
 if __name__ == "__main__":

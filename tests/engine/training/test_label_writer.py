@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import warm
 
 from dualformer_cli.data.lists.samples import Sample
 from dualformer_cli.data.tokens import tiles
@@ -87,7 +88,7 @@ def test_a_writer_that_is_killed_leaves_what_the_next_one_turns_into_the_same_by
     command += ["--data", str(toy_list), "--teacher", str(teacher_file), "--output", str(killed)]
     command += ["--videos-per-shard", "1"]
     environ = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[3])}
-    process = subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = warm.WarmPython(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 600
     while len(list(killed.glob("shard-*.json"))) < 3 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)
@@ -97,7 +98,7 @@ def test_a_writer_that_is_killed_leaves_what_the_next_one_turns_into_the_same_by
     assert 6 <= len(left) < 64
     (killed / ".shard-00031.0123abcd.part.bin").write_bytes(b"half")  # what a kill inside a write leaves
     command += ["--cpu-processes", "2"]  # which draw what is left
-    again = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=600)
+    again = warm.run(command, env=environ, timeout=600)
     assert again.returncode == 0, again.stderr
     assert shards_of(killed) == shards_of(unbroken)
     assert not [path for path in killed.iterdir() if path.name.startswith(".")]

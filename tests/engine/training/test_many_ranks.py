@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm
 
 from dualformer_cli.engine.parallel.ranks import Ranks
 
@@ -62,7 +62,7 @@ def run(jobs: list[dict[str, Any]], file: Path, before: tuple[str, ...] = (), af
     file.write_text(json.dumps(jobs))
     environ = {**os.environ, "PYTHONPATH": str(HERE.parents[2]), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, *before, str(HERE / "train_ranks.py"), str(file), *after]
-    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=240)
+    done = warm.run(command, env=environ)
     assert done.returncode == 0, done.stderr
 
 

@@ -95,10 +95,10 @@ def main() -> None:
         do_all(path)
         return
     sys.path.append(str(Path(__file__).parents[1] / "parallel"))
-    from rank_jobs import run_world
+    from rank_jobs import World, run_worlds
 
     importlib.import_module("torch._dynamo")  # optimizers load it: here once, and not in every rank
-    run_world("trained", lambda rank, world_size: do_all(path), int(sys.argv[2]), path.parent)
+    run_worlds([World("trained", lambda rank, world_size: do_all(path), int(sys.argv[2]))], path.parent)
 
 
 if __name__ == "__main__":
