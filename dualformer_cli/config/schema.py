@@ -88,6 +88,8 @@ class ModelConfig:
     """Stochastic depth of the last block; it rises linearly from 0."""
     token_head: bool = False
     """Whether the model has the second classifier of token labelling, one prediction per token."""
+    motion_vote: bool = False
+    """Whether what most tokens say of the motion is added to a clip's features; rendered clips teach it that motion."""
     start: Literal["published", "motion"] = "published"
     """Initial values without other weights: the published ones, or those from which motion is learnt quickly."""
     gradient_checkpointing: bool = False

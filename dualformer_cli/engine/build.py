@@ -36,6 +36,7 @@ def build_model(
         dropout=model.dropout,
         drop_path=model.drop_path,
         token_head=model.token_head,
+        motion_vote=model.motion_vote,
         motion_heads=motion_heads,
         start=model.start,
         gradient_checkpointing=model.gradient_checkpointing,

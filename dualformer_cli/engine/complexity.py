@@ -30,7 +30,9 @@ InputSize = tuple[int, int, int, int]
 HEADS = ("classifier", "token_head")
 """The modules that do not belong to the backbone."""
 
-ROWS = re.compile(r"stages\.\d+(\.(patch_embed|position|blocks\.\d+(\.(attention|mlp))?))?|norm|classifier|token_head")
+ROWS = re.compile(
+    r"stages\.\d+(\.(patch_embed|position|blocks\.\d+(\.(attention|mlp))?))?|norm|motion_vote|classifier|token_head"
+)
 """The modules that a table lists, each with everything inside it."""
 
 Handle = Callable[[list[Any], list[Any]], int]

@@ -22,7 +22,7 @@ from dualformer_cli.kernels.backend import Backend, compute_dtype, uses_triton
 from dualformer_cli.kernels.frame_patches import frame_patches
 from dualformer_cli.model.attention import GlobalPyramidAttention, LocalWindowAttention, PyramidPool
 from dualformer_cli.model.blocks import Block, PatchEmbed, PositionConv
-from dualformer_cli.model.motion import MotionHead, start_from_motion
+from dualformer_cli.model.motion import MotionHead, MotionVote, start_from_motion
 from dualformer_cli.model.windows import Size3
 
 
@@ -199,6 +199,7 @@ class DualFormer(nn.Module):
         dropout: before the classifier, in training.
         drop_path: stochastic depth of the last block, rising linearly from 0.
         token_head: add the per-token classifier of token labelling.
+        motion_vote: add to a clip's features what most of its tokens say of the motion (model/motion.py).
         motion_heads: add heads that tell the motion at the tokens of every stage.
         start: initial values, as published or those from which motion is learnt (model/motion.py).
         gradient_checkpointing: recompute blocks in the backward pass instead of storing their activations.
@@ -236,6 +237,7 @@ class DualFormer(nn.Module):
         dropout: float = 0.5,
         drop_path: float = 0.0,
         token_head: bool = False,
+        motion_vote: bool = False,
         motion_heads: bool = False,
         start: Literal["published", "motion"] = "published",
         gradient_checkpointing: bool = False,
@@ -271,10 +273,13 @@ class DualFormer(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.classifier = nn.Linear(dim, num_classes)
         self.token_head = _token_head(dim, num_classes, dropout) if token_head else None
+        self.motion_vote = MotionVote(dim) if motion_vote else None
         self.motion_heads = nn.ModuleList(map(MotionHead, embed_dims)) if motion_heads else None
         self.apply(_initialise)
         if start == "motion" and not self.classifier.weight.is_meta:  # on meta it would load torch's compiler, 1.6 s
             start_from_motion(self, cast(Stage, self.stages[0]).patch_embed.proj, self.classifier)
+        if self.motion_vote is not None:
+            nn.init.zeros_(self.motion_vote.out.weight)  # it begins without a voice
         self.set_gradient_checkpointing(gradient_checkpointing)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
@@ -343,9 +348,14 @@ class DualFormer(nn.Module):
         """Clips (b, 3, T, H, W) to features (b, c, t, h, w)."""
         return self.forward_tokens(clips).permute(0, 4, 1, 2, 3)
 
+    def pool(self, tokens: Tensor) -> Tensor:
+        """Tokens (b, t, h, w, c) to a clip's features (b, c)."""
+        features = tokens.mean(dim=(1, 2, 3))
+        return features if self.motion_vote is None else features + self.motion_vote(tokens)
+
     def classify(self, tokens: Tensor) -> Tensor:
         """Tokens (b, t, h, w, c) to logits (b, num_classes)."""
-        return self.classifier(self.dropout(tokens.mean(dim=(1, 2, 3))))
+        return self.classifier(self.dropout(self.pool(tokens)))
 
     def forward(self, clips: Tensor) -> Tensor:
         """Clips (b, 3, T, H, W) to logits (b, num_classes)."""
@@ -363,7 +373,9 @@ class DualFormer(nn.Module):
         return self.classify(tokens), self.token_head(tokens)
 
     def forward_motion(self, clips: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Clips (b, 3, T, H, W) to logits and what each stage says of the motion, (b, t, h, w, 2), compressed.
+        """Clips (b, 3, T, H, W) to logits and what each stage, and the vote, says of the motion at its tokens.
+
+        The motions have the shape (b, t, h, w, 2) and are compressed.
 
         Raises:
             ValueError: without motion heads.
@@ -372,7 +384,10 @@ class DualFormer(nn.Module):
             raise ValueError("the model was built without motion heads")
         outputs = self.forward_stages(clips)
         motions = [head(output) for head, output in zip(self.motion_heads, outputs, strict=True)]
-        return self.classify(self.norm(outputs[-1])), motions
+        tokens = self.norm(outputs[-1])
+        if self.motion_vote is not None:
+            motions.append(self.motion_vote.motion(tokens))
+        return self.classify(tokens), motions
 
     def _check(self, clips: Tensor) -> None:
         if clips.dim() != 5 or clips.shape[1] != 3:

@@ -12,11 +12,15 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dualformer_cli.model.windows import Size3
 
 PIXELS_PER_STEP = 0.25
 """Motions much smaller than this, in pixels a frame, are taught evenly; larger ones by their logarithm."""
+_STILL = (0.3, 0.6, 1.2)
+"""How little a token may move to count as still, as `compress_motion` gives it: 0.08, 0.16 and 0.38 pixels a frame."""
+_VOTE_WIDTH = 32
 _FASTEST = 4.0
 """Speed of the fastest grating in pixels a frame."""
 _CYCLES_PER_PATCH = (0.5, 3.0)
@@ -40,6 +44,43 @@ class MotionHead(nn.Module):
         """Tokens (b, t, h, w, c) to compressed motions (b, t, h, w, 2), as `compress_motion` gives."""
         motion: Tensor = self.linear(self.norm(x))
         return motion
+
+
+class MotionVote(nn.Module):
+    """Adds to a clip's features what most of its tokens say of the motion.
+
+    Each token tells its motion and casts votes between 0 and 1, or -1 and 1: is it still, does it go to the right,
+    down, outwards, clockwise about the middle? A token that goes fast has no more votes than one that goes slowly, so
+    that one thing which moves before a still camera cannot outvote the rest of the picture.
+
+    Args:
+        dim: channels of a token and of the features.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.motion = nn.Linear(dim, 2)
+        self.hidden = nn.Linear(2 * (len(_STILL) + 4), _VOTE_WIDTH)
+        self.out = nn.Linear(_VOTE_WIDTH, dim)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (b, t, h, w, c) to what is added to the features, (b, c)."""
+        ballots = _ballots(self.motion(tokens.to(self.motion.weight.dtype))).mean(dim=(2, 3))  # (b, t, votes)
+        swing = (ballots - ballots.mean(dim=1, keepdim=True)).square().mean(dim=1)  # a shake turns round and round
+        features: Tensor = self.out(F.gelu(self.hidden(torch.cat([ballots.mean(dim=1), swing], dim=-1))))
+        return features
+
+
+def _ballots(motion: Tensor) -> Tensor:
+    """Compressed motions (b, t, h, w, 2) to the votes of each token, (b, t, h, w, votes)."""
+    h, w = motion.shape[2:4]
+    across, down = motion.unbind(dim=-1)
+    y, x = ((2 * torch.arange(side, device=motion.device, dtype=motion.dtype) + 1) / side - 1 for side in (h, w))
+    x, y = x.expand(h, w), y[:, None].expand(h, w)
+    squared = across.square() + down.square()
+    still = [torch.exp(-squared / speed**2) for speed in _STILL]
+    ways = (across, down, x * across + y * down, x * down - y * across)
+    return torch.stack([*still, *(torch.tanh(2 * way) for way in ways)], dim=-1)
 
 
 def motion_at_tokens(motion: Tensor, grid: Size3, size: tuple[int, int]) -> Tensor:

@@ -45,6 +45,9 @@ KIND = "dualformer checkpoint"
 TRAINING_HEADS = ("token_head.", "motion_heads.")
 """Tensors that a model which only classifies has no need of."""
 
+FRESH_IN_TRAINING = ("classifier.", "motion_vote.", *TRAINING_HEADS)
+"""Tensors that training may begin without, where other weights have not got them; they learn at the full rate."""
+
 _GRAPHS = (".onnx", ".pt2")
 """Suffixes of files that hold a computation, as `export` writes them."""
 

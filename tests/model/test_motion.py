@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualformer_cli.model.dualformer import DualFormer
-from dualformer_cli.model.motion import _drifting_gratings, compress_motion, motion_at_tokens
+from dualformer_cli.model.motion import MotionVote, _ballots, _drifting_gratings, compress_motion, motion_at_tokens
 from dualformer_cli.model.weights import load_weights
 
 
@@ -103,6 +103,51 @@ def test_heads_for_motion_change_no_logits_and_weights_load_without_them() -> No
 def test_a_model_without_heads_for_motion_cannot_tell_it() -> None:
     with pytest.raises(ValueError, match="without motion heads"):
         small_model().forward_motion(torch.randn(1, 3, 8, 32, 32))
+
+
+def test_tokens_vote_for_stillness_and_for_the_ways_they_go() -> None:
+    """The numbers are worked out by hand: two tokens that go outwards at 0.6, two that are so fast that all is 1."""
+    tokens = torch.tensor([[[-0.6, 0.0], [0.6, 0.0]], [[0.0, 90.0], [90.0, 0.0]]])[None, None]
+    ballots = _ballots(tokens)[0, 0]
+    slow = [math.exp(-4), math.exp(-1), math.exp(-0.25)]
+    half = math.tanh(0.6)  # twice the half of 0.6, as tokens lie at half the way to the edge
+    np.testing.assert_allclose(ballots[0, 0], [*slow, -math.tanh(1.2), 0, half, -half], atol=1e-6)
+    np.testing.assert_allclose(ballots[0, 1], [*slow, math.tanh(1.2), 0, half, half], atol=1e-6)
+    np.testing.assert_allclose(ballots[1, 0], [0, 0, 0, 0, 1, 1, -1], atol=1e-6)
+    np.testing.assert_allclose(ballots[1, 1], [0, 0, 0, 1, 0, 1, -1], atol=1e-6)
+
+
+def test_a_vote_hears_the_mean_over_tokens_and_how_it_swings_in_time() -> None:
+    vote = MotionVote(2)
+    heard: list[torch.Tensor] = []
+    vote.hidden.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0]))
+    with torch.no_grad():
+        vote.motion.weight.copy_(torch.eye(2))
+        vote.motion.bias.zero_()
+        vote(torch.tensor([[90.0, 0.0], [-90.0, 0.0], [90.0, 0.0], [90.0, 0.0]]).view(1, 4, 1, 1, 2))
+    still, means, swings = heard[0][0, :3], heard[0][0, 3:7], heard[0][0, 10:14]
+    assert still.tolist() == [0, 0, 0]
+    np.testing.assert_allclose(means, [0.5, 0, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(swings, [0.75, 0, 0, 0], atol=1e-6)  # of 1, -1, 1, 1: three of 0.25 and one of 2.25
+
+
+def test_a_fresh_vote_changes_nothing_and_what_it_says_later_reaches_the_classes() -> None:
+    voting = small_model(motion_vote=True, motion_heads=True, start="motion", dropout=0.0).eval()
+    plain = small_model(dropout=0.0).eval()
+    plain.load_state_dict(voting.state_dict(), strict=False)
+    clips = torch.randn(2, 3, 8, 32, 32)
+    assert voting.motion_vote is not None
+    with torch.no_grad():
+        voting.motion_vote.out.bias.zero_()
+        np.testing.assert_allclose(voting(clips), plain(clips), atol=1e-5)
+        logits, motions = voting.forward_motion(clips)
+        tokens = voting.forward_tokens(clips)
+        np.testing.assert_allclose(motions[-1], voting.motion_vote.motion(tokens), atol=1e-5)
+        assert len(motions) == len(voting.stages) + 1
+        voting.motion_vote.out.bias.fill_(2.0)
+        shift = 2 * voting.classifier.weight.sum(dim=1)
+        np.testing.assert_allclose(voting(clips), logits + shift, atol=1e-5)
+        np.testing.assert_allclose(voting.pool(tokens), tokens.mean(dim=(1, 2, 3)) + 2, atol=1e-5)
 
 
 def test_building_without_memory_does_not_load_the_compiler_of_torch() -> None:

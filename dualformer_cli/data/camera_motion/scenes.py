@@ -21,7 +21,11 @@ from dualformer_cli.data.camera_motion.busy import busy_layers
 from dualformer_cli.data.camera_motion.layers import Thing, View, cut_out
 from dualformer_cli.data.camera_motion.paths import (
     CLASSES,
+    PAN_LEFT,
+    PAN_RIGHT,
     STATIC,
+    TILT_DOWN,
+    TILT_UP,
     CameraPath,
     Floats,
     random_path,
@@ -40,8 +44,12 @@ _BLUR_FROM_PIXELS = 1.5
 _NOISE_LENGTH = 2**20
 _BUSY = 5
 """Part of the seed of what makes a scene busy."""
-_CARDS = 0.15
+_CARDS = 0.5
 """Share of the busy scenes of a still camera that are test cards or screens; other cameras do not film them."""
+_ROLLING = 0.6
+"""Share of the test cards whose picture goes behind displays that stay: nobody moves a camera before such a card."""
+_DISPLAYS = {False: (2, 6), True: (4, 9)}
+"""The fewest and the most displays of a test card, and of one whose picture goes."""
 _PANELS = 0.7
 """Share of the test cards on which nothing moves but displays and gauges."""
 _CARD_PIXELS = 256
@@ -137,14 +145,17 @@ def render_path(
         if view.detail(matrices[0]) > _LEAST_DETAIL:
             break
     is_card = busy is not None and label == STATIC and busy.random() < _CARDS
+    seen, is_rolling = matrices, False
     if busy is not None and is_card:
-        view = View.random(busy, draw_card(busy, _CARD_PIXELS), matrices, window, difficulty)
+        is_rolling = busy.random() < _ROLLING
+        seen = _rolling(busy, len(shown), window, difficulty)[shown] if is_rolling else matrices
+        view = View.random(busy, draw_card(busy, _CARD_PIXELS), seen, window, difficulty)
     steps = _motion(matrices)
-    frames = view.render(matrices, _shutter(rng, steps, window, difficulty))
+    frames = view.render(seen, _shutter(rng, steps, window, difficulty))
     if busy is not None:
         layers = (
-            screen_layers(busy, len(shown), window, pictures)
-            if is_card and busy.random() < _PANELS
+            screen_layers(busy, len(shown), window, pictures, between=_DISPLAYS[is_rolling])
+            if is_rolling or (is_card and busy.random() < _PANELS)
             else busy_layers(busy, label, matrices, shown, window, pictures, difficulty)
         )
         for layer in layers:
@@ -163,6 +174,12 @@ def render_path(
     if rng.random() < 0.4 * difficulty:
         clip = _compress(clip, int(rng.integers(25, 85)))
     return RenderedClip(clip, label, steps.astype(np.float32))
+
+
+def _rolling(rng: np.random.Generator, num_frames: int, window: tuple[int, int], difficulty: float) -> Floats:
+    """Draw how the picture of a test card goes to a side, up or down, as a camera would see it."""
+    label = int(rng.choice((PAN_LEFT, PAN_RIGHT, TILT_UP, TILT_DOWN)))
+    return random_path(rng, label, num_frames=num_frames, size=window, difficulty=difficulty).matrices()
 
 
 def _window(rng: np.random.Generator, size: tuple[int, int], difficulty: float) -> tuple[int, int]:

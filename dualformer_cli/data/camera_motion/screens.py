@@ -66,15 +66,41 @@ class Gauge:
 
 
 def screen_layers(
-    rng: np.random.Generator, num_frames: int, window: Size, pictures: PictureSource
+    rng: np.random.Generator, num_frames: int, window: Size, pictures: PictureSource, *, between: tuple[int, int]
 ) -> list[Display | Gauge]:
-    """Draw two to six displays and gauges, as a test card or a control panel has them."""
-    return [
-        random_gauge(rng, num_frames, window)
-        if rng.random() < 0.65
-        else random_display(rng, num_frames, window, pictures)
-        for _ in range(int(rng.integers(2, 7)))
-    ]
+    """Draw displays and gauges, as a test card or a control panel has them; `between` are the fewest and the most."""
+    layers: list[Display | Gauge] = []
+    for _ in range(int(rng.integers(*between, endpoint=True))):
+        kind = rng.random()
+        if kind < 0.45:
+            layers.append(random_gauge(rng, num_frames, window))
+        elif kind < 0.7:
+            layers.append(random_display(rng, num_frames, window, pictures))
+        else:
+            layers.append(_strip(rng, num_frames, window, has_cells=kind > 0.85))
+    return layers
+
+
+def _strip(rng: np.random.Generator, num_frames: int, window: Size, *, has_cells: bool) -> Display:
+    """Draw a strip from side to side: a line of text, or cells that fill one after the other."""
+    height, width = window
+    broad, tall = round(width * rng.uniform(0.7, 1.2)), max(5, round(height * rng.uniform(0.06, 0.16)))
+    paper, ink = _two_greys(rng)
+    corner = (-width / 2 + float(rng.uniform(-0.2, 0.1)) * width, float(rng.uniform(-0.5, 0.5)) * height - tall / 2)
+    if not has_cells:
+        return Display([_text(rng, (tall, broad), paper, ink)], corner, np.zeros(num_frames, np.intp), on_screen=True)
+    count, images = int(rng.integers(6, 25)), []
+    rest = int(rng.integers(40, 200))
+    for filled in range(count + 1):
+        image = Image.new("RGB", (broad, tall), (paper, paper, paper))
+        draw = ImageDraw.Draw(image)
+        for cell, x in enumerate(np.linspace(1, broad, count, endpoint=False).tolist()):
+            grey = ink if cell < filled else rest
+            draw.rectangle((x, 1, max(x, x + broad / count - 2), tall - 2), fill=(grey, grey, grey))
+        images.append(image)
+    low, high = np.sort(rng.uniform(0, 1, 2)).tolist()
+    share = np.linspace(low, high if rng.random() < 0.5 else low, num_frames)
+    return Display(images, corner, (share * count).astype(np.intp), on_screen=True)
 
 
 def random_display(rng: np.random.Generator, num_frames: int, window: Size, pictures: PictureSource) -> Display:
@@ -82,24 +108,34 @@ def random_display(rng: np.random.Generator, num_frames: int, window: Size, pict
     height, width = window
     tall, broad = (max(4, round(side * rng.uniform(0.06, most))) for side, most in ((height, 0.3), (width, 0.6)))
     every, count = int(rng.integers(1, 7)), int(rng.integers(2, 9))
-    paper, ink = rng.permutation(np.array([int(rng.integers(0, 60)), int(rng.integers(190, 256))])).tolist()
-    images = []
+    paper, ink = _two_greys(rng)
     is_text = rng.random() < 0.6
-    for _ in range(count):
-        if is_text:
-            image = Image.new("RGB", (broad, tall), (paper, paper, paper))
-            draw = ImageDraw.Draw(image)
-            for x in np.arange(2, broad - 2, max(3.0, tall * 0.6)):
-                across, down = x + tall * rng.uniform(0.1, 0.5, 2), tall * rng.uniform(0.1, 0.9, 2)
-                draw.line((x, down[0], across[0], down[1]), fill=(ink, ink, ink), width=max(1, tall // 8))
-                upright = (across[1], tall * 0.15, across[1], tall * 0.85)
-                draw.line(upright, fill=(ink, ink, ink), width=max(1, tall // 8))
-        else:
-            image = pictures.choose(rng, 1.0).levels[0].resize((broad, tall))
-        images.append(image)
+    images = [
+        _text(rng, (tall, broad), paper, ink) if is_text else pictures.choose(rng, 1.0).levels[0].resize((broad, tall))
+        for _ in range(count)
+    ]
     order = (np.arange(num_frames) // every) % count
     corner = rng.uniform(-0.5, 0.5, 2) * (width - broad, height - tall) - np.array([broad, tall]) / 2
     return Display(images, (float(corner[0]), float(corner[1])), order, bool(rng.random() < 0.7))
+
+
+def _two_greys(rng: np.random.Generator) -> tuple[int, int]:
+    """Draw a dark and a bright grey, in any order."""
+    first, second = rng.permutation(np.array([int(rng.integers(0, 60)), int(rng.integers(190, 256))])).tolist()
+    return first, second
+
+
+def _text(rng: np.random.Generator, size: Size, paper: int, ink: int) -> Image.Image:
+    """Draw strokes like those of letters, (height, width) pixels."""
+    tall, broad = size
+    image = Image.new("RGB", (broad, tall), (paper, paper, paper))
+    draw = ImageDraw.Draw(image)
+    for x in np.arange(2, broad - 2, max(3.0, tall * 0.6)):
+        across, down = x + tall * rng.uniform(0.1, 0.5, 2), tall * rng.uniform(0.1, 0.9, 2)
+        draw.line((x, down[0], across[0], down[1]), fill=(ink, ink, ink), width=max(1, tall // 8))
+        upright = (across[1], tall * 0.15, across[1], tall * 0.85)
+        draw.line(upright, fill=(ink, ink, ink), width=max(1, tall // 8))
+    return image
 
 
 def random_gauge(rng: np.random.Generator, num_frames: int, window: Size) -> Gauge:
@@ -121,7 +157,7 @@ def random_gauge(rng: np.random.Generator, num_frames: int, window: Size) -> Gau
 
 def draw_card(rng: np.random.Generator, side: int) -> Picture:
     """Draw a test card or a screen: bars, ramps, boxes and marks in plain colours, (side, side) pixels."""
-    count = int(rng.integers(3, 12))
+    count = int(rng.integers(3, 17))
     bars = rng.choice([0, 128, 255], (1, count, 3)).astype(np.uint8)
     if rng.random() < 0.4:
         bars = np.linspace(bars[0, 0], bars[0, -1], 64).astype(np.uint8)[None]

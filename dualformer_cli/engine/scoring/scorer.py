@@ -237,7 +237,7 @@ class Scorer:
             logits = self.model.classify(tokens)
             logits = logits.to(widest(logits.device))
             scores = logits.sigmoid() if self.multi_label else logits.softmax(-1)
-            return scores, tokens.float().mean(dim=(1, 2, 3))
+            return scores, self.model.pool(tokens.float())
 
 
 def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Scores, Features]:

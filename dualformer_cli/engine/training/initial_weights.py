@@ -18,6 +18,7 @@ from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.errors import DualFormerError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import (
+    FRESH_IN_TRAINING,
     TRAINING_HEADS,
     class_names_of,
     inflate_2d,
@@ -89,14 +90,19 @@ def start_from_video(
     names = source_class_names or _class_names(checkpoint, source if source in entries else None)
     notes += _fit_classifier(tensors, own, class_names, names)
     report = load_weights(model, tensors, strict=False)
-    fresh = [key for key in report.fresh if not key.startswith(("classifier.", *TRAINING_HEADS))]
+    fresh = [key for key in report.fresh if not key.startswith(FRESH_IN_TRAINING)]
     if fresh:
         raise WeightsError(
             f"weights {source!r} do not fit the model: missing or of another shape: "
             f"{some_of(fresh, 4)}; start from weights of the same size"
         )
     notes.insert(0, f"started from {source}: {counted(len(report.loaded), 'tensor')} loaded")
-    for head, what in zip(TRAINING_HEADS, ("the token head is", "the motion heads are"), strict=True):
+    heads_of = zip(
+        ("motion_vote.", *TRAINING_HEADS),
+        ("the motion vote is", "the token head is", "the motion heads are"),
+        strict=True,
+    )
+    for head, what in heads_of:
         if heads := [key for key in report.fresh if key.startswith(head)]:
             notes.append(f"{what} fresh ({counted(len(heads), 'tensor')})")
     return notes

@@ -16,7 +16,7 @@ from torch.optim.optimizer import StateDict
 from dualformer_cli.engine.parallel.devices import multiplies_bf16
 from dualformer_cli.model.blocks import PositionConv
 from dualformer_cli.model.dualformer import DualFormer, Stage
-from dualformer_cli.model.weights import TRAINING_HEADS
+from dualformer_cli.model.weights import FRESH_IN_TRAINING
 
 ParameterGroup = dict[str, Any]
 """{"params", "names", "lr", "lr_scale", "weight_decay"}; lr is the run's learning rate times lr_scale."""
@@ -65,7 +65,7 @@ def parameter_groups(
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        is_position, is_head = id(parameter) in unscaled, name.startswith(("classifier.", *TRAINING_HEADS))
+        is_position, is_head = id(parameter) in unscaled, name.startswith(FRESH_IN_TRAINING)
         lr_scale = 1.0 if is_position or is_head else backbone_lr_scale
         lr_scale *= layer_decay ** (top - layers.get(id(parameter), top))
         decays = not is_position and (decay_norms or parameter.dim() > 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dualformer_cli.data.camera_motion import scenes
 from dualformer_cli.data.camera_motion.paths import PAN_RIGHT, PAN_SHARE, ROLL_RADIANS, STATIC, ZOOM_LOG, mixed_path
 from dualformer_cli.data.camera_motion.scenes import CLASSES, PictureSource, RenderedClip, render_clip
 
@@ -27,7 +28,8 @@ def test_clips_that_are_not_busy_are_the_same_for_any_share(difficulty):
     assert 4 <= num_same <= 16
 
 
-def test_before_a_camera_that_stands_still_things_move_and_much_of_the_background_stays():
+def test_before_a_camera_that_stands_still_things_move_and_much_of_the_background_stays(monkeypatch):
+    monkeypatch.setattr(scenes, "_ROLLING", 0.0)
     moving, still = [], []
     for seed in range(40):
         frames = render(seed, label=STATIC, busy=1.0).frames.astype(int)
@@ -49,6 +51,18 @@ def test_behind_what_moves_the_background_goes_where_the_camera_says():
         assert np.array_equal(plain.motion, busy.motion)
     assert min(agreed) > 0.4
     assert np.median(agreed) < 0.98
+
+
+def test_the_picture_of_a_rolling_card_moves_and_the_camera_does_not(monkeypatch):
+    monkeypatch.setattr(scenes, "_CARDS", 1.0)
+    moved = {}
+    for rolling in (0.0, 1.0):
+        monkeypatch.setattr(scenes, "_ROLLING", rolling)
+        clips = [render(seed, label=STATIC, busy=1.0) for seed in range(20)]
+        for clip in clips:
+            np.testing.assert_allclose(clip.motion, np.tile(np.eye(2, 3), (7, 1, 1)), atol=1e-6)
+        moved[rolling] = np.mean([(clip.frames[0] != clip.frames[-1]).any(axis=-1).mean() for clip in clips])
+    assert moved[1.0] > 2 * moved[0.0]
 
 
 def test_the_same_seed_gives_the_same_busy_clip():

@@ -87,6 +87,26 @@ def test_scores_are_a_softmax_or_a_sigmoid_for_each_class_and_features_the_mean_
     assert abs(expected - 0.5).max() > 0.1
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_features_of_a_model_that_votes_on_motion_give_its_scores(
+    toy_preset: Path, one_thread: None, dtype: torch.dtype
+) -> None:
+    config = load_config(str(toy_preset), overrides=["model.motion_vote=true"], environ={}).config
+    torch.manual_seed(0)
+    model = build_model(config.model, config.data).eval()
+    assert model.motion_vote is not None
+    with torch.no_grad():
+        model.motion_vote.out.bias.normal_()
+        model.classifier.weight.mul_(30)
+    scorer = Scorer(model.to(dtype), mean=config.data.mean, std=config.data.std)
+    scores, features = scorer.score(views_of(scorer, toy_preset, 1, 2))
+    weight, bias = (p.detach().double().numpy() for p in (model.classifier.weight, model.classifier.bias))
+    powers = np.exp(features @ weight.T + bias)
+    expected = powers / powers.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(scores, expected, atol=1e-5 if dtype == torch.float32 else 0.05)
+    assert abs(expected - 1 / expected.shape[1]).max() > 0.2
+
+
 def test_scores_in_low_precision_sum_to_1_to_the_last_digit(toy_preset: Path, one_thread: None) -> None:
     config = load_config(str(toy_preset), environ={}).config
     torch.manual_seed(0)

@@ -144,6 +144,12 @@ def test_a_token_head_that_the_weights_lack_is_fresh(make_model: Any, save: Any)
     assert said[-1] == "the token head is fresh (6 tensors)"
 
 
+def test_a_motion_vote_that_the_weights_lack_is_fresh(make_model: Any, save: Any) -> None:
+    new = make_model("model.motion_vote=true", seed=1)
+    said = start_from_video(new, save(make_model(), class_names=NAMES), class_names=NAMES)
+    assert said[-1] == "the motion vote is fresh (6 tensors)"
+
+
 def test_a_preset_that_is_not_here_is_refused_offline(
     make_model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
