@@ -40,6 +40,7 @@ from dualformer_cli.data.lists.tables import (
 )
 from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.words import cannot_read
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import is_shard_name
 
@@ -109,9 +110,10 @@ def _read(path: Path, shipped: tuple[str, ...]) -> str:
         ships = f"{hint} The" if hint else "; the"
         names = ", ".join(shipped)
         raise DualFormerError(f"class list {str(path)!r} not found{ships} package ships {names}") from None
-    except (OSError, ValueError) as error:
-        reason = "it is not UTF-8 text" if isinstance(error, ValueError) else error.strerror
-        raise DualFormerError(f"class list {str(path)!r} cannot be read: {reason}") from None
+    except OSError as error:
+        raise DualFormerError(cannot_read("class list", path, error)) from None
+    except ValueError:
+        raise DualFormerError(f"class list {str(path)!r} cannot be read: it is not UTF-8 text") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -334,9 +336,10 @@ def _read_list(source: str) -> bytes:
             raise DualFormerError(f"list {source!r} is larger than 1 GiB; it needs one video a line")
         with open(source, "rb") as file:
             return file.read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DualFormerError(f"list {source!r} cannot be read: {reason}") from None
+    except OSError as error:
+        raise DualFormerError(cannot_read("list", source, error)) from None
+    except ValueError as error:
+        raise DualFormerError(f"list {source!r} cannot be read: {error}") from None
 
 
 def _decode(data: bytes, source: str) -> str:

@@ -117,10 +117,11 @@ class Stepper:
             torch._foreach_copy_(self._statistics, list(state.model.buffers()))
         losses = torch.zeros(len(names), dtype=torch.float64, device=self.ranks.device)
         last = max((number for number, batch in enumerate(batches) if len(batch.clips)), default=None)
-        for number, batch in enumerate(batches):
-            if number == last and self.train.batch_norm != "synchronized":  # whose exchanges all ranks do in one order
-                self.gradients.follow()
-            losses += self._forward_backward(batch, number, count)
+        with torch.autocast(self.ranks.device.type, enabled=False):  # at whose end casts of weights are forgotten
+            for number, batch in enumerate(batches):
+                if number == last and self.train.batch_norm != "synchronized":  # all ranks exchange in one order there
+                    self.gradients.follow()
+                losses += self._forward_backward(batch, number, count)
         self.gradients.send_rest()
         meanwhile()
         total = self._agree(losses.cpu(), vote(), batches)
