@@ -35,8 +35,7 @@ def has_own_backward(x: Tensor, weight: Tensor, *, stride: Size3, padding: Size3
 def conv3d_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, *, stride: Size3, padding: Size3) -> Tensor:
     """Do what `conv3d_channels_last` does, where `has_own_backward` says so."""
     if torch.is_autocast_enabled("cpu") and x.dtype != torch.float64:
-        dtype = compute_dtype(x)
-        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        x = x.to(compute_dtype(x))  # autocast itself casts the weight, once a step
     y: Tensor = _Conv3d.apply(x, weight, bias, stride, padding)
     return y
 
@@ -52,14 +51,14 @@ class _Conv3d(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of tokens, weight and bias; sums are taken in float32 or better."""
+        """Gradients of tokens, weight and bias, computed in float32 or better."""
         (grad,), (x, weight), needs = gradients, ctx.saved_tensors, ctx.needs_input_grad
         of_input, of_weight = (
             (_input_of_boxes, _weight_of_boxes) if ctx.has_boxes else (_input_of_grid, _weight_of_grid)
         )
         wide = grad.to(torch.promote_types(grad.dtype, torch.float32))
         return (
-            of_input(grad, weight) if needs[0] else None,
+            of_input(wide, weight.to(wide.dtype)).to(x.dtype) if needs[0] else None,
             of_weight(wide, x.to(wide.dtype), weight).to(weight.dtype) if needs[1] else None,
             wide.sum((0, 1, 2, 3)).to(weight.dtype) if needs[2] else None,
             None,
