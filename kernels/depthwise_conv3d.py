@@ -21,6 +21,7 @@ from dualformer_cli.kernels.backend import (
     shapes_in_words,
     uses_triton,
 )
+from dualformer_cli.kernels.depthwise_conv3d_cpu import conv3d_cpu, has_own_backward
 
 
 def conv3d_channels_last(
@@ -38,6 +39,8 @@ def conv3d_channels_last(
     Returns:
         Tokens, shape (b, t', h', w', c), contiguous.
     """
+    if has_own_backward(x, weight, stride=stride, padding=padding):
+        return conv3d_cpu(x, weight, bias, stride=stride, padding=padding)
     channels_first = x.permute(0, 4, 1, 2, 3)  # a view: the memory stays channels-last
     if x.is_cuda:  # channels-last goes to cuDNN, which may have no engine for it in 16 bits, and may multiply in TF32
         channels_first = channels_first.contiguous()

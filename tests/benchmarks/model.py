@@ -133,7 +133,7 @@ def other_contenders(device: torch.device, dtype: torch.dtype) -> list[Contender
 
 
 def training_contenders(size: str, precision: str, device: torch.device, *, compiled: bool) -> list[Contender]:
-    """Everything that trains, each with AdamW; ours with the fused one of CUDA, as `dualformer train`."""
+    """Everything that trains, each with AdamW; ours with the fused one, as `dualformer train`."""
     checkpointed = deepcopy(ours(size, device))
     checkpointed.set_gradient_checkpointing(True)
     models: dict[str, nn.Module] = {
@@ -148,9 +148,7 @@ def training_contenders(size: str, precision: str, device: torch.device, *, comp
         models |= {name: make().to(device) for name, (make, _, _) in OTHERS.items()}
     contenders = []
     for name, model in models.items():
-        optimizer = torch.optim.AdamW(
-            model.train().parameters(), lr=1e-5, fused=name.startswith("ours") and device.type == "cuda"
-        )
+        optimizer = torch.optim.AdamW(model.train().parameters(), lr=1e-5, fused=name.startswith("ours"))
         contenders.append(
             Contender(
                 name,

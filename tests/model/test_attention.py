@@ -52,3 +52,25 @@ def test_attention_in_bfloat16_is_near_on_every_processor(
     assert ("bmm" in calls.names) is takes_products
     assert found.shape == (3, 37, 160)
     assert float((found - exact).abs().max() / exact.abs().max()) < 2e-2
+
+
+def test_gradients_of_attention_in_bfloat16_are_at_least_as_near_as_the_library_s() -> None:
+    """Of tokens on either side of the window's 53, strided as the model has them, beside float64."""
+    generator = torch.Generator().manual_seed(0)
+    given = [torch.randn(3, length, 5, 32, generator=generator).bfloat16() for length in (37, 53, 53)]
+    slope = torch.randn(3, 37, 160, generator=generator).bfloat16()
+
+    def gradients(attention: Any, dtype: torch.dtype) -> list[torch.Tensor]:
+        q, k, v = (x.to(dtype).requires_grad_() for x in given)
+        return [x.double() for x in torch.autograd.grad(attention(q, k, v), (q, k, v), slope.to(dtype))]
+
+    def of_library(*tensors: torch.Tensor) -> torch.Tensor:
+        q, k, v = (x.transpose(1, 2) for x in tensors)
+        return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+    exact = gradients(of_library, torch.float64)
+    for own, library, truth in zip(
+        gradients(attend, torch.bfloat16), gradients(of_library, torch.bfloat16), exact, strict=True
+    ):
+        assert (own - truth).norm() <= (library - truth).norm()
+        assert (own - truth).norm() < 2**-8 * truth.norm(), "rounded once"

@@ -1,4 +1,4 @@
-"""What ranks share: sums, objects and gradients.
+"""What ranks share: sums and objects.
 
 One process is a world of size 1, in which every sum is the number itself: callers have no branch for it.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import pickle
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar, cast
@@ -22,7 +22,6 @@ from dualformer_cli.engine.parallel.watch import end_of_wait, waiting
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.signals import unwind_on_sigterm
 
-_BUCKET_BYTES = 64 * 2**20
 _SECONDS_FOR_THE_WATCHER = 3.0
 _BETWEEN_LOOKS = timedelta(seconds=0.5)
 
@@ -113,37 +112,6 @@ def barrier() -> None:
     all_reduce(torch.zeros(1), "waiting until all are here", is_long=True)
 
 
-def trained(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Return the parameters that an optimizer changes, in its order."""
-    of_groups = (parameter for group in optimizer.param_groups for parameter in group["params"])
-    return [parameter for parameter in of_groups if parameter.requires_grad]
-
-
-def has_gradient(parameters: Iterable[Tensor]) -> Tensor:
-    """Return which parameters have a gradient on this rank, as numbers that ranks can add up."""
-    return torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.float64)
-
-
-def sum_gradients(parameters: Sequence[Tensor], num_ranks: Tensor) -> None:
-    """Add up the gradients of all ranks, in place.
-
-    Args:
-        parameters: the same ones in the same order on every rank.
-        num_ranks: on how many ranks each has a gradient. One that only some have counts as zero on the others, and one
-            that none has stays None.
-    """
-    if world_size() == 1:
-        return
-    gradients = []
-    for parameter, is_needed in zip(parameters, num_ranks.tolist(), strict=True):
-        if is_needed and parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter)
-        if parameter.grad is not None:
-            gradients.append(parameter.grad)
-    for bucket in _buckets(gradients):
-        _sum_bucket(bucket)
-
-
 def world_size() -> int:
     return dist.get_world_size() if dist.is_initialized() else 1
 
@@ -176,13 +144,27 @@ def exchange(
         if isinstance(last, Tensor) and last.is_cuda:
             start(*tensors, **options)
         else:
-            work = start(*tensors, async_op=True, **options)
-            assert work is not None, "this process is in the group"
+            _finish(_begun(start(*tensors, async_op=True, **options)))
+
+
+def begin_sum(values: Tensor, doing: str) -> dist.Work:
+    """Begin to add a tensor up over all ranks, in place; `end_sum` waits for it, and all that is here goes on."""
+    with in_touch(doing):
+        return _begun(dist.all_reduce(values, async_op=True))
+
+
+def end_sum(values: Tensor, work: dist.Work, doing: str) -> None:
+    """Wait as `exchange` does for what `begin_sum` has begun."""
+    with waiting(doing), in_touch(doing):
+        if values.is_cuda:  # what follows on the card waits, not this process
+            _unfinished.remove(work)
+            work.wait()
+        else:
             _finish(work)
 
 
 _unfinished: list[dist.Work] = []
-"""Exchanges that were given up; they go on, and a process group with one cannot be taken down."""
+"""Exchanges that nobody has waited for to their end; they go on, and a process group with one cannot be taken down."""
 
 
 def has_unfinished() -> bool:
@@ -190,14 +172,19 @@ def has_unfinished() -> bool:
     return bool(_unfinished)
 
 
+def _begun(work: dist.Work | None) -> dist.Work:
+    assert work is not None, "this process is in the group"
+    _unfinished.append(work)
+    return work
+
+
 def _finish(work: dist.Work) -> None:
     began = time.monotonic()
-    _unfinished.append(work)
     while True:
         with suppress(RuntimeError):  # nothing yet, or it has failed
             work.wait(_BETWEEN_LOOKS)
         if work.is_completed():
-            _unfinished.clear()
+            _unfinished.remove(work)
             work.wait()  # raises what it has failed of
             return
         if (reason := end_of_wait(began)) is not None:
@@ -234,27 +221,6 @@ def first_sentence(error: Exception) -> str:
     """Return the library's message without the place in its source."""
     text = re.sub(r"^\[[^\]]*:\d+\]\s*", "", str(error).strip())
     return re.split(r"\.?\s*\n|\. ", text)[0].rstrip(".") or type(error).__name__
-
-
-def _buckets(tensors: list[Tensor]) -> Iterator[list[Tensor]]:
-    """Cut a list into runs of one type and device and of a bounded size, in order."""
-    bucket: list[Tensor] = []
-    size = 0
-    for tensor in tensors:
-        is_other = bucket and (tensor.dtype, tensor.device) != (bucket[0].dtype, bucket[0].device)
-        if bucket and (is_other or size + tensor.nbytes > _BUCKET_BYTES):
-            yield bucket
-            bucket, size = [], 0
-        bucket.append(tensor)
-        size += tensor.nbytes
-    if bucket:
-        yield bucket
-
-
-def _sum_bucket(gradients: list[Tensor]) -> None:
-    flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-    all_reduce(flat, "adding up gradients")
-    scatter_flat(flat, gradients)
 
 
 @torch.no_grad()

@@ -162,10 +162,10 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """AdamW with betas (0.9, 0.999) over `parameter_groups`, or Muon for the blocks' matrices and AdamW for the rest.
 
-    On CUDA one fused kernel updates the many tensors of AdamW.
+    AdamW is the fused one: on CUDA a kernel for its many tensors, on a CPU one pass over the memory in place of seven.
     """
     if name == "adamw":
-        return torch.optim.AdamW(groups, betas=_BETAS, fused=device.type == "cuda")
+        return torch.optim.AdamW(groups, betas=_BETAS, fused=True)
     return MuonWithAdamW(groups, device=device)
 
 
@@ -189,7 +189,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
         is_cpu = device.type == "cpu"
         dtype = torch.float32 if is_cpu and not multiplies_bf16() else torch.bfloat16
         self._muon = _Muon(matrices, dtype=dtype, together=not is_cpu)
-        self._adamw = torch.optim.AdamW(others, betas=_BETAS, fused=device.type == "cuda")
+        self._adamw = torch.optim.AdamW(others, betas=_BETAS, fused=True)
         self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]  # now with the settings of each
         self._share()
 

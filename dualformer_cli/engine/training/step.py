@@ -21,14 +21,9 @@ from dualformer_cli.data.clips.loader import Batch
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.engine.parallel.devices import dtype_of
+from dualformer_cli.engine.parallel.gradients import GradientSums
 from dualformer_cli.engine.parallel.ranks import Ranks
-from dualformer_cli.engine.parallel.reductions import (
-    gather_objects,
-    has_gradient,
-    sum_gradients,
-    sum_over_ranks,
-    trained,
-)
+from dualformer_cli.engine.parallel.reductions import gather_objects, sum_over_ranks
 from dualformer_cli.engine.parallel.upload import upload
 from dualformer_cli.engine.training.losses import classification_loss_sum, motion_loss_sum, token_label_loss_sum
 from dualformer_cli.engine.training.optim import set_learning_rate
@@ -77,6 +72,7 @@ class Stepper:
         self.forward_motion: Callable[[Tensor], Any] = model.forward_motion
         if runtime.compile:
             self.forward, self.forward_motion = torch.compile(self.forward), torch.compile(self.forward_motion)
+        self.gradients = GradientSums(model.parameters())
         self.votes = torch.zeros(0)
         """What all ranks together have voted in the last step."""
         self._spent_clips: Tensor | None = None
@@ -120,12 +116,15 @@ class Stepper:
         if self._statistics:
             torch._foreach_copy_(self._statistics, list(state.model.buffers()))
         losses = torch.zeros(len(names), dtype=torch.float64, device=self.ranks.device)
+        last = max((number for number, batch in enumerate(batches) if len(batch.clips)), default=None)
         with torch.autocast(self.ranks.device.type, enabled=False):  # at whose end casts of weights are forgotten
             for number, batch in enumerate(batches):
+                if number == last and self.train.batch_norm != "synchronized":  # all ranks exchange in one order there
+                    self.gradients.follow()
                 losses += self._forward_backward(batch, number, count)
+        self.gradients.send_rest()
         meanwhile()
-        parameters = trained(optimizer)
-        total = self._agree(losses.cpu(), vote(), parameters, batches)
+        total = self._agree(losses.cpu(), vote(), batches)
         self._check_and_clip_gradients()
         state.scaler.step(optimizer)
         state.scaler.update()
@@ -133,18 +132,18 @@ class Stepper:
             state.average.update(state.model)
         return dict(zip(names, (total / count).tolist(), strict=True)), count
 
-    def _agree(self, own: Tensor, votes: Tensor, parameters: Sequence[Tensor], batches: Sequence[Batch]) -> Tensor:
+    def _agree(self, own: Tensor, votes: Tensor, batches: Sequence[Batch]) -> Tensor:
         """Add up losses, votes and gradients over the ranks, and return the losses.
 
         Raises:
             StepRefusedError: where a rank has a loss that is not a number.
         """
         is_bad = not torch.isfinite(own).all().item()
-        parts = [own, torch.tensor([is_bad], dtype=torch.float64), votes, has_gradient(parameters)]
+        parts = [own, torch.tensor([is_bad], dtype=torch.float64), votes, self.gradients.present()]
         total, num_bad, self.votes, num_ranks = sum_over_ranks(torch.cat(parts)).split([len(part) for part in parts])
+        self.gradients.finish(num_ranks)
         if num_bad.item():
             raise self._non_finite(is_bad, batches)
-        sum_gradients(parameters, num_ranks)
         return total
 
     def _forward_backward(self, batch: Batch, number: int, count: int) -> Tensor:

@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from dualformer_cli.config.schema import TrainConfig
 from dualformer_cli.data.lists.columns import Texts
-from dualformer_cli.engine.parallel import placement, reductions
+from dualformer_cli.engine.parallel import gradients, placement, reductions
 from dualformer_cli.engine.parallel.batch_norm import average_running_statistics, convert_batch_norm
+from dualformer_cli.engine.parallel.gradients import GradientSums
 from dualformer_cli.engine.parallel.node_memory import made_once_a_node
 from dualformer_cli.engine.parallel.ranks import Ranks, init_ranks
 from dualformer_cli.engine.parallel.reductions import (
@@ -32,8 +33,6 @@ from dualformer_cli.engine.parallel.reductions import (
     barrier,
     broadcast_object,
     gather_objects,
-    has_gradient,
-    sum_gradients,
     sum_over_ranks,
 )
 from dualformer_cli.engine.parallel.same_weights import digest_of_all_ranks
@@ -62,8 +61,8 @@ def network(mode: Any, dtype: torch.dtype) -> nn.Module:
 
 
 def sum_all_gradients(parameters: Iterable[Tensor]) -> None:
-    trained = [parameter for parameter in parameters if parameter.requires_grad]
-    sum_gradients(trained, sum_over_ranks(has_gradient(trained)))
+    sums = GradientSums(parameters)
+    sums.finish(sum_over_ranks(sums.present()))
 
 
 def train_network(model: nn.Module, x: Tensor, first: int) -> dict[str, Any]:
@@ -134,7 +133,7 @@ def exchange(rank: int, world_size: int) -> dict[str, Any]:
 
 def gradients_of_some(rank: int, world_size: int) -> list[list[float] | None]:
     """Gradients that all, some and no ranks have, and one whose layout is not contiguous."""
-    reductions._BUCKET_BYTES = 40
+    gradients._BUCKET_BYTES = 40
     parameters = [nn.Parameter(torch.zeros(2, 3)) for _ in range(4)]
     parameters.append(nn.Parameter(torch.zeros(2, dtype=torch.float64)))
     parameters.append(nn.Parameter(torch.zeros(2), requires_grad=False))
@@ -145,6 +144,85 @@ def gradients_of_some(rank: int, world_size: int) -> list[list[float] | None]:
     parameters[4].grad = torch.full((2,), 0.5, dtype=torch.float64)
     sum_all_gradients(parameters)
     return [None if parameter.grad is None else parameter.grad.reshape(-1).tolist() for parameter in parameters]
+
+
+class Layers(nn.Module):
+    """Four layers of small whole numbers, whose gradients are whole too: their sums are exact in every order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(4))
+        for parameter in self.parameters():
+            parameter.data = torch.randint(-2, 3, parameter.shape).float()
+
+    def loss(self, seed: int, used: str) -> Tensor:
+        """Of random numbers through the layers of these numbers."""
+        x = torch.randint(-3, 4, (2, 4), generator=torch.Generator().manual_seed(seed)).float()
+        for number in used:
+            x = self.layers[int(number)](x)
+        return x.sum()
+
+
+STEPS = [
+    ("0123", "0123", 1),
+    ("0123", "0123", 1),
+    ("0123", "", 1),
+    ("0123", "0123", 2),
+    ("013", "013", 1),
+    ("0123", "013", 1),
+    ("013", "0123", 2),
+]
+"""The layers that rank 0 uses in each step, those of the others, and the passes; without layers there is none."""
+
+
+def gradients_on_the_way(rank: int, world_size: int) -> dict[str, Any]:
+    """Sums of every step, what they are to be, and how many gradients a rank has whenever it sends some."""
+    gradients._BUCKET_BYTES = 80  # a layer's weight and bias
+    model, sent, begin = Layers(), [], gradients.begin_sum
+    model.layers[0].weight.requires_grad_(False)
+    sums, parameters = GradientSums(model.parameters()), [p for p in model.parameters() if p.requires_grad]
+
+    def begin_sum(values: Tensor, doing: str) -> Any:
+        sent[-1].append(sum(parameter.grad is not None for parameter in parameters))
+        return begin(values, doing)
+
+    gradients.begin_sum = begin_sum
+    found, wanted = [], []
+    for step, (first, others, passes) in enumerate(STEPS):
+        used = others if rank else first
+        sent.append([])
+        own = [torch.zeros_like(parameter) for parameter in parameters]
+        model.zero_grad()
+        for seed in range(passes if used else 0):
+            parts = torch.autograd.grad(model.loss(100 * step + 10 * seed + rank, used), parameters, allow_unused=True)
+            own = [whole if part is None else whole + part for whole, part in zip(own, parts, strict=True)]
+            if seed == passes - 1:
+                sums.follow()
+            model.loss(100 * step + 10 * seed + rank, used).backward()
+        sent[-1].append("after the passes")
+        sums.send_rest()
+        sums.finish(sum_over_ranks(sums.present()))
+        wanted.append([sum(parts).tolist() for parts in zip(*gather_objects(own), strict=True)])
+        found.append([None if parameter.grad is None else parameter.grad.tolist() for parameter in parameters])
+    gradients.begin_sum = begin
+    return {"found": found, "wanted": wanted, "sent": sent}
+
+
+def same_bits(rank: int, world_size: int) -> bool:
+    """Whether gradients that travel during the backward pass have the sums of those that travel after it."""
+    gradients._BUCKET_BYTES = 2000
+    torch.manual_seed(6)
+    model, x = nn.Sequential(*[nn.Linear(16, 16) for _ in range(6)]), torch.randn(3, 16) * (rank + 1)
+    sums, seen = GradientSums(model.parameters()), []
+    for _ in range(2):
+        model.zero_grad()
+        sums.follow()
+        model(x).square().sum().backward()
+        sums.send_rest()
+        sums.finish(sum_over_ranks(sums.present()))
+        seen.append([parameter.grad.clone() for parameter in model.parameters() if parameter.grad is not None])
+    return all(torch.equal(one, other) for one, other in zip(*seen, strict=True))
 
 
 def averaged_buffers(rank: int, world_size: int) -> dict[str, Tensor]:
@@ -254,7 +332,7 @@ def saved_statistics(rank: int, world_size: int) -> dict[str, Any]:
 
 
 def all_jobs(rank: int, world_size: int) -> dict[str, Any]:
-    jobs: list[Job] = [exchange, gradients_of_some, averaged_buffers, batch_norm]
+    jobs: list[Job] = [exchange, gradients_of_some, gradients_on_the_way, same_bits, averaged_buffers, batch_norm]
     jobs += [stop_signals, same_weights, saved_statistics, once_a_node]
     with init_ranks("cpu") as ranks:
         assert (ranks.rank, ranks.world_size, ranks.is_main) == (rank, world_size, rank == 0)

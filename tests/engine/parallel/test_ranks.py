@@ -28,6 +28,7 @@ from dualformer_cli.engine.parallel.batch_norm import (
     convert_batch_norm,
 )
 from dualformer_cli.engine.parallel.devices import multiplies_bf16, pick_device, pick_precision
+from dualformer_cli.engine.parallel.gradients import GradientSums
 from dualformer_cli.engine.parallel.placement import is_one_of_many
 from dualformer_cli.engine.parallel.ranks import init_ranks
 from dualformer_cli.engine.parallel.reductions import (
@@ -36,7 +37,6 @@ from dualformer_cli.engine.parallel.reductions import (
     broadcast_object,
     gather_objects,
     in_touch,
-    sum_gradients,
     sum_over_ranks,
 )
 from dualformer_cli.errors import DualFormerError
@@ -135,6 +135,35 @@ def test_gradients_are_summed_and_those_that_no_rank_has_stay_none(worlds: Resul
             None,
         ]
         assert seen == [expected] * n
+
+
+def test_gradients_that_travel_are_the_sums_of_what_each_rank_has(worlds: Results) -> None:
+    """Also where passes accumulate, a rank makes none, and layers go out of use and come back."""
+    for seen in both(worlds, "gradients_on_the_way"):
+        for one in seen:
+            for step, (found, wanted) in enumerate(zip(one["found"], one["wanted"], strict=True)):
+                unused = {3, 4} if step == 4 else set()  # of a layer that nobody uses in this step
+                assert found == [None if number in unused else value for number, value in enumerate(wanted)]
+
+
+def test_gradients_are_sent_on_before_the_backward_pass_has_all(worlds: Results) -> None:
+    """Seven of four layers, the last layer first, where the step before has had the same ones."""
+    for first, *others in both(worlds, "gradients_on_the_way"):
+        assert first["sent"][:3] == [
+            ["after the passes", 7, 7, 7, 7],
+            [2, 4, 6, 7, "after the passes"],
+            [2, 4, 6, 7, "after the passes"],
+        ]
+        assert first["sent"][3] == [7, 7, 7, 7, "after the passes"], "of two passes the last sends"
+        assert first["sent"][4] == [2, "after the passes", 5, 5, 5, 5, 5, 5], "expected in vain: all over again"
+        for other in others:
+            assert other["sent"][2] == ["after the passes", 0, 0, 0, 0], "no pass, the same exchanges"
+
+
+def test_sums_are_bitwise_the_same_whenever_gradients_travel(worlds: Results) -> None:
+    """As with an unbroken run and one that has just been resumed, whose first step knows of none before it."""
+    for seen in both(worlds, "same_bits"):
+        assert all(seen)
 
 
 def test_buffers_become_means_and_counters_maxima(worlds: Results) -> None:
@@ -251,7 +280,7 @@ def test_one_process_needs_no_process_group(monkeypatch: pytest.MonkeyPatch) -> 
         assert broadcast_object("a") == "a"
         assert (any_rank(True), any_rank(False)) == (True, False)
         barrier()
-        sum_gradients([parameter], torch.zeros(1))
+        GradientSums([parameter]).finish(torch.zeros(1))
         average_running_statistics(model)
     assert parameter.grad is None
     with pytest.raises(ValueError, match="sum_over_ranks takes a Tensor or an ndarray, got float"):

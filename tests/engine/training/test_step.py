@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -129,20 +129,34 @@ def test_the_loss_that_is_reported_is_the_mean_over_clips(make_trainer: Make) ->
 def test_gradients_clips_and_losses_of_other_ranks_count(make_trainer: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another rank with the same clips: every sum is twice this rank's, and a mean is the same."""
 
-    def twice(parameters: Sequence[Tensor], num_ranks: Tensor) -> None:
-        for parameter in parameters:
+    trainer, batch = make_trainer(), batch_of(0, 1, 2)
+
+    def twice(num_ranks: Tensor) -> None:
+        for parameter in trainer.state.model.parameters():
             if parameter.grad is not None:
                 parameter.grad *= 2
 
-    trainer, batch = make_trainer(), batch_of(0, 1, 2)
     logits = logits_of(trainer.state.model, batch)
     monkeypatch.setattr(step_module, "sum_over_ranks", lambda values: values * 2)
-    monkeypatch.setattr(step_module, "sum_gradients", twice)
+    monkeypatch.setattr(trainer.stepper.gradients, "finish", twice)
     losses, count = trainer.stepper.step([batch], 0.0)
     assert count == 6
     assert losses["loss"] == pytest.approx(float(-logits.log_softmax(-1).diagonal().mean()), rel=1e-4)
     slope = (logits.softmax(-1) - torch.eye(4, dtype=torch.float64)[[0, 1, 2]]).mean(dim=0)
     torch.testing.assert_close(trainer.state.model.classifier.bias.grad.double(), slope, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("batch_norm", "expected"), [("per_rank", ["pass", "follow", "pass"]), ("synchronized", None)])
+def test_gradients_are_sent_on_in_the_last_pass_that_has_clips(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch, batch_norm: str, expected: list[str] | None
+) -> None:
+    """Not between the exchanges of a synchronized BatchNorm, which a rank without clips may do in another order."""
+    trainer, seen = make_trainer(f"train.batch_norm={batch_norm}"), []
+    forward = trainer.stepper.forward
+    monkeypatch.setattr(trainer.stepper, "forward", lambda clips: seen.append("pass") or forward(clips))
+    monkeypatch.setattr(trainer.stepper.gradients, "follow", lambda: seen.append("follow"))
+    trainer.stepper.step([batch_of(0), batch_of(1), batch_of()], 0.0)
+    assert seen == (expected or ["pass"] * 3)
 
 
 def test_several_labels_have_the_loss_of_a_yes_or_no_for_each_class(make_trainer: Make) -> None:
