@@ -177,7 +177,7 @@ class Engine:
             if every_seconds is None:
                 parts = ((each.item, each, True) for each in pool.imap(partial(_read_copy, data=data), files))
             else:
-                parts = (part for copy in files for part in _read_timeline(copy, data, every_seconds, pool))
+                parts = _read_timelines(files, data, every_seconds, pool)
             yield from self._finish(parts, top_k, self._min_score(min_score), copies)
 
     def predict_frames(
@@ -418,24 +418,32 @@ def _read_here(copy: LocalCopy, read: Callable[[slice | None], VideoViews], *, i
         yield copy, Outcome(segments, views), start >= num_segments
 
 
-def _read_timeline(copy: LocalCopy, data: DataConfig, every_seconds: float, pool: WorkerPool) -> Iterator[_Part]:
-    """Read a video's timeline a few segments at a time, the next ones while the caller scores."""
+def _read_start(copy: LocalCopy, data: DataConfig, every_seconds: float) -> VideoViews:
+    """Read the first segments of a video's timeline."""
     if copy.error is not None:
-        yield copy, Outcome.failed(slice(0), copy.error), True
-        return
-    read = partial(read_views, copy.path, data, data.test, every_seconds=every_seconds, part=copy.part)
-    first = pool.call(read, slice(0, SEGMENTS_PER_READ))
-    num_segments = 0 if first.error is not None else first.value.num_segments or 0
-    starts = range(SEGMENTS_PER_READ, num_segments, SEGMENTS_PER_READ)
-    yield copy, first, not starts
-    if not starts:
-        return
-    slices = [slice(start, start + SEGMENTS_PER_READ) for start in starts]
-    for part in pool.imap(partial(read, index=first.value.index), slices):
-        is_last = part.error is not None or part.item == slices[-1]
-        yield copy, part, is_last
-        if is_last:
-            return
+        raise copy.error
+    segments = slice(0, SEGMENTS_PER_READ)
+    return read_views(copy.path, data, data.test, segments, every_seconds=every_seconds, part=copy.part)
+
+
+def _read_timelines(
+    copies: Iterable[LocalCopy], data: DataConfig, every_seconds: float, pool: WorkerPool
+) -> Iterator[_Part]:
+    """Read timelines a few segments at a time: the next ones, and the next videos, while the caller scores."""
+    for first in pool.imap(partial(_read_start, data=data, every_seconds=every_seconds), copies):
+        copy = first.item
+        num_segments = 0 if first.error is not None else first.value.num_segments or 0
+        starts = range(SEGMENTS_PER_READ, num_segments, SEGMENTS_PER_READ)
+        yield copy, first, not starts
+        if not starts:
+            continue
+        slices = [slice(start, start + SEGMENTS_PER_READ) for start in starts]
+        read = partial(read_views, copy.path, data, data.test, every_seconds=every_seconds, part=copy.part)
+        for part in pool.imap(partial(read, index=first.value.index), slices):
+            is_last = part.error is not None or part.item == slices[-1]
+            yield copy, part, is_last
+            if is_last:
+                break
 
 
 def _clips_of(part: _Part) -> Clips | None:
