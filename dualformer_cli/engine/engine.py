@@ -19,7 +19,7 @@ from dualformer_cli.data.clips.views import VideoViews, read_views
 from dualformer_cli.data.fetch.hub import is_hub_address, local_weights
 from dualformer_cli.data.fetch.local_copies import LocalCopies, LocalCopy
 from dualformer_cli.data.fetch.weights import preset_of, published_weights, require_weights, shipped_weights
-from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.documents.base import to_json

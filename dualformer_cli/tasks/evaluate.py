@@ -78,7 +78,7 @@ def check(request: EvaluateRequest) -> None:
             "with --overwrite"
         )
     if request.from_dump is None:
-        check_lists(request.data)
+        check_lists(request.data, offline=request.model.offline)
 
 
 def evaluate(

@@ -20,11 +20,12 @@ from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.engine.scoring.kept_records import KeptRecords
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Clips, NoMemory, Scorer
-from dualformer_cli.errors import DualFormerError, TooShortError
+from dualformer_cli.errors import DualFormerError, TooShortError, UnavailableError
 from dualformer_cli.system.words import counted
-from dualformer_cli.system.workers import Outcome, WorkerPool
+from dualformer_cli.system.workers import Outcome, WorkerPool, WorkerTimeout
 from dualformer_cli.video.parts import Part
 from dualformer_cli.video.reader import FileIndex
+from dualformer_cli.video.remote_shards import is_placed, name_of
 from dualformer_cli.video.tar_members import is_there
 
 
@@ -145,7 +146,7 @@ def _score(
             if outcome.value.index is not None:
                 indexes.put(file, outcome.value.index)
             if not math.isfinite(scored.scores.sum()):
-                raise DualFormerError(f"{file!r}: the scores are not numbers; try --precision fp32")
+                raise DualFormerError(f"{name_of(file)!r}: the scores are not numbers; try --precision fp32")
             found = record("scored", None, scored.scores.astype(np.float32))
         if kept is not None:
             kept.append(found)
@@ -165,3 +166,5 @@ def _bucket(file: str, error: Exception) -> Bucket:
     if isinstance(error, TooShortError):
         return "too_short"
     return "unreadable" if is_there(file) else "missing"
+    if is_placed(file):
+        return "missing" if isinstance(error, UnavailableError | WorkerTimeout) else "unreadable"
