@@ -13,6 +13,7 @@ from tempfile import gettempdir
 from typing import Any
 
 from dualformer_cli.data.fetch.web_videos import fetch_addresses, is_web_address
+from urllib.parse import urlsplit
 from dualformer_cli.documents.base import from_json
 from dualformer_cli.documents.predict import RunCounts, VideoResult
 from dualformer_cli.engine.scoring.video_scores import failure
@@ -25,6 +26,7 @@ from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.parts import split_part
 
 Input = tuple[str, str]
+from dualformer_cli.video.suffixes import is_video_name
 """A path or address to read, and the name that it has in results."""
 Stamp = list[int | str] | None
 """Size and time of a file when it was read; None: it could not be, and is tried again in the next run."""
@@ -216,7 +218,10 @@ class _Sink:
 
     def put(self, identity: str, path: str, *, is_remote: bool, labels: tuple[ListedLabel, ...] = ()) -> None:
         if not is_remote and is_web_address(path) and not os.path.lexists(path):
-            self._put_address(path)
+            if not self._offline and _is_video_there(path):  # fetched when its turn comes, and not kept
+                self._append(identity, path, mask_credentials(path), None, labels)
+            else:
+                self._put_address(path)
         elif not is_remote and is_live(path) and not os.path.lexists(path):
             self.complain(mask_credentials(path), "a live input has no end; classify it without --output")
         else:
@@ -257,3 +262,12 @@ def _blob(path: str) -> bytes:
 
 def _name(blob: bytes) -> str:
     return blob.decode("utf-8", "surrogatepass")
+def _is_video_there(address: str) -> bool:
+    """Return whether fsspec finds a file of some length, called as a video, behind a web address."""
+    try:
+        remote_files.check_protocol(address)
+        return is_video_name(urlsplit(address).path) and remote_files.stamp_of(address)[0] > 0
+    except DualFormerError:  # whoever fetches it says what is wrong
+        return False
+
+
