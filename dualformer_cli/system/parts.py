@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.files import replace_text
 from dualformer_cli.system.locks import FolderLock
 from dualformer_cli.system.words import os_reason
 
@@ -66,9 +67,7 @@ class Parts:
             self._lock.take()
             path = self.folder / _SETTINGS
             if not path.exists():
-                temporary = path.with_suffix(".part")
-                temporary.write_text(json.dumps(self.settings, indent=1), encoding="utf-8")
-                os.replace(temporary, path)
+                replace_text(path, json.dumps(self.settings, indent=1))
                 return
             try:
                 before = dict(json.loads(path.read_text(encoding="utf-8")))

@@ -32,7 +32,7 @@ from dualformer_cli.outputs.prediction_files import (
     write_segments,
 )
 from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
-from dualformer_cli.system.files import check_outputs
+from dualformer_cli.system.files import check_outputs, remove_unfinished
 from dualformer_cli.system.parts import Parts, PartWriter
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels
@@ -198,6 +198,11 @@ def _write_files(request: PredictRequest, parts: Parts, index: PredictionIndex) 
         if importlib.util.find_spec("pyarrow") is not None:
             files.append(request.output / "predictions.parquet")
             taking.append(stack.enter_context(parquet_file(files[-1], with_labels=index.has_labels)))
+    inside = [
+        path for path in (request.features, request.segments, request.report) if path and path.parent == request.output
+    ]
+    for path in (*files, request.output / "predictions.parquet", *inside):
+        remove_unfinished(path)  # the folder is this run's alone
         for result in index.known():
             for take in taking:
                 take(result)

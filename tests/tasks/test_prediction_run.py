@@ -223,6 +223,15 @@ def test_runs_that_are_killed_end_with_the_bytes_of_an_unbroken_one(
     if command == "predict":
         arguments = ["predict", "clips", *options, "--every", "0.5", "--features", "run/f.npz", "--output", "run"]
         files, parts, resumed = ["run/predictions.jsonl", "run/predictions.csv", "run/f.npz"], "run/parts", arguments
+def test_what_a_killed_run_left_of_its_files_goes(folder: Path, model: ModelRequest, read_paths: list[str]) -> None:
+    run(model)
+    before = set(os.listdir("run"))
+    for name in (".predictions.0123abcd.part.csv", ".page.0123abcd.part.html", ".other.0123abcd.part.csv"):
+        Path("run", name).write_text("half")
+    run(model, report=Path("run/page.html"))
+    assert set(os.listdir("run")) == {*before, "page.html", ".other.0123abcd.part.csv"}
+
+
     else:
         arguments = ["eval", *options, "--data", "list.csv", "--dump", "s.jsonl"]
         files, parts, resumed = ["s.jsonl"], "s.jsonl.parts", [*arguments, "--resume"]
