@@ -63,6 +63,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "Output": (
         "output",
+        "retry_failed",
         "out",
         "root",
         "csv",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -61,6 +61,9 @@ model, with 25 thousand, takes as long in bf16 as in fp32."""
 
 SEGMENTS_PER_READ = 16
 """Segments of a timeline that are in memory at a time: 16 clips of 32 frames at 224x224 are 77 MB."""
+
+FREE_SETTINGS = ("data.decode_timeout_seconds", "data.train_list")
+"""Of those in `Engine.settings`, on which no score depends."""
 
 _Part = tuple[LocalCopy, Outcome[Any, VideoViews], bool]
 """Views of an input, or why there are none, and whether they are its last."""
@@ -138,7 +141,7 @@ class Engine:
     def settings(self) -> dict[str, object]:
         """Return what a score depends on, by the names that users know."""
         data = asdict(self.config.data)
-        for name in ("training_list", "validation_list", "root", "train", "validation"):  # no matter to a score
+        for name in ("validation_list", "root", "train", "validation"):  # no matter to a score
             data.pop(name, None)
         return {
             "preset": self.preset,
@@ -312,12 +315,12 @@ class Engine:
         self, parts: Iterable[_Part], top_k: int, min_score: float, copies: LocalCopies
     ) -> Iterator[Prediction]:
         """Score the views of videos, each of which may come in several parts, into their results."""
-        video, reason = VideoScores(), ""
+        video, reason, error = VideoScores(), "", cast("Exception | None", None)
         for (copy, views, is_last), scored in self.scorer.score_each(parts, _clips_of):
             if scored is None:
-                reason = reason or views.reason
+                reason, error = reason or views.reason, error or views.error
             elif isinstance(scored, NoMemory):
-                reason = reason or scored.reason
+                reason, error = reason or scored.reason, error or scored.error
             elif not np.isfinite(scored.scores).all():
                 advice = "the weights are damaged" if self.precision == "fp32" else "try --precision fp32"
                 reason = reason or f"the scores are not numbers in {self.precision}; {advice}"
@@ -329,9 +332,9 @@ class Engine:
                     if reason
                     else video.prediction(copy.name, self.class_names, top_k, min_score)
                 )
-                yield replace(found, file=copy.path)
+                yield replace(found, file=copy.path, error=error)
                 copies.remove(copy)
-                video, reason = VideoScores(), ""
+                video, reason, error = VideoScores(), "", None
 
     @property
     def _is_segments(self) -> bool:

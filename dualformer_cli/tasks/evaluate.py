@@ -140,10 +140,12 @@ def _keeping(
     if request.kept is None:
         yield None
         return
+    from dualformer_cli.engine.engine import FREE_SETTINGS
     from dualformer_cli.engine.parallel.reductions import barrier
     from dualformer_cli.engine.scoring.kept_records import KeptRecords
 
-    parts = Parts(request.kept, {"list": listed.fingerprint, **engine.settings()}, holds="scores")
+    settings = {"list": listed.fingerprint, **engine.settings()}
+    parts = Parts(request.kept, settings, holds="scores", free=FREE_SETTINGS)
     if ranks.is_main:
         if not request.resume:
             parts.remove()

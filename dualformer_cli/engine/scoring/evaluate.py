@@ -63,7 +63,7 @@ def evaluate(
         The records of all ranks in the order of the list, the same on every rank; of a part of it after a stop.
     """
     indexes = IndexCache() if indexes is None else indexes
-    known = {} if kept is None else kept.read(listed)
+    known = {} if kept is None else kept.read(listed, patience=data.decode_timeout_seconds)
     owners: dict[int, int] = {}
     for rank, numbers in enumerate([] if kept is None else gather_objects(list(known))):
         owners.update((number, rank) for number in numbers if number not in owners)
@@ -103,7 +103,9 @@ def evaluate_once(
     Raises:
         RanksLost: if a process died; what it had in hand has no record.
     """
-    records = kept.read(listed) if kept is not None and ranks.is_main else {}  # which hands out what is left
+    records: dict[int, VideoRecord] = {}
+    if kept is not None and ranks.is_main:  # which hands out what is left
+        records = kept.read(listed, patience=data.decode_timeout_seconds)
     for record in records.values():
         on_video(record)
 
@@ -149,7 +151,8 @@ def _score(
                 raise DualFormerError(f"{name_of(file)!r}: the scores are not numbers; try --precision fp32")
             found = record("scored", None, scored.scores.astype(np.float32))
         if kept is not None:
-            kept.append(found)
+            error = outcome.error
+            kept.append(found, timeout=error.seconds if isinstance(error, WorkerTimeout) else None)
         yield found
 
 
@@ -165,6 +168,6 @@ def _clips_of(outcome: Outcome[Any, VideoViews]) -> Clips | None:
 def _bucket(file: str, error: Exception) -> Bucket:
     if isinstance(error, TooShortError):
         return "too_short"
-    return "unreadable" if is_there(file) else "missing"
     if is_placed(file):
         return "missing" if isinstance(error, UnavailableError | WorkerTimeout) else "unreadable"
+    return "unreadable" if is_there(file) else "missing"
