@@ -35,6 +35,30 @@ class WorkerTraceback(Exception):  # noqa: N818
         return f"\n{self.args[0]}"
 
 
+class Silence:
+    """How long nothing has come from a process, without the time in which it could not have spoken.
+
+    Args:
+        unheard_seconds: how long that has been so far; asked only once something does not come.
+    """
+
+    def __init__(self, unheard_seconds: Callable[[], float]) -> None:
+        self.seconds = 0.0
+        self._elapsed = 0.0
+        self._unheard_seconds = unheard_seconds
+        self._unheard_before: float | None = None
+
+    def add(self, seconds: float) -> None:
+        """Note that nothing has come for so much longer."""
+        unheard = self._unheard_seconds()
+        if self._unheard_before is None:
+            self._unheard_before = unheard
+        self._elapsed += seconds
+        self.seconds = max(
+            0.0, self._elapsed - (unheard - self._unheard_before)
+        )  # the kernel says of a wait at its end
+
+
 class Channel:
     """Messages over a stream socket.
 
@@ -98,20 +122,19 @@ class Channel:
     ) -> memoryview:
         data = np.empty(num_bytes, np.uint8).data  # a bytearray would be filled with zeros first
         rest = data
-        quiet, unheard = 0.0, unheard_seconds()
+        silence = Silence(unheard_seconds)
         while rest:
             try:
                 received = self._stream.recv_into(rest)
             except TimeoutError:
-                before, unheard = unheard, unheard_seconds()
-                quiet += max(0.0, (self._stream.gettimeout() or 0.0) - (unheard - before))
-                if quiet_seconds is not None and quiet >= quiet_seconds - 1e-6:
+                silence.add(self._stream.gettimeout() or 0.0)
+                if quiet_seconds is not None and silence.seconds >= quiet_seconds - 1e-6:
                     raise
                 continue
             if received == 0:
                 raise EOFError
             rest = rest[received:]
-            quiet = 0.0
+            silence = Silence(unheard_seconds)
         return data
 
     def beat(self) -> None:

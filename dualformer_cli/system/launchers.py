@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.channel import BEAT, JOB, Channel, Message
+from dualformer_cli.system.channel import BEAT, JOB, Channel, Message, Silence
 from dualformer_cli.system.signals import KILL
 from dualformer_cli.system.threads import ONE_THREAD
 from dualformer_cli.system.worker_process import REAP_SECONDS, run_spawned, run_template
@@ -66,7 +66,7 @@ class Worker:
     channel: Channel
     kill: Callable[[], None]
     reap: Callable[[], int | None]
-    starved_seconds: Callable[[], float] = lambda: 0.0
+    starved_seconds: Callable[[], float]
 
     def ask(self, pickled: bytes, buffers: Sequence[pickle.PickleBuffer], quiet_seconds: float) -> Message:
         """Have one job done and return the reply.
@@ -97,7 +97,7 @@ class _Template:
 
     def __init__(self, preload: Sequence[str]) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(START_SECONDS)
+        self._control.settimeout(min(1.0, START_SECONDS / 10))
         self._lock = threading.Lock()
         self._is_ready = False
         with theirs:
@@ -134,9 +134,19 @@ class _Template:
         return None if answer == "None" else int(answer)
 
     def _answer(self) -> str:
-        if not (message := self._control.recv(64)):
-            raise EOFError
-        return message.decode()
+        """Return the next word of the template; TimeoutError if it is silent for too long with a core to run on."""
+        silence = Silence(functools.partial(starved_seconds, self._process.pid))
+        while True:
+            try:
+                message = self._control.recv(64)
+            except TimeoutError:
+                silence.add(self._control.gettimeout() or 0.0)
+                if silence.seconds >= START_SECONDS - 1e-6:
+                    raise
+                continue
+            if not message:
+                raise EOFError
+            return message.decode()
 
     def interrupt(self) -> None:
         """Do not wait for slow imports; nothing has been forked while they run."""
@@ -229,7 +239,7 @@ class SpawnLauncher:
             cast(Any, process.stdin).close()
             return process.wait()
 
-        return Worker(Channel(ours), process.kill, reap)
+        return Worker(Channel(ours), process.kill, reap, functools.partial(starved_seconds, process.pid))
 
     def interrupt(self) -> None:
         """Starting waits for nothing here."""
