@@ -177,6 +177,7 @@ class Engine:
         data = self.config.data
         with LocalCopies() as copies:
             files = copies.of(paths)
+            parts: Iterable[_Part]
             if every_seconds is None:
                 parts = ((each.item, each, True) for each in pool.imap(partial(_read_copy, data=data), files))
             else:

@@ -84,9 +84,7 @@ def run(
                 for _ in work.in_order((), worker.classify):  # nothing: results go to rank 0
                     pass
                 return None
-            check = LabelCheck(engine.class_names, is_nameless=engine.is_nameless).checked
-            patience = math.inf if request.retry_failed else engine.config.data.decode_timeout_seconds
-            index = PredictionIndex(parts, check, patience=patience)
+            index = _index(request, engine, parts)
             index.find(list_into, fetching, offline=request.model.offline)
             with watching(index.num_left) as on_result:
                 for result in work.in_order(index.left(), worker.classify):
@@ -165,6 +163,12 @@ def _can_be_read(path: str) -> bool:
             return file.read(1) is not None
     except (OSError, ValueError, DualFormerError):
         return False
+
+
+def _index(request: PredictRequest, engine: Engine, parts: Parts) -> PredictionIndex:
+    check = LabelCheck(engine.class_names, is_nameless=engine.is_nameless).checked
+    patience = math.inf if request.retry_failed else engine.config.data.decode_timeout_seconds
+    return PredictionIndex(parts, check, patience=patience)
 
 
 def _settings(request: PredictRequest, engine: Engine) -> dict[str, object]:
