@@ -146,10 +146,7 @@ def read_manifest(
     folder = shards_folder(source) if are_shards else os.path.dirname(source)
     text = "" if are_shards else _decode(_read_list(source), source)
     shown = mask_credentials(source) if are_shards and is_address(source) else source
-    beside = class_names_beside(folder)
-    class_names, other_classes = _choose_class_names(folder, beside, classes)
-    may_be_named = label_group is None and beside is None
-    labels = Labels(shown, None if class_names is None else ClassLookup(class_names), may_be_named)
+    labels, other_classes = _labels_of(shown, folder, classes, label_group)
     start = folder if root is None or are_shards else root
     with _uncollected():
         if are_shards:
@@ -310,17 +307,17 @@ def _decode(data: bytes, source: str) -> str:
     return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
 
 
-def _choose_class_names(
-    folder: str, beside: list[str] | None, given: Sequence[str] | None
-) -> tuple[list[str] | None, str]:
-    """Return the class names, and a warning if those beside the list are not those given, else an empty text."""
-    if beside is None:
-        return None if given is None else list(given), ""
-    match = None if given is None else match_classes(beside, given)
+def _labels_of(source: str, folder: str, given: Sequence[str] | None, label_group: str | None) -> tuple[Labels, str]:
+    """Return what reads labels, and a warning if the class names beside the list are not those given, or ""."""
+    beside = class_names_beside(folder)
+    names = given if beside is None else beside
+    classes = None if names is None else ClassLookup(list(names))
+    labels = Labels(source, classes, may_be_named=label_group is None and beside is None)
+    match = None if given is None or beside is None else match_classes(beside, given)
     if match is None:
-        return beside, ""
+        return labels, ""
     path = mask_credentials(os.path.join(folder, CLASSES_FILE))
-    return beside, f"the classes are those of {path!r}, beside the list, and not those given: {match.message}"
+    return labels, f"the classes are those of {path!r}, beside the list, and not those given: {match.message}"
 
 
 def _parse(
