@@ -19,7 +19,7 @@ from dualformer_cli.commands.eval import evaluate
 from dualformer_cli.commands.export import export
 from dualformer_cli.commands.flops import flops
 from dualformer_cli.commands.gradcam import gradcam
-from dualformer_cli.commands.help import Command, CommandGroup, epilog_of, summary_of
+from dualformer_cli.commands.help import Command, CommandGroup, UsageError, epilog_of, print_usage_error, summary_of
 from dualformer_cli.commands.options import PrintSchemaOption, VerboseOption, say
 from dualformer_cli.commands.predict import predict
 from dualformer_cli.commands.prepare import prepare
@@ -109,8 +109,11 @@ def _run_app() -> int:
 
     code: Any = 0
     try:
-        app(prog_name="dualformer")
-    except SystemExit as leave:  # how Typer ends, also after a usage error
+        code = app(prog_name="dualformer", standalone_mode=False) or 0
+    except UsageError as error:
+        code = error.exit_code
+        print_usage_error(error)
+    except SystemExit as leave:  # how Typer ends after it has printed what completes a word
         code = leave.code or 0
     except _PastTyperError as carrier:
         raise carrier.error from None

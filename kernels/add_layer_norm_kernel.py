@@ -95,7 +95,7 @@ def add_layer_norm_backward_kernel(
     slope = tl.load(weight + columns, mask=is_channel, other=0.0).to(tl.float32)
     grad_slope = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     grad_shift = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
-    first = tl.program_id(0) * rows_per_program
+    first = tl.program_id(0).to(tl.int64) * rows_per_program
     last = tl.minimum(first + rows_per_program, num_rows)
     for start in range(first, last, BLOCK_R):
         rows = start + tl.arange(0, BLOCK_R).to(tl.int64)

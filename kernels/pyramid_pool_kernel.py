@@ -208,7 +208,7 @@ def pyramid_pool_backward_weight_kernel(
     last = tl.minimum(first + boxes_per_program, num_boxes)
     acc = tl.zeros((BLOCK_B, BLOCK_T, BLOCK_C), tl.float32)
     for start in range(first, last, BLOCK_B):
-        boxes = start + tl.arange(0, BLOCK_B)
+        boxes = start + tl.arange(0, BLOCK_B).to(tl.int64)
         is_box = boxes < last
         rows = _box_rows(boxes, taps, grid_h, grid_w, KT, KH, KW)
         above = tl.load(

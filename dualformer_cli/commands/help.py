@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import shutil
+import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 from typer import BadParameter
 from typer.core import TyperCommand, TyperGroup
 
-_UsageError: Any = BadParameter.__mro__[1]
+UsageError: Any = BadParameter.__mro__[1]
 """What every error of Typer's about what was typed derives from; where it lives depends on Typer's version."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -171,6 +172,14 @@ MORE_EXIT_CODES: Mapping[str, Mapping[int, str]] = {
 }
 
 
+_TERMS = {
+    r"^Input should be greater than or equal to ": "must be at least ",
+    r"^Input should be less than or equal to ": "must be at most ",
+    r"^Input should be a valid integer,.*": "must be a whole number",
+    r"^Input should be a valid number,.*": "must be a number",
+}
+"""What the library that checks values says, as a pattern, and what is said here."""
+
 NARROW = 60
 """Columns below which the meaning of an option stands under it, not beside it."""
 
@@ -196,7 +205,7 @@ class Command(_Fitting, TyperCommand):
         typed = list(args)
         try:
             return super().parse_args(ctx, args)
-        except _UsageError as error:
+        except UsageError as error:
             raise _answered(error, typed, ctx) from None
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
@@ -229,7 +238,7 @@ class CommandGroup(_Fitting, TyperGroup):
         """
         try:
             return super().resolve_command(ctx, args)
-        except _UsageError as error:
+        except UsageError as error:
             raise _answered(error, args[:1], ctx) from None
 
 
@@ -245,13 +254,38 @@ def _write_rows(rows: Sequence[tuple[str, str]], formatter: Any) -> None:
         formatter.write("".join(f"{indent}{line}\n" for line in lines))
 
 
-def _answered(error: _UsageError, typed: list[str], ctx: Any) -> _UsageError:
+def _answered(error: UsageError, typed: list[str], ctx: Any) -> UsageError:
     """Return the error, or a better one where it is known what was meant."""
     from dualformer_cli.commands.hints import hint
 
-    error.message = str(error.message).removeprefix("Value error, ")  # of the library that checks choices
+    error.message = _in_our_words(str(error.message), getattr(error, "param", None), typed)
     answer = hint(error.message, typed, ctx)
-    return error if answer is None else _UsageError(answer, ctx)
+    return error if answer is None else UsageError(answer)
+
+
+def _in_our_words(message: str, parameter: Any, typed: Sequence[str]) -> str:
+    """Return the message of the library that checks values as this tool says it, with the value that was typed."""
+    message = message.removeprefix("Value error, ")
+    for theirs, ours in _TERMS.items():
+        message = re.sub(theirs, ours, message)
+    if not message.startswith("must be "):
+        return message
+    given = re.search(rf"(?:^|\0)(?:{'|'.join(map(re.escape, parameter.opts))})[\0=]([^\0]*)", "\0".join(typed))
+    return message if given is None else f"{message}, got {given.group(1)!r}"
+
+
+def print_usage_error(error: UsageError) -> None:
+    """Say on stderr in one line what was typed wrong and whose help has what is right; nothing typed is a help text."""
+    from dualformer_cli.outputs.screen import log
+
+    text = error.format_message()
+    if text.startswith("Usage: "):
+        print(text, file=sys.stderr)
+        return
+    text = text[0].lower() + text[1:] if text[1:2].islower() else text
+    text = re.sub(r"( \(Possible options:|\. Did you mean) ([^?)]*)[?)]+$", r"; did you mean \2?", text).rstrip(".")
+    is_answered = error.ctx is None or text.startswith("invalid value") or text.endswith("?")
+    log(f"dualformer: {text}" + ("" if is_answered else f"; {error.ctx.command_path} --help lists what there is"))
 
 
 def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:
@@ -261,7 +295,7 @@ def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:
         return None
     option, text = record
     option = re.sub(r" <(str|path|list)\b.*>$", "", re.sub(r"<(int|float)\b.*>$", "N", option))
-    text = re.sub(r"; (\d+)<=x<=(\d+)\]", r", \1 to \2]", re.sub(r"\s*\[x>=\d+\]|; x>=\d+", "", text))
+    text = re.sub(r"; (\d+)<=x<=(\d+)\]", r", \1 to \2]", re.sub(r"\s*\[x>=[\d.]+\]|; x>=[\d.]+", "", text))
     return re.sub(r"<(.*\|.*)>$", r"\1", option), text
 
 

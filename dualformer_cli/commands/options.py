@@ -266,7 +266,9 @@ PrecisionOption = Annotated[
 ]
 CompileOption = Annotated[
     bool | None,
-    typer.Option("--compile/--no-compile", help="Compile the model: a slower start, then faster. [default: preset's]"),
+    typer.Option(
+        "--compile/--no-compile", help="Compile the model: a slower start, perhaps faster then. [default: preset's]"
+    ),
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", metavar="N", help="Seed of every random choice.")]
 ViewsOption = Annotated[

@@ -175,8 +175,8 @@ def predict(
     if retry_failed and output is None:
         raise typer.BadParameter("it goes with --output, which keeps what failed", param_hint="--retry-failed")
     announce_loading(model)
-    if inputs and not (as_json or as_json_lines):
-        _refuse_absent(inputs)
+    if inputs and not as_json:  # a document says which model it would have been
+        _refuse_absent(inputs, as_json_lines=as_json_lines)
     if gpus or cpu_processes:
         if "-" in (inputs or ()):
             raise typer.BadParameter("several processes cannot read one stdin; give @list.txt", param_hint="INPUT")
@@ -208,7 +208,7 @@ def predict(
     )
 
 
-def _refuse_absent(inputs: Sequence[str]) -> None:
+def _refuse_absent(inputs: Sequence[str], *, as_json_lines: bool) -> None:
     """Where no input is there, say so before a model is loaded.
 
     Raises:
@@ -219,7 +219,7 @@ def _refuse_absent(inputs: Sequence[str]) -> None:
 
     if absent := absent_inputs(inputs):
         for result in absent:
-            print_predictions(result)
+            _print_line(result) if as_json_lines else print_predictions(result)
         raise typer.Exit(3)
 
 

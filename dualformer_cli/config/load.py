@@ -18,7 +18,7 @@ from dualformer_cli.config.foreign import foreign_config, foreign_key, key_inste
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.config.typed_yaml import Document, Plain, checked, shown
 from dualformer_cli.errors import ConfigError, nearest
-from dualformer_cli.system.words import printable
+from dualformer_cli.system.words import cannot_read, printable
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -271,8 +271,11 @@ def _shipped_folder() -> Any:
 
 
 def _unreadable(label: str, reason: str) -> ConfigError:
-    known = ", ".join(known_presets())
-    return ConfigError(f"preset {label!r} cannot be read: {reason}; name a YAML file or one of the presets {known}")
+    return ConfigError(f"preset {label!r} cannot be read: {reason}; {_presets_to_name()}")
+
+
+def _presets_to_name() -> str:
+    return f"name a YAML file or one of the presets {', '.join(known_presets())}"
 
 
 def _read_text(file: _File, label: str) -> str:
@@ -280,7 +283,7 @@ def _read_text(file: _File, label: str) -> str:
         with file.open("rb") as stream:
             data = stream.read(MAX_PRESET_BYTES + 1)
     except OSError as error:
-        raise _unreadable(label, error.strerror or str(error)) from None
+        raise ConfigError(f"{cannot_read('preset', label, error)}; {_presets_to_name()}") from None
     except ValueError as error:  # as in _locate; Python 3.13 notices only here
         raise _unreadable(label, str(error)) from None
     if len(data) > MAX_PRESET_BYTES:

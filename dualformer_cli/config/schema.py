@@ -433,7 +433,11 @@ class RuntimeConfig:
     """auto: bf16 on GPUs that have it; on a CPU bf16 where predict gains by it (a large model, and a processor with
     AVX-512 BF16 or AMX), else fp32."""
     compile: bool = False
-    """Compile the model with torch.compile: slower to start, faster for many videos."""
+    """Compile the model with torch.compile: slower to start; whether faster afterwards depends on the machine, as
+    `flops SIZE --latency --set runtime.compile=true` shows. Off everywhere, as no card has shown it yet."""
+    cuda_graphs: bool = False
+    """In predict and eval on an NVIDIA card, replay the forward pass as a CUDA graph from the second time on that a
+    number of views comes, for up to 4 numbers: fewer launches, more memory. No card has shown yet that it is faster."""
     kernels: Kernels = "auto"
     """What computes window attention, position, pyramid, and the norms and GELU of blocks: Triton kernels on NVIDIA
     cards that have them (auto, and triton, which also says why where it cannot), or PyTorch everywhere (torch)."""
@@ -449,6 +453,8 @@ class RuntimeConfig:
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
         _one_of("kernels", self.kernels, ("auto", "triton", "torch"))
+        if self.compile and self.cuda_graphs:
+            raise ConfigError("compile and cuda_graphs do not go together: set one of them to false")
         if not _DEVICE.fullmatch(self.device):
             raise ConfigError(f"device must be auto, cpu, cuda, cuda:INDEX, mps or xpu, got {self.device!r}")
         if not 0 <= self.seed < 2**32:

@@ -124,6 +124,7 @@ class Engine:
             std=self.config.data.std,
             multi_label=self.config.data.multi_label,
             compile=self.config.runtime.compile,
+            graphs=self.config.runtime.cuda_graphs,
         )
 
     def describe(self) -> ModelFacts:

@@ -31,7 +31,8 @@ def print_list(document: DownloadList, *, detailed: bool = False) -> None:
     if document.weights:
         head = ("name", "at least", "top-1", "state")
         print_table(head, list(map(_weights_row, document.weights)), right=[False, True, True, False])
-    print("\nLicence, metric and address: dualformer download --list NAME")
+    print()
+    _print("Licence, metric and address: dualformer download --list NAME")
 
 
 def _dataset_row(state: DatasetState) -> tuple[str, ...]:

@@ -65,8 +65,10 @@ th[aria-sort=descending] button::after { content: "\\2193"; }
     + """\
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(15rem, 100%), 1fr)); gap: 1rem; }
 .card { border: 1px solid var(--line); border-radius: .5rem; padding: .6rem; overflow-wrap: anywhere; }
-.card img { width: 100%; display: block; margin-bottom: .4rem; } .card b { color: var(--red); font-weight: 600; }
-text { font: 12px system-ui, sans-serif; fill: var(--faint); } .axis { stroke: var(--line); fill: none; }
+.card img { width: 100%; aspect-ratio: 16 / 9; object-fit: contain; background: #000; display: block; }
+.card img { margin-bottom: .4rem; border-radius: .3rem; } .card b { color: var(--red); font-weight: 600; }
+text { font: 12px system-ui, sans-serif; fill: var(--faint); } @media (max-width: 30rem) { text { font-size: 15px; } }
+.axis { stroke: var(--line); fill: none; }
 .curve { stroke: var(--blue); stroke-width: 2.5; fill: none; } .dot, .bar { fill: var(--blue); }
 .value { fill: CanvasText; } .bar { fill-opacity: .75; } .ideal { stroke: var(--faint); stroke-dasharray: 5 4; }
 """

@@ -43,7 +43,7 @@ def print_layers(document: LayerList, *, stream: TextIO | None = None, width: in
     """Print the layers of a model: name, attention, token grid, channels."""
     screen = Screen(stream, width)
     rows = [(row.layer, row.attention, " x ".join(map(str, row.grid)), str(row.channels)) for row in document.layers]
-    head = ("layer", "attention", "tokens (t x h x w)", "channels")
+    head = ("layer", "attention", "tokens t,h,w", "channels")
     screen.line((document.preset, "bold"))
     screen.table(rows, right=(False, False, False, True), styles=("", "", "", ""), head=head)
     screen.flush()

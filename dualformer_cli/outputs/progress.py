@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 LINE_SECONDS = 5.0
 """Time between two plain lines."""
 
+NARROW = 80
+"""Columns below which the words stand without a bar."""
+
 
 class Progress:
     """How far a command is, on stderr: a bar on a terminal, otherwise a plain line every few seconds.
@@ -184,19 +187,29 @@ def _terminal_bar(stream: TextIO | None, *, says_time_left: bool) -> RichProgres
     console = Console(file=stream, stderr=stream is None)
     if not (console.is_interactive and console.file.isatty()):
         return None
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
     from rich.table import Column
+    from rich.text import Text
+
+    class Line(TextColumn):
+        """One line, cut at its end; as a column that may wrap it gives way before the counts, the widest first."""
+
+        def render(self, task: Task) -> Text:
+            text = super().render(task)
+            text.no_wrap, text.overflow = True, "ellipsis"
+            return text
 
     def text(field: str, column: Column) -> TextColumn:
-        return TextColumn(field, markup=False, table_column=column)
+        return Line(field, markup=False, table_column=column)
 
     time_left = [TimeRemainingColumn(compact=True, table_column=Column(no_wrap=True))] if says_time_left else []
+    bar = [BarColumn(bar_width=None, table_column=Column(ratio=1))] if console.width >= NARROW else []
     return Progress(
-        text("{task.description}", Column(no_wrap=True, overflow="ellipsis")),
-        BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
+        text("{task.description}", Column()),
+        *bar,
         MofNCompleteColumn(table_column=Column(no_wrap=True)),
         *time_left,
-        text("{task.fields[note]}", Column(ratio=2 if says_time_left else None, no_wrap=True, overflow="ellipsis")),
+        text("{task.fields[note]}", Column(ratio=2 if says_time_left else None)),
         console=console,
         transient=True,
         redirect_stdout=False,  # it would send results to stderr

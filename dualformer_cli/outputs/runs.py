@@ -68,7 +68,8 @@ def print_evaluation(
         rows.append(("top-1 by views", ", ".join(f"{row.views}: {row.top1:.2f}%" for row in document.views_curve)))
     facts = {**document.facts, "digest": summary.digest}
     for name in ("preset", "weights", "views", "precision", "list", "digest"):
-        if facts.get(name) is not None:
+        is_said = name == "preset" and facts.get(name) == facts.get("weights")  # a checkpoint brings its own
+        if facts.get(name) is not None and not is_said:
             rows.append((name, str(facts[name])))
     if summary.label_order is not None:
         rows.append(("warning", summary.label_order))

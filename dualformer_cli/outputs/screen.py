@@ -112,13 +112,29 @@ class Screen:
     def table(
         self, rows: Sequence[Sequence[str]], *, right: Sequence[bool], styles: Sequence[str], head: Sequence[str] = ()
     ) -> None:
-        """Print rows, after a bold `head`, in columns two apart, each aligned `right` or left."""
+        """Print rows, after a bold `head`, in columns two apart, each aligned `right` or left.
+
+        Columns that do not fit stand below the others, indented by two, in every row.
+        """
         lines = [head, *rows] if head else rows
-        widths = [max(cells(line[column]) for line in lines) for column in range(len(right))]
+        sizes = [max(cells(line[column]) for line in lines) for column in range(len(right))]
+        parts = self._columns_that_fit(sizes)
         for line in lines:
-            padded = [pad(text, size, right=end) for text, size, end in zip(line, widths, right, strict=True)]
-            padded = [text + "  " for text in padded]
-            self.line(*zip(padded, ["bold"] * len(padded) if line is head else styles, strict=True))
+            for part in parts:
+                padded = [pad(line[column], sizes[column], right=right[column]) + "  " for column in part]
+                shown = zip(padded, ("bold" if line is head else styles[column] for column in part), strict=True)
+                self.line(("  " if part[0] else "", ""), *shown)
+
+    def _columns_that_fit(self, sizes: Sequence[int]) -> list[list[int]]:
+        """Return the columns of a table, as many together as a line has room for."""
+        parts, room = [[0]], self.width - sizes[0]
+        for column, size in enumerate(sizes[1:], 1):
+            room -= 2 + size
+            if room < 0 and self.must_fit:
+                parts.append([])
+                room = self.width - 2 - size
+            parts[-1].append(column)
+        return parts
 
     def bar(self, score: float, size: int) -> str:
         """Return a bar of `score` (0 to 1) of `size` columns, to an eighth of a column where blocks can be shown."""

@@ -171,6 +171,8 @@ def check_place(path: Path) -> None:
     """Refuse a file whose folder is missing or closed, or that is a folder."""
     problem, folder = f"cannot write {str(path)!r}", str(path.parent)
     if not os.path.isdir(folder):
+        if os.path.exists(folder):
+            raise DualFormerError(f"{problem}: {folder!r} is a file, not a folder")
         raise DualFormerError(f"{problem}: folder {folder!r} does not exist; create it")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise DualFormerError(f"{problem}: no permission to write in {folder!r}")

@@ -86,3 +86,10 @@ def shown_path(path: str) -> str:
 def os_reason(error: OSError) -> str:
     """Return what the operating system says, in the middle of a sentence: "permission denied"."""
     return (error.strerror or str(error)).lower()
+
+
+def cannot_read(what: str, path: object, error: OSError) -> str:
+    """Return why a file cannot be read, in the words of every command: "list 'a.csv' not found"."""
+    if isinstance(error, FileNotFoundError):
+        return f"{what} {str(path)!r} not found"
+    return f"{what} {str(path)!r} cannot be read: {os_reason(error)}"

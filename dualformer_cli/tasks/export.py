@@ -17,7 +17,7 @@ from dualformer_cli.documents.base import JsonObject
 from dualformer_cli.documents.export import Export, ExportCalibration, ExportFormat, ModelFileFacts
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path, check_output_folder, check_outputs
-from dualformer_cli.system.words import os_reason
+from dualformer_cli.system.words import cannot_read
 from dualformer_cli.tasks.session import Fetching, ModelRequest, load_engine
 
 if TYPE_CHECKING:
@@ -210,9 +210,10 @@ def _read_evaluation(path: Path) -> JsonObject:
     """Return what `dualformer eval --json` printed."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        reason = os_reason(error) if isinstance(error, OSError) else error
-        raise DualFormerError(f"evaluation {str(path)!r} cannot be read: {reason}") from None
+    except OSError as error:
+        raise DualFormerError(cannot_read("evaluation", path, error)) from None
+    except ValueError as error:
+        raise DualFormerError(f"evaluation {str(path)!r} cannot be read: {error}") from None
     if not isinstance(found, dict) or not {"videos", "digest", "weights_sha256"} <= found.keys():
         raise DualFormerError(f"evaluation {str(path)!r} is not what `dualformer eval --json` prints")
     return found

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from typing import Protocol, TextIO
 
 from dualformer_cli.errors import DualFormerError, VideoError
-from dualformer_cli.system.words import natural_key, os_reason
+from dualformer_cli.system.words import cannot_read, natural_key, os_reason
 from dualformer_cli.video.frame_folders import kind_of_folder
-from dualformer_cli.video.live_inputs import is_live, mask_credentials
+from dualformer_cli.video.live_inputs import absent_camera, is_live, mask_credentials
 from dualformer_cli.video.parts import split_part
 from dualformer_cli.video.refusals import missing
 from dualformer_cli.video.remote_files import is_remote, list_videos, require_remote
@@ -125,9 +125,13 @@ def find_absent(names: Sequence[str]) -> list[tuple[str, str]]:
     try:
         for name in sorted(names, key=glob.has_magic):  # the quick ones first
             is_list = name.startswith("@") and not os.path.lexists(name)
-            if name == "-" or (is_list and os.path.exists(name[1:])) or is_remote(name) or is_live(name):
+            camera = absent_camera(name)
+            is_asked = is_remote(name) or (is_live(name) and camera is None)
+            if name == "-" or (is_list and os.path.exists(name[1:])) or is_asked:
                 return []
-            if is_list:
+            if camera is not None:
+                sink.complain(name, camera)
+            elif is_list:
                 expansion.add_list_file(name)
             else:
                 expansion.add(name, folder="")
@@ -197,7 +201,7 @@ class _Expansion:
                 text = os.fsdecode(file.read())
             videos = self._read_labelled(path, text)
         except OSError as error:
-            self.complain(name, f"the list {path!r} cannot be read: {os_reason(error)}")
+            self.complain(name, cannot_read("list", path, error))
         except DualFormerError as error:
             self.complain(name, error.reason)
         else:

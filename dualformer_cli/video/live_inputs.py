@@ -32,6 +32,13 @@ def is_live(name: str) -> bool:
     return bool(_URL.match(name) or _CAMERA.fullmatch(name))
 
 
+def absent_camera(name: str) -> str | None:
+    """Return why a camera cannot be one of this machine; None where it may be, or where only opening it tells."""
+    camera = _CAMERA.fullmatch(name)
+    is_known = sys.platform not in ("darwin", "win32")
+    return _no_camera() if camera and is_known and not Path(f"/dev/video{camera[1]}").exists() else None
+
+
 def mask_credentials(name: str) -> str:
     """Return the name of a live input or address without user, password, and query values that look secret."""
     scheme, mark, rest = name.partition("://")
@@ -130,11 +137,15 @@ def _find_camera(number: int) -> tuple[str, str, dict[str, str]]:
 
 def _explain_camera(error: av.FFmpegError) -> str:
     if isinstance(error, FileNotFoundError):
-        present = sorted(str(path) for path in Path("/dev").glob("video*"))
-        return f"no such camera; present: {', '.join(present) or 'none'}"
+        return _no_camera()
     if isinstance(error, PermissionError):
         return "no permission to use the camera; is the user in the group 'video'?"
     return f"the camera cannot be opened: {error.strerror}"
+
+
+def _no_camera() -> str:
+    present = sorted(str(path) for path in Path("/dev").glob("video*"))
+    return f"no such camera; present: {', '.join(present) or 'none'}"
 
 
 def _explain_address(error: av.FFmpegError) -> str:

@@ -21,8 +21,10 @@ from torch import Tensor
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.kernels.add_layer_norm import add_layer_norm, add_layer_norm_reference
+from dualformer_cli.kernels.backend import Size3
 from dualformer_cli.kernels.bias_gelu import bias_gelu, bias_gelu_reference
 from dualformer_cli.kernels.depthwise_conv3d import depthwise_conv3d, depthwise_conv3d_reference
+from dualformer_cli.kernels.frame_patches import frame_patches, frame_patches_reference
 from dualformer_cli.kernels.pyramid_pool import pyramid_pool, pyramid_pool_reference
 from dualformer_cli.kernels.window_attention import window_attention, window_attention_reference
 from dualformer_cli.model.dualformer import plan_stages
@@ -47,11 +49,24 @@ class Case:
     """Matrix products of one clip, forward; 0 for what memory limits."""
     num_inputs: int = 1
     """How many of that shape there are."""
+    is_trained: bool = True
+    """Whether it has gradients."""
 
     def inputs(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
         """Fresh random inputs that want gradients."""
         shapes = [*[(batch_size, *self.token_shape)] * self.num_inputs, *self.weight_shapes]
         return [torch.randn(shape, device=device, dtype=dtype).requires_grad_() for shape in shapes]
+
+
+@dataclass(frozen=True)
+class FramesCase(Case):
+    """Frames as they come, uint8, to the patches of the first stage."""
+
+    def inputs(self, batch_size: int, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+        """Random frames, mean and std of their colours, and nothing of the type that is wanted."""
+        frames = torch.randint(0, 256, (batch_size, *self.token_shape), device=device, dtype=torch.uint8)
+        colours = torch.tensor([[123.675, 116.28, 103.53], [58.395, 57.12, 57.375]], device=device)
+        return [frames, colours, torch.empty(0, device=device, dtype=dtype)]
 
 
 def cases(sizes: list[str], stages: list[int]) -> Iterator[Case]:
@@ -95,6 +110,12 @@ def cases(sizes: list[str], stages: list[int]) -> Iterator[Case]:
                     "pyramid_pool", size, stage, (*plan.grid, dim), tuple(weights),
                     _with(pyramid_pool, backend="triton"), _pool_reference, 0,
                 )  # fmt: skip
+            if stage == 0:
+                yield FramesCase(
+                    "frame_patches", size, stage, (data.clip.num_frames, data.crop_size, data.crop_size, 3), (),
+                    _with(_patches, patch_size=model.patch_sizes[0]),
+                    _with(_patches_reference, patch_size=model.patch_sizes[0]), 0, is_trained=False,
+                )  # fmt: skip
 
 
 def _with(function: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
@@ -107,6 +128,14 @@ def _pool_reference(*inputs: Tensor) -> Any:
 
 def _norm_reference(*inputs: Tensor) -> Any:
     return add_layer_norm_reference(*inputs, None, 1e-5)
+
+
+def _patches(frames: Tensor, colours: Tensor, wanted: Tensor, *, patch_size: Size3) -> Tensor:
+    return frame_patches(frames, colours, patch_size, wanted.dtype, backend="triton")
+
+
+def _patches_reference(frames: Tensor, colours: Tensor, wanted: Tensor, *, patch_size: Size3) -> Tensor:
+    return frame_patches_reference(frames, colours, patch_size, wanted.dtype)
 
 
 def run(function: Callable[..., Any], inputs: list[Tensor], grads: list[Tensor] | None) -> list[Tensor]:
@@ -127,9 +156,9 @@ def errors(
 ) -> dict[str, float]:
     """Largest relative error of each contender against float64, on one clip."""
     inputs = case.inputs(1, device, dtype)
-    grads = gradients_for(case, inputs)
-    exact_inputs = [x.detach().double().requires_grad_() for x in inputs]
-    exact = run(case.reference, exact_inputs, [grad.double() for grad in grads])
+    grads = gradients_for(case, inputs) if case.is_trained else None
+    exact_inputs = [x.detach().double().requires_grad_() if x.dtype == dtype else x for x in inputs]
+    exact = run(case.reference, exact_inputs, None if grads is None else [grad.double() for grad in grads])
     return {
         name: max(
             ((value.double() - right).abs().max() / right.abs().max()).item()
@@ -191,7 +220,7 @@ def _measure(
     found = errors(case, contenders, device, dtype)
     inputs = case.inputs(batch_size, device, dtype)
     cache = torch.empty(CACHE_BYTES, dtype=torch.int8, device=device) if device.type == "cuda" else None
-    for direction in ("forward", "training"):
+    for direction in ("forward", "training")[: 1 + case.is_trained]:
         grads = None if direction == "forward" else gradients_for(case, inputs)
         runs = {name: _with_inputs(contender, inputs, grads) for name, contender in contenders.items()}
         peaks = {}

@@ -174,10 +174,22 @@ def test_kernels_are_checked_on_every_stage_that_has_them(speed: ModuleType) -> 
     operations = sys.modules["operations"]
     found = [(case.operation, case.stage) for case in operations.cases(["tiny"], [0, 3])]
     names = ["window_attention", "depthwise_conv3d", "add_layer_norm", "bias_gelu", "pyramid_pool"]
-    assert found == [*[(name, 0) for name in names], *[(name, 3) for name in names[:-1]]]
+    assert found == [*[(name, 0) for name in (*names, "frame_patches")], *[(name, 3) for name in names[:-1]]]
     arguments = {"rounds": 1, "compiled": False, "deadline": sys.modules["timing"].Deadline()}
     for case in operations.cases(["tiny"], [3]):
         measured = list(operations.measure(case, "fp32", 1, CPU, **arguments))
         kinds = [(row["contender"], row["direction"]) for row in measured]
         assert kinds == [("eager", "forward"), ("eager", "training")]
         assert all(row["error"] < 1e-5 and row["median_ms"] > 0 for row in measured)
+
+
+def test_frames_are_cut_into_patches_of_the_asked_type_forward_alone(speed: ModuleType) -> None:
+    operations = sys.modules["operations"]
+    (case,) = (case for case in operations.cases(["tiny"], [0]) if case.operation == "frame_patches")
+    (row,) = operations.measure(
+        case, "bf16", 1, CPU, rounds=1, compiled=False, deadline=sys.modules["timing"].Deadline()
+    )
+    assert (row["contender"], row["direction"]) == ("eager", "forward")
+    assert 2**-11 < row["error"] < 2**-8, "against float64, which bfloat16 rounds"
+    bytes_moved = 32 * 224 * 224 * 3 * (1 + 2) + 6 * 4  # grey levels, patches, mean and std
+    assert row["gigabytes_per_second"] * row["median_ms"] * 1e6 == pytest.approx(bytes_moved)

@@ -75,6 +75,15 @@ def test_the_help_names_the_exit_codes(name: str, code: int) -> None:
     assert re.search(rf"\b{code} [a-z]", codes)
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_default_that_the_help_names_is_what_the_option_has(name: str) -> None:
+    text = " ".join(help_of(name, 200).split())
+    for parameter in COMMANDS[name].params:
+        if isinstance(parameter.default, int | float) and not isinstance(parameter.default, bool):
+            described = text.partition(f" {parameter.opts[-1]} {parameter.metavar or 'N'} ")[2]
+            assert re.match(rf"[^[]*\[default: {re.escape(str(parameter.default))}[],]", described), described[:200]
+
+
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_summary_of_a_command_is_cut_off(width: int) -> None:
     text = " ".join(help_of("", width).split())

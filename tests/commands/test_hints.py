@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dualformer_cli.app import app
+from dualformer_cli.commands.help import UsageError, print_usage_error
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,29 @@ def test_a_spelling_of_other_tools_is_answered_with_ours(line: str, said: str) -
     result = CliRunner().invoke(app, line.split())
     assert result.exit_code == 2
     assert said in " ".join(result.stderr.split()).replace("argument (", "argument(s) (")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("xyz", "no such command 'xyz'; dualformer --help lists what there is"),
+        ("predict --topk-k 3", "no such option: --topk-k; did you mean --top-k?"),
+        ("predict --seed=x", "invalid value for '--seed': must be a whole number, got 'x'"),
+        ("predict --top-k 0", "invalid value for '--top-k': must be at least 1, got '0'"),
+        ("prepare a --crf 52", "invalid value for '--crf': must be at most 51, got '52'"),
+        ("predict --views 3", "invalid value for --views: '3' is not CLIPSxCROPS, such as 4x3"),
+        ("export", "missing argument 'WEIGHTS'; dualformer export --help lists what there is"),
+        ("train list.csv", "got unexpected extra argument(s) (list.csv); a list of videos is given with --data LIST"),
+        ("predict a --camera 0", "no such option: --camera; a camera is an input, as in dualformer predict camera:0"),
+    ],
+)
+def test_what_was_typed_wrong_is_one_line_in_the_voice_of_every_other(
+    line: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = CliRunner().invoke(app, line.split(), standalone_mode=False).exception
+    assert isinstance(error, UsageError)
+    print_usage_error(error)
+    assert capsys.readouterr().err.replace("argument (", "argument(s) (") == f"dualformer: {said}\n"
 
 
 def test_every_setting_that_a_hint_names_is_one() -> None:

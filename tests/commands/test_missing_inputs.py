@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -34,7 +35,7 @@ def _no_model(monkeypatch: pytest.MonkeyPatch) -> None:
         ("eval --data list.csv --weights gone.pt", ["weights 'gone.pt' not found; give a file, hf://"]),
         ("export gone.pt", ["weights 'gone.pt' not found; give a file, hf://OWNER/NAME, or a preset with weights: "]),
         ("export camera-motion --calibrate gone.jsonl", ["'gone.jsonl'"]),
-        ("export camera-motion --format hub --eval gone.json", ["evaluation 'gone.json' cannot be read"]),
+        ("export camera-motion --format hub --eval gone.json", ["evaluation 'gone.json' not found"]),
         ("eval --data gone.csv", ["list 'gone.csv' not found"]),
         ("eval --set data.validation_list=gone.csv", ["list 'gone.csv' not found"]),
         ("eval --data list.csv --compare gone.jsonl", ["'gone.jsonl'"]),
@@ -55,7 +56,8 @@ def test_what_is_named_and_not_there_is_said_first(line: str, problems: list[str
 def test_predict_names_its_inputs_where_none_is_there_and_leaves_with_3() -> None:
     Path("list.txt").write_text("a.mp4\n")
     Path("empty").mkdir()
-    names = ("gone.mp4", "none/*.mp4", "empty", "list.txt", "@none.txt", "0", "gone.mp4#t=1,2")
+    names = ("gone.mp4", "none/*.mp4", "empty", "list.txt", "@none.txt", "0", "gone.mp4#t=1,2", "camera:98")
+    cameras = ", ".join(sorted(map(str, Path("/dev").glob("video*"))))
     result = CliRunner().invoke(app, ["predict", *names])
     assert result.exit_code == 3
     blocks = dict(block.split("\n  error: ") for block in result.stdout.strip().split("\n\n"))
@@ -64,19 +66,21 @@ def test_predict_names_its_inputs_where_none_is_there_and_leaves_with_3() -> Non
         "none/*.mp4": "the pattern matches no videos",
         "empty": "the folder holds no videos and no numbered frames",
         "list.txt": "it is text and no video; a list of videos is named as '@list.txt'",
-        "@none.txt": "the list 'none.txt' cannot be read: no such file or directory",
+        "@none.txt": "list 'none.txt' not found",
         "0": "no such file or folder; a camera is named as camera:0",
         "gone.mp4#t=1,2": "no such file or folder",
+        "camera:98": f"no such camera; present: {cameras or 'none'}",
     }
     several = CliRunner().invoke(app, ["predict", *names, "--cpu-processes", "2"])
     assert (several.exit_code, several.stdout) == (3, result.stdout)
+    lines = CliRunner().invoke(app, ["predict", "gone.mp4", "--json-lines"])
+    assert lines.exit_code == 3
+    assert json.loads(lines.stdout)["error"] == "no such file or folder"
     assert CliRunner().invoke(app, ["predict", "gone.mp4", "--output", "run"]).exit_code == 3
     assert not Path("run").exists()
 
 
-@pytest.mark.parametrize(
-    "there", ["a.mp4", "@list.txt", "-", "camera:0", "rtsp://host/live", "*.mp4", ".", "a.mp4#t=1,2"]
-)
+@pytest.mark.parametrize("there", ["a.mp4", "@list.txt", "-", "rtsp://host/live", "*.mp4", ".", "a.mp4#t=1,2"])
 def test_where_one_may_be_there_the_model_is_loaded(there: str) -> None:
     Path("a.mp4").write_bytes(b"no video")
     Path("list.txt").write_text("a.mp4\n")

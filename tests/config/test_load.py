@@ -343,8 +343,8 @@ def test_a_parent_that_does_not_exist_is_named(write: Write) -> None:
 
 def test_a_preset_file_that_cannot_be_read_is_named_with_the_reason(tmp_path: Path, write: Write) -> None:
     missing = str(tmp_path / "missing.yaml")
-    assert message_of(missing).startswith(f"preset {missing!r} cannot be read: No such file or directory; name a YAML")
-    assert message_of(str(tmp_path)).startswith(f"preset {str(tmp_path)!r} cannot be read: Is a directory")
+    assert message_of(missing).startswith(f"preset {missing!r} not found; name a YAML")
+    assert message_of(str(tmp_path)).startswith(f"preset {str(tmp_path)!r} cannot be read: is a directory")
     assert "x\\x00.yaml' cannot be read: " in message_of(write('extends: "x\\0.yaml"'))
     assert "x\\ud800.yaml' cannot be read: " in message_of(write('extends: "x\\ud800.yaml"'))
 

@@ -91,6 +91,11 @@ REFUSED: list[tuple[type[Any], dict[str, Any], str]] = [
         "exchange_timeout must be a time such as 30s, 10m or 1h, got '1 step'",
     ),
     (RuntimeConfig, {"num_workers": 0}, "num_workers must be at least 1, got 0"),
+    (
+        RuntimeConfig,
+        {"compile": True, "cuda_graphs": True},
+        "compile and cuda_graphs do not go together: set one of them to false",
+    ),
 ]
 
 

@@ -6,10 +6,14 @@ the published models are tried too. Results and scratch memory hold NaN before a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from importlib import import_module
+from math import prod
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import triton
@@ -352,6 +356,107 @@ def test_the_operation_of_patches_refuses_what_it_would_read_wrongly_and_keeps_i
     torch.use_deterministic_algorithms(False)
     found = torch.library.opcheck(patches._operation, (frames, colours, [1, 2, 2], torch.bfloat16))
     assert set(found.values()) == {"SUCCESS"}
+
+
+def far(*shape: int, dtype: torch.dtype) -> Tensor:
+    """Return zeros, however many: memory is taken where something else is written."""
+    of_size = {1: np.uint8, 2: np.uint16, 4: np.float32}
+    return torch.from_numpy(np.zeros(prod(shape), of_size[dtype.itemsize])).view(dtype).view(shape)
+
+
+@contextmanager
+def last_program_alone() -> Iterator[None]:
+    """Interpret the last program of each grid only; the gradients of weights are summed by many of them."""
+    from triton.runtime import interpreter
+
+    def programs(*bounds: int) -> Iterable[int]:
+        return range(*bounds) if len(bounds) > 1 else (bounds[0] - 1,)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(interpreter, "range", programs, raising=False)
+        patch.setattr(interpreter.GridExecutor, "_restore_args_dev", lambda *_: None)  # copies all onto itself
+        patch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", False)
+        patch.setattr(Tensor, "new_empty", Tensor.new_zeros)
+        for name in ("depthwise_conv3d", "pyramid_pool", "add_layer_norm", "bias_gelu"):
+            patch.setattr(import_module(f"dualformer_cli.kernels.{name}_kernel"), "ENOUGH_PROGRAMS", 2**15)
+        yield
+
+
+def launch_all(name: str, b: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Results of the last of b clips and of all, by the launch functions; the clips before the last are zeros."""
+    kernel = import_module(f"dualformer_cli.kernels.{name}_kernel")
+    generator = torch.Generator().manual_seed(2)
+
+    def of_clips(*shape: int, dtype: torch.dtype = torch.bfloat16, is_result: bool = False) -> Tensor:
+        x = far(b, *shape, dtype=dtype)
+        if not is_result:
+            x[-1] = torch.randint(1, 9, shape, generator=generator).to(dtype)
+        return x
+
+    result = partial(of_clips, is_result=True)
+    if name == "window_attention":
+        qkv, grad, out, grad_qkv = (
+            of_clips(1, 4, 4, 48),
+            of_clips(1, 4, 4, 16),
+            result(1, 4, 4, 16),
+            result(1, 4, 4, 48),
+        )
+        logsumexp = result(1, 1, 16, dtype=torch.float32)
+        kernel.forward(qkv, out, logsumexp, (1, 4, 4), 1)
+        kernel.backward(grad, qkv, out, logsumexp, grad_qkv, (1, 4, 4), 1)
+        return [out, logsumexp, grad_qkv], []
+    if name == "frame_patches":
+        frames, cut = of_clips(2, 8, 8, 3, dtype=torch.uint8), result(1, 2, 2, 96)
+        kernel.forward(frames, torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), cut, (2, 4, 4))
+        return [cut], []
+    x, grad, y, grad_x = of_clips(2, 4, 4, 64), of_clips(2, 4, 4, 64), result(2, 4, 4, 64), result(2, 4, 4, 64)
+    bias = torch.randn(64, generator=generator).bfloat16()
+    grad_bias, other_bias = torch.zeros(2, 64).bfloat16()
+    if name == "bias_gelu":
+        kernel.forward(x, bias, y)
+        kernel.backward(grad, x, bias, grad_x, grad_bias)
+        return [y, grad_x], [grad_bias]
+    if name == "add_layer_norm":
+        grad_branch, normed = result(2, 4, 4, 64), result(2, 4, 4, 64)
+        kernel.forward(x, grad, bias, bias, None, 1e-5, y, normed)
+        kernel.backward(grad, x, y, bias, None, 1e-5, grad_x, grad_branch, grad_bias, other_bias)
+        return [y, normed, grad_x, grad_branch], [grad_bias, other_bias]
+    if name == "depthwise_conv3d":
+        weight, grad_weight = (
+            torch.randn(64, 1, 3, 3, 3, generator=generator).bfloat16(),
+            far(64, 1, 3, 3, 3, dtype=x.dtype),
+        )
+        kernel.forward(x, weight, bias, y)
+        kernel.backward_input(grad, weight, grad_x)
+        kernel.backward_weight(grad, x, grad_weight, grad_bias)
+        return [y, grad_x], [grad_weight[:, :, :, -1]]
+    weights = [torch.randn(64, 1, *box, generator=generator).bfloat16() for box in ((2, 4, 4), (1, 4, 4))]
+    fine, coarse, fine_grad, coarse_grad = (
+        result(1, 1, 1, 64),
+        result(2, 1, 1, 64),
+        of_clips(1, 1, 1, 64),
+        of_clips(2, 1, 1, 64),
+    )
+    kernel.forward(x, weights[0], bias, fine, weights[1], bias, coarse)  # its last program pools to the coarse level
+    kernel.forward(x, weights[0], bias, fine, None, None, coarse)
+    kernel.backward_input(fine_grad, weights[0], coarse_grad, weights[1], grad_x)
+    grad_weights = [torch.zeros_like(weight) for weight in weights]
+    kernel.backward_weight(fine_grad, x, grad_weights[0], grad_bias)
+    kernel.backward_weight(coarse_grad, x, grad_weights[1], other_bias)
+    return [fine, coarse, grad_x], [grad_weights[0][:, :, -1], grad_weights[1], grad_bias, other_bias]
+
+
+@pytest.mark.skipif(not is_interpreted(), reason="a card runs all programs; needs TRITON_INTERPRET=1")
+@pytest.mark.parametrize("name", [*OPERATIONS, "frame_patches"])
+def test_clips_beyond_the_reach_of_32_bits_are_found(name: str) -> None:
+    size = {"window_attention": 16 * 48, "frame_patches": 2 * 8 * 8 * 3}.get(name, 2 * 4 * 4 * 64)
+    wanted = launch_all(name, 1)
+    with last_program_alone():
+        found = launch_all(name, 2**31 // size + 1)
+    for value, right in zip(found[0], wanted[0], strict=True):
+        assert torch.equal(value[-1:], right)
+    for value, right in zip(found[1], wanted[1], strict=True):
+        torch.testing.assert_close(value, right)
 
 
 @ON_GPU

@@ -58,6 +58,7 @@ def check(launches: list[Launch], capability: int) -> None:
         (80, 48, "mma.sync"),
         (90, 48, "wgmma.mma_async"),
         (100, 64, "tcgen05.mma"),
+        (100, 40, "tcgen05.mma"),
     ],
 )
 def test_window_attention_multiplies_in_matrix_units_and_spills_nothing(

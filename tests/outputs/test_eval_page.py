@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import Browser
 from evaluation_documents import page_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -190,6 +191,29 @@ def test_thumbnails_are_the_bytes_that_were_given(tmp_path: Path) -> None:
     assert base64.b64decode((image["src"] or "").split(",")[1]) == jpeg()
     worst = [{**document()["worst"][0], "thumbnail": None}]
     assert written(document(worst=worst), tmp_path).attributes("img") == []
+
+
+@pytest.mark.xdist_group("browser")
+@pytest.mark.parametrize("width", [360, 800, 1400])
+def test_a_page_keeps_its_layout_while_its_pictures_come(width: int, browser: Browser, tmp_path: Path) -> None:
+    write_eval_report(page_of(document()), tmp_path / "page.html")
+    browser.open(tmp_path / "page.html", width=width)
+    height = "document.querySelector('.card').offsetHeight"
+    browser.run("document.querySelector('.card img').loading = 'eager'")
+    browser.wait("document.querySelector('.card img').naturalWidth === 8")
+    with_picture = browser.run(height)
+    browser.run("document.querySelector('.card img').removeAttribute('src')")
+    assert browser.run(height) == with_picture
+    assert browser.run("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.xdist_group("browser")
+def test_numbers_of_a_chart_can_be_read_on_a_phone(browser: Browser, tmp_path: Path) -> None:
+    write_eval_report(page_of(document()), tmp_path / "page.html")
+    browser.open(tmp_path / "page.html", width=360)
+    size = "parseFloat(getComputedStyle(document.querySelector('svg text')).fontSize)"
+    scale = "document.querySelector('figure svg').getBoundingClientRect().width / 440"
+    assert browser.run(f"{size} * {scale}") >= 11
 
 
 def test_tables_can_be_sorted_by_values_not_by_their_text(tmp_path: Path) -> None:

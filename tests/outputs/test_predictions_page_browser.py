@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import NAMES, PROGRAM, Browser
+from browser import Browser
 from prediction_documents import failed, result, scored, segment
 
 from dualformer_cli.documents.predict import ModelFacts, VideoResult
 from dualformer_cli.outputs import predictions_page
 from dualformer_cli.outputs.predictions_page import write_predictions_page
 
-pytestmark = [
-    pytest.mark.skipif(PROGRAM is None, reason=f"no browser: none of {', '.join(NAMES)} is on the path"),
-    pytest.mark.xdist_group("browser"),
-]
+pytestmark = pytest.mark.xdist_group("browser")
 
 FACTS = ModelFacts(
     preset="k400-tiny", weights="published", weights_sha256="ab" * 32, device="cpu", precision="fp32", views="4x1"
@@ -26,13 +22,6 @@ FACTS = ModelFacts(
 HOSTILE = '</script><img src=x onerror="hacked=1"><script>hacked=1</script>\u202e\''
 STRIP, VIDEO = "document.querySelector('.strip')", "document.querySelector('video')"
 NEXT = "document.querySelectorAll('[data-to=\"1\"]')"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    opened = Browser(tmp_path_factory.mktemp("browser"))
-    yield opened
-    opened.close()
 
 
 def many() -> list[VideoResult]:

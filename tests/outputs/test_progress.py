@@ -76,6 +76,23 @@ def test_a_dumb_terminal_gets_plain_lines(monkeypatch: pytest.MonkeyPatch) -> No
     assert stream.getvalue().startswith("predict: 1/1\n")
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80])
+@pytest.mark.parametrize("says_time_left", [False, True])
+def test_a_bar_keeps_its_title_and_counts_whole_and_cuts_the_note(
+    columns: int, says_time_left: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    note = f"loss 1.2345, 12.3 clips/s, {'and so on, ' * 9}"
+    with Progress("epoch 1/20", total=345, stream=stream, says_time_left=says_time_left) as progress:
+        progress.advance(12, note=note)
+        assert progress._bar is not None
+        progress._bar.refresh()
+        shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).split("\r")[-1].rstrip()
+    assert len(shown) <= columns
+    assert re.match(r"epoch 1/20 .* ?12/345 (--:-- )?loss 1.*…$", shown), shown
+
+
 def test_a_failure_inside_leaves_no_total_and_no_bar() -> None:
     stream = Terminal()
 

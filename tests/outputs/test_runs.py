@@ -107,6 +107,13 @@ def test_an_evaluation_prints_buckets_both_accuracies_and_warnings() -> None:
     assert rows["digest"] == "abc"
 
 
+def test_an_evaluation_names_a_checkpoint_once_that_brings_its_own_configuration() -> None:
+    rows = printed(print_evaluation, evaluation_of({**DOCUMENT, "preset": "best.pt", "weights": "best.pt"}))
+    assert rows["weights"] == "best.pt"
+    assert "preset" not in rows
+    assert printed(print_evaluation, evaluation_of(DOCUMENT))["preset"] == "k400-tiny"
+
+
 def test_an_evaluation_names_its_worst_classes_and_the_run_it_is_compared_with() -> None:
     counts = {
         "pan left": (8, 10),

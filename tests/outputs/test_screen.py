@@ -42,3 +42,22 @@ def test_facts_stand_below_each_other_in_whole_words_and_addresses_whole() -> No
     wide = io.StringIO()
     print_facts(Screen(wide, None), [("name", "word " * 50)])
     assert wide.getvalue() == f"name  {'word ' * 49}word\n"
+
+
+def test_columns_of_a_table_that_do_not_fit_stand_below_the_others() -> None:
+    head, rows = ("name", "videos", "size", "state"), [("hmdb51", "3570", "2.1 GB", "missing"), ("a", "1", "-", "here")]
+
+    def printed(width: int | None) -> list[str]:
+        stream = io.StringIO()
+        Screen(stream, width).table(rows, right=(False, True, True, False), styles=[""] * 4, head=head)
+        return stream.getvalue().splitlines()
+
+    whole = ["name    videos    size  state", "hmdb51    3570  2.1 GB  missing", "a            1       -  here"]
+    assert printed(None) == printed(31) == whole
+    assert printed(30) == [
+        *("name    videos    size", "  state"),
+        *("hmdb51    3570  2.1 GB", "  missing"),
+        *("a            1       -", "  here"),
+    ]
+    assert printed(19)[2:4] == ["hmdb51    3570", "  2.1 GB  missing"]
+    assert printed(5)[4:8] == ["hmdb51", "    3570", "  2.1 GB", "  missing"]

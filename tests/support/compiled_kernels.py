@@ -26,6 +26,7 @@ from dualformer_cli.kernels import depthwise_conv3d_kernel as conv
 from dualformer_cli.kernels import frame_patches_kernel as patches
 from dualformer_cli.kernels import pyramid_pool_kernel as pool
 from dualformer_cli.kernels import window_attention_kernel as window
+from dualformer_cli.kernels.window_attention import HEAD_WIDTHS
 
 CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 
@@ -165,7 +166,7 @@ def cut_frames(side: int, dtype: torch.dtype, *, b: int = 2) -> None:
 
 
 OPERATIONS: dict[str, tuple[Callable[..., None], tuple[int, ...]]] = {
-    "window_attention": (attend, (16, 24, 32, 48, 64)),
+    "window_attention": (attend, tuple(HEAD_WIDTHS)),
     "depthwise_conv3d": (position, (24, 32, 64, 96)),
     "pyramid_pool": (pyramid, (24, 32, 64, 96)),
     "add_layer_norm": (add_and_normalise, (64, 192, 1024)),

@@ -61,8 +61,10 @@ def test_a_full_disk_names_the_file_and_not_the_temporary_one(tmp_path):
 
 @pytest.mark.parametrize("refuse", [write, check])
 def test_a_place_where_no_file_can_be_is_said_in_the_same_words(refuse, tmp_path, monkeypatch):
+    (tmp_path / "clip.mp4").touch()
     for name, problem in (
         ("no/x.csv", f"folder {str(tmp_path / 'no')!r} does not exist; create it"),
+        ("clip.mp4/x.csv", f"{str(tmp_path / 'clip.mp4')!r} is a file, not a folder"),
         ("", "it is a folder; name a file"),
     ):
         with pytest.raises(DualFormerError) as caught:

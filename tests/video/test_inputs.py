@@ -265,8 +265,8 @@ def test_lists_that_cannot_be_read_or_are_empty_are_problems(folder):
         ["clip.mp4"],
         [
             ("@empty.txt", empty),
-            ("@gone.txt", "the list 'gone.txt' cannot be read: no such file or directory"),
-            ("@d", "the list 'd' cannot be read: is a directory"),
+            ("@gone.txt", "list 'gone.txt' not found"),
+            ("@d", "list 'd' cannot be read: is a directory"),
             ("-", empty),
         ],
     )

@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from dualformer_cli.errors import DualFormerError, nearest
+from dualformer_cli.system.words import cannot_read
 from dualformer_cli.video.live_inputs import mask_credentials
 from dualformer_cli.video.remote_files import is_address, read_text
 
@@ -64,9 +65,10 @@ def _read(path: Path, shipped: tuple[str, ...]) -> str:
         ships = f"{hint} The" if hint else "; the"
         names = ", ".join(shipped)
         raise DualFormerError(f"class list {str(path)!r} not found{ships} package ships {names}") from None
-    except (OSError, ValueError) as error:
-        reason = "it is not UTF-8 text" if isinstance(error, ValueError) else error.strerror
-        raise DualFormerError(f"class list {str(path)!r} cannot be read: {reason}") from None
+    except OSError as error:
+        raise DualFormerError(cannot_read("class list", path, error)) from None
+    except ValueError:
+        raise DualFormerError(f"class list {str(path)!r} cannot be read: it is not UTF-8 text") from None
 
 
 def class_names_beside(folder: str) -> list[str] | None:

@@ -14,7 +14,7 @@ from dualformer_cli.data.lists.samples import is_encodable
 from dualformer_cli.data.lists.tables import LABEL_NAMES, PATH_NAMES, SPLIT_NAMES, SPLIT_WORDS, column_names
 from dualformer_cli.data.lists.time_columns import TimeColumns, check_times, find_time_columns
 from dualformer_cli.errors import DualFormerError, nearest
-from dualformer_cli.system.words import os_reason
+from dualformer_cli.system.words import cannot_read, counted
 from dualformer_cli.video.parts import WHOLE, Part
 
 _MAX_TABLE_BYTES = 2**30
@@ -89,7 +89,9 @@ def read_table(
     for number, values in lines[1:]:
         where = f"table {path!r}, line {number}"
         if len(values) != len(header):
-            raise DualFormerError(f"{where}: it has {len(values)} fields and the header {len(header)}; quote commas")
+            raise DualFormerError(
+                f"{where}: it has {counted(len(values), 'field')} and the header {len(header)}; quote commas"
+            )
         row_split = split if split_column is None else _split_named(values[split_column], where)
         labels = _labels(values[label_column], multi_label=multi_label)
         if not labels and row_split != "test":
@@ -134,7 +136,7 @@ def _table_lines(path: str) -> list[tuple[int, list[str]]]:
                     rows.append((line, row))
                 line = reader.line_num + 1
     except OSError as error:
-        raise DualFormerError(f"table {path!r} cannot be read: {os_reason(error)}") from None
+        raise DualFormerError(cannot_read("table", path, error)) from None
     except csv.Error as error:
         raise DualFormerError(f"table {path!r}, line {line}: {error}; mend the quotes of this row") from None
     if len(rows) < 2:

@@ -39,6 +39,7 @@ from dualformer_cli.data.lists.tables import (
 )
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.words import cannot_read
 from dualformer_cli.video.live_inputs import mask_credentials
 from dualformer_cli.video.remote_files import is_address
 from dualformer_cli.video.suffixes import is_video_name
@@ -292,9 +293,10 @@ def _read_list(source: str) -> bytes:
             raise DualFormerError(f"list {source!r} is larger than 1 GiB; it needs one video a line")
         with open(source, "rb") as file:
             return file.read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DualFormerError(f"list {source!r} cannot be read: {reason}") from None
+    except OSError as error:
+        raise DualFormerError(cannot_read("list", source, error)) from None
+    except ValueError as error:
+        raise DualFormerError(f"list {source!r} cannot be read: {error}") from None
 
 
 def _decode(data: bytes, source: str) -> str:

@@ -22,6 +22,7 @@ from dualformer_cli.data.lists.columns import CHUNK, Array, Column, ColumnBuilde
 from dualformer_cli.data.lists.samples import CHARACTERS, Labels, ParsedList, Sample
 from dualformer_cli.data.lists.time_columns import TimeColumns, check_times, find_time_columns
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.words import counted
 
 COLUMNS = ("path", "label", "num_frames", "fps", "width", "height", "duration_seconds", "status")
 """Header of a manifest. Columns for parts of videos come last, where some row needs them."""
@@ -202,7 +203,7 @@ def _read_table(text: str, delimiter: str, labels: Labels) -> _Table:
     for batch in chain([first], batches):
         for row, values in enumerate(batch):
             if len(values) != len(header):
-                problem = f"it has {len(values)} fields and the header has {len(header)}"
+                problem = f"it has {counted(len(values), 'field')} and the header has {len(header)}"
                 problem += f"; quote fields that hold {delimiter!r}"
                 raise _error_of_row(text, delimiter, num_rows + row, labels, problem)
         num_rows += len(batch)

@@ -19,6 +19,7 @@ from dualformer_cli.documents.base import from_json
 from dualformer_cli.documents.tokenlabel import TeacherFacts
 from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.system.files import atomic_path, check_output_folder, sha256_of
+from dualformer_cli.system.words import cannot_read
 
 if TYPE_CHECKING:
     from dualformer_cli.data.tokens.tiles import LabelJob, Layout
@@ -188,7 +189,7 @@ class LabelFolder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise DualFormerError(f"token labels {str(path)!r} cannot be read: {error.strerror}") from None
+            raise DualFormerError(cannot_read("token labels", path, error)) from None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DualFormerError(
                 f"{str(path)!r} is not the header of token labels, or damaged; write them again"

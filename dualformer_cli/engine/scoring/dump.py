@@ -19,6 +19,7 @@ from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.engine.scoring.views_curve import view_curve, view_hits, view_order
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.words import cannot_read
 
 DUMP_VERSION = 1
 
@@ -149,7 +150,7 @@ def read_dump(path: str | Path) -> Dump:
                 facts=dict(head["facts"]),
             )
     except OSError as error:
-        raise DualFormerError(f"dump {str(path)!r} cannot be read: {error.strerror}") from None
+        raise DualFormerError(cannot_read("dump", path, error)) from None
     except (ValueError, KeyError, TypeError) as error:
         reason = f"line {line}: {error}" if line else "it does not begin as one"
         raise DualFormerError(f"{str(path)!r} is not a dump of dualformer eval: {reason}") from None

@@ -18,6 +18,7 @@ from torch import Tensor
 from dualformer_cli.data.clips.transforms import colours_of, normalize
 from dualformer_cli.engine.parallel.devices import widest
 from dualformer_cli.engine.parallel.upload import upload
+from dualformer_cli.engine.scoring.graphs import ForwardGraphs
 from dualformer_cli.engine.scoring.video_scores import Features, Scores
 from dualformer_cli.errors import FULL_GPU
 from dualformer_cli.model.cpu_pieces import PIECE_NUMBERS, for_each_piece
@@ -67,6 +68,10 @@ class Scorer:
         multi_label: scores are sigmoids, not a softmax.
         compile: compile the forward pass.
         autocast: run in this lower precision over float32 weights, as training does.
+        graphs: on a GPU, replay the forward pass as a CUDA graph.
+
+    Raises:
+        ValueError: if graphs and autocast go together: it keeps casts of weights that a graph would not find again.
     """
 
     def __init__(
@@ -78,6 +83,7 @@ class Scorer:
         multi_label: bool = False,
         compile: bool = False,
         autocast: torch.dtype | None = None,
+        graphs: bool = False,
     ) -> None:
         self.model, self.mean, self.std, self.multi_label = model, mean, std, multi_label
         self.parameter = next(model.parameters())
@@ -86,7 +92,12 @@ class Scorer:
         self._is_compiled = compile
         self._takes_frames = model.takes_frames()
         forward: Callable[..., Tensor] = model.forward_frames if self._takes_frames else model.forward_tokens
-        self._tokens = torch.compile(forward) if compile else forward
+        if graphs and autocast is not None:
+            raise ValueError("graphs of a forward pass under autocast are not offered")
+        self._graphs = ForwardGraphs(forward) if graphs and self.parameter.device.type == "cuda" else None
+        if graphs and self._graphs is None:
+            _LOGGER.warning("runtime.cuda_graphs: there are none on %s", self.parameter.device.type)
+        self._tokens = torch.compile(forward) if compile else self._graphs or forward
 
     def score(self, clips: Clips) -> tuple[Scores, Features]:
         """Views (v, T, H, W, 3) to scores (v, classes), which sum to 1 unless multi-label, and features (v, c).
@@ -187,6 +198,9 @@ class Scorer:
                 parts.append(self._score_batch(clips[start : start + self.batch_size]))
                 start += self.batch_size
             except torch.OutOfMemoryError:
+                if self._graphs is not None and self._graphs.give_up("GPU memory is full"):
+                    torch.cuda.empty_cache()
+                    continue
                 if self.batch_size == 1:
                     raise
                 self.batch_size //= 2

@@ -23,7 +23,7 @@ WITHOUT_EFFECT = frozenset(
         *("train.log_every_steps", "train.init_from", "train.pretrained_2d", "train.teacher"),
         *("train.teacher_preset", "train.token_labels"),
         *("runtime.device", "runtime.precision", "runtime.compile", "runtime.kernels", "runtime.num_workers"),
-        "runtime.exchange_timeout",
+        *("runtime.exchange_timeout", "runtime.cuda_graphs"),
     }
 )
 """Settings that may be others when a run resumes: they change no number, or what they name is compared by content."""

@@ -121,8 +121,9 @@ class Stepper:
         if self._statistics:
             torch._foreach_copy_(self._statistics, list(state.model.buffers()))
         losses = torch.zeros(len(names), dtype=torch.float64, device=self.ranks.device)
-        for number, batch in enumerate(batches):
-            losses += self._forward_backward(batch, number, count)
+        with torch.autocast(self.ranks.device.type, enabled=False):  # at whose end casts of weights are forgotten
+            for number, batch in enumerate(batches):
+                losses += self._forward_backward(batch, number, count)
         meanwhile()
         parameters = trained(optimizer)
         total = self._agree(losses.cpu(), vote(), parameters, batches)

@@ -115,5 +115,5 @@ def test_a_misspelt_list_names_the_nearest_and_all(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_no_list(tmp_path: Path) -> None:
-    with pytest.raises(DualFormerError, match="cannot be read: Is a directory"):
+    with pytest.raises(DualFormerError, match="cannot be read: is a directory"):
         load_class_names(str(tmp_path))

@@ -443,6 +443,7 @@ IN_LINE = [
         {},
         "line 2: 'a.mp4,0,1': it has 3 fields and the header has 2; quote fields that hold ','",
     ),
+    ("path,label\na.mp4,0\nb.mp4\n", {}, "line 3: 'b.mp4': it has 1 field and the header has 2; quote"),
     ("a.mp4,1\nb.mp4 2\n", {}, "line 2: 'b.mp4 2': '2' is not separated from the rest as the labels of other lines"),
     ("a,1\nb 2\n", {}, "has no label, but line 1 has one; '2' is not separated from the rest"),
     ("a,1\n,3\n", {}, "line 2: ',3': the path is empty"),

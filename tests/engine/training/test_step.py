@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.data.clips.loader import Batch
@@ -351,3 +353,38 @@ def test_a_loss_that_is_not_a_number_on_another_rank_stops_this_one_too(
     with pytest.raises(DualFormerError, match=r"the loss is not a number at step 0 on rank 1, with 'theirs.mp4'"):
         trainer.stepper.step([batch_of(0, 1)], 0.01)
     assert torch.equal(trainer.state.model.classifier.weight, before)
+
+
+class Casts(TorchDispatchMode):
+    """Count the casts of each parameter."""
+
+    def __init__(self, model: DualFormer) -> None:
+        super().__init__()
+        self.names = {parameter.data_ptr(): name for name, parameter in model.named_parameters()}
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function is torch.ops.aten._to_copy.default and args[0].data_ptr() in self.names:
+            self.counts[self.names[args[0].data_ptr()]] += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("checkpointing", ["true", "false"])
+def test_weights_are_cast_once_a_step_and_get_the_gradients_of_all_passes(
+    make_trainer: Make, checkpointing: str
+) -> None:
+    overrides = ("runtime.precision=bf16", f"model.gradient_checkpointing={checkpointing}", "model.dropout=0")
+    batches = [batch_of(0, 1), batch_of(2, 3, seed=1)]
+    alone = []
+    for batch in batches:
+        trainer = make_trainer(*overrides)
+        trainer.stepper.step([batch], 0.0)
+        alone.append({name: x.grad for name, x in trainer.state.model.named_parameters() if x.grad is not None})
+    trainer = make_trainer(*overrides)
+    with Casts(trainer.state.model) as casts:
+        trainer.stepper.step(batches, 0.0)
+    assert casts.counts["stages.0.blocks.0.mlp.fc1.weight"] == 1
+    assert set(casts.counts.values()) == {1}
+    for name, parameter in trainer.state.model.named_parameters():
+        if name in alone[0]:  # of two clips of four in each pass, and halves are exact
+            assert torch.equal(parameter.grad, (alone[0][name] + alone[1][name]) / 2), name

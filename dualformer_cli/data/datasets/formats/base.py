@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.words import os_reason
+from dualformer_cli.system.words import cannot_read, counted
 
 Names = tuple[str, ...]
 """Stems that one video can have; the first is the usual one."""
@@ -110,8 +110,7 @@ def reading(path: Path) -> Iterator[None]:
     except KeyError as error:
         raise DualFormerError(f"annotations {str(path)!r}: an entry has no {error.args[0]!r}") from None
     except OSError as error:
-        reason = os_reason(error)
-        raise DualFormerError(f"annotations {str(path)!r} cannot be read: {reason}") from None
+        raise DualFormerError(cannot_read("annotations", path, error)) from None
     except (ValueError, TypeError, AttributeError, RecursionError, csv.Error) as error:
         reason = " ".join(str(error).split())
         raise DualFormerError(
@@ -155,7 +154,9 @@ def read_table(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[str, dict
         for row in rows:
             where = f"annotations {str(path)!r}, line {rows.line_num}"
             if any(row) and len(row) != len(header):
-                raise DualFormerError(f"{where}: it has {len(row)} fields and the header {len(header)}; fetch it again")
+                raise DualFormerError(
+                    f"{where}: it has {counted(len(row), 'field')} and the header {len(header)}; fetch it again"
+                )
             if any(row):
                 yield where, dict(zip(header, (value.strip().strip('"') for value in row), strict=True))
 
