@@ -91,6 +91,10 @@ class VideoError(DualFormerError):
         return (type(self), (self.path, self.reason))
 
 
+class UnavailableError(VideoError):
+    """A video on another machine that cannot be had; another try may get it."""
+
+
 class TooShortError(VideoError):
     """A video with fewer frames than the configuration asks for."""
 

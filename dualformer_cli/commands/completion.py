@@ -145,7 +145,7 @@ def _listed(incomplete: str, words: Iterable[str]) -> list[str]:
 
 
 def _complete_classes(incomplete: str) -> list[str]:
-    from dualformer_cli.data.lists.manifest import shipped_class_lists
+    from dualformer_cli.data.lists.class_lists import shipped_class_lists
 
     return _starting_with(incomplete, shipped_class_lists())
 

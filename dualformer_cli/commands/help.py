@@ -64,6 +64,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "Output": (
         "output",
+        "retry_failed",
         "out",
         "root",
         "csv",

@@ -77,6 +77,9 @@ def predict(
             help="Keep every result in this folder as soon as it is known; the same command again goes on from there.",
         ),
     ] = None,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --output: try videos again that failed before.")
+    ] = False,
     csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="Write the results as a table.")] = None,
     srt: Annotated[
         Path | None,
@@ -169,6 +172,8 @@ def predict(
     for name, seconds in (("--every", every), ("--duration", duration)):
         if seconds is not None and not 0 < seconds < float("inf"):
             raise typer.BadParameter(f"{seconds:g} is not a positive number of seconds", param_hint=name)
+    if retry_failed and output is None:
+        raise typer.BadParameter("it goes with --output, which keeps what failed", param_hint="--retry-failed")
     announce_loading(model)
     if inputs and not as_json:  # a document says which model it would have been
         _refuse_absent(inputs, as_json_lines=as_json_lines)
@@ -188,6 +193,7 @@ def predict(
         every_seconds=every,
         duration_seconds=duration,
         output=output,
+        retry_failed=retry_failed,
         csv=csv,
         subtitles={name: path for name, path in (("srt", srt), ("vtt", vtt)) if path is not None},
         segments=segments,

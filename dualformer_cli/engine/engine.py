@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from dualformer_cli.data.clips.views import VideoViews, read_views
 from dualformer_cli.data.fetch.hub import is_hub_address, local_weights
 from dualformer_cli.data.fetch.local_copies import LocalCopies, LocalCopy
 from dualformer_cli.data.fetch.weights import preset_of, published_weights, require_weights, shipped_weights
-from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.documents.base import to_json
@@ -61,6 +61,9 @@ model, with 25 thousand, takes as long in bf16 as in fp32."""
 
 SEGMENTS_PER_READ = 16
 """Segments of a timeline that are in memory at a time: 16 clips of 32 frames at 224x224 are 77 MB."""
+
+FREE_SETTINGS = ("data.decode_timeout_seconds", "data.train_list")
+"""Of those in `Engine.settings`, on which no score depends."""
 
 _Part = tuple[LocalCopy, Outcome[Any, VideoViews], bool]
 """Views of an input, or why there are none, and whether they are its last."""
@@ -139,7 +142,7 @@ class Engine:
     def settings(self) -> dict[str, object]:
         """Return what a score depends on, by the names that users know."""
         data = asdict(self.config.data)
-        for name in ("training_list", "validation_list", "root", "train", "validation"):  # no matter to a score
+        for name in ("validation_list", "root", "train", "validation"):  # no matter to a score
             data.pop(name, None)
         return {
             "preset": self.preset,
@@ -175,10 +178,11 @@ class Engine:
         data = self.config.data
         with LocalCopies() as copies:
             files = copies.of(paths)
+            parts: Iterable[_Part]
             if every_seconds is None:
                 parts = ((each.item, each, True) for each in pool.imap(partial(_read_copy, data=data), files))
             else:
-                parts = (part for copy in files for part in _read_timeline(copy, data, every_seconds, pool))
+                parts = _read_timelines(files, data, every_seconds, pool)
             yield from self._finish(parts, top_k, self._min_score(min_score), copies)
 
     def predict_frames(
@@ -313,12 +317,12 @@ class Engine:
         self, parts: Iterable[_Part], top_k: int, min_score: float, copies: LocalCopies
     ) -> Iterator[Prediction]:
         """Score the views of videos, each of which may come in several parts, into their results."""
-        video, reason = VideoScores(), ""
+        video, reason, error = VideoScores(), "", cast("Exception | None", None)
         for (copy, views, is_last), scored in self.scorer.score_each(parts, _clips_of):
             if scored is None:
-                reason = reason or views.reason
+                reason, error = reason or views.reason, error or views.error
             elif isinstance(scored, NoMemory):
-                reason = reason or scored.reason
+                reason, error = reason or scored.reason, error or scored.error
             elif not np.isfinite(scored.scores).all():
                 advice = "the weights are damaged" if self.precision == "fp32" else "try --precision fp32"
                 reason = reason or f"the scores are not numbers in {self.precision}; {advice}"
@@ -330,9 +334,9 @@ class Engine:
                     if reason
                     else video.prediction(copy.name, self.class_names, top_k, min_score)
                 )
-                yield replace(found, file=copy.path)
+                yield replace(found, file=copy.path, error=error)
                 copies.remove(copy)
-                video, reason = VideoScores(), ""
+                video, reason, error = VideoScores(), "", None
 
     @property
     def _is_segments(self) -> bool:
@@ -419,24 +423,32 @@ def _read_here(copy: LocalCopy, read: Callable[[slice | None], VideoViews], *, i
         yield copy, Outcome(segments, views), start >= num_segments
 
 
-def _read_timeline(copy: LocalCopy, data: DataConfig, every_seconds: float, pool: WorkerPool) -> Iterator[_Part]:
-    """Read a video's timeline a few segments at a time, the next ones while the caller scores."""
+def _read_start(copy: LocalCopy, data: DataConfig, every_seconds: float) -> VideoViews:
+    """Read the first segments of a video's timeline."""
     if copy.error is not None:
-        yield copy, Outcome.failed(slice(0), copy.error), True
-        return
-    read = partial(read_views, copy.path, data, data.test, every_seconds=every_seconds, part=copy.part)
-    first = pool.call(read, slice(0, SEGMENTS_PER_READ))
-    num_segments = 0 if first.error is not None else first.value.num_segments or 0
-    starts = range(SEGMENTS_PER_READ, num_segments, SEGMENTS_PER_READ)
-    yield copy, first, not starts
-    if not starts:
-        return
-    slices = [slice(start, start + SEGMENTS_PER_READ) for start in starts]
-    for part in pool.imap(partial(read, index=first.value.index), slices):
-        is_last = part.error is not None or part.item == slices[-1]
-        yield copy, part, is_last
-        if is_last:
-            return
+        raise copy.error
+    segments = slice(0, SEGMENTS_PER_READ)
+    return read_views(copy.path, data, data.test, segments, every_seconds=every_seconds, part=copy.part)
+
+
+def _read_timelines(
+    copies: Iterable[LocalCopy], data: DataConfig, every_seconds: float, pool: WorkerPool
+) -> Iterator[_Part]:
+    """Read timelines a few segments at a time: the next ones, and the next videos, while the caller scores."""
+    for first in pool.imap(partial(_read_start, data=data, every_seconds=every_seconds), copies):
+        copy = first.item
+        num_segments = 0 if first.error is not None else first.value.num_segments or 0
+        starts = range(SEGMENTS_PER_READ, num_segments, SEGMENTS_PER_READ)
+        yield copy, first, not starts
+        if not starts:
+            continue
+        slices = [slice(start, start + SEGMENTS_PER_READ) for start in starts]
+        read = partial(read_views, copy.path, data, data.test, every_seconds=every_seconds, part=copy.part)
+        for part in pool.imap(partial(read, index=first.value.index), slices):
+            is_last = part.error is not None or part.item == slices[-1]
+            yield copy, part, is_last
+            if is_last:
+                break
 
 
 def _clips_of(part: _Part) -> Clips | None:

@@ -91,7 +91,10 @@ def print_run(run: PredictionRun, *, stream: TextIO | None = None, width: int | 
         width: columns to fit into; the terminal's own by default.
     """
     videos = run.videos
-    facts = [f"{videos.ok:,} classified", f"{videos.failed:,} failed" if videos.failed else ""]
+    facts = [
+        f"{videos.ok:,} classified",
+        f"{videos.failed:,} failed (--retry-failed tries again)" if videos.failed else "",
+    ]
     facts += [f"{videos.lost:,} lost with a process; run the same command again" if videos.lost else ""]
     facts += [f"{videos.kept:,} of them before" if videos.kept else ""]
     screen = Screen(stream, width)

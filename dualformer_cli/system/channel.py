@@ -8,7 +8,8 @@ import struct
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -32,6 +33,30 @@ class WorkerTraceback(Exception):  # noqa: N818
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
+
+
+class Silence:
+    """How long nothing has come from a process, without the time in which it could not have spoken.
+
+    Args:
+        unheard_seconds: how long that has been so far; asked only once something does not come.
+    """
+
+    def __init__(self, unheard_seconds: Callable[[], float]) -> None:
+        self.seconds = 0.0
+        self._elapsed = 0.0
+        self._unheard_seconds = unheard_seconds
+        self._unheard_before: float | None = None
+
+    def add(self, seconds: float) -> None:
+        """Note that nothing has come for so much longer."""
+        unheard = self._unheard_seconds()
+        if self._unheard_before is None:
+            self._unheard_before = unheard
+        self._elapsed += seconds
+        self.seconds = max(
+            0.0, self._elapsed - (unheard - self._unheard_before)
+        )  # the kernel says of a wait at its end
 
 
 class Channel:
@@ -71,11 +96,14 @@ class Channel:
             for view in (memoryview(pickled), *views):
                 self._stream.sendall(view)
 
-    def receive(self, quiet_seconds: float | None = None) -> Message:
+    def receive(
+        self, quiet_seconds: float | None = None, unheard_seconds: Callable[[], float] = lambda: 0.0
+    ) -> Message:
         """Wait for one message.
 
         Args:
             quiet_seconds: give up when no byte arrives for this long; None waits for ever.
+            unheard_seconds: how long the other side could not have spoken so far; such time does not count.
 
         Raises:
             EOFError, OSError: the other side is gone.
@@ -83,27 +111,30 @@ class Channel:
         """
         # Short waits are added up: one long wait would be over at once when a stopped process (Ctrl-Z) goes on.
         self._stream.settimeout(None if quiet_seconds is None else min(1.0, quiet_seconds / 10))
-        kind, num_buffers, num_bytes = _HEADER.unpack(self._receive_exactly(_HEADER.size, quiet_seconds))
-        lengths = struct.unpack(f"<{num_buffers}Q", self._receive_exactly(8 * num_buffers, quiet_seconds))
-        pickled = self._receive_exactly(num_bytes, quiet_seconds)
-        return kind, pickled, [self._receive_exactly(length, quiet_seconds) for length in lengths]
+        exactly = partial(self._receive_exactly, quiet_seconds=quiet_seconds, unheard_seconds=unheard_seconds)
+        kind, num_buffers, num_bytes = _HEADER.unpack(exactly(_HEADER.size))
+        lengths = struct.unpack(f"<{num_buffers}Q", exactly(8 * num_buffers))
+        pickled = exactly(num_bytes)
+        return kind, pickled, [exactly(length) for length in lengths]
 
-    def _receive_exactly(self, num_bytes: int, quiet_seconds: float | None) -> memoryview:
+    def _receive_exactly(
+        self, num_bytes: int, quiet_seconds: float | None, unheard_seconds: Callable[[], float]
+    ) -> memoryview:
         data = np.empty(num_bytes, np.uint8).data  # a bytearray would be filled with zeros first
         rest = data
-        quiet = 0.0
+        silence = Silence(unheard_seconds)
         while rest:
             try:
                 received = self._stream.recv_into(rest)
             except TimeoutError:
-                quiet += self._stream.gettimeout() or 0.0
-                if quiet_seconds is not None and quiet >= quiet_seconds - 1e-6:
+                silence.add(self._stream.gettimeout() or 0.0)
+                if quiet_seconds is not None and silence.seconds >= quiet_seconds - 1e-6:
                     raise
                 continue
             if received == 0:
                 raise EOFError
             rest = rest[received:]
-            quiet = 0.0
+            silence = Silence(unheard_seconds)
         return data
 
     def beat(self) -> None:

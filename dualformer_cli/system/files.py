@@ -8,6 +8,7 @@ import secrets
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -36,6 +37,12 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(path: Path) -> None:
+    """Remove what processes that were killed have left of a file, which no other process may be writing."""
+    for unfinished in path.parent.glob(f".{escape(path.stem[:40])}.{'[0-9a-f]' * 8}.part{escape(path.suffix)}"):
+        unfinished.unlink(missing_ok=True)
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -21,10 +21,11 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.channel import BEAT, JOB, Channel, Message
+from dualformer_cli.system.channel import BEAT, JOB, Channel, Message, Silence
 from dualformer_cli.system.signals import KILL
 from dualformer_cli.system.threads import ONE_THREAD
 from dualformer_cli.system.worker_process import REAP_SECONDS, run_spawned, run_template
@@ -59,23 +60,25 @@ class Worker:
         channel: to the worker.
         kill: ends it at once; may be called from any thread, until `reap`.
         reap: kills it if need be, leaves no zombie, returns its exit code if known; called once.
+        starved_seconds: how long it has waited for a core so far, as on a machine with more work than cores.
     """
 
     channel: Channel
     kill: Callable[[], None]
     reap: Callable[[], int | None]
+    starved_seconds: Callable[[], float]
 
     def ask(self, pickled: bytes, buffers: Sequence[pickle.PickleBuffer], quiet_seconds: float) -> Message:
         """Have one job done and return the reply.
 
         Raises:
             EOFError, OSError: it died.
-            TimeoutError: it made no progress (an OSError too).
+            TimeoutError: it made no progress for so long, in which it had a core to run on (an OSError too).
         """
         self.channel.send(JOB, pickled, buffers)
-        reply = self.channel.receive(quiet_seconds)
+        reply = self.channel.receive(quiet_seconds, self.starved_seconds)
         while reply[0] == BEAT:
-            reply = self.channel.receive(quiet_seconds)
+            reply = self.channel.receive(quiet_seconds, self.starved_seconds)
         return reply
 
 
@@ -94,7 +97,7 @@ class _Template:
 
     def __init__(self, preload: Sequence[str]) -> None:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._control.settimeout(START_SECONDS)
+        self._control.settimeout(min(1.0, START_SECONDS / 10))
         self._lock = threading.Lock()
         self._is_ready = False
         with theirs:
@@ -118,7 +121,8 @@ class _Template:
                 self._is_ready = True
             socket.send_fds(self._control, [b"worker"], [theirs.fileno()])
             pid = int(self._answer())
-        return Worker(Channel(ours), functools.partial(_kill, pid), functools.partial(self._reap, pid))
+        kill, reap = functools.partial(_kill, pid), functools.partial(self._reap, pid)
+        return Worker(Channel(ours), kill, reap, functools.partial(starved_seconds, pid))
 
     def _reap(self, pid: int) -> int | None:
         try:
@@ -130,9 +134,19 @@ class _Template:
         return None if answer == "None" else int(answer)
 
     def _answer(self) -> str:
-        if not (message := self._control.recv(64)):
-            raise EOFError
-        return message.decode()
+        """Return the next word of the template; TimeoutError if it is silent for too long with a core to run on."""
+        silence = Silence(functools.partial(starved_seconds, self._process.pid))
+        while True:
+            try:
+                message = self._control.recv(64)
+            except TimeoutError:
+                silence.add(self._control.gettimeout() or 0.0)
+                if silence.seconds >= START_SECONDS - 1e-6:
+                    raise
+                continue
+            if not message:
+                raise EOFError
+            return message.decode()
 
     def interrupt(self) -> None:
         """Do not wait for slow imports; nothing has been forked while they run."""
@@ -156,6 +170,14 @@ def _kill(pid: int) -> None:
     """Kill a worker that its template has not reaped yet, so that the number cannot belong to anyone else."""
     with suppress(ProcessLookupError):
         os.kill(pid, KILL)
+
+
+def starved_seconds(pid: int) -> float:
+    """Return how long a process has been ready to run, and waited for a core; 0 where the kernel does not say."""
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_bytes().split()[1]) / 1e9
+    except (OSError, ValueError, IndexError):
+        return 0.0
 
 
 class ForkLauncher:
@@ -217,7 +239,7 @@ class SpawnLauncher:
             cast(Any, process.stdin).close()
             return process.wait()
 
-        return Worker(Channel(ours), process.kill, reap)
+        return Worker(Channel(ours), process.kill, reap, functools.partial(starved_seconds, process.pid))
 
     def interrupt(self) -> None:
         """Starting waits for nothing here."""

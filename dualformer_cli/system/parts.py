@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.files import replace_text
 from dualformer_cli.system.locks import FolderLock
 from dualformer_cli.system.words import os_reason
 
@@ -48,10 +49,11 @@ class Parts:
         folder: where they are; it and the folder around it are made.
         settings: what a result depends on, as JSON holds it.
         holds: what the results are, for messages, such as "predictions".
+        free: settings that may be others in the next run.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, object], *, holds: str) -> None:
-        self.folder, self.settings, self.holds = folder, settings, holds
+    def __init__(self, folder: Path, settings: Mapping[str, object], *, holds: str, free: Collection[str] = ()) -> None:
+        self.folder, self.settings, self.holds, self.free = folder, settings, holds, free
         self._lock = FolderLock(folder, known_as=folder.parent)
         self._files: dict[str, IO[bytes]] = {}
 
@@ -66,15 +68,13 @@ class Parts:
             self._lock.take()
             path = self.folder / _SETTINGS
             if not path.exists():
-                temporary = path.with_suffix(".part")
-                temporary.write_text(json.dumps(self.settings, indent=1), encoding="utf-8")
-                os.replace(temporary, path)
+                replace_text(path, json.dumps(self.settings, indent=1))
                 return
             try:
                 before = dict(json.loads(path.read_text(encoding="utf-8")))
             except ValueError as error:
                 raise DualFormerError(f"{str(path)!r} is damaged: {error}; delete {str(self.folder)!r}") from None
-        if differences := _differences(before, json.loads(json.dumps(self.settings))):
+        if differences := _differences(before, json.loads(json.dumps(self.settings)), self.free):
             raise DualFormerError(
                 f"{str(self.folder.parent)!r} holds {self.holds} of other settings: {'; '.join(differences)}; name "
                 "another folder, or delete it"
@@ -223,7 +223,7 @@ def _row(text: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return each setting that differs, with both values."""
-    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str]) -> list[str]:
+    """Return each setting that differs though it must not, with both values."""
+    keys = [key for key in {**before, **now} if key not in free and before.get(key) != now.get(key)]
     return [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys]

@@ -162,7 +162,8 @@ class WorkerPool:
     Args:
         num_workers: how many processes work at the same time; each starts when it is first needed.
         timeout_seconds: a worker is killed when its job has not called `heartbeat` (nor started, nor sent part of its
-            result) for this long; a long job that makes progress is never killed.
+            result) for this long; a long job that makes progress is never killed. Time in which it waits for a core
+            of a busy machine does not count, where the kernel says how much that is (Linux).
         preload: names of modules to import before the first item, once for all workers where they are forked.
         initializer: called once in every worker before its first item; an importable function, or a partial of one.
     """

@@ -78,7 +78,7 @@ def check(request: EvaluateRequest) -> None:
             "with --overwrite"
         )
     if request.from_dump is None:
-        check_lists(request.data)
+        check_lists(request.data, offline=request.model.offline)
 
 
 def evaluate(
@@ -140,10 +140,12 @@ def _keeping(
     if request.kept is None:
         yield None
         return
+    from dualformer_cli.engine.engine import FREE_SETTINGS
     from dualformer_cli.engine.parallel.reductions import barrier
     from dualformer_cli.engine.scoring.kept_records import KeptRecords
 
-    parts = Parts(request.kept, {"list": listed.fingerprint, **engine.settings()}, holds="scores")
+    settings = {"list": listed.fingerprint, **engine.settings()}
+    parts = Parts(request.kept, settings, holds="scores", free=FREE_SETTINGS)
     if ranks.is_main:
         if not request.resume:
             parts.remove()

@@ -12,7 +12,6 @@ from dualformer_cli.data.fetch.weights import SHIPPED_WEIGHTS, cached_weights
 from dualformer_cli.data.lists.manifest import check_list
 from dualformer_cli.errors import DualFormerError, MissingError
 from dualformer_cli.system.threads import usable_cores
-from dualformer_cli.video.tar_members import is_shard_name
 
 
 def check_needs(
@@ -33,21 +32,21 @@ def check_needs(
     train = config.train
     starts = () if is_resumed else (("train.init_from", train.init_from), ("train.pretrained_2d", train.pretrained_2d))
     _refuse(
-        *_training_list(config.data),
-        *_lists(config.data.validation_list),
+        *_training_list(config.data, offline=offline),
+        *_lists(config.data.validation_list, offline=offline),
         *_devices(gpus, cpu_processes),
         *_weights((*starts, ("train.teacher", train.teacher)), offline),
         *_token_labels(train.token_labels),
     )
 
 
-def check_lists(*sources: str | None) -> None:
-    """Refuse lists that are not there.
+def check_lists(*sources: str | None, offline: bool) -> None:
+    """Refuse lists that are not there, or on another machine that may not be asked.
 
     Raises:
         DualFormerError: with each of them.
     """
-    _refuse(*_lists(*sources))
+    _refuse(*_lists(*sources, offline=offline))
 
 
 def check_label_needs(config: RunConfig, *, teacher: str | None, offline: bool) -> None:
@@ -57,7 +56,7 @@ def check_label_needs(config: RunConfig, *, teacher: str | None, offline: bool) 
         DualFormerError: with everything that is missing.
     """
     needed = [("train.teacher", teacher or config.train.teacher)]
-    _refuse(*_training_list(config.data), *_weights(needed, offline))
+    _refuse(*_training_list(config.data, offline=offline), *_weights(needed, offline))
 
 
 def _refuse(*problems: str) -> None:
@@ -67,7 +66,7 @@ def _refuse(*problems: str) -> None:
         raise DualFormerError(problems[0])
 
 
-def _training_list(data: DataConfig) -> Iterator[str]:
+def _training_list(data: DataConfig, *, offline: bool) -> Iterator[str]:
     if data.train_list is None:
         dataset = data.classes if data.classes in load_catalogue().datasets else None
         published = f"`dualformer download {dataset} && dualformer prepare {dataset}` makes the preset's, "
@@ -75,14 +74,14 @@ def _training_list(data: DataConfig) -> Iterator[str]:
             f"there is no training list; {'' if dataset is None else published}`dualformer prepare FOLDER` makes one "
             "of your own videos; give it with --data LIST"
         )
-    yield from _lists(data.train_list)
+    yield from _lists(data.train_list, offline=offline)
 
 
-def _lists(*sources: str | None) -> Iterator[str]:
+def _lists(*sources: str | None, offline: bool) -> Iterator[str]:
     for source in sources:
-        if source is not None and source != RENDERED and not is_shard_name(source):
+        if source is not None and source != RENDERED:
             try:
-                check_list(source)
+                check_list(source, offline=offline)
             except DualFormerError as error:
                 yield str(error)
 

@@ -48,6 +48,8 @@ class PredictRequest:
     """When to stop a camera or stream."""
     output: Path | None = None
     """Folder that keeps every result as soon as it is known, and from which the next run goes on."""
+    retry_failed: bool = False
+    """Whether `output` gives up what it says of videos that failed."""
     csv: Path | None = None
     subtitles: Mapping[str, Path] = field(default_factory=dict)
     """By format, of those in `SUBTITLES`: a file, or a folder with a file for each video; so is `save`."""

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sqlite3
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from tempfile import gettempdir
 from typing import Any
+from urllib.parse import urlsplit
 
 from dualformer_cli.data.fetch.web_videos import fetch_addresses, is_web_address
 from dualformer_cli.documents.base import from_json
@@ -23,6 +26,7 @@ from dualformer_cli.video import file_index, remote_files, remote_shards
 from dualformer_cli.video.inputs import InputList, InputSink, ListedLabel
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.parts import split_part
+from dualformer_cli.video.suffixes import is_video_name
 
 Input = tuple[str, str]
 """A path or address to read, and the name that it has in results."""
@@ -31,6 +35,8 @@ Stamp = list[int | str] | None
 
 _Found = tuple[str, str, str, str | None, tuple[ListedLabel, ...]]
 """An input: its identity, path, name in results, problem if it has one, and the labels that a list gives it."""
+_LONGEST = sys.float_info.max
+"""Seconds: no patience but an infinite one lasts longer."""
 _BLOCK = 500
 _POLL_SECONDS = 0.02
 
@@ -67,15 +73,22 @@ class PredictionIndex:
     Args:
         parts: with the results.
         check: gives a result the labels of its list.
+        patience: seconds for which a decoder may make no progress now; files that were given up sooner are tried again,
+            and at infinity all that failed are.
     """
 
-    def __init__(self, parts: Parts, check: Callable[[VideoResult, Sequence[ListedLabel]], VideoResult]) -> None:
-        self._parts, self._check = parts, check
+    def __init__(
+        self,
+        parts: Parts,
+        check: Callable[[VideoResult, Sequence[ListedLabel]], VideoResult],
+        *,
+        patience: float,
+    ) -> None:
+        self._parts, self._check, self._patience = parts, check, patience
         self._lock = threading.Lock()  # inputs are listed in a thread, and handed out in another
         self._base = sqlite3.connect("", check_same_thread=False)
-        self._base.execute(
-            "CREATE TABLE results (path BLOB PRIMARY KEY, stamp TEXT, status TEXT, part TEXT, offset INT)"
-        )
+        columns = "path BLOB PRIMARY KEY, stamp TEXT, status TEXT, part TEXT, offset INT, patience REAL"
+        self._base.execute(f"CREATE TABLE results ({columns})")
         columns = (
             "number INTEGER PRIMARY KEY, identity BLOB UNIQUE, path BLOB, shown BLOB, problem TEXT, is_left INT, "
             "labels TEXT"
@@ -92,12 +105,19 @@ class PredictionIndex:
     def update(self) -> None:
         """Find every result that has come into a part since the last time; of several of one path the latest counts."""
         rows = (
-            (_blob(result["path"]), json.dumps(line.row["stamp"]), result["status"], line.part, line.offset)
+            (
+                _blob(result["path"]),
+                json.dumps(line.row["stamp"]),
+                result["status"],
+                line.part,
+                line.offset,
+                math.inf if result["status"] == "ok" else line.row.get("timeout", _LONGEST),
+            )
             for line in self._parts.lines(self._read_to)
             for result in (line.row["result"],)
         )
         with self._lock, self._base:
-            self._base.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?)", rows)
+            self._base.executemany("INSERT OR REPLACE INTO results VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def forget_old(self, lost: Iterable[Input]) -> None:
         """Take out what an earlier run said of lost inputs that have changed since."""
@@ -202,8 +222,10 @@ class PredictionIndex:
     def _holds(self, path: str, shown: str) -> bool:
         """Return whether there is a result of a file, and the file is still the same."""
         with self._lock:
-            row = self._base.execute("SELECT stamp FROM results WHERE path = ?", (_blob(shown),)).fetchone()
-        return row is not None and row[0] != "null" and json.loads(row[0]) == stamp_of(path)
+            row = self._base.execute("SELECT stamp, patience FROM results WHERE path = ?", (_blob(shown),)).fetchone()
+        if row is None or row[0] == "null" or row[1] < self._patience:
+            return False
+        return bool(json.loads(row[0]) == stamp_of(path))
 
 
 class _Sink:
@@ -216,7 +238,10 @@ class _Sink:
 
     def put(self, identity: str, path: str, *, is_remote: bool, labels: tuple[ListedLabel, ...] = ()) -> None:
         if not is_remote and is_web_address(path) and not os.path.lexists(path):
-            self._put_address(path)
+            if not self._offline and _is_video_there(path):  # fetched when its turn comes, and not kept
+                self._append(identity, path, mask_credentials(path), None, labels)
+            else:
+                self._put_address(path)
         elif not is_remote and is_live(path) and not os.path.lexists(path):
             self.complain(mask_credentials(path), "a live input has no end; classify it without --output")
         else:
@@ -248,6 +273,15 @@ class _Sink:
         self._found.append((identity, path, shown, problem, labels))
         if len(self._found) >= _BLOCK or time.monotonic() - self._flushed > 0.1:
             self.flush()
+
+
+def _is_video_there(address: str) -> bool:
+    """Return whether fsspec finds a file of some length, called as a video, behind a web address."""
+    try:
+        remote_files.check_protocol(address)
+        return is_video_name(urlsplit(address).path) and remote_files.stamp_of(address)[0] > 0
+    except DualFormerError:  # whoever fetches it says what is wrong
+        return False
 
 
 def _blob(path: str) -> bytes:

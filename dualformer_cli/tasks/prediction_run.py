@@ -7,6 +7,7 @@ the order of the inputs, whoever classified which video, and when.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -19,11 +20,11 @@ import numpy as np
 
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.predict import FeatureRow, PredictionRun, VideoResult
-from dualformer_cli.engine.engine import Engine
+from dualformer_cli.engine.engine import FREE_SETTINGS, Engine
 from dualformer_cli.engine.parallel.reductions import barrier
 from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.engine.scoring.video_scores import Prediction
-from dualformer_cli.errors import DualFormerError
+from dualformer_cli.errors import DualFormerError, is_out_of_memory
 from dualformer_cli.outputs.prediction_files import (
     csv_file,
     json_lines_file,
@@ -32,9 +33,9 @@ from dualformer_cli.outputs.prediction_files import (
     write_segments,
 )
 from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
-from dualformer_cli.system.files import check_outputs
+from dualformer_cli.system.files import check_outputs, remove_unfinished
 from dualformer_cli.system.parts import Parts, PartWriter
-from dualformer_cli.system.workers import WorkerPool
+from dualformer_cli.system.workers import WorkerPool, WorkerTimeout
 from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels
 from dualformer_cli.tasks.prediction_index import Input, PredictionIndex, Stamp, index_in_words, stamp_of
 from dualformer_cli.tasks.session import Fetching, Session
@@ -71,7 +72,7 @@ def run(
     """
     assert request.output is not None
     ranks = session.ranks
-    parts = Parts(request.output / "parts", _settings(request, engine), holds="predictions")
+    parts = Parts(request.output / "parts", _settings(request, engine), holds="predictions", free=FREE_SETTINGS)
     if ranks.is_main:
         parts.open()
     barrier()
@@ -83,7 +84,7 @@ def run(
                 for _ in work.in_order((), worker.classify):  # nothing: results go to rank 0
                     pass
                 return None
-            index = PredictionIndex(parts, LabelCheck(engine.class_names, is_nameless=engine.is_nameless).checked)
+            index = _index(request, engine, parts)
             index.find(list_into, fetching, offline=request.model.offline)
             with watching(index.num_left) as on_result:
                 for result in work.in_order(index.left(), worker.classify):
@@ -132,7 +133,10 @@ class _Worker:
         for prediction in self.engine.predict(paths(), pool, top_k=top_k, every_seconds=every, min_score=least):
             shown, stamp = drawn.popleft()
             result = replace(prediction.result, path=shown)
-            if result.status == "error" and not _can_be_read(prediction.file):
+            if result.status == "error" and (
+                not _can_be_read(prediction.file)
+                or (prediction.error is not None and is_out_of_memory(prediction.error))
+            ):
                 stamp = None
             self._keep(replace(prediction, result=result), stamp)
             yield result
@@ -140,6 +144,8 @@ class _Worker:
     def _keep(self, prediction: Prediction, stamp: Stamp) -> None:
         result = replace(prediction.result, timing=None)
         row: dict[str, object] = {"stamp": stamp, "result": to_json(result)}
+        if isinstance(prediction.error, WorkerTimeout):
+            row["timeout"] = prediction.error.seconds
         blob = b""
         if self.request.features is not None and prediction.features:
             row["times"] = [[each.start_seconds, each.end_seconds] for each in prediction.features]
@@ -157,6 +163,12 @@ def _can_be_read(path: str) -> bool:
             return file.read(1) is not None
     except (OSError, ValueError, DualFormerError):
         return False
+
+
+def _index(request: PredictRequest, engine: Engine, parts: Parts) -> PredictionIndex:
+    check = LabelCheck(engine.class_names, is_nameless=engine.is_nameless).checked
+    patience = math.inf if request.retry_failed else engine.config.data.decode_timeout_seconds
+    return PredictionIndex(parts, check, patience=patience)
 
 
 def _settings(request: PredictRequest, engine: Engine) -> dict[str, object]:
@@ -190,6 +202,11 @@ def _write_files(request: PredictRequest, parts: Parts, index: PredictionIndex) 
     """
     assert request.output is not None
     files = [request.output / "predictions.jsonl", request.output / "predictions.csv"]
+    inside = [
+        path for path in (request.features, request.segments, request.report) if path and path.parent == request.output
+    ]
+    for path in (*files, request.output / "predictions.parquet", *inside):
+        remove_unfinished(path)  # the folder is this run's alone
     with ExitStack() as stack:
         taking = [
             stack.enter_context(json_lines_file(files[0])),

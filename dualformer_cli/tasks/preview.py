@@ -17,6 +17,7 @@ from dualformer_cli.data.datasets.catalogue import flip_labels
 from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.errors import ConfigError, DualFormerError
 from dualformer_cli.system.workers import WorkerPool
+from dualformer_cli.video.remote_shards import name_of
 
 _MIN_SHARE = 0.01
 """Of a label; label smoothing gives every class less."""
@@ -78,7 +79,7 @@ def preview_clips(config: RunConfig, *, num_videos: int) -> list[SeenClip]:
     colours = torch.tensor([data.std, data.mean])
     levels = (clips.permute(0, 2, 3, 4, 1) * colours[0] + colours[1]).round().clamp(0, 255).to(torch.uint8).numpy()
     return [
-        SeenClip(path=listed.files[video], label=_label(target.tolist(), listed.class_names), frames=frames)
+        SeenClip(path=name_of(listed.files[video]), label=_label(target.tolist(), listed.class_names), frames=frames)
         for video, target, frames in zip(batch.samples, targets, levels, strict=True)
     ]
 

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from dualformer_cli.config.load import load_config, to_yaml
 from dualformer_cli.data.fetch.hub import local_weights
-from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.documents.evaluate import Evaluation
 from dualformer_cli.documents.gradcam import Gradcam
 from dualformer_cli.documents.predict import Predictions

@@ -6,7 +6,8 @@ import importlib
 import math
 import os
 from collections.abc import Callable
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from os import PathLike
 from typing import get_args
 
@@ -17,6 +18,7 @@ from dualformer_cli.video.decord_reader import load_decord
 from dualformer_cli.video.numbered_images import FrameFolderReader
 from dualformer_cli.video.reader import FileIndex, VideoReader
 from dualformer_cli.video.refusals import is_folder
+from dualformer_cli.video.remote_shards import fetch_copy, is_placed, name_of
 
 
 def open_video(
@@ -30,7 +32,8 @@ def open_video(
     """Open a video file, or a folder of numbered frames.
 
     Args:
-        path: a regular file of any name, or a folder of images.
+        path: a regular file of any name, a folder of images, or the address of a video in an archive on another
+            machine, with its place there, which is fetched.
         decoder: the library that decodes files; auto is PyAV, or decord where PyAV is not installed.
         frame_rate: frames per second of a folder of frames, which does not say.
         frame_name: how its frames are called, such as img_{:05}.jpg; None finds the one series of images.
@@ -46,9 +49,23 @@ def open_video(
     if frame_rate is not None and not 0 < frame_rate < math.inf:
         raise ValueError(f"frame_rate must be positive, got {frame_rate}")
     name = os.fspath(path)
+    if is_placed(name):
+        return _open_copy(name, partial(open_video, decoder=decoder, frame_rate=frame_rate, frame_name=frame_name))
     if is_folder(name):
         return FrameFolderReader(name, frame_rate=frame_rate, frame_name=frame_name)
     return _reader_of(_installed(name) if decoder == "auto" else decoder)(name, index)
+
+
+def _open_copy(address: str, open_file: Callable[[str], VideoReader]) -> VideoReader:
+    copy, path = fetch_copy(address)
+    try:
+        reader = open_file(path)
+    except VideoError as error:
+        copy.close()
+        raise type(error)(name_of(address), error.reason) from None
+    reader.held, reader.index = copy, None  # the next copy is another file
+    reader.info = replace(reader.info, path=name_of(address))
+    return reader
 
 
 def _installed(path: str) -> Decoder:

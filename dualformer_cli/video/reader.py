@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -103,6 +103,8 @@ class VideoReader(ABC):
     """What was odd so far, each thing once."""
     index: FileIndex | None = None
     """What another reader of the same file need not find out again; None where nothing was costly."""
+    held: IO[bytes] | None = None
+    """A copy that is closed with the reader."""
     orientation: Orientation = UPRIGHT
     """By which `pictures` have to be turned upright; what `read` and `frames` return is."""
 
@@ -185,6 +187,8 @@ class VideoReader(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+        if self.held is not None:
+            self.held.close()
 
     def _slots(self, indices: Sequence[int]) -> dict[int, list[int]]:
         """Map each frame number to the places of the result that show it."""

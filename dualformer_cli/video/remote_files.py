@@ -13,7 +13,8 @@ from typing import Any
 
 from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.system.disk import is_full
-from dualformer_cli.system.words import natural_key
+from dualformer_cli.system.words import natural_key, os_reason
+from dualformer_cli.system.workers import heartbeat
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import Member, is_shard_name
@@ -35,8 +36,8 @@ _VERSIONS = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modifie
 _TRIES = 3
 _BLOCK_BYTES = 256 * 1024
 """That are asked for at a time to read the headers of an archive."""
-_PIECE_BYTES = 8 * 1024 * 1024
-"""Of a video, that are in memory at a time."""
+_PIECE_BYTES = 1024 * 1024
+"""Of a video, that are asked for at a time: after each a worker says that it goes on."""
 _WAIT_SECONDS = 1.0
 
 
@@ -121,7 +122,8 @@ def list_videos(address: str) -> list[str]:
             and not any(part.startswith(".") for part in name.removeprefix(top).split("/"))
         ]
     if not videos:
-        reason = "the pattern matches no videos" if is_pattern else "the folder holds no videos"
+        wanted = "archives" if is_shard_name(path) else "videos"
+        reason = f"the pattern matches no {wanted}" if is_pattern else "the folder holds no videos"
         raise VideoError(mask_credentials(address), reason)
     plain, end = address.rstrip("/"), path.rstrip("/")
     before = plain.removesuffix(end) if end and plain.endswith(end) else f"{_protocol(address)}://"
@@ -149,6 +151,20 @@ def open_file(address: str) -> Iterator[Any]:
             yield file
 
 
+def read_text(address: str, *, most: int) -> str | None:
+    """Return the text behind an address; None if there is none of up to `most` bytes, or no permission to know.
+
+    Raises:
+        VideoError: if its server does not answer.
+    """
+    with _in_words(address):
+        files, path = _opened(address)
+        try:
+            return str(files.cat_file(path, start=0, end=most).decode("utf-8-sig"))
+        except (FileNotFoundError, PermissionError, UnicodeDecodeError):
+            return None
+
+
 def fetch_file(address: str, target: str, *, member: Member | None = None) -> None:
     """Copy the file behind an address, or the member of it alone where it is an archive, to a local path.
 
@@ -158,6 +174,7 @@ def fetch_file(address: str, target: str, *, member: Member | None = None) -> No
     for tries_left in reversed(range(_TRIES)):
         with _in_words(address):
             files, path = _opened(address)
+            heartbeat()
             try:
                 if member is not None:
                     return _copy_member(files, path, member, target)
@@ -201,6 +218,7 @@ def _copy_member(files: Any, path: str, member: Member, target: str) -> None:
             if len(piece) != min(end, start + _PIECE_BYTES) - start:
                 raise ValueError(f"{len(piece):,} bytes came where {_PIECE_BYTES:,} or the rest were asked for")
             file.write(piece)
+            heartbeat()
 
 
 def _protocol(address: str) -> str:
@@ -226,8 +244,10 @@ def _in_words(address: str) -> Iterator[None]:
         return
     except VideoError:
         raise
-    except FileNotFoundError:
+    except FileNotFoundError as error:
         reason = "not found; is the address right? That of a folder ends in a slash"
+        if isinstance(error.__cause__, OSError):  # what fsspec makes of a server that is not there
+            reason = f"no answer from its server: {os_reason(error.__cause__)}"
     except PermissionError:
         reason = "no permission; are the credentials of this file system set up?"
     except IsADirectoryError:

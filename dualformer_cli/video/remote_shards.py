@@ -6,16 +6,23 @@ So each process that fetches it need not search the archive again.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from tempfile import NamedTemporaryFile, TemporaryFile
+from typing import IO
 
-from dualformer_cli.errors import VideoError
+from dualformer_cli.errors import UnavailableError, VideoError
+from dualformer_cli.system.files import cache_dir
+from dualformer_cli.system.words import os_reason
 from dualformer_cli.video.live_inputs import mask_credentials
 from dualformer_cli.video.remote_files import fetch_file, open_file, stamp_of
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import Member, is_shard_name, members_in
 
 _PLACE = re.compile(r"(.+?\.tar)/(.+)#bytes=(\d+)-(\d+)", re.DOTALL)
+_OPEN_FILES = "/proc/self/fd"
+"""Where Linux names the files that a process has open, deleted ones included."""
 _IN_ARCHIVE = re.compile(r"(.+?\.tar)/(.+)", re.DOTALL)
 
 
@@ -41,9 +48,19 @@ def list_shard(address: str) -> Iterator[str]:
             if member.name in names:
                 raise VideoError(archive, f"it has two members called {member.name!r}; rename one")
             names.add(member.name)
-            yield f"{member.path}#bytes={member.start}-{member.start + member.size}"
+            yield member.path + place_of(member)
     if not names:
         raise VideoError(archive, "the archive holds no videos" if wanted is None else "no such member in the archive")
+
+
+def place_of(member: Member) -> str:
+    """Return what follows the name of a video, for whoever fetches it."""
+    return f"#bytes={member.start}-{member.start + member.size}"
+
+
+def is_placed(address: str) -> bool:
+    """Return whether an address is that of a video in an archive, with its place."""
+    return "://" in address and _PLACE.fullmatch(address) is not None
 
 
 def name_of(address: str) -> str:
@@ -63,6 +80,30 @@ def fetch_video(address: str, target: str) -> None:
         fetch_file(address, target)
     else:
         fetch_file(member.archive, target, member=member)
+
+
+def fetch_copy(address: str) -> tuple[IO[bytes], str]:
+    """Return a copy of a remote video, which is gone once it is closed, and the path by which decoders open it.
+
+    Where the system can, the file has no name: nothing is left of a process that is killed.
+
+    Raises:
+        UnavailableError: if the video cannot be had.
+    """
+    folder, name = cache_dir() / "copies", name_of(address)
+    has_names_of_open_files = os.path.isdir(_OPEN_FILES)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        copy: IO[bytes] = (TemporaryFile if has_names_of_open_files else NamedTemporaryFile)(dir=folder)
+        path = f"{_OPEN_FILES}/{copy.fileno()}" if has_names_of_open_files else copy.name
+    except OSError as error:
+        raise UnavailableError(name, f"cannot be fetched into {str(folder)!r}: {os_reason(error)}") from None
+    try:
+        fetch_video(address, path)
+    except VideoError as error:
+        copy.close()
+        raise UnavailableError(name, error.reason) from None
+    return copy, path
 
 
 def version_of(address: str) -> tuple[int | str, ...]:

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dualformer_cli.config.schema import DataConfig
-from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.data.lists.model_labels import open_list
 
 MIB = 2**20

@@ -12,8 +12,9 @@ and, on the large model's clips,
   swin3d_t    torchvision's model, random weights and 12 views, over the same frames; left out where it is not installed
 
 Each part is a process of its own; rounds alternate. Times are medians, in wall time and in processor time, which on a
-machine with other work is the one to believe. A command is bound by the slower of decode and forward if its wall time
-stays near the larger of the two, and by the cores if it stays near their sum over the number of cores.
+machine with other work is the one to believe; --beside 2 makes such work, by two processes that only compute. A command
+is bound by the slower of decode and forward if its wall time stays near the larger of the two, and by the cores if it
+stays near their sum over the number of cores.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -199,6 +201,18 @@ def _output(command: Sequence[str]) -> str:
     return done.stdout
 
 
+@contextmanager
+def computing(count: int) -> Iterator[None]:
+    """Have processes beside compute without a pause."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
 def contenders(preset: str, folder: Path) -> dict[str, Callable[[], Seconds]]:
     """Return what is run on a model's clips, by name."""
     runs: dict[str, Callable[[], Seconds]] = {
@@ -247,6 +261,7 @@ def main() -> None:
     parser.add_argument("--large-clips", type=int, default=24, help="for k400-tiny and common code; 0 leaves them out")
     parser.add_argument("--distinct", type=int, default=20, help="clips that differ")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--beside", type=int, default=0, help="processes that compute at the same time")
     parser.add_argument("--json", type=Path, help="file for the numbers")
     for name in ("--part", "--preset", "--folder"):
         parser.add_argument(name, help=argparse.SUPPRESS)
@@ -267,7 +282,9 @@ def main() -> None:
                 render_all(folder, count, min(count, arguments.distinct))
                 load = os.getloadavg()[0]
                 table = Table(f"{preset}, {count} clips, load {load:.1f} before", COLUMNS)
-                for row in measure(preset, folder, arguments.rounds):
+                with computing(arguments.beside):
+                    found = measure(preset, folder, arguments.rounds)
+                for row in found:
                     table.add(row)
                     rows.append(row)
     if arguments.json:

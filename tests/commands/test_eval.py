@@ -20,7 +20,10 @@ from typer.testing import CliRunner
 from dualformer_cli.app import app
 from dualformer_cli.documents.base import json_schema
 from dualformer_cli.documents.evaluate import Evaluation
-from dualformer_cli.errors import DualFormerError
+from dualformer_cli.engine.scoring import evaluate as scoring
+from dualformer_cli.errors import DualFormerError, VideoError
+from dualformer_cli.system.workers import WorkerTimeout
+from dualformer_cli.video import remote_shards
 
 RUNNER = CliRunner(env={"COLUMNS": "100"})
 NAMES = ["running", "jumping", "sitting down", "waving, both hands", "naïve dancing 💃"]
@@ -113,6 +116,73 @@ def test_tar_shards_are_scored_as_the_files_in_them(evaluate: Any, folder: Path,
     assert result.exit_code == 3
     assert json.loads(result.stdout)["videos"] == {**files["videos"], "listed": 7, "unreadable": 1}
     assert "unreadable: x-10.tar/broken.mp4: a text file, not a video" in result.stderr
+
+
+def test_remote_shards_are_scored_as_local_ones_and_what_cannot_be_had_is_tried_again(
+    evaluate: Any, folder: Path, tmp_path: Path, web: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("aiohttp")
+    monkeypatch.setenv("DUALFORMER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("dualformer_cli.video.remote_files._WAIT_SECONDS", 0)
+    members = [
+        member
+        for index in range(3)
+        for member in ((f"v{index}.cls", str(index)), (f"v{index}.mp4", folder / f"video {index}.mp4"))
+    ]
+    shard = write_shard(tmp_path / "x-0.tar", [*members, ("broken.mp4", "no video"), ("broken.cls", "2")])
+    web.files["/x-0.tar"] = shard.read_bytes()
+    remote, dump = f"{web.address}/x-{{0..0}}.tar", tmp_path / "dump.jsonl"
+    local = json.loads(evaluate("--data", shard, "--json").stdout)
+    result = evaluate("--data", remote, "--json")
+    assert result.exit_code == 3
+    document = json.loads(result.stdout)
+    names = ("videos", "digest", "list_fingerprint", "top1", "loss")
+    assert {name: document[name] for name in names} == {name: local[name] for name in names}
+    assert "unreadable: x-0.tar/broken.mp4: a text file, not a video" in result.stderr
+    fetch = remote_shards.fetch_file
+
+    def lose_one(address: str, target: str, *, member: Any) -> None:
+        if member.name == "v1.mp4":
+            raise VideoError(address, "cannot be had: the cable is out")
+        fetch(address, target, member=member)
+
+    monkeypatch.setattr(remote_shards, "fetch_file", lose_one)
+    lost = evaluate("--data", remote, "--dump", dump, "--json")
+    assert json.loads(lost.stdout)["videos"] == {**local["videos"], "scored": 2, "missing": 1}
+    assert "missing: x-0.tar/v1.mp4: cannot be had: the cable is out" in lost.stderr
+    assert list((tmp_path / "cache" / "copies").iterdir()) == []
+    refused = evaluate("--data", remote, "--offline")
+    assert isinstance(refused.exception, DualFormerError)
+    assert str(refused.exception).startswith(f"{remote!r} is not on this machine, and --offline is given")
+    web.close()
+    silent = evaluate("--data", remote)
+    assert isinstance(silent.exception, DualFormerError)
+    assert str(silent.exception).startswith(f"list {remote!r}: '{web.address}/x-0.tar': no answer from its server: ")
+
+
+def test_scores_that_are_gone_on_with_lack_videos_that_were_given_up_sooner_than_now(
+    evaluate: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dump, read, seen = tmp_path / "dump.jsonl", scoring.read_views, list[str]()
+
+    def hang(file: str, *given: Any, **options: Any) -> Any:
+        seen.append(Path(file).stem)
+        if file.endswith("video 1.mp4"):
+            raise WorkerTimeout(file, 20.0)
+        if file.endswith("video 3.mp4"):
+            raise KeyboardInterrupt
+        return read(file, *given, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "read_views", hang)
+        assert evaluate("--data", folder / "good.csv", "--dump", dump).exit_code == 1
+        patch.setattr(scoring, "read_views", lambda *given, **options: hang("video 3.mp4"))
+        assert evaluate("--data", folder / "good.csv", "--dump", dump, "--resume").exit_code == 1
+    assert seen == ["video 0", "video 1", "video 2", "video 3", "video 3"]
+    patience = ("--set", "data.decode_timeout_seconds=60")
+    result = evaluate("--data", folder / "good.csv", "--dump", dump, "--resume", *patience, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["videos"]["scored"] == 6
 
 
 def test_a_dump_gives_the_same_document_without_the_model(evaluate: Any, folder: Path, tmp_path: Path) -> None:

@@ -658,6 +658,7 @@ def test_configurations_that_cannot_be_are_one_line_each(
         (("--duration", "inf"), "--duration: inf is not a positive number of seconds"),
         (("--top-k", "0"), "--top-k"),
         (("--nonsense",), "No such option: --nonsense"),
+        (("--retry-failed",), "--retry-failed: it goes with --output, which keeps what failed"),
     ],
 )
 def test_wrong_usage_exits_2_and_says_what_is_wrong(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from tar_shards import write_shard
 from typer.testing import CliRunner
-from web_server import page
+from web_server import body, page
 
 from dualformer_cli.app import app
 from dualformer_cli.engine import engine
@@ -192,6 +192,31 @@ def test_offline_refuses_remote_files_before_any_work(predict: Any, bucket: Any,
         "'memory://bucket/clips/*.mp4' is not on this machine, and --offline is given; leave one of them out"
     )
     assert not (tmp_path / "t.csv").exists()
+
+
+@pytest.mark.skipif(importlib.util.find_spec("aiohttp") is None, reason="aiohttp is not installed")
+def test_a_run_folder_keeps_no_copy_of_videos_on_the_web(
+    predict: Any, scenes: Path, web: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUALFORMER_CACHE", str(tmp_path / "cache"))
+    clips = sorted(scenes.glob("*.mp4"))[:2]
+    addresses = [web.on(f"/{number}.mp4", body(clip.read_bytes())) for number, clip in enumerate(clips)]
+    (tmp_path / "list.txt").write_text("\n".join([*addresses, f"{web.address}/gone.mp4"]))
+
+    def rows(*given: Any) -> tuple[list[dict[str, Any]], int]:
+        result = predict("--json", "--output", tmp_path / given[0], *given[1:])
+        lines = (tmp_path / given[0] / "predictions.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines], json.loads(result.stdout)["videos"]["kept"]
+
+    found, kept = rows("run", f"@{tmp_path / 'list.txt'}")
+    assert [row["path"] for row in found] == [*addresses, f"{web.address}/gone.mp4"]
+    assert told(found[:2]) == told(rows("local", *clips)[0])
+    assert (found[2]["status"], kept) == ("error", 0)
+    assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+    assert rows("run", f"@{tmp_path / 'list.txt'}") == (found, 2)
+    web.on("/1.mp4", body(clips[0].read_bytes(), etag='"2"'))
+    changed, kept = rows("run", f"@{tmp_path / 'list.txt'}")
+    assert (told(changed[1:2]), kept) == (told(found[:1]), 1)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("aiohttp") is None, reason="aiohttp is not installed")

@@ -7,6 +7,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,32 @@ def test_random_weights_are_warned_of(
     monkeypatch.setattr(logging.getLogger("dualformer_cli"), "propagate", True)
     make_engine(weights="random")
     assert "weights are random: labels and scores mean nothing" in caplog.text
+
+
+@pytest.mark.parametrize("every_seconds", [None, 1.0])
+def test_the_next_videos_are_read_while_one_is_scored(
+    every_seconds: float | None, make_engine: Any, clip: str, here_pool: Any
+) -> None:
+    drawn: list[str] = []
+
+    class Pool(here_pool):  # type: ignore[misc]
+        """As that of two workers, which have three jobs in hand before the first result is taken."""
+
+        def imap(self, function: Any, items: Any, *, ahead: int | None = None) -> Any:
+            outcomes = super().imap(function, items)
+            ready = list(islice(outcomes, ahead or 3))
+            yield from ready
+            yield from outcomes
+
+    def paths() -> Iterator[str]:
+        for path in [clip] * 4:
+            drawn.append(path)
+            yield path
+
+    predictions = make_engine().predict(paths(), Pool(), every_seconds=every_seconds)
+    assert next(predictions).result.status == "ok"
+    assert len(drawn) >= 3
+    assert len(list(predictions)) == 3
 
 
 @pytest.mark.parametrize("segments_per_read", [1, 3, 100])

@@ -100,7 +100,7 @@ def test_every_segment_of_a_timeline_is_read_once(
         return SimpleNamespace(num_segments=num_segments, index=None)
 
     monkeypatch.setattr(module, "read_views", segments_of)
-    list(module._read_timeline(LocalCopy("a.mp4", "a.mp4"), DataConfig(), 2.0, here_pool()))
+    list(module._read_timelines([LocalCopy("a.mp4", "a.mp4")], DataConfig(), 2.0, here_pool()))
     assert read == list(range(num_segments))
 
 

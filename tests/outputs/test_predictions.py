@@ -13,8 +13,8 @@ from prediction_documents import failed, result, scored, segment
 from rich.cells import cell_len
 from screens import HOSTILE, Terminal, ascii_stream, plain_text
 
-from dualformer_cli.documents.predict import LabelCounts, LiveClip
-from dualformer_cli.outputs.predictions import print_clip, print_counts, print_predictions
+from dualformer_cli.documents.predict import LabelCounts, LiveClip, ModelFacts, PredictionRun, RunCounts
+from dualformer_cli.outputs.predictions import print_clip, print_counts, print_predictions, print_run
 
 pytestmark = pytest.mark.usefixtures("_plain_environment")
 
@@ -34,6 +34,22 @@ def test_predictions_show_facts_labels_percents_and_bars_in_proportion() -> None
     assert first is not None
     assert second is not None
     assert len(first[1]) == 6 * len(second[1]) == 30
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((4, 4, 0, 0), "4 videos: 4 classified"),
+        ((4, 3, 1, 2), "4 videos: 3 classified, 1 failed (--retry-failed tries again), 2 of them before"),
+    ],
+)
+def test_a_run_says_how_many_failed_and_how_they_are_tried_again(counts: tuple[int, ...], said: str) -> None:
+    listed, ok, failed, kept = counts
+    videos = RunCounts(listed=listed, ok=ok, failed=failed, kept=kept, lost=0)
+    facts = ModelFacts(preset="p", weights="w", weights_sha256=None, device="cpu", precision="fp32", views="4x1")
+    stream = io.StringIO()
+    print_run(PredictionRun(facts=facts, fallback=None, output="run", videos=videos, files=()), stream=stream, width=99)
+    assert stream.getvalue() == f"{said}\n"
 
 
 def test_a_bar_is_exact_to_an_eighth_of_a_column() -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from rar_writer import rar4, rar5
 
-from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.data.lists.class_lists import load_class_names
 
 Lists = dict[str, list[tuple[str, tuple[int, ...]]]]
 

@@ -179,6 +179,31 @@ def test_a_hang_costs_its_item_and_a_slow_job_with_heartbeats_lives(pool_of, job
     assert outcomes["hang"].reason == "decoder made no progress for 1 s"
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel does not say how long a process waits for a core")
+def test_time_in_which_a_worker_waits_for_a_core_is_no_hang(jobs, tmp_path, monkeypatch):
+    started = time.monotonic()
+    monkeypatch.setattr(launchers, "starved_seconds", lambda pid: min(time.monotonic() - started, 1.5))
+    with WorkerPool(timeout_seconds=0.3) as pool:
+        assert isinstance(pool.call(jobs.end, "hang").error, WorkerTimeout)
+    assert time.monotonic() - started > 1.7
+    started = time.monotonic()
+    (tmp_path / "hangs_on_import.py").write_text("import signal; signal.pause()")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(launchers, "START_SECONDS", 0.3)
+    monkeypatch.setattr(launchers, "REAP_SECONDS", 0.1)
+    with WorkerPool(1, preload=["hangs_on_import"]) as pool, pytest.raises(WorkerStartError, match="not ready after"):
+        pool.call(jobs.double, 1)
+    assert time.monotonic() - started > 1.7
+
+
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the kernel keeps no such account")
+def test_the_kernel_says_how_long_a_process_has_waited_for_a_core():
+    ran, waited, _ = map(int, Path("/proc/self/schedstat").read_text().split())
+    assert 0 < ran / 1e9 < time.process_time() + 60
+    assert waited / 1e9 <= launchers.starved_seconds(os.getpid()) < waited / 1e9 + 60
+    assert launchers.starved_seconds(0) == 0.0
+
+
 def test_a_death_costs_its_item_and_says_how(pool_of, jobs):
     with pool_of(1) as pool:
         outcomes = list(pool.imap(jobs.end, ["segfault", "one", "kill", "two", "exit", "three"]))

@@ -29,9 +29,11 @@ from typer.testing import CliRunner
 from warm import WarmPython
 
 from dualformer_cli.app import app
+from dualformer_cli.engine import engine
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.workers import WorkerDied, WorkerTimeout
 from dualformer_cli.tasks import prediction_index, prediction_run, session
 from dualformer_cli.tasks.predict import PredictRequest, predict
 from dualformer_cli.tasks.session import ModelRequest
@@ -124,6 +126,66 @@ def test_what_is_done_is_not_read_again_unless_it_changed_or_could_not_be_read(
     assert [line["num_frames"] for line in lines()] == [26, 33, 21, None, 40]
 
 
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception, name: str = "b.mp4") -> None:
+    """Have one video fail in its decoder."""
+    whole = engine.read_views
+
+    def read(path: str, *given: Any, **options: Any) -> Any:
+        if Path(path).name == name:
+            raise error
+        return whole(path, *given, **options)
+
+    monkeypatch.setattr(engine, "read_views", read)
+
+
+def test_a_file_on_which_the_decoder_was_given_up_is_tried_again_with_more_patience_alone(
+    folder: Path, model: ModelRequest, read_paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        failing(patch, WorkerTimeout("b.mp4", 20.0))
+        assert run(model).videos.failed == 2
+        assert lines()[1]["error"] == "decoder made no progress for 20 s"
+        for seconds, read in ((None, []), (15, []), (30, ["clips/b.mp4"])):
+            read_paths.clear()
+            overrides = () if seconds is None else (f"data.decode_timeout_seconds={seconds}",)
+            assert run(replace(model, overrides=overrides)).videos.failed == 2
+            assert read_paths == read
+    read_paths.clear()
+    document = run(replace(model, overrides=("data.decode_timeout_seconds=60",)))
+    assert read_paths == ["clips/b.mp4"]
+    assert (document.videos.ok, document.videos.failed, document.videos.kept) == (3, 1, 3)
+    read_paths.clear()
+    assert run(model).videos.ok == 3
+    assert read_paths == []
+
+
+@pytest.mark.parametrize("error", [WorkerDied("b.mp4", -9), WorkerTimeout("b.mp4", 20.0)])
+def test_what_failed_is_tried_again_when_asked_and_what_did_not_is_kept(
+    error: Exception, folder: Path, model: ModelRequest, read_paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        failing(patch, error)
+        assert run(model).videos.failed == 2
+    read_paths.clear()
+    assert (run(model).videos.failed, read_paths) == (2, [])
+    document = run(model, retry_failed=True)
+    assert read_paths == ["clips/b.mp4", "clips/d.mp4"]
+    assert (document.videos.ok, document.videos.failed, document.videos.kept) == (3, 1, 2)
+    read_paths.clear()
+    assert (run(model).videos.ok, read_paths) == (3, [])
+
+
+def test_a_video_for_which_a_gpu_had_no_memory_is_tried_again(
+    folder: Path, model: ModelRequest, read_paths: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        failing(patch, torch.OutOfMemoryError("CUDA out of memory"))
+        assert run(model).videos.failed == 2
+    read_paths.clear()
+    assert run(model).videos.ok == 3
+    assert read_paths == ["clips/b.mp4"]
+
+
 def test_other_settings_are_refused_with_the_difference(
     folder: Path, model: ModelRequest, read_paths: list[str]
 ) -> None:
@@ -160,6 +222,15 @@ def test_a_line_that_was_cut_off_is_done_again(folder: Path, model: ModelRequest
     run(model)
     assert read_paths == ["clips/c.mp4", "clips/d.mp4"]
     assert Path("run/predictions.jsonl").read_bytes() == before
+
+
+def test_what_a_killed_run_left_of_its_files_goes(folder: Path, model: ModelRequest, read_paths: list[str]) -> None:
+    run(model)
+    before = set(os.listdir("run"))
+    for name in (".predictions.0123abcd.part.csv", ".page.0123abcd.part.html", ".other.0123abcd.part.csv"):
+        Path("run", name).write_text("half")
+    run(model, report=Path("run/page.html"))
+    assert set(os.listdir("run")) == {*before, "page.html", ".other.0123abcd.part.csv"}
 
 
 def test_another_run_in_the_same_folder_is_refused(

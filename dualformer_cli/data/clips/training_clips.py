@@ -32,6 +32,7 @@ from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.parts import WHOLE, Part
 from dualformer_cli.video.reader import FileIndex
+from dualformer_cli.video.remote_shards import name_of
 
 
 class VideoClips(ClipSource):
@@ -57,7 +58,7 @@ class VideoClips(ClipSource):
 
     def name(self, number: int) -> str:
         """Return where a video is."""
-        return self.listed.files[number]
+        return name_of(self.listed.files[number])
 
     def read(self, number: int, seeds: Seeds) -> Callable[[], TrainingClips]:
         """Return the call that reads clips of the part of a video that the list names."""

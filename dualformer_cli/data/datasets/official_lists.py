@@ -22,8 +22,8 @@ from dualformer_cli.data.datasets.find_videos import PREPARED, find_videos
 from dualformer_cli.data.datasets.formats.base import Annotation, ClassIndex, Part
 from dualformer_cli.data.datasets.match_files import JoinedSplit, Key, VideosOnDisk, by_split, join, key_of
 from dualformer_cli.data.datasets.missing import published_beyond
+from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.data.lists.folders import Row, Video, VideoFolder, VideoList
-from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.data.lists.matching import ClassLookup, match_classes
 from dualformer_cli.documents.prepare import DatasetCounts, DatasetSplit, Examples
 from dualformer_cli.errors import DualFormerError, nearest

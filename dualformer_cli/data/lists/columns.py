@@ -352,19 +352,21 @@ class Files(Compact[str]):
         root: folder that relative paths start from.
         paths: as listed.
         others: the paths of those rows that are elsewhere than listed.
+        places: what is put behind each, for those on other machines.
     """
 
-    def __init__(self, root: str, paths: Texts, others: Mapping[int, str]) -> None:
-        self.root, self.paths, self.others = root, paths, others
+    def __init__(self, root: str, paths: Texts, others: Mapping[int, str], places: Texts | None = None) -> None:
+        self.root, self.paths, self.others, self.places = root, paths, others, places
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def _item(self, row: int) -> str:
-        return os.path.join(self.root, self.others.get(row) or self.paths[row])
+        place = "" if self.places is None else self.places[row]
+        return os.path.join(self.root, self.others.get(row) or self.paths[row]) + place
 
     def __iter__(self) -> Iterator[str]:
-        if self.others:
+        if self.others or self.places is not None:
             return (self._item(row) for row in range(len(self)))
         folder = os.path.join(self.root, "")
         return (path if path.startswith(os.sep) else folder + path for path in self.paths)
@@ -372,7 +374,8 @@ class Files(Compact[str]):
     def kept(self, is_kept: Mask, paths: Texts) -> Files:
         """Return those of some rows, whose paths are these."""
         places = np.cumsum(is_kept) - 1
-        return Files(self.root, paths, {int(places[row]): path for row, path in self.others.items() if is_kept[row]})
+        others = {int(places[row]): path for row, path in self.others.items() if is_kept[row]}
+        return Files(self.root, paths, others, None if self.places is None else self.places.kept(is_kept))
 
 
 def _fragment(times: tuple[float | None, float | None]) -> str:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.data.lists.samples import is_encodable
 from dualformer_cli.data.lists.tables import LABEL_NAMES, PATH_NAMES, SPLIT_NAMES, SPLIT_WORDS, column_names
 from dualformer_cli.data.lists.time_columns import TimeColumns, check_times, find_time_columns

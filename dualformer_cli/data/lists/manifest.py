@@ -11,9 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.resources import files
 from itertools import zip_longest
-from pathlib import Path
 
 from dualformer_cli.config.schema import ListFormat, ReadFormat
 from dualformer_cli.data.lists.annotation_tools import (
@@ -22,13 +20,14 @@ from dualformer_cli.data.lists.annotation_tools import (
     annotations_in_text,
     parse_annotations,
 )
-from dualformer_cli.data.lists.columns import Columns, Files
+from dualformer_cli.data.lists.class_lists import CLASSES_FILE, class_names_beside, load_class_names
+from dualformer_cli.data.lists.columns import Columns, Files, Texts
 from dualformer_cli.data.lists.json_lists import format_json, load_json, parse_json
 from dualformer_cli.data.lists.listed_files import find_files
 from dualformer_cli.data.lists.matching import ClassLookup, ClassMatch, match_classes
 from dualformer_cli.data.lists.older_formats import format_lines, parse_lines
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable, lines_of
-from dualformer_cli.data.lists.shards import read_shards, shards_folder
+from dualformer_cli.data.lists.shards import check_shards, read_shards, shards_folder
 from dualformer_cli.data.lists.tables import (
     COLUMNS,
     LABEL_NAMES,
@@ -38,9 +37,11 @@ from dualformer_cli.data.lists.tables import (
     parse_table,
     unknown_header,
 )
-from dualformer_cli.errors import DualFormerError, nearest
+from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.words import cannot_read
+from dualformer_cli.video.live_inputs import mask_credentials
+from dualformer_cli.video.remote_files import is_address
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import is_shard_name
 
@@ -50,70 +51,15 @@ __all__ = [
     "Manifest",
     "ReadFormat",
     "Sample",
-    "load_class_names",
     "match_classes",
     "read_manifest",
-    "shipped_class_lists",
     "write_manifest",
 ]
 
-_MAX_BYTES = 16 * 2**20
 _MAX_LIST_BYTES = 2**30
 _MOST_OF_A_HEADER = 2**20
-_CLASSES = "classes.txt"
 _JSON = re.compile(r"\s*(?:\[\s*(?:\{|\]\s*$)|\{\s*(?:\"|\}\s*$))")
 """Start of a JSON list or object; names of videos start with brackets too."""
-
-
-def shipped_class_lists() -> tuple[str, ...]:
-    """Names of the class lists in the package, such as kinetics400."""
-    folder = files("dualformer_cli.data.datasets") / "classes"
-    return tuple(sorted(entry.name.removesuffix(".txt") for entry in folder.iterdir() if entry.name.endswith(".txt")))
-
-
-def load_class_names(source: str) -> list[str]:
-    """Read class names; line n of the list names class n - 1.
-
-    Args:
-        source: a shipped list's name, or a text file with one name a line.
-
-    Raises:
-        DualFormerError: if there is no such list, or the file is empty, unreadable or holds a name twice.
-    """
-    shipped = shipped_class_lists()
-    if source in shipped:
-        text = (files("dualformer_cli.data.datasets") / "classes" / f"{source}.txt").read_text(encoding="utf-8")
-    else:
-        text = _read(Path(source), shipped)
-    names = [line.strip() for line in text.splitlines()]
-    while names and not names[-1]:
-        names.pop()
-    if not names:
-        raise DualFormerError(f"class list {source!r} is empty; it needs one class name a line")
-    first_seen: dict[str, int] = {}
-    for line, name in enumerate(names, start=1):
-        if not name:
-            raise DualFormerError(f"class list {source!r}: line {line} is empty; every line names one class")
-        if name in first_seen:
-            raise DualFormerError(f"class list {source!r}: {name!r} is on lines {first_seen[name]} and {line}")
-        first_seen[name] = line
-    return names
-
-
-def _read(path: Path, shipped: tuple[str, ...]) -> str:
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DualFormerError(f"class list {str(path)!r} is larger than 16 MiB; it needs one class name a line")
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        hint = nearest(str(path), shipped)
-        ships = f"{hint} The" if hint else "; the"
-        names = ", ".join(shipped)
-        raise DualFormerError(f"class list {str(path)!r} not found{ships} package ships {names}") from None
-    except OSError as error:
-        raise DualFormerError(cannot_read("class list", path, error)) from None
-    except ValueError:
-        raise DualFormerError(f"class list {str(path)!r} cannot be read: it is not UTF-8 text") from None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +85,8 @@ class Manifest:
     """In lower case, what a column of splits says of each row; None if there is none, or it is not asked for."""
     has_frame_parts: bool = False
     """Whether a row that starts at frame 0 is a part of its video, and not all of it with the number of its frames."""
+    places: Texts | None = None
+    """What is put behind the name of each file; None if all are on this machine."""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -151,6 +99,8 @@ class Manifest:
     @cached_property
     def files(self) -> Files:
         """Where the file or folder of each sample is."""
+        if self.places is not None:
+            return Files(self.root, self.columns.paths, {}, self.places)
         return find_files(self.root, self.columns.paths)
 
     @cached_property
@@ -196,13 +146,12 @@ def read_manifest(
     are_shards = is_shard_name(source)
     folder = shards_folder(source) if are_shards else os.path.dirname(source)
     text = "" if are_shards else _decode(_read_list(source), source)
-    class_names, other_classes = _find_class_names(folder, classes)
-    may_be_named = label_group is None and not os.path.exists(os.path.join(folder, _CLASSES))
-    labels = Labels(source, None if class_names is None else ClassLookup(class_names), may_be_named)
+    shown = mask_credentials(source) if are_shards and is_address(source) else source
+    labels, other_classes = _labels_of(shown, folder, classes, label_group)
     start = folder if root is None or are_shards else root
     with _uncollected():
         if are_shards:
-            _check_group(label_group, source, is_json=False)
+            _check_group(label_group, shown, is_json=False)
             parsed = read_shards(source, labels)
         else:
             parsed = _parse(text, list_format, labels, label_group, folder=start, with_splits=with_splits)
@@ -211,15 +160,16 @@ def read_manifest(
         samples=samples,
         class_names=None if labels.classes is None else labels.classes.names,
         is_multi_label=parsed.is_multi_label,
-        source=source,
+        source=shown,
         root=start,
         splits=parsed.splits,
         has_frame_parts=parsed.has_frame_parts or samples.any_starts_later(),
+        places=None if parsed.places is None else Texts.of(parsed.places),
         naming=labels.warning,
         other_classes=other_classes,
         warnings=(
             *filter(None, [other_classes, labels.warning]),
-            *(f"list {source!r}: {warning}" for warning in parsed.warnings),
+            *(f"list {shown!r}: {warning}" for warning in parsed.warnings),
         ),
     )
 
@@ -252,7 +202,7 @@ def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> None:
     target = os.fspath(path)
     data = manifest_text(manifest, target)
     if manifest.class_names is not None:
-        _write_classes(manifest.class_names, os.path.join(os.path.dirname(target), _CLASSES))
+        _write_classes(manifest.class_names, os.path.join(os.path.dirname(target), CLASSES_FILE))
     with atomic_path(target) as temporary:
         temporary.write_bytes(data)
 
@@ -305,12 +255,19 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
-def check_list(source: str) -> None:
+def check_list(source: str, *, offline: bool = False) -> None:
     """Refuse a list that is not there or is a folder, before any work is done.
+
+    Args:
+        source: of `read_manifest`.
+        offline: whether archives on other machines may not be asked for.
 
     Raises:
         DualFormerError: with what makes a list.
     """
+    if is_shard_name(source):
+        check_shards(source, offline=offline)
+        return
     if os.path.isdir(source):
         lists = [os.path.join(source, place, "train.csv") for place in ("", "prepared")]
         found = next((path for path in lists if os.path.isfile(path)), None)
@@ -352,16 +309,17 @@ def _decode(data: bytes, source: str) -> str:
     return data.removeprefix(b"\xef\xbb\xbf").decode("utf-8", "surrogateescape")
 
 
-def _find_class_names(folder: str, given: Sequence[str] | None) -> tuple[list[str] | None, str]:
-    """Return the class names, and a warning if those beside the list are not those given, else an empty text."""
-    beside = os.path.join(folder, _CLASSES)
-    if not os.path.exists(beside):
-        return None if given is None else list(given), ""
-    names = load_class_names(beside)
-    match = None if given is None else match_classes(names, given)
+def _labels_of(source: str, folder: str, given: Sequence[str] | None, label_group: str | None) -> tuple[Labels, str]:
+    """Return what reads labels, and a warning if the class names beside the list are not those given, or ""."""
+    beside = class_names_beside(folder)
+    names = given if beside is None else beside
+    classes = None if names is None else ClassLookup(list(names))
+    labels = Labels(source, classes, may_be_named=label_group is None and beside is None)
+    match = None if given is None or beside is None else match_classes(beside, given)
     if match is None:
-        return names, ""
-    return names, f"the classes are those of {beside!r}, beside the list, and not those given: {match.message}"
+        return labels, ""
+    path = mask_credentials(os.path.join(folder, CLASSES_FILE))
+    return labels, f"the classes are those of {path!r}, beside the list, and not those given: {match.message}"
 
 
 def _parse(

@@ -9,8 +9,9 @@ import numpy as np
 
 from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.data.datasets.catalogue import flip_labels
+from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.data.lists.columns import Columns, LabelSets
-from dualformer_cli.data.lists.manifest import Manifest, load_class_names, read_manifest
+from dualformer_cli.data.lists.manifest import Manifest, read_manifest
 from dualformer_cli.data.lists.matching import match_classes
 from dualformer_cli.data.lists.samples import LabelledList, Pairs
 from dualformer_cli.errors import DualFormerError
@@ -43,7 +44,7 @@ def open_list(
     """
     configured = None if data.classes is None else load_class_names(data.classes)
     manifest = _read(data, source, configured, has_own_classes=class_names is None)
-    samples, files = manifest.columns, manifest.files
+    samples, files, source = manifest.columns, manifest.files, manifest.source  # without secrets of an address
     is_kept = samples.usable()
     if usable_only and not is_kept.all():
         left_out = counted(int((~is_kept).sum()), "video")

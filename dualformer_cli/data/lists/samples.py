@@ -103,6 +103,8 @@ class ParsedList:
     """In lower case, what a column of splits says of each row; None if there is none, or it is not asked for."""
     has_frame_parts: bool = False
     """Whether a row that starts at frame 0 is a part of its video, and not all of it with the number of its frames."""
+    places: Sequence[str] | None = None
+    """What is put behind the name of each file; None if all are on this machine."""
 
 
 @dataclass(slots=True)

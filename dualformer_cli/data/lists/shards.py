@@ -1,22 +1,37 @@
-"""Tar archives in the layout of WebDataset as a list: the label of NAME.mp4 is in NAME.cls or NAME.json beside it."""
+"""Tar archives in the layout of WebDataset as a list: the label of NAME.mp4 is in NAME.cls or NAME.json beside it.
+
+Archives on other machines are lists, too: their headers and labels are read, and the videos stay where they are.
+"""
 
 from __future__ import annotations
 
 import glob
 import json
+import logging
 import os
 import re
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import BinaryIO
 
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample
 from dualformer_cli.data.lists.tables import read_label
-from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.words import counted, natural_key
+from dualformer_cli.errors import DualFormerError, VideoError
+from dualformer_cli.system.words import counted, natural_key, os_reason
 from dualformer_cli.video.live_inputs import mask_credentials
-from dualformer_cli.video.remote_files import is_address
+from dualformer_cli.video.remote_files import is_address, list_videos, open_file, require_remote, stamp_of
+from dualformer_cli.video.remote_shards import place_of
 from dualformer_cli.video.suffixes import is_video_name
-from dualformer_cli.video.tar_members import Member, expand_ranges, members
+from dualformer_cli.video.tar_members import Member, expand_ranges, members_in
 
 _MAX_LABEL_BYTES = 1 << 20
+_AT_A_TIME = 8
+"""Archives on other machines whose headers are read; each read waits for an answer."""
+_LOGGER = logging.getLogger(__name__)
+_Row = tuple[Member, str]
+"""A video, and the text of its label, which is empty where it has none."""
 
 
 def shards_folder(source: str) -> str:
@@ -28,24 +43,24 @@ def read_shards(source: str, labels: Labels) -> ParsedList:
     """Return the videos in tar archives, in the order of the archives and in them, with their labels.
 
     Args:
-        source: an archive, a pattern (`shards/*.tar`) or a range (`shard-{000..099}.tar`).
+        source: an archive, a pattern (`shards/*.tar`) or a range (`shard-{000..099}.tar`), or an address of these.
         labels: knows the classes. A label is what NAME.cls holds, else the value of "label" in NAME.json: the number or
             the name of a class, several with semicolons between them or as a list in JSON.
 
     Raises:
         DualFormerError: if an archive cannot be read, has a name twice, or a label is not one of the classes.
     """
-    folder = shards_folder(source)
-    rows: list[tuple[Member, str]] = []
-    for archive in _archives(source):
-        rows += _read_archive(archive)
+    folder, is_remote = shards_folder(source), is_address(source)
+    rows = [row for of_archive in _read_archives(_archives(source)) for row in of_archive]
     if not rows:
-        raise DualFormerError(f"list {source!r}: the archives hold no videos; name others")
+        raise DualFormerError(f"list {labels.source!r}: the archives hold no videos; name others")
     pieces = (piece.strip() for text in {text for _, text in rows} for piece in text.split(";"))
     labels.report(filter(None, pieces))
     samples, some_have_several = [], False
     for member, text in rows:
-        path = os.path.relpath(member.path, folder or os.curdir)
+        path = (
+            member.path.removeprefix(f"{folder}/") if is_remote else os.path.relpath(member.path, folder or os.curdir)
+        )
         try:
             found, has_several = read_label(text, labels)
         except ValueError as error:
@@ -59,7 +74,22 @@ def read_shards(source: str, labels: Labels) -> ParsedList:
     if 0 < len(unlabelled) < len(samples):
         videos = counted(len(unlabelled), "video")
         warnings.append(f'{videos} without a .cls or a .json with "label", such as {unlabelled[0]!r}')
-    return ParsedList(samples, some_have_several, tuple(warnings))
+    places = [place_of(member) for member, _ in rows] if is_remote else None
+    return ParsedList(samples, some_have_several, tuple(warnings), places=places)
+
+
+def check_shards(source: str, *, offline: bool) -> None:
+    """Refuse archives that are not there, or may not be asked for, before any work; of a remote range one is tried.
+
+    Raises:
+        DualFormerError: with what is wrong.
+    """
+    if is_address(source):
+        require_remote(source, offline=offline)
+    first, *_ = _archives(source)
+    if is_address(first):
+        with _of_list(source):
+            stamp_of(first)
 
 
 def _archives(source: str) -> list[str]:
@@ -71,10 +101,9 @@ def _archives(source: str) -> list[str]:
     found: dict[str, None] = {}
     for name in expand_ranges(source):
         if is_address(name):
-            raise DualFormerError(
-                f"list {mask_credentials(source)!r}: only `predict` reads archives on other machines where they are; "
-                "fetch them to a disk of this one"
-            )
+            with _of_list(source):
+                found.update(dict.fromkeys(list_videos(name)))
+            continue
         if not os.path.exists(name) and not glob.has_magic(name):
             raise DualFormerError(f"list {source!r}: there is no archive {name!r}; mend the name or the range")
         is_pattern = not os.path.exists(name)
@@ -84,39 +113,74 @@ def _archives(source: str) -> list[str]:
     return list(found)
 
 
-def _read_archive(archive: str) -> list[tuple[Member, str]]:
-    """Return the videos of an archive with the text of their labels, which is empty where there is none."""
+@contextmanager
+def _of_list(source: str) -> Iterator[None]:
+    """Say of which list an address is that cannot be read."""
+    try:
+        yield
+    except VideoError as error:
+        raise DualFormerError(f"list {mask_credentials(source)!r}: {error}") from None
+
+
+def _read_archives(archives: Sequence[str]) -> Iterable[list[_Row]]:
+    """Return the videos of each archive, in the order of the archives."""
+    if not is_address(archives[0]):
+        return map(_read_archive, archives)
+    _LOGGER.info("reading the headers of %s", counted(len(archives), "archive"))
+    readers = ThreadPoolExecutor(_AT_A_TIME, "dualformer-list")
+    try:
+        return list(readers.map(_read_archive, archives))
+    finally:
+        readers.shutdown(wait=False, cancel_futures=True)
+
+
+def _read_archive(archive: str) -> list[_Row]:
+    """Return the videos of an archive.
+
+    Raises:
+        DualFormerError: if it cannot be read, or holds a label that is none.
+    """
+    if is_address(archive):
+        with open_file(archive) as file:
+            return _rows(file, archive)
+    try:
+        with open(archive, "rb") as file:
+            return _rows(file, archive)
+    except OSError as error:
+        raise VideoError(archive, f"the archive cannot be read: {os_reason(error)}") from None
+
+
+def _rows(file: BinaryIO, archive: str) -> list[_Row]:
     videos: dict[str, Member] = {}
     texts: dict[str, str] = {}
-    for member in members(archive):
+    shown = mask_credentials(archive) if is_address(archive) else archive
+    for member in members_in(file, shown):
         stem, suffix = os.path.splitext(member.name)
         if is_video_name(member.name):
             if member.name in videos:
-                raise DualFormerError(f"{archive!r} has two members called {member.name!r}; rename one")
-            videos[member.name] = member
+                raise DualFormerError(f"{shown!r} has two members called {member.name!r}; rename one")
+            videos[member.name] = replace(member, archive=archive)
         elif suffix == ".cls":
-            texts[stem] = _text(member).strip()
+            texts[stem] = _text(file, member).strip()
         elif suffix == ".json" and stem not in texts:
-            texts[stem] = _label_in_json(member)
+            texts[stem] = _label_in_json(file, member)
     return [(member, texts.get(os.path.splitext(name)[0], "")) for name, member in videos.items()]
 
 
-def _text(member: Member) -> str:
+def _text(file: BinaryIO, member: Member) -> str:
     if member.size > _MAX_LABEL_BYTES:
         raise DualFormerError(f"{member.path!r} has {member.size:,} bytes, too many for a label")
-    with open(member.archive, "rb") as file:
-        file.seek(member.start)
-        data = file.read(member.size)
+    file.seek(member.start)
     try:
-        return data.decode("utf-8-sig")
+        return file.read(member.size).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DualFormerError(f"{member.path!r} is not UTF-8 text; it should hold a label") from None
 
 
-def _label_in_json(member: Member) -> str:
+def _label_in_json(file: BinaryIO, member: Member) -> str:
     """Return the label in a JSON object as it would stand in a table; empty if it has none."""
     try:
-        document = json.loads(_text(member))
+        document = json.loads(_text(file, member))
     except (ValueError, RecursionError):
         raise DualFormerError(f"{member.path!r} is not JSON; it should hold an object with a label") from None
     label = document.get("label") if isinstance(document, dict) else None

@@ -20,11 +20,12 @@ from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.engine.scoring.kept_records import KeptRecords
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Clips, NoMemory, Scorer
-from dualformer_cli.errors import DualFormerError, TooShortError
+from dualformer_cli.errors import DualFormerError, TooShortError, UnavailableError
 from dualformer_cli.system.words import counted
-from dualformer_cli.system.workers import Outcome, WorkerPool
+from dualformer_cli.system.workers import Outcome, WorkerPool, WorkerTimeout
 from dualformer_cli.video.parts import Part
 from dualformer_cli.video.reader import FileIndex
+from dualformer_cli.video.remote_shards import is_placed, name_of
 from dualformer_cli.video.tar_members import is_there
 
 
@@ -62,7 +63,7 @@ def evaluate(
         The records of all ranks in the order of the list, the same on every rank; of a part of it after a stop.
     """
     indexes = IndexCache() if indexes is None else indexes
-    known = {} if kept is None else kept.read(listed)
+    known = {} if kept is None else kept.read(listed, patience=data.decode_timeout_seconds)
     owners: dict[int, int] = {}
     for rank, numbers in enumerate([] if kept is None else gather_objects(list(known))):
         owners.update((number, rank) for number in numbers if number not in owners)
@@ -102,7 +103,9 @@ def evaluate_once(
     Raises:
         RanksLost: if a process died; what it had in hand has no record.
     """
-    records = kept.read(listed) if kept is not None and ranks.is_main else {}  # which hands out what is left
+    records: dict[int, VideoRecord] = {}
+    if kept is not None and ranks.is_main:  # which hands out what is left
+        records = kept.read(listed, patience=data.decode_timeout_seconds)
     for record in records.values():
         on_video(record)
 
@@ -145,10 +148,11 @@ def _score(
             if outcome.value.index is not None:
                 indexes.put(file, outcome.value.index)
             if not math.isfinite(scored.scores.sum()):
-                raise DualFormerError(f"{file!r}: the scores are not numbers; try --precision fp32")
+                raise DualFormerError(f"{name_of(file)!r}: the scores are not numbers; try --precision fp32")
             found = record("scored", None, scored.scores.astype(np.float32))
         if kept is not None:
-            kept.append(found)
+            error = outcome.error
+            kept.append(found, timeout=error.seconds if isinstance(error, WorkerTimeout) else None)
         yield found
 
 
@@ -164,4 +168,6 @@ def _clips_of(outcome: Outcome[Any, VideoViews]) -> Clips | None:
 def _bucket(file: str, error: Exception) -> Bucket:
     if isinstance(error, TooShortError):
         return "too_short"
+    if is_placed(file):
+        return "missing" if isinstance(error, UnavailableError | WorkerTimeout) else "unreadable"
     return "unreadable" if is_there(file) else "missing"

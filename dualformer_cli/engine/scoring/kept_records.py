@@ -24,12 +24,18 @@ class KeptRecords:
         self._parts = parts
         self._writer: PartWriter = parts.writer(rank)
 
-    def read(self, listed: LabelledList) -> dict[int, VideoRecord]:
-        """Return what an earlier run has kept, by line of the list; a video that was missing is tried again."""
+    def read(self, listed: LabelledList, *, patience: float) -> dict[int, VideoRecord]:
+        """Return what an earlier run has kept, by line of the list, but for videos that are to be tried again.
+
+        Args:
+            listed: the list.
+            patience: seconds for which a decoder may make no progress now. Videos that were missing, or were given up
+                sooner than that, are left out.
+        """
         records = {}
         for line in self._parts.lines():
             index, bucket = int(line.row["index"]), cast(Bucket, line.row["bucket"])
-            if bucket == "missing":
+            if bucket == "missing" or line.row.get("timeout", patience) < patience:
                 continue
             scores = None
             if "blob" in line.row:
@@ -39,8 +45,12 @@ class KeptRecords:
             records[index] = VideoRecord(index, path, labels, bucket, line.row["reason"], scores)
         return records
 
-    def append(self, record: VideoRecord) -> None:
+    def append(self, record: VideoRecord, *, timeout: float | None = None) -> None:
         """Keep a record.
+
+        Args:
+            record: what became of a video.
+            timeout: seconds after which its decoder was given up; None if it was not.
 
         Raises:
             DualFormerError: if there is no room; what was kept before is safe.
@@ -48,7 +58,7 @@ class KeptRecords:
         scores = b"" if record.scores is None else record.scores.astype("<f4").tobytes()
         views = 0 if record.scores is None else len(record.scores)
         row = {"index": record.index, "bucket": record.bucket, "reason": record.reason, "views": views}
-        self._writer.append(row, scores)
+        self._writer.append(row if timeout is None else {**row, "timeout": timeout}, scores)
 
     def close(self) -> None:
         """Write out what waits, and close this rank's part."""

@@ -25,6 +25,8 @@ class Prediction:
     """Of the video, or of each segment of its timeline."""
     file: str = ""
     """Where the input was read: its path, or that of a copy, which is there until the next prediction is asked for."""
+    error: Exception | None = None
+    """What reading or scoring it has raised."""
 
 
 def failure(path: str, reason: str, *, interrupted: bool | None = None) -> Prediction:

@@ -14,7 +14,7 @@ from dualformer_cli.config.schema import ModelConfig, RunConfig, TrainConfig
 from dualformer_cli.data.datasets.catalogue import load_catalogue
 from dualformer_cli.data.fetch.hub import hub_problem, local_weights
 from dualformer_cli.data.fetch.weights import published_weights, weights_names
-from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.errors import DualFormerError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import (

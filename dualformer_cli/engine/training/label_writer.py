@@ -52,6 +52,7 @@ from dualformer_cli.errors import ConfigError, DualFormerError, VideoError
 from dualformer_cli.system.disk import lack_of_room
 from dualformer_cli.system.versions import versions
 from dualformer_cli.system.workers import Outcome, WorkerPool
+from dualformer_cli.video.remote_shards import name_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -151,7 +152,7 @@ class LabelWriter:
         failure = ""
         for outcome in pool.imap(read, [self._job(index) for index in chosen]):
             if outcome.error is not None:
-                failure = f"{outcome.item.path!r}: {outcome.reason}"
+                failure = f"{name_of(outcome.item.path)!r}: {outcome.reason}"
                 continue
             scores = self.teacher.in_student_order(engine.scorer.score(outcome.value.clips)[0].mean(axis=0))
             scored += 1
@@ -331,7 +332,7 @@ class LabelWriter:
         """Label the tiles of one clip, (tiles, T, S, S, 3)."""
         values, classes = self.teacher.token_logits(torch.from_numpy(tiles)).topk(self.header.top_k)
         if not torch.isfinite(values).all():
-            raise DualFormerError(f"{path!r}: the teacher's scores are not numbers; try --precision fp32")
+            raise DualFormerError(f"{name_of(path)!r}: the teacher's scores are not numbers; try --precision fp32")
         records = np.empty(values.shape[:-1], self.header.record)
         records["values"] = values.cpu().numpy()
         records["classes"] = classes.cpu().numpy()

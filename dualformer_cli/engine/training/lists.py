@@ -10,7 +10,7 @@ from dualformer_cli.config.load import ResolvedConfig
 from dualformer_cli.config.metric_table import best_metrics
 from dualformer_cli.config.schema import RENDERED, RunConfig
 from dualformer_cli.data.camera_motion.rendering import check_rendering, picture_files, rendered_list
-from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.errors import ConfigError

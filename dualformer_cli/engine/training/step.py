@@ -30,6 +30,7 @@ from dualformer_cli.engine.training.optim import set_learning_rate
 from dualformer_cli.engine.training.state import TrainingState
 from dualformer_cli.engine.training.token_labels import TokenLabeller
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.video.remote_shards import name_of
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -221,7 +222,7 @@ class Stepper:
 
     def _non_finite(self, is_bad: bool, batches: Sequence[Batch]) -> StepRefusedError:
         """Return the error, on every rank, of a loss that is not a number; this one's, or another's."""
-        files = sorted({self.listed.files[sample] for batch in batches for sample in batch.samples})
+        files = sorted({name_of(self.listed.files[sample]) for batch in batches for sample in batch.samples})
         found = [(rank, names) for rank, (bad, names) in enumerate(gather_objects((is_bad, files))) if bad]
         rank, names = found[0]
         return self._back_before_the_step(

@@ -17,7 +17,7 @@ from dualformer_cli.data.camera_motion.paths import (
     ZOOM_LOG,
     random_path,
 )
-from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.data.lists.class_lists import load_class_names
 
 SIZE = (64, 80)
 

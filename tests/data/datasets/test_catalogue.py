@@ -14,7 +14,7 @@ from dualformer_cli.data.datasets import catalogue as catalogue_module
 from dualformer_cli.data.datasets.annotations import FORMATS
 from dualformer_cli.data.datasets.catalogue import Catalogue, PublishedFile, flip_labels, load_catalogue
 from dualformer_cli.data.fetch.weights import published_source
-from dualformer_cli.data.lists.manifest import load_class_names, shipped_class_lists
+from dualformer_cli.data.lists.class_lists import load_class_names, shipped_class_lists
 from dualformer_cli.errors import ConfigError, DownloadError
 
 PUBLISHED_TOP1 = {

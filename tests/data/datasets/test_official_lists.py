@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from dualformer_cli.data.datasets.annotations import read_annotations
 from dualformer_cli.data.datasets.catalogue import load_catalogue
 from dualformer_cli.data.datasets.official_lists import read_dataset
+from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.data.lists.folders import VideoFolder
-from dualformer_cli.data.lists.manifest import load_class_names
 from dualformer_cli.errors import DualFormerError
 
 CATALOGUE = load_catalogue({})

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualformer_cli.data.lists.manifest import load_class_names, shipped_class_lists
+from dualformer_cli.data.lists.class_lists import load_class_names, shipped_class_lists
 from dualformer_cli.errors import DualFormerError
 
 LENGTHS = {

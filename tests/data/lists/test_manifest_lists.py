@@ -13,14 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualformer_cli.config.schema import ListFormat
+from dualformer_cli.data.lists.class_lists import load_class_names, shipped_class_lists
 from dualformer_cli.data.lists.manifest import (
     Manifest,
     Sample,
     list_text,
-    load_class_names,
     match_classes,
     read_manifest,
-    shipped_class_lists,
     write_manifest,
 )
 from dualformer_cli.errors import DualFormerError

@@ -8,7 +8,7 @@ import pytest
 
 from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.data.datasets.catalogue import flip_labels
-from dualformer_cli.data.lists.manifest import load_class_names
+from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.errors import DualFormerError
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
+import numpy as np
 import pytest
 from tar_shards import write_shard
 
 from dualformer_cli.data.lists.labelled_lists import read_lists
-from dualformer_cli.data.lists.manifest import read_manifest
+from dualformer_cli.data.lists.manifest import check_list, read_manifest
 from dualformer_cli.errors import DualFormerError
 
 
@@ -21,6 +24,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s").mkdir()
     return tmp_path
+
+
+@pytest.fixture
+def store() -> Iterator[Any]:
+    """fsspec's file system in memory, where a password is part of the path."""
+    store = fsspec.filesystem("memory")
+    yield store
+    store.rm("/", recursive=True)
 
 
 def rows(source: str, **options: Any) -> list[tuple[str, tuple[int, ...]]]:
@@ -114,8 +125,6 @@ def test_archives_that_are_not_there_or_cannot_be_read_are_refused() -> None:
         "s/b.tar": "list 's/b.tar': there is no archive 's/b.tar'; mend the name or the range",
         "s/a-{0..1}.tar": "list 's/a-{0..1}.tar': there is no archive 's/a-1.tar'; mend the name or the range",
         "s/b*.tar": "list 's/b*.tar': the pattern matches no archive",
-        "s3://me:hush@b/x.tar": "list 's3://***@b/x.tar': only `predict` reads archives on other machines "
-        "where they are; fetch them to a disk of this one",
         "s/texts.tar": "list 's/texts.tar': the archives hold no videos; name others",
         "s/cut.tar": "'s/cut.tar': the archive is cut off or damaged after '0.mp4'; fetch or pack it again",
         "s/a.tar.gz": "'s/a.tar.gz': a compressed archive: no member of it can be read alone",
@@ -124,6 +133,67 @@ def test_archives_that_are_not_there_or_cannot_be_read_are_refused() -> None:
             read_manifest(source)
     with pytest.raises(DualFormerError, match=r"list 's/a-0\.tar' has no groups of labels"):
         read_manifest("s/a-0.tar", label_group="scene")
+
+
+def test_archives_on_other_machines_are_the_list_that_they_are_on_a_disk(store: Any) -> None:
+    write_shard(Path("s/x-10.tar"), [("b.json", '{"label": "jump"}'), ("b.mp4", "two")])
+    write_shard(Path("s/x-9.tar"), [("d/c.mp4", "one"), ("d/c.cls", "run"), ("d/e.mp4", "none")])
+    for path in Path("s").iterdir():
+        store.pipe(f"/me:hush@bucket/s/{path.name}", path.read_bytes())
+    local = read_manifest("s/x-*.tar")
+    for source in ("memory://me:hush@bucket/s/x-*.tar", "memory://me:hush@bucket/s/x-{9..10}.tar"):
+        remote = read_manifest(source)
+        assert list(remote.samples) == list(local.samples)
+        assert (remote.class_names, remote.fingerprint) == (["jump", "run"], local.fingerprint)
+        start = 512 + 512  # of the second member's content: after its header, and a first member of less than a block
+        assert list(remote.files) == [
+            f"memory://me:hush@bucket/s/{path}#bytes={first}-{end}"
+            for path, first, end in (
+                ("x-9.tar/d/c.mp4", 512, 515),
+                ("x-9.tar/d/e.mp4", 4 * 512 + 512, 4 * 512 + 516),
+                ("x-10.tar/b.mp4", start + 512, start + 515),
+            )
+        ]
+        assert [remote.files[row] for row in range(3)] == list(remote.files)
+        assert not any("hush" in warning for warning in remote.warnings)
+        assert len(remote.warnings) == 2
+    store.pipe("/me:hush@bucket/s/classes.txt", b"run\nrest\njump\n")
+    remote = read_manifest("memory://me:hush@bucket/s/x-*.tar")
+    assert ([sample.labels for sample in remote.samples], remote.class_names) == (
+        [(0,), (), (2,)],
+        ["run", "rest", "jump"],
+    )
+    kept = np.array([False, True, True])
+    assert list(remote.files.kept(kept, remote.columns.paths.kept(kept))) == list(remote.files)[1:]
+
+
+def test_archives_on_other_machines_that_cannot_be_had_or_read_are_refused(store: Any) -> None:
+    whole = write_shard(Path("s/a.tar"), [("0.mp4", ""), ("0.cls", "9"), ("1.mp4", "")]).read_bytes()
+    store.pipe("/bucket/s/a-0.tar", whole)
+    store.pipe("/bucket/s/cut.tar", whole[:700])
+    store.pipe("/bucket/s/classes.txt", b"<html>not here</html>")
+    at = "memory://me:hush@bucket/s"
+    for name in ("a-0.tar", "cut.tar", "classes.txt"):
+        store.pipe(f"/me:hush@bucket/s/{name}", store.cat(f"/bucket/s/{name}"))
+    shown = "memory://***@bucket/s"
+    gone = "not found; is the address right? That of a folder ends in a slash"
+    for source, message in {
+        f"{at}/a-{{0..1}}.tar": f"'{shown}/a-1.tar': {gone}",
+        f"{at}/b-*.tar": f"list '{shown}/b-*.tar': '{shown}/b-*.tar': the pattern matches no archives",
+        f"{at}/cut.tar": f"'{shown}/cut.tar': the archive is cut off or damaged after '0.mp4'; fetch or pack it again",
+    }.items():
+        with pytest.raises(DualFormerError, match="^" + re.escape(message)):
+            read_manifest(source)
+    with pytest.raises(DualFormerError) as caught:
+        read_manifest(f"{at}/a-0.tar", classes=["run"])
+    assert str(caught.value).startswith(
+        f"list '{shown}/a-0.tar', the label of 'a-0.tar/0.mp4': '9': label 9 is none of"
+    )
+    check_list(f"{at}/a-0.tar")
+    with pytest.raises(DualFormerError, match=re.escape(f"list '{shown}/b.tar': '{shown}/b.tar': {gone}")):
+        check_list(f"{at}/b.tar")
+    with pytest.raises(DualFormerError, match=re.escape(f"'{shown}/a-0.tar' is not on this machine, and --offline")):
+        check_list(f"{at}/a-0.tar", offline=True)
 
 
 def test_prepare_refuses_archives_which_need_no_preparation() -> None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 import torch
 from tar_shards import write_shard
@@ -39,31 +40,43 @@ def test_a_video_without_a_label_is_refused(make_trainer: Make, tmp_path: Path) 
 
 
 def test_a_run_over_tar_shards_is_that_over_the_files_in_them(
-    make_trainer: Make, tmp_path: Path, toy_list: Path, toy_validation: Path
+    make_trainer: Make, tmp_path: Path, toy_list: Path, toy_validation: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    losses: dict[str, list[Any]] = {"files": [], "shards": []}
+    monkeypatch.setenv("DUALFORMER_CACHE", str(tmp_path / "cache"))
+    losses: dict[str, list[Any]] = {"files": [], "shards": [], "remote": []}
+    store = fsspec.filesystem("memory")
     folder = tmp_path / "packed"
     folder.mkdir()
     for lines, first in ((toy_list, "train"), (toy_validation, "val")):
         rows = [line.rpartition(",")[::2] for line in lines.read_text().splitlines()[1:9]]
         packed = [[(name, lines.parent / name), (f"{Path(name).stem}.cls", label)] for name, label in rows]
         for number, part in enumerate((packed[:3], packed[3:])):
-            write_shard(folder / f"{first}-{number}.tar", [member for members in part for member in members])
+            shard = write_shard(folder / f"{first}-{number}.tar", [member for members in part for member in members])
+            store.pipe(f"/bucket/packed/{shard.name}", shard.read_bytes())
         (folder / f"{first}.csv").write_text("path,label\n" + "".join(f"{lines.parent / n},{c}\n" for n, c in rows))
-    for name, train, val in (("files", "train.csv", "val.csv"), ("shards", "train-{0..1}.tar", "val-*.tar")):
+    fingerprints = []
+    for name, start, train, val in (
+        ("files", str(folder), "train.csv", "val.csv"),
+        ("shards", str(folder), "train-{0..1}.tar", "val-*.tar"),
+        ("remote", "memory://bucket/packed", "train-{0..1}.tar", "val-*.tar"),
+    ):
         trainer = make_trainer(
             tmp_path / name,
-            *("train.epochs=2", f"data.validation_list={folder / val}"),
-            data=folder / train,
+            *("train.epochs=2", f"data.validation_list={start}/{val}"),
+            data=f"{start}/{train}",
             on_event=losses[name].append,
         )
         trainer.run()
+        fingerprints.append(trainer.lists.training.fingerprint)
+    store.rm("/", recursive=True)
     kept = {
         name: [(event.get("loss"), event.get("top1")) for event in events if "loss" in event]
         for name, events in losses.items()
     }
     assert len(kept["files"]) == 4
-    assert kept["shards"] == kept["files"]
+    assert kept["remote"] == kept["shards"] == kept["files"]
+    assert fingerprints[1] == fingerprints[2]  # a run goes on with a copy of the archives, or from one
+    assert list((tmp_path / "cache" / "copies").iterdir()) == []
 
 
 def test_without_a_list_there_is_nothing_to_train_on(toy_preset: Path, tmp_path: Path) -> None:

@@ -24,8 +24,8 @@ def after_scores(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[],
     """Have something happen once so many videos of a run's validations are scored and kept."""
     append, seen = kept_records.KeptRecords.append, []
 
-    def count(self: Any, record: Any) -> None:
-        append(self, record)
+    def count(self: Any, record: Any, **options: Any) -> None:
+        append(self, record, **options)
         seen.append(record.index)
         if len(seen) == number:
             act()
@@ -73,7 +73,9 @@ def test_it_goes_on_where_it_was_and_ends_like_one_that_nothing_disturbed(
     scored: list[Any] = []
     append = kept_records.KeptRecords.append
     monkeypatch.setattr(
-        kept_records.KeptRecords, "append", lambda self, record: scored.append(record) or append(self, record)
+        kept_records.KeptRecords,
+        "append",
+        lambda self, record, **options: scored.append(record) or append(self, record, **options),
     )
     result = make_trainer(tmp_path, *settings, data=data, resume=True).run()
     assert len(scored) == 20 - 6
