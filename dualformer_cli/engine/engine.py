@@ -423,11 +423,10 @@ def _read_here(copy: LocalCopy, read: Callable[[slice | None], VideoViews], *, i
         yield copy, Outcome(segments, views), start >= num_segments
 
 
-def _read_start(copy: LocalCopy, data: DataConfig, every_seconds: float) -> VideoViews:
+def _read_start(copy: LocalCopy, data: DataConfig, every_seconds: float, segments: slice) -> VideoViews:
     """Read the first segments of a video's timeline."""
     if copy.error is not None:
         raise copy.error
-    segments = slice(0, SEGMENTS_PER_READ)
     return read_views(copy.path, data, data.test, segments, every_seconds=every_seconds, part=copy.part)
 
 
@@ -435,7 +434,8 @@ def _read_timelines(
     copies: Iterable[LocalCopy], data: DataConfig, every_seconds: float, pool: WorkerPool
 ) -> Iterator[_Part]:
     """Read timelines a few segments at a time: the next ones, and the next videos, while the caller scores."""
-    for first in pool.imap(partial(_read_start, data=data, every_seconds=every_seconds), copies):
+    segments = slice(0, SEGMENTS_PER_READ)
+    for first in pool.imap(partial(_read_start, data=data, every_seconds=every_seconds, segments=segments), copies):
         copy = first.item
         num_segments = 0 if first.error is not None else first.value.num_segments or 0
         starts = range(SEGMENTS_PER_READ, num_segments, SEGMENTS_PER_READ)

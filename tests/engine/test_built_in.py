@@ -58,9 +58,9 @@ def test_the_shipped_weights_tell_still_and_moving_cameras_before_busy_scenes() 
     ]
     scores = scores_of(clips)
     right = scores.argmax(axis=1) == labels
-    assert right.mean() >= 0.85
-    assert right[labels == 0].mean() >= 0.8
-    assert (scores.max(axis=1)[~right] > 0.8).mean() < 0.5 if not right.all() else True
+    assert right.mean() >= 0.9
+    assert right[labels == 0].mean() >= 0.85
+    assert (scores.max(axis=1)[~right] > 0.8).sum() <= 3, "wrong and sure, of 60"
 
 
 def test_the_shipped_weights_are_unsure_where_no_motion_has_a_name() -> None:

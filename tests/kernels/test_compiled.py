@@ -144,4 +144,6 @@ def test_the_table_shows_each_kernel_and_fails_where_one_spills(
     ]
     monkeypatch.setattr(table, "usage", lambda code: usage(code)._replace(spilled_bytes=8))
     assert table.main(options) == 1
-    assert capsys.readouterr().err == "3 kernels spill or want too much shared memory\n"
+    said = capsys.readouterr().err
+    assert said.startswith("3 launches, at most ")
+    assert said.endswith("; 3 spill or want too much shared memory\n")
