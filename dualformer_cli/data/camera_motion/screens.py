@@ -89,18 +89,18 @@ def _strip(rng: np.random.Generator, num_frames: int, window: Size, *, has_cells
     corner = (-width / 2 + float(rng.uniform(-0.2, 0.1)) * width, float(rng.uniform(-0.5, 0.5)) * height - tall / 2)
     if not has_cells:
         return Display([_text(rng, (tall, broad), paper, ink)], corner, np.zeros(num_frames, np.intp), on_screen=True)
-    count, images = int(rng.integers(6, 25)), []
-    rest = int(rng.integers(40, 200))
-    for filled in range(count + 1):
+    count, rest = int(rng.integers(6, 25)), int(rng.integers(40, 200))
+    low, high = np.sort(rng.uniform(0, 1, 2)).tolist()
+    order = (count * np.linspace(low, high if rng.random() < 0.5 else low, num_frames)).astype(np.intp)
+    images = []
+    for filled in range(int(order[0]), int(order[-1]) + 1):
         image = Image.new("RGB", (broad, tall), (paper, paper, paper))
         draw = ImageDraw.Draw(image)
         for cell, x in enumerate(np.linspace(1, broad, count, endpoint=False).tolist()):
             grey = ink if cell < filled else rest
             draw.rectangle((x, 1, max(x, x + broad / count - 2), tall - 2), fill=(grey, grey, grey))
         images.append(image)
-    low, high = np.sort(rng.uniform(0, 1, 2)).tolist()
-    share = np.linspace(low, high if rng.random() < 0.5 else low, num_frames)
-    return Display(images, corner, (share * count).astype(np.intp), on_screen=True)
+    return Display(images, corner, order - order[0], on_screen=True)
 
 
 def random_display(rng: np.random.Generator, num_frames: int, window: Size, pictures: PictureSource) -> Display:
