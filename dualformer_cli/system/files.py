@@ -27,7 +27,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     check_place(target)
-    temporary = target.with_name(f".{target.stem[:40]}.{secrets.token_hex(4)}.part{target.suffix}")
+    temporary = target.with_name(_unfinished(target.stem, secrets.token_hex(4), target.suffix))
     try:
         yield temporary
         os.replace(temporary, target)
@@ -41,8 +41,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 def remove_unfinished(path: Path) -> None:
     """Remove what processes that were killed have left of a file, which no other process may be writing."""
-    for unfinished in path.parent.glob(f".{escape(path.stem[:40])}.{'[0-9a-f]' * 8}.part{escape(path.suffix)}"):
+    for unfinished in path.parent.glob(_unfinished(path.stem, "[0-9a-f]" * 8, path.suffix, shown=escape)):
         unfinished.unlink(missing_ok=True)
+
+
+def _unfinished(stem: str, token: str, suffix: str, *, shown: Callable[[str], str] = str) -> str:
+    """Return the name of a file that is being written, or the pattern of all such names."""
+    return f".{shown(stem[:40])}.{token}.part{shown(suffix)}"
 
 
 def replace_text(path: Path, text: str) -> None:
