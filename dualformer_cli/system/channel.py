@@ -54,9 +54,8 @@ class Silence:
         if self._unheard_before is None:
             self._unheard_before = unheard
         self._elapsed += seconds
-        self.seconds = max(
-            0.0, self._elapsed - (unheard - self._unheard_before)
-        )  # the kernel says of a wait at its end
+        # the kernel says of a wait at its end, so that more than has elapsed can be taken off
+        self.seconds = max(0.0, self._elapsed - (unheard - self._unheard_before))
 
 
 class Channel:

@@ -19,7 +19,6 @@ from dualformer_cli.errors import DualFormerError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import (
     FRESH_IN_TRAINING,
-    TRAINING_HEADS,
     class_names_of,
     inflate_2d,
     load_weights,
@@ -32,6 +31,13 @@ from dualformer_cli.system.words import counted, some_of
 
 TIMM_MODELS = {64: "twins_svt_small", 96: "twins_svt_base", 128: "twins_svt_large"}
 """timm's image models with the shapes of DualFormer tiny, small and base, by the first stage's embed_dim."""
+
+_PARTS_IN_WORDS = {
+    "motion_vote.": "the motion vote is",
+    "token_head.": "the token head is",
+    "motion_heads.": "the motion heads are",
+}
+"""What is said of parts that are fresh, the classifier apart, by what their tensors' names begin with."""
 
 
 def start(model: DualFormer, train: TrainConfig, *, class_names: Sequence[str], offline: bool = False) -> list[str]:
@@ -97,12 +103,7 @@ def start_from_video(
             f"{some_of(fresh, 4)}; start from weights of the same size"
         )
     notes.insert(0, f"started from {source}: {counted(len(report.loaded), 'tensor')} loaded")
-    heads_of = zip(
-        ("motion_vote.", *TRAINING_HEADS),
-        ("the motion vote is", "the token head is", "the motion heads are"),
-        strict=True,
-    )
-    for head, what in heads_of:
+    for head, what in _PARTS_IN_WORDS.items():
         if heads := [key for key in report.fresh if key.startswith(head)]:
             notes.append(f"{what} fresh ({counted(len(heads), 'tensor')})")
     return notes
