@@ -54,7 +54,7 @@ def test_attention_in_bfloat16_is_near_on_every_processor(
     assert float((found - exact).abs().max() / exact.abs().max()) < 2e-2
 
 
-def test_gradients_of_attention_in_bfloat16_are_at_least_as_near_as_the_library_s() -> None:
+def test_gradients_of_attention_in_bfloat16_are_nearer_than_the_library_s() -> None:
     """Of tokens on either side of the window's 53, strided as the model has them, beside float64."""
     generator = torch.Generator().manual_seed(0)
     given = [torch.randn(3, length, 5, 32, generator=generator).bfloat16() for length in (37, 53, 53)]
@@ -72,5 +72,5 @@ def test_gradients_of_attention_in_bfloat16_are_at_least_as_near_as_the_library_
     for own, library, truth in zip(
         gradients(attend, torch.bfloat16), gradients(of_library, torch.bfloat16), exact, strict=True
     ):
-        assert (own - truth).norm() <= (library - truth).norm()
+        assert (own - truth).norm() < (library - truth).norm()
         assert (own - truth).norm() < 2**-8 * truth.norm(), "rounded once"
