@@ -28,6 +28,7 @@ from dualformer_cli.commands.tokenlabel import show, write
 from dualformer_cli.commands.train import train
 from dualformer_cli.errors import FULL_GPU, DualFormerError, MissingError, is_out_of_memory
 from dualformer_cli.system.disk import is_full
+from dualformer_cli.system.exit_codes import FAILED, INTERRUPTED, NO_READER
 from dualformer_cli.system.words import counted, os_reason, printable
 
 _LOGGER = logging.getLogger("dualformer_cli")
@@ -49,13 +50,13 @@ app = typer.Typer(
 def main() -> None:
     """Run the command line and leave with its exit code.
 
-    0 done; 1 failed, with one line on stderr; 2 usage; 3 done but some inputs failed (a command raises typer.Exit(3));
-    130 interrupted; 141 nobody reads stdout any more; 143 stopped by SIGTERM. A bug keeps its traceback.
+    Those of `system/exit_codes.py`, of which commands raise some as typer.Exit(SOME_FAILED), and 143 after SIGTERM. A
+    bug keeps its traceback.
     """
     _open_missing_streams()
     _log_to_stderr()
     _end_in_order_on_sigterm()
-    sys.exit(_exit_code())
+    sys.exit(_end_of_app())
 
 
 def _open_missing_streams() -> None:
@@ -71,38 +72,39 @@ def _open_missing_streams() -> None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
-def _exit_code() -> int:
+def _end_of_app() -> int:
+    """Run the command line; turn what it raises into one line and a code."""
     try:
         return _run_app()
     except MissingError as error:
-        _fail(f"{len(error.problems)} things are missing:", 1)
+        _fail(f"{len(error.problems)} things are missing:", FAILED)
         for problem in error.problems:
             say(f"* {problem}")
-        return 1
+        return FAILED
     except DualFormerError as error:
         if _LOGGER.isEnabledFor(logging.DEBUG):
             _LOGGER.debug("where it failed:", exc_info=error)
-        return _fail(str(error), 1)
+        return _fail(str(error), FAILED)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         _LOGGER.debug("where it failed:", exc_info=error)
-        return _fail(FULL_GPU, 1)
+        return _fail(FULL_GPU, FAILED)
     except KeyboardInterrupt:
-        return _fail("interrupted", 130)
+        return _fail("interrupted", INTERRUPTED)
     except OSError as error:
         if error.errno == errno.EPIPE and _stdout_is_abandoned():
             _discard_stdout()
-            return 141
+            return NO_READER
         if is_full(error):
             _discard_stdout()
             what = "the output" if error.filename is None else repr(error.filename)
-            return _fail(f"cannot write {what}: {os_reason(error)}; free some space", 1)
+            return _fail(f"cannot write {what}: {os_reason(error)}; free some space", FAILED)
         if error.errno in (None, errno.EPIPE):
             raise
         _LOGGER.debug("where it failed:", exc_info=error)
         place = "" if error.filename is None else f"{os.fspath(error.filename)!r}: "
-        return _fail(f"{place}{os_reason(error)}; -v shows where", 1)
+        return _fail(f"{place}{os_reason(error)}; -v shows where", FAILED)
 
 
 def _run_app() -> int:

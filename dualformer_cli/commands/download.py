@@ -12,6 +12,7 @@ import typer
 from dualformer_cli.commands.completion import complete_download
 from dualformer_cli.commands.options import JsonOption, OfflineOption, VerboseOption, print_document
 from dualformer_cli.errors import DownloadError
+from dualformer_cli.system.exit_codes import FAILED, SOME_FAILED
 
 
 class Kind(str, Enum):
@@ -109,4 +110,4 @@ def download(
     for problem in problems(done):
         log(problem)
     if failed:
-        raise typer.Exit(1 if len(failed) == num_wanted else 3)
+        raise typer.Exit(FAILED if len(failed) == num_wanted else SOME_FAILED)

@@ -30,6 +30,7 @@ from dualformer_cli.commands.options import (
     relaunched,
     show_config,
 )
+from dualformer_cli.system.exit_codes import SOME_FAILED
 
 if TYPE_CHECKING:
     from dualformer_cli.documents.evaluate import Evaluation
@@ -144,4 +145,4 @@ def _run(request: EvaluateRequest, *, as_json: bool) -> None:
         announce_loading(request.model)
     document = run_task(request, fetching=fetch_progress, watching=watching, on_document=tell, on_written=wrote)
     if document is not None and document.summary.videos.scored < document.summary.videos.listed:
-        raise typer.Exit(3)
+        raise typer.Exit(SOME_FAILED)

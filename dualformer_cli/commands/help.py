@@ -14,6 +14,8 @@ from typing import Any
 from typer import BadParameter
 from typer.core import TyperCommand, TyperGroup
 
+from dualformer_cli.system.exit_codes import FAILED, INTERRUPTED, SAVED, SOME_FAILED, WRONG_USAGE
+
 UsageError: Any = BadParameter.__mro__[1]
 """What every error of Typer's about what was typed derives from; where it lives depends on Typer's version."""
 
@@ -159,16 +161,21 @@ EXAMPLES: Mapping[str, tuple[str, ...]] = {
     ),
 }
 
-EXIT_CODES = {0: "done", 1: "failed, with the reason in one line", 2: "wrong usage", 130: "interrupted"}
+EXIT_CODES = {
+    0: "done",
+    FAILED: "failed, with the reason in one line",
+    WRONG_USAGE: "wrong usage",
+    INTERRUPTED: "interrupted",
+}
 """Of every command."""
 
 MORE_EXIT_CODES: Mapping[str, Mapping[int, str]] = {
-    "train": {75: "stopped by a signal, to be resumed"},
-    "eval": {3: "done, but some videos could not be scored"},
-    "predict": {3: "done, but some inputs could not be used"},
-    "download": {3: "done, but some of it failed"},
-    "prepare": {3: "done, but some videos cannot be used"},
-    "tokenlabel write": {3: "done, but some videos have no labels"},
+    "train": {SAVED: "stopped by a signal, to be resumed"},
+    "eval": {SOME_FAILED: "done, but some videos could not be scored"},
+    "predict": {SOME_FAILED: "done, but some inputs could not be used"},
+    "download": {SOME_FAILED: "done, but some of it failed"},
+    "prepare": {SOME_FAILED: "done, but some videos cannot be used"},
+    "tokenlabel write": {SOME_FAILED: "done, but some videos have no labels"},
 }
 
 

@@ -35,6 +35,7 @@ from dualformer_cli.commands.options import (
     sample_input,
     show_config_that_runs,
 )
+from dualformer_cli.system.exit_codes import INTERRUPTED, SOME_FAILED
 from dualformer_cli.system.words import shown_path
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ def _refuse_absent(inputs: Sequence[str], *, as_json_lines: bool) -> None:
     if absent := absent_inputs(inputs):
         for result in absent:
             _print_line(result) if as_json_lines else print_predictions(result)
-        raise typer.Exit(3)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _share(percent: str | None) -> float | None:
@@ -262,7 +263,7 @@ def _run(request: PredictRequest, *, is_sample: bool, form: _Form, verbose: bool
         on_document=shown.document,
         on_written=wrote,
     )
-    if document is not None and (code := _exit_code(document)):
+    if document is not None and (code := _end_of(document)):
         raise typer.Exit(code)
 
 
@@ -373,12 +374,12 @@ def _timing(timing: Timing) -> str:
     )
 
 
-def _exit_code(document: Predictions | PredictionRun) -> int:
-    """Return 130 if a live input was interrupted, 3 if an input could not be used, else 0."""
+def _end_of(document: Predictions | PredictionRun) -> int:
+    """Return the exit code: whether a live input was interrupted, or an input could not be used."""
     from dualformer_cli.documents.predict import PredictionRun
 
     if isinstance(document, PredictionRun):
-        return 3 if document.videos.failed or document.videos.lost else 0
+        return SOME_FAILED if document.videos.failed or document.videos.lost else 0
     if any(result.interrupted for result in document.results):
-        return 130
-    return 3 if any(result.status != "ok" for result in document.results) else 0
+        return INTERRUPTED
+    return SOME_FAILED if any(result.status != "ok" for result in document.results) else 0

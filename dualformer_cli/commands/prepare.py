@@ -19,6 +19,7 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     print_document,
 )
+from dualformer_cli.system.exit_codes import SOME_FAILED
 
 if TYPE_CHECKING:
     from dualformer_cli.config.schema import ListFormat
@@ -306,7 +307,7 @@ def _prepare(request: PrepareRequest, *, dry_run: bool, as_json: bool) -> None:
     if request.show is not None:
         wrote(f"{counted(task.draw_sheet(request, done), 'training clip')} in {request.show}")
     if done.summary.broken:
-        raise typer.Exit(3)
+        raise typer.Exit(SOME_FAILED)
 
 
 def _render(request: RenderRequest, *, dry_run: bool, as_json: bool) -> None:

@@ -28,6 +28,7 @@ from dualformer_cli.commands.options import (
     relaunched,
     show_config,
 )
+from dualformer_cli.system.exit_codes import SOME_FAILED
 
 if TYPE_CHECKING:
     from dualformer_cli.documents.tokenlabel import Tokens
@@ -174,4 +175,4 @@ def _write(request: WriteLabelsRequest, *, dry_run: bool, as_json: bool) -> None
     announce_loading(request.model)
     document = write_token_labels(request, dry_run=dry_run, watching=watching, note=log, on_document=tell)
     if isinstance(document, WrittenLabels) and document.summary.unreadable:
-        raise typer.Exit(3)
+        raise typer.Exit(SOME_FAILED)

@@ -31,6 +31,7 @@ from dualformer_cli.commands.options import (
     show_config,
 )
 from dualformer_cli.errors import Stopped
+from dualformer_cli.system.exit_codes import INTERRUPTED, SAVED
 
 if TYPE_CHECKING:
     from dualformer_cli.tasks.train import TrainRequest
@@ -160,7 +161,7 @@ def _run(request: TrainRequest, *, as_json: bool) -> None:
     except Stopped as stop:
         say(f"stopped by {stop}; the state is saved, go on with:")
         say(task.resume_command(request.output, request.log))
-        raise typer.Exit(130 if stop.signum == signal.SIGINT else 75) from None
+        raise typer.Exit(INTERRUPTED if stop.signum == signal.SIGINT else SAVED) from None
     if result is not None:
         wrote(f"config.yaml, log.jsonl, curves.png and checkpoints in {result.output}")
     print_document(result, print_training, as_json=as_json)

@@ -33,15 +33,8 @@ from dualformer_cli.engine.scoring.evaluate import evaluate_once
 from dualformer_cli.engine.scoring.kept_records import KeptRecords
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Clips, NoMemory, Scorer
-from dualformer_cli.engine.scoring.video_scores import (
-    LiveScores,
-    Prediction,
-    VideoScores,
-    failure,
-    sure_from,
-    top,
-    unsure_below,
-)
+from dualformer_cli.engine.scoring.unsure import least_score, unsure_below
+from dualformer_cli.engine.scoring.video_scores import LiveScores, Prediction, VideoScores, failure, top
 from dualformer_cli.errors import ConfigError, VideoError, WeightsError
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import class_names_of, load_weights, read_checkpoint
@@ -169,8 +162,7 @@ class Engine:
             pool: worker processes that open the files; a file that hangs or crashes one of them costs only itself.
             top_k: predictions per video.
             every_seconds: classify segments of this length and merge equal neighbours into a timeline.
-            min_score: a best label below it is unsure, 0 to 1; None for what `sure_from` says, and for no limit where
-                classes are scored one by one.
+            min_score: a best label below it is unsure, 0 to 1; None for what `least_score` says.
 
         Yields:
             One prediction per path, in order; a file that cannot be used has status "error".
@@ -309,9 +301,7 @@ class Engine:
         return seen.prediction(shown, self.class_names, top_k, least)
 
     def _min_score(self, given: float | None) -> float:
-        if given is not None:
-            return given
-        return 0.0 if self.config.data.multi_label else sure_from(len(self.class_names))
+        return least_score(given, len(self.class_names), multi_label=self.config.data.multi_label)
 
     def _finish(
         self, parts: Iterable[_Part], top_k: int, min_score: float, copies: LocalCopies

@@ -9,8 +9,9 @@ import numpy.typing as npt
 import torch
 
 from dualformer_cli.config.schema import RunConfig
-from dualformer_cli.data.clips.augment_batch import augment_batch, one_hot, swap_flipped_labels
+from dualformer_cli.data.clips.augment_batch import augment_batch
 from dualformer_cli.data.clips.loader import BatchPlan, epoch_order, training_steps
+from dualformer_cli.data.clips.targets import one_hot, swap_flipped_labels
 from dualformer_cli.data.clips.training_clips import VideoClips
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.datasets.catalogue import flip_labels

@@ -26,7 +26,8 @@ import cv2
 import numpy as np
 
 from dualformer_cli.config.load import load_config
-from dualformer_cli.data.camera_motion.paths import CLASSES, PAN_SHARE, ROLL_RADIANS, SHAKE_SHARE, ZOOM_LOG
+from dualformer_cli.data.camera_motion.classes import CLASSES
+from dualformer_cli.data.camera_motion.paths import PAN_SHARE, ROLL_RADIANS, SHAKE_SHARE, ZOOM_LOG
 from dualformer_cli.data.clips.views import read_views
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.scoring.metrics import calibration

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from dualformer_cli.data.camera_motion.classes import STATIC
 from dualformer_cli.data.camera_motion.layers import Layer, Size, Thing, View, cut_out
-from dualformer_cli.data.camera_motion.paths import STATIC, Floats, random_path
+from dualformer_cli.data.camera_motion.paths import Floats, random_path
 from dualformer_cli.data.camera_motion.pictures import Picture, PictureSource
 from dualformer_cli.data.camera_motion.screens import random_display, random_gauge
 

@@ -1,9 +1,4 @@
-"""The ten kinds of camera motion, and random smooth paths of a camera that makes one of them.
-
-The classes are named after the camera, not after what the picture does: in a pan right the camera turns right, so the
-content moves left; in a roll clockwise the camera turns clockwise, so the content turns counter-clockwise; in a zoom in
-the content grows. Amounts are shares of the frame over the whole clip, whatever its number of frames.
-"""
+"""Random smooth paths of a camera that makes one motion; amounts are shares of the frame over the whole clip."""
 
 from __future__ import annotations
 
@@ -13,26 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-
-CLASSES = (
-    "static",
-    "pan left",
-    "pan right",
-    "tilt up",
-    "tilt down",
-    "zoom in",
-    "zoom out",
-    "roll clockwise",
-    "roll counter-clockwise",
-    "shake",
+from dualformer_cli.data.camera_motion.classes import (
+    CLASSES,
+    PAN_LEFT,
+    PAN_RIGHT,
+    ROLL_CCW,
+    ROLL_CW,
+    SHAKE,
+    STATIC,
+    TILT_DOWN,
+    TILT_UP,
+    ZOOM_IN,
+    ZOOM_OUT,
 )
-"""Names of the classes, in the order of their numbers."""
 
-STATIC, PAN_LEFT, PAN_RIGHT, TILT_UP, TILT_DOWN, ZOOM_IN, ZOOM_OUT, ROLL_CW, ROLL_CCW, SHAKE = range(len(CLASSES))
-
-FLIP_PAIRS = ((PAN_LEFT, PAN_RIGHT), (ROLL_CW, ROLL_CCW))
-"""Classes that a mirror turns into each other."""
+Floats = npt.NDArray[np.float64]
 
 Range = tuple[float, float]
 

@@ -18,22 +18,11 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from dualformer_cli.data.camera_motion.busy import busy_layers
+from dualformer_cli.data.camera_motion.classes import CLASSES, PAN_LEFT, PAN_RIGHT, STATIC, TILT_DOWN, TILT_UP
 from dualformer_cli.data.camera_motion.layers import Thing, View, cut_out
-from dualformer_cli.data.camera_motion.paths import (
-    CLASSES,
-    PAN_LEFT,
-    PAN_RIGHT,
-    STATIC,
-    TILT_DOWN,
-    TILT_UP,
-    CameraPath,
-    Floats,
-    random_path,
-)
+from dualformer_cli.data.camera_motion.paths import CameraPath, Floats, random_path
 from dualformer_cli.data.camera_motion.pictures import Picture, PictureSource, Pixels
 from dualformer_cli.data.camera_motion.screens import draw_card, screen_layers
-
-__all__ = ["CLASSES", "Picture", "PictureSource", "RenderedClip", "render_clip", "render_path"]
 
 _VIEW_TRIES = 4
 """Views drawn before one is taken although it hardly shows motion."""

@@ -23,7 +23,7 @@ from typing import Any, Literal
 import yaml
 
 from dualformer_cli.config.typed_yaml import checked
-from dualformer_cli.data.camera_motion.paths import FLIP_PAIRS
+from dualformer_cli.data.camera_motion.classes import FLIP_PAIRS
 from dualformer_cli.errors import ConfigError, DownloadError, nearest
 
 VARIABLE = "DUALFORMER_CATALOGUE"

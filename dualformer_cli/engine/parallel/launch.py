@@ -28,12 +28,13 @@ from torch.distributed.elastic.rendezvous.registry import get_rendezvous_handler
 
 from dualformer_cli.engine.parallel.placement import LAUNCHER_PID, is_one_of_many
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.exit_codes import INTERRUPTED, SAVED, SOME_FAILED
 from dualformer_cli.system.signals import KILL, STOPPING, kill_group
 from dualformer_cli.system.threads import usable_cores
 from dualformer_cli.system.words import counted
 
-PLANNED_ENDS = (3, 75, 130)
-"""Exit codes of rank 0 that are no failure: some inputs failed, stopped with the state saved, interrupted."""
+PLANNED_ENDS = (SOME_FAILED, SAVED, INTERRUPTED)
+"""Exit codes of rank 0 that are no failure."""
 
 _OPTIONS = ("--gpus", "--cpu-processes")
 _STOPPED = (-signal.SIGTERM, 128 + signal.SIGTERM)

@@ -53,7 +53,7 @@ class Ranks:
         return self.rank == 0
 
     def exit_code(self, code: int) -> int:
-        """The code that this process leaves with when the run as a whole ends with `code` (3, 75, ...).
+        """The code that this process leaves with when the run as a whole ends with `code`.
 
         Rank 0 alone speaks for the run: torchrun takes the first process that leaves with anything but 0 for dead,
         and kills the others at their work.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from dualformer_cli.data.clips.views import VideoViews
 from dualformer_cli.documents.predict import FeatureRow, ScoredLabel, Segment, Timing, VideoResult
+from dualformer_cli.engine.scoring.unsure import unsure_below
 from dualformer_cli.video.reader import VideoInfo
 
 Scores = npt.NDArray[np.float64]
@@ -38,20 +39,6 @@ def top(scores: Scores, class_names: Sequence[str], top_k: int) -> tuple[ScoredL
     """Return the best classes of a score vector (classes,), best first."""
     order = np.argsort(-scores, kind="stable")[:top_k]
     return tuple(ScoredLabel(label=class_names[i], index=int(i), score=float(scores[i])) for i in order)
-
-
-def sure_from(num_classes: int) -> float:
-    """Return the score from which a best label says more than chance: a tenth of the way from 1 / classes to 1."""
-    chance = 1 / num_classes
-    return chance + (1 - chance) / 10
-
-
-def unsure_below(
-    predictions: Sequence[ScoredLabel], segments: Sequence[Segment] | None, min_score: float
-) -> float | None:
-    """Return `min_score` if the best label or a part of the timeline does not reach it, else None."""
-    scores = [*(each.score for each in predictions[:1]), *(each.score for each in segments or ())]
-    return min_score if any(score < min_score for score in scores) else None
 
 
 def merge_segments(

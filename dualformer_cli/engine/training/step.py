@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from dualformer_cli.config.schema import DataConfig, RuntimeConfig, TrainConfig
-from dualformer_cli.data.clips.augment_batch import augment_batch, one_hot, swap_flipped_labels
+from dualformer_cli.data.clips.augment_batch import augment_batch
 from dualformer_cli.data.clips.loader import Batch
+from dualformer_cli.data.clips.targets import one_hot, swap_flipped_labels
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.engine.parallel.devices import dtype_of

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from dualformer_cli.data.camera_motion import files
+from dualformer_cli.data.camera_motion.classes import CLASSES
 from dualformer_cli.data.camera_motion.files import (
     SPLITS,
     Settings,
@@ -20,7 +21,6 @@ from dualformer_cli.data.camera_motion.files import (
     render_all,
     write_h264,
 )
-from dualformer_cli.data.camera_motion.scenes import CLASSES
 from dualformer_cli.data.lists.manifest import read_manifest
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.video.open import open_video

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dualformer_cli.data.camera_motion.classes import CLASSES
 from dualformer_cli.data.camera_motion.paths import (
-    CLASSES,
     MOVING_JITTER,
     PAN_SHARE,
     ROLL_RADIANS,

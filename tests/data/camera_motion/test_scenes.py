@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dualformer_cli.data.camera_motion import scenes
-from dualformer_cli.data.camera_motion.scenes import CLASSES, PictureSource, render_clip
+from dualformer_cli.data.camera_motion.classes import CLASSES
+from dualformer_cli.data.camera_motion.scenes import PictureSource, render_clip
 
 PICTURES = PictureSource(seed=9, num_drawn=24, side=128)
 

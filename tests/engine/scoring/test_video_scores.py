@@ -20,9 +20,7 @@ from dualformer_cli.engine.scoring.video_scores import (
     VideoScores,
     failure,
     merge_segments,
-    sure_from,
     top,
-    unsure_below,
 )
 from dualformer_cli.video.reader import VideoInfo
 
@@ -108,20 +106,6 @@ def test_what_is_sure_and_what_is_not_are_never_joined() -> None:
     merged = merge_segments([0, 2, 4, 6], [2, 4, 6, 8], scores, ["x", "y"], min_score=0.6)
     assert [(m.start_seconds, m.end_seconds, m.label) for m in merged] == [(0, 2, "x"), (2, 6, "x"), (6, 8, "y")]
     assert [m.score for m in merged] == pytest.approx([0.9, 0.525, 0.6])
-
-
-@pytest.mark.parametrize(("classes", "percent"), [(2, 55), (5, 28), (10, 19), (400, 10.225), (1, 100)])
-def test_a_label_is_sure_from_a_tenth_of_the_way_from_chance_on(classes: int, percent: float) -> None:
-    assert 100 * sure_from(classes) == pytest.approx(percent)
-
-
-def test_the_limit_stands_where_something_is_below_it() -> None:
-    segments = merge_segments([0, 1], [1, 2], np.array([[0.9, 0.1], [0.45, 0.55]]), ["x", "y"])
-    best = top(np.array([0.7, 0.3]), ["x", "y"], 2)
-    assert unsure_below(best, None, 0.6) is None  # the second label is no matter
-    assert unsure_below(best, None, 0.8) == 0.8
-    assert unsure_below(best, segments, 0.6) == 0.6
-    assert unsure_below(best, segments, 0.5) is None
 
 
 def test_a_video_is_the_mean_of_its_views() -> None:
