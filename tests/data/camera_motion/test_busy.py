@@ -8,7 +8,8 @@ import pytest
 from dualformer_cli.data.camera_motion import scenes
 from dualformer_cli.data.camera_motion.classes import CLASSES, PAN_RIGHT, STATIC
 from dualformer_cli.data.camera_motion.paths import PAN_SHARE, ROLL_RADIANS, ZOOM_LOG, mixed_path
-from dualformer_cli.data.camera_motion.scenes import PictureSource, RenderedClip, render_clip
+from dualformer_cli.data.camera_motion.pictures import PictureSource
+from dualformer_cli.data.camera_motion.scenes import RenderedClip, render_clip
 
 PICTURES = PictureSource(seed=9, num_drawn=24, side=128)
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from dualformer_cli.data.camera_motion import scenes
 from dualformer_cli.data.camera_motion.classes import CLASSES
-from dualformer_cli.data.camera_motion.scenes import PictureSource, render_clip
+from dualformer_cli.data.camera_motion.pictures import PictureSource
+from dualformer_cli.data.camera_motion.scenes import render_clip
 
 PICTURES = PictureSource(seed=9, num_drawn=24, side=128)
 
