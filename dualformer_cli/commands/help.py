@@ -14,6 +14,8 @@ from typing import Any
 from typer import BadParameter
 from typer.core import TyperCommand, TyperGroup
 
+from dualformer_cli.errors import closest
+
 UsageError: Any = BadParameter.__mro__[1]
 """What every error of Typer's about what was typed derives from; where it lives depends on Typer's version."""
 
@@ -259,6 +261,9 @@ def _answered(error: UsageError, typed: list[str], ctx: Any) -> UsageError:
     from dualformer_cli.commands.hints import hint
 
     error.message = _in_our_words(str(error.message), getattr(error, "param", None), typed)
+    if options := getattr(error, "possibilities", None):  # by the dashes all options look alike
+        close = closest(error.option_name.strip("-"), (option.strip("-") for option in options))
+        error.possibilities = [option for option in options if option.strip("-") == close]
     answer = hint(error.message, typed, ctx)
     return error if answer is None else UsageError(answer)
 
