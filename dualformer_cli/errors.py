@@ -125,7 +125,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def closest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that `name` is probably a misspelling of; None where it is another word."""
+    return next(iter(get_close_matches(name, list(known), n=1, cutoff=0.6)), None)
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" when a known name is close to `name`, else an empty string."""
-    close = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    close = closest(name, known)
+    return f"; did you mean {close!r}?" if close else ""

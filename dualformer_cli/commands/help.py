@@ -14,6 +14,7 @@ from typing import Any
 from typer import BadParameter
 from typer.core import TyperCommand, TyperGroup
 
+from dualformer_cli.errors import closest
 from dualformer_cli.system.exit_codes import FAILED, INTERRUPTED, SAVED, SOME_FAILED, WRONG_USAGE
 
 UsageError: Any = BadParameter.__mro__[1]
@@ -266,6 +267,9 @@ def _answered(error: UsageError, typed: list[str], ctx: Any) -> UsageError:
     from dualformer_cli.commands.hints import hint
 
     error.message = _in_our_words(str(error.message), getattr(error, "param", None), typed)
+    if options := getattr(error, "possibilities", None):  # by the dashes all options look alike
+        close = closest(error.option_name.strip("-"), (option.strip("-") for option in options))
+        error.possibilities = [option for option in options if option.strip("-") == close]
     answer = hint(error.message, typed, ctx)
     return error if answer is None else UsageError(answer)
 

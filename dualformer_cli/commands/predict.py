@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -175,9 +176,9 @@ def predict(
             raise typer.BadParameter(f"{seconds:g} is not a positive number of seconds", param_hint=name)
     if retry_failed and output is None:
         raise typer.BadParameter("it goes with --output, which keeps what failed", param_hint="--retry-failed")
+    form: _Form = "json" if as_json else "lines" if as_json_lines else "text"
+    absent = _say_absent(inputs or (), form, is_started_again=bool(gpus or cpu_processes))
     announce_loading(model)
-    if inputs and not as_json:  # a document says which model it would have been
-        _refuse_absent(inputs, as_json_lines=as_json_lines)
     if gpus or cpu_processes:
         if "-" in (inputs or ()):
             raise typer.BadParameter("several processes cannot read one stdin; give @list.txt", param_hint="INPUT")
@@ -204,24 +205,36 @@ def predict(
         report=report,
         overwrite=overwrite,
     )
-    _run(
-        request, is_sample=not inputs, form="json" if as_json else "lines" if as_json_lines else "text", verbose=verbose
-    )
+    _run(request, is_sample=not inputs, form=form, absent=absent, verbose=verbose)
 
 
-def _refuse_absent(inputs: Sequence[str], *, as_json_lines: bool) -> None:
-    """Where no input is there, say so before a model is loaded.
+def _say_absent(inputs: Sequence[str], form: _Form, *, is_started_again: bool) -> Collection[str]:
+    """Say which inputs are not there, before a model is loaded, and return their names.
+
+    Where none is there, that is the answer, but for a document, which says which model it would have been; of several
+    processes the first one says it, and where they are started from here, not this one.
 
     Raises:
-        typer.Exit: with 3.
+        typer.Exit: with 3, if none is there.
     """
+    from dualformer_cli.engine.parallel.placement import read_placement
     from dualformer_cli.outputs.predictions import print_predictions
+    from dualformer_cli.outputs.screen import log
     from dualformer_cli.tasks.predict import absent_inputs
 
-    if absent := absent_inputs(inputs):
+    absent, is_all = absent_inputs(inputs)
+    is_answer = bool(inputs) and is_all and form != "json"
+    if read_placement(os.environ).rank == 0 and (is_answer or not is_started_again):
         for result in absent:
-            _print_line(result) if as_json_lines else print_predictions(result)
+            if not is_answer:
+                log(_line_of(result))
+            elif form == "lines":
+                _print_line(result)
+            else:
+                print_predictions(result)
+    if is_answer:
         raise typer.Exit(SOME_FAILED)
+    return {result.path for result in absent}
 
 
 def _share(percent: str | None) -> float | None:
@@ -245,13 +258,13 @@ def _share(percent: str | None) -> float | None:
     return value / 100
 
 
-def _run(request: PredictRequest, *, is_sample: bool, form: _Form, verbose: bool) -> None:
+def _run(request: PredictRequest, *, is_sample: bool, form: _Form, absent: Collection[str], verbose: bool) -> None:
     """Do what the request says, print results as they come, and leave with the code that sums them up."""
     from dualformer_cli.outputs.progress import fetch_progress
     from dualformer_cli.outputs.screen import wrote
     from dualformer_cli.tasks.predict import predict as run_task
 
-    shown = _Shown(form, is_run=request.output is not None, is_sample=is_sample, verbose=verbose)
+    shown = _Shown(form, is_run=request.output is not None, is_sample=is_sample, said=absent, verbose=verbose)
     document = run_task(
         request,
         stdin=sys.stdin,
@@ -271,10 +284,19 @@ _Form = Literal["text", "json", "lines"]
 
 
 class _Shown:
-    """Prints what there is to say as it comes: results on stdout in one of the forms, the rest on stderr."""
+    """Prints what there is to say as it comes: results on stdout in one of the forms, the rest on stderr.
 
-    def __init__(self, form: _Form, *, is_run: bool, is_sample: bool, verbose: bool) -> None:
+    Args:
+        form: of the results.
+        is_run: whether a folder keeps the results, so that only errors are printed.
+        is_sample: whether no input was named.
+        said: inputs whose errors were said on stderr.
+        verbose: whether to say where the time went.
+    """
+
+    def __init__(self, form: _Form, *, is_run: bool, is_sample: bool, said: Collection[str], verbose: bool) -> None:
         self._form, self._is_run, self._is_sample, self._verbose = form, is_run, is_sample, verbose
+        self._said = said
         self._has_fallen_back = self._has_clips = False
 
     def fallback(self, note: str) -> None:
@@ -336,10 +358,15 @@ class _Shown:
                 typer.echo()
             print_predictions(result)
             self._has_clips = False
-        if self._is_run and result.error is not None:
-            log(f"{shown_path(result.path)}: {result.error}")
+        if self._is_run and result.error is not None and result.path not in self._said:
+            log(_line_of(result))
         if self._verbose and result.timing is not None:
             log(f"{shown_path(result.path)}: {_timing(result.timing)}")
+
+
+def _line_of(result: VideoResult) -> str:
+    """Return what is wrong with an input as a line."""
+    return f"{shown_path(result.path)}: {result.error}"
 
 
 def _print_line(document: VideoResult | LiveClip) -> None:

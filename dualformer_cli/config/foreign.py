@@ -39,12 +39,15 @@ _PAGE = Path(__file__).parent.parent / "docs" / "coming-from.md"
 
 OPTIONS = {
     "--cfg-options": "--set KEY=VALUE",
+    "--options": "--set KEY=VALUE",
     "--cfg": "--preset NAME|FILE.yaml",
     "--config": "--preset NAME|FILE.yaml",
     "--work-dir": "--output DIR",
     "--resume-from": "--resume --output DIR",
     "--load-from": "--init-from FILE",
     "--validate": "a second --data LIST",
+    "--no-validate": "one --data LIST alone",
+    "--gpu-ids": "--device cuda:N",
     "--amp": "--precision bf16",
     "--launcher": "--gpus N, or torchrun",
     "--checkpoint": "--weights FILE",
@@ -52,10 +55,24 @@ OPTIONS = {
     "--out": "--dump FILE.jsonl",
     "--deterministic": "--seed N, which alone decides a run",
     "--auto-scale-lr": "always so",
+    "--eval": "always so, every metric is printed",
+    "--average-clips": "always so, scores are means of probabilities",
+    "--tta": "--views 4x3",
+    "--label-file": "--set data.classes=FILE",
+    "--out-filename": "--save FILE.mp4",
+    "--vid-out-dir": "--save FOLDER/",
+    "--pred-out-file": "--json",
 }
 """Options of the scripts of the published code and mmaction2, and what does the same here."""
 
-COMMANDS = {"test": "eval", "demo": "predict", "inference": "predict", "get_flops": "flops", "analysis": "flops"}
+COMMANDS = {
+    **dict.fromkeys(("train", "dist_train", "slurm_train"), "train"),
+    **dict.fromkeys(("test", "dist_test", "slurm_test"), "eval"),
+    **dict.fromkeys(("demo", "demo_inferencer", "webcam_demo", "long_video_demo", "inference"), "predict"),
+    **dict.fromkeys(("get_flops", "analysis"), "flops"),
+    "demo_gradcam": "gradcam",
+    "build_rawframes": "prepare",
+}
 """Their scripts, and the commands that do the same."""
 
 KEYS = {
@@ -70,6 +87,11 @@ KEYS = {
     "ann_file": "data.train_list",
     "load_from": "train.init_from",
     "use_checkpoint": "model.gradient_checkpointing",
+    "pretrained": "train.pretrained_2d",
+    "fp16": "runtime.precision",
+    "warmup_iters": "train.warmup_epochs",
+    "grad_clip": "train.clip_grad_norm",
+    "dropout_ratio": "model.dropout",
 }
 """Last parts of their keys, and the keys that decide the same here."""
 
@@ -90,12 +112,22 @@ def foreign_key(key: str, name: str) -> str | None:
 
 def key_instead(key: str) -> str | None:
     """Return the key that decides what a key of mmaction2 does there; None of others."""
-    return KEYS.get(key.rpartition(".")[2])
+    part, _, name = key.rpartition(".")
+    if name == "ann_file" and re.search("val|test", part):
+        return "data.validation_list"
+    return KEYS.get(name)
+
+
+def option_instead(key: str) -> str | None:
+    """Return the option that decides what a key of mmaction2 at the top of its files does there; None of others."""
+    return OPTIONS.get(f"--{key.replace('_', '-')}")
 
 
 def what_instead(typed: str) -> str | None:
-    """Return what to say of an option or a command of the scripts of other code; None of others."""
-    here = OPTIONS.get(typed) or (f"dualformer {COMMANDS[typed]}" if typed in COMMANDS else None)
+    """Return what to say of an option or a script (`tools/test.py`, `test`) of other code; None of others."""
+    script = re.fullmatch(r"(?:.*[/\\])?(\w+)\.(?:py|sh)", typed)
+    command = COMMANDS.get(script[1] if script else typed)
+    here = OPTIONS.get(typed) or (f"dualformer {command}" if command and command != typed else None)
     return None if here is None else f"{typed} is of other code; here it is {here}. More: {_PAGE}"
 
 

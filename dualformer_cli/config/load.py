@@ -8,16 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
-from difflib import get_close_matches
 from functools import cache
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_origin, get_type_hints
 
-from dualformer_cli.config.foreign import foreign_config, foreign_key, key_instead
+from dualformer_cli.config.foreign import foreign_config, foreign_key, key_instead, option_instead
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.config.typed_yaml import Document, Plain, checked, shown
-from dualformer_cli.errors import ConfigError, nearest
+from dualformer_cli.errors import ConfigError, closest, nearest
 from dualformer_cli.system.words import cannot_read, printable
 
 if TYPE_CHECKING:
@@ -127,8 +126,8 @@ def _nearest_key(key: str) -> str | None:
             spellings.setdefault(".".join(parts[start:]), known)
     parts = key.split(".")
     ends = [".".join(parts[start:]) for start in range(len(parts))]
-    close = [end for end in ends if end in spellings] or get_close_matches(key, spellings, n=1, cutoff=0.6)
-    return spellings[close[0]] if close else None
+    close = next((end for end in ends if end in spellings), None) or closest(key, spellings)
+    return spellings[close] if close else None
 
 
 def _require_key(key: str, place: str) -> None:
@@ -136,7 +135,10 @@ def _require_key(key: str, place: str) -> None:
         return
     if below := _keys_below(key):
         raise ConfigError(f"{key} is a section, not a value; set one of its keys: {', '.join(below)} (from {place})")
-    known = key_instead(key) or _nearest_key(key)
+    known, option = key_instead(key), option_instead(key)
+    if known is None and option is not None:
+        raise ConfigError(f"{key}: no key, but an option here: {option} (from {place})")
+    known = known or _nearest_key(key)
     hint = f"did you mean {known!r}?" if known else "--print-config lists every key"
     raise ConfigError(f"{key}: unknown key; {hint} (from {place})")
 

@@ -93,10 +93,10 @@ def print_run(run: PredictionRun, *, stream: TextIO | None = None, width: int | 
     videos = run.videos
     facts = [
         f"{videos.ok:,} classified",
-        f"{videos.failed:,} failed (--retry-failed tries again)" if videos.failed else "",
+        f"{videos.failed:,} failed (predictions.csv names them, --retry-failed tries again)" if videos.failed else "",
     ]
     facts += [f"{videos.lost:,} lost with a process; run the same command again" if videos.lost else ""]
-    facts += [f"{videos.kept:,} of them before" if videos.kept else ""]
+    facts += [f"{videos.kept:,} were done before" if videos.kept else ""]
     screen = Screen(stream, width)
     screen.paragraph(f"{counted(videos.listed, 'video')}: {', '.join(filter(None, facts))}", style="", indent=0)
     screen.flush()

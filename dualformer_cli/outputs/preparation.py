@@ -15,6 +15,7 @@ from dualformer_cli.documents.prepare import (
     Preparation,
     PreparationPlan,
     SameBytes,
+    Spread,
     Statistics,
 )
 from dualformer_cli.documents.render import RenderEstimate, RenderSummary
@@ -168,13 +169,18 @@ def _missing(dataset: DatasetCounts) -> Iterator[str]:
 def _statistics(statistics: Statistics) -> Iterator[str]:
     seconds, lengths = statistics.duration_seconds, statistics.num_frames
     if seconds:
-        middle = f"{seconds.min:.1f} to {seconds.max:.1f} s, median {seconds.median:.1f}"
-        yield f"duration   {duration_in_words(seconds.total)} in all; {middle}"
+        yield f"duration   {duration_in_words(seconds.total)} in all; {_spread(seconds, digits=1, unit=' s')}"
     if lengths:
-        yield f"frames     {lengths.min:.0f} to {lengths.max:.0f}, median {lengths.median:.0f}"
+        yield f"frames     {_spread(lengths)}"
     yield f"sizes      {_common(statistics.sizes)}"
     yield f"fps        {_common(statistics.fps)}"
     yield f"codecs     {_common(statistics.codecs)}; {size_in_words(statistics.bytes)}"
+
+
+def _spread(values: Spread, *, digits: int = 0, unit: str = "") -> str:
+    """Return the smallest and the largest value and the median, or the one that all have in the digits shown."""
+    least, most, median = (f"{value:.{digits}f}" for value in (values.min, values.max, values.median))
+    return f"{least}{unit} each" if least == most else f"{least} to {most}{unit}, median {median}"
 
 
 def _common(counts: Mapping[str, int]) -> str:

@@ -39,11 +39,12 @@ def fitting(text: str, stream: TextIO, *, indent: int = 2) -> str:
     Args:
         text: the line, escaped.
         stream: where it goes.
-        indent: spaces in front of what follows the first break.
+        indent: spaces in front of what follows the first break; where a word has no room behind them, two.
     """
     if not stream.isatty() or text.startswith("dualformer "):  # a command stays on one line, to be copied
         return text
     size = shutil.get_terminal_size().columns
+    indent = indent if all(indent + len(word) <= size for word in text.split()) else 2
     lines = textwrap.wrap(text, size, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False)
     return "\n".join(lines)
 

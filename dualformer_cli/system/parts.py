@@ -226,4 +226,11 @@ def _row(text: bytes) -> dict[str, Any] | None:
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str]) -> list[str]:
     """Return each setting that differs though it must not, with both values."""
     keys = [key for key in {**before, **now} if key not in free and before.get(key) != now.get(key)]
-    return [f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in keys]
+    return [f"{key} was {_in_words(key, before.get(key))} and is {_in_words(key, now.get(key))}" for key in keys]
+
+
+def _in_words(key: str, value: object) -> str:
+    """Return the value of an option as it is typed, and of another key as YAML has it."""
+    if key.startswith("--") and (value is None or isinstance(value, bool)):
+        return "given" if value else "not given"
+    return f"{value:g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)

@@ -65,9 +65,10 @@ class PredictRequest:
     """Whether files that exist may be replaced."""
 
 
-def absent_inputs(names: Sequence[str]) -> tuple[VideoResult, ...]:
-    """Return a result with its error for each input, where none of them leads to anything; else nothing."""
-    return tuple(VideoResult(path=name, status="error", error=reason) for name, reason in find_absent(names))
+def absent_inputs(names: Sequence[str]) -> tuple[tuple[VideoResult, ...], bool]:
+    """Return a result with its error for each input that leads to nothing, and whether none leads to anything."""
+    problems, is_all = find_absent(names)
+    return tuple(VideoResult(path=name, status="error", error=reason) for name, reason in problems), is_all
 
 
 def predict(

@@ -140,7 +140,7 @@ class PredictionIndex:
         threading.Thread(target=find_all, name="dualformer-list", daemon=True).start()
 
     def num_left(self) -> int:
-        """Return how many of the inputs that are found so far have, or had, no result."""
+        """Return how many of the inputs that are found so far have, or had, no result that is kept."""
         return self._num_left
 
     def counts(self) -> RunCounts:
@@ -199,6 +199,13 @@ class PredictionIndex:
                     row = self._parts.read(part, offset)
                     yield self._check(from_json(VideoResult, row["result"]), json.loads(labels)), row, part
 
+    def problems(self) -> Iterator[VideoResult]:
+        """Return the results of the lists, folders and patterns that gave nothing or could not be read."""
+        with self._lock:
+            query = "SELECT shown, problem FROM inputs WHERE problem IS NOT NULL ORDER BY number"
+            rows = self._base.execute(query).fetchall()
+        yield from (failure(_name(shown), problem).result for shown, problem in rows)
+
     def known(self) -> Iterator[VideoResult]:
         """Return the results of all inputs but those that are lost."""
         return (result for result, *_ in self.results() if result is not None)
@@ -217,7 +224,7 @@ class PredictionIndex:
                     "VALUES (?, ?, ?, ?, ?, ?)",
                     row,
                 ).rowcount
-                self._num_left += added and row[4]
+                self._num_left += added and (row[4] or row[3] is not None)
 
     def _holds(self, path: str, shown: str) -> bool:
         """Return whether there is a result of a file, and the file is still the same."""

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -87,7 +88,7 @@ def run(
             index = _index(request, engine, parts)
             index.find(list_into, fetching, offline=request.model.offline)
             with watching(index.num_left) as on_result:
-                for result in work.in_order(index.left(), worker.classify):
+                for result in chain(work.in_order(index.left(), worker.classify), index.problems()):
                     on_result(result)
         index.update()
         index.forget_old(work.lost_items)

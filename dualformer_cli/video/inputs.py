@@ -115,26 +115,31 @@ def list_inputs(
             expansion.add(name, folder="")
 
 
-def find_absent(names: Sequence[str]) -> list[tuple[str, str]]:
-    """Return each input and why it leads to nothing; an empty list where one of them leads somewhere.
+def find_absent(names: Sequence[str]) -> tuple[list[tuple[str, str]], bool]:
+    """Return why each input that leads to nothing does, with its name, and whether all of them do.
 
     Files are not opened, stdin is not read, and no other machine is asked: what only these could say counts as there.
     """
+    found = [_why_absent(name) for name in dict.fromkeys(names)]
+    return [problem for problems in found for problem in problems], all(found)
+
+
+def _why_absent(name: str) -> list[tuple[str, str]]:
+    """Return what is wrong with an input that leads to nothing; an empty list where it leads somewhere."""
+    is_list = name.startswith("@") and not os.path.lexists(name)
+    camera = absent_camera(name)
+    is_asked = is_remote(name) or (is_live(name) and camera is None)
+    if name == "-" or (is_list and os.path.exists(name[1:])) or is_asked:
+        return []
     sink = _Absent()
     expansion = _Expansion(sink, _names_alone, offline=True)
     try:
-        for name in sorted(names, key=glob.has_magic):  # the quick ones first
-            is_list = name.startswith("@") and not os.path.lexists(name)
-            camera = absent_camera(name)
-            is_asked = is_remote(name) or (is_live(name) and camera is None)
-            if name == "-" or (is_list and os.path.exists(name[1:])) or is_asked:
-                return []
-            if camera is not None:
-                sink.complain(name, camera)
-            elif is_list:
-                expansion.add_list_file(name)
-            else:
-                expansion.add(name, folder="")
+        if camera is not None:
+            sink.complain(name, camera)
+        elif is_list:
+            expansion.add_list_file(name)
+        else:
+            expansion.add(name, folder="")
     except _PresentError:
         return []
     return sink.problems

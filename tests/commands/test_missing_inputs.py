@@ -80,6 +80,37 @@ def test_predict_names_its_inputs_where_none_is_there_and_leaves_with_3() -> Non
     assert not Path("run").exists()
 
 
+@pytest.mark.parametrize("form", ["", "--json", "--json-lines", "--output run"])
+def test_inputs_that_are_not_there_among_others_are_named_before_a_model_is_loaded(form: str) -> None:
+    Path("a.mp4").write_bytes(b"no video")
+    Path("empty").mkdir()
+    result = CliRunner().invoke(app, ["predict", "gone.mp4", "a.mp4", "empty", "none/*.mp4", *form.split()])
+    assert str(result.exception) == "a model is loaded for nothing"
+    assert [line for line in result.stderr.splitlines() if ": " in line] == [
+        "gone.mp4: no such file or folder",
+        "empty: the folder holds no videos and no numbered frames",
+        "none/*.mp4: the pattern matches no videos",
+    ]
+    assert result.stdout == ""
+
+
+def test_of_several_processes_one_names_inputs_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("a.mp4").write_bytes(b"no video")
+    said = []
+    for rank in ("0", "1"):
+        for name, value in (("RANK", rank), ("WORLD_SIZE", "2"), ("LOCAL_RANK", rank)):
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr("dualformer_cli.commands.predict._run", lambda *arguments, **options: None)
+        said.append(CliRunner().invoke(app, ["predict", "gone.mp4", "a.mp4"]).stderr)
+    assert said == ["gone.mp4: no such file or folder\n", ""]
+
+
+def test_a_document_is_the_answer_where_no_input_is_there_and_says_so_first() -> None:
+    result = CliRunner().invoke(app, ["predict", "gone", "--json"])
+    assert str(result.exception) == "a model is loaded for nothing"
+    assert "gone: no such file or folder" in result.stderr.splitlines()
+
+
 @pytest.mark.parametrize("there", ["a.mp4", "@list.txt", "-", "rtsp://host/live", "*.mp4", ".", "a.mp4#t=1,2"])
 def test_where_one_may_be_there_the_model_is_loaded(there: str) -> None:
     Path("a.mp4").write_bytes(b"no video")

@@ -13,7 +13,7 @@ from dualformer_cli.config.foreign import COMMANDS, KEYS, OPTIONS, foreign_confi
 from dualformer_cli.config.load import known_keys, known_presets, load_config
 from dualformer_cli.errors import ConfigError
 
-OF_OPTIONS = ("train", "eval", "gradcam")
+OF_OPTIONS = ("train", "eval", "predict", "gradcam")
 """Commands that have the options that are named in place of those of other code."""
 PAGE = Path(__file__).parents[2] / "dualformer_cli" / "docs" / "coming-from.md"
 TABLE = dict(
@@ -68,6 +68,12 @@ def test_a_yaml_file_of_mmaction2_is_known_by_its_keys(tmp_path: Path, text: str
         (["eval", "--cfg-options", "a=b"], "--cfg-options is of other code; here it is --set KEY=VALUE. More: "),
         (["flops", "tiny", "--cfg-options=a=b"], "here it is --set KEY=VALUE"),
         (["test", "config.py", "x.pth"], "test is of other code; here it is dualformer eval. More: "),
+        (["tools/test.py", "config.py", "x.pth"], "tools/test.py is of other code; here it is dualformer eval. More: "),
+        (["tools/train.py", "config.py"], "tools/train.py is of other code; here it is dualformer train. More: "),
+        (["./tools/dist_train.sh", "config.py", "8"], "dist_train.sh is of other code; here it is dualformer train"),
+        (["train", "dualformer_small_patch244_window877_ucf101"], "here it is the preset ucf101-small: --preset"),
+        (["eval", "--eval", "top_k_accuracy"], "--eval is of other code; here it is always so, every metric is"),
+        (["train", "data/train"], "unexpected extra argument"),
         (["train", "slowfast_ucf101.py"], "--preset ucf101-small. More: "),
         (["train", "--nothing"], "No such option: --nothing"),
         (["train", "word"], "unexpected extra argument"),
@@ -113,6 +119,17 @@ def test_keys_of_mmaction2_are_answered_with_the_key_that_decides_the_same() -> 
         load_config("tiny", overrides=["data.videos_per_gpu=8"], environ={})
     assert {key_instead(f"data.{key}") for key in ("clip_len", "workers_per_gpu")} <= set(known_keys())
     assert key_instead("train.lr") is None
+    lists = {
+        "data.train.ann_file": "train",
+        "data.val.ann_file": "validation",
+        "test_dataloader.ann_file": "validation",
+    }
+    assert {key: key_instead(key) for key in lists} == {key: f"data.{part}_list" for key, part in lists.items()}
+
+
+def test_a_key_of_mmaction2_that_is_an_option_here_is_answered_with_the_option() -> None:
+    with pytest.raises(ConfigError, match=r"work_dir: no key, but an option here: --output DIR \(from --set\)"):
+        load_config("tiny", overrides=["work_dir=runs"], environ={})
 
 
 def test_a_file_of_the_users_own_is_read_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

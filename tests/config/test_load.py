@@ -334,6 +334,9 @@ def test_a_wrong_value_in_a_variable_names_the_variable() -> None:
 def test_a_misspelt_preset_names_the_nearest_and_all() -> None:
     known = ", ".join(known_presets())
     assert message_of("tinny") == f"preset 'tinny' not found; did you mean 'tiny'? Known presets: {known}"
+    assert (
+        message_of("nothing") == f"preset 'nothing' not found; a file's name must end in .yaml. Known presets: {known}"
+    )
     assert message_of("@@@@") == f"preset '@@@@' not found; a file's name must end in .yaml. Known presets: {known}"
 
 

@@ -40,7 +40,11 @@ def test_predictions_show_facts_labels_percents_and_bars_in_proportion() -> None
     ("counts", "said"),
     [
         ((4, 4, 0, 0), "4 videos: 4 classified"),
-        ((4, 3, 1, 2), "4 videos: 3 classified, 1 failed (--retry-failed tries again), 2 of them before"),
+        (
+            (4, 3, 1, 2),
+            "4 videos: 3 classified, 1 failed (predictions.csv names them, --retry-failed tries again), "
+            "2 were done before",
+        ),
     ],
 )
 def test_a_run_says_how_many_failed_and_how_they_are_tried_again(counts: tuple[int, ...], said: str) -> None:
@@ -48,7 +52,9 @@ def test_a_run_says_how_many_failed_and_how_they_are_tried_again(counts: tuple[i
     videos = RunCounts(listed=listed, ok=ok, failed=failed, kept=kept, lost=0)
     facts = ModelFacts(preset="p", weights="w", weights_sha256=None, device="cpu", precision="fp32", views="4x1")
     stream = io.StringIO()
-    print_run(PredictionRun(facts=facts, fallback=None, output="run", videos=videos, files=()), stream=stream, width=99)
+    print_run(
+        PredictionRun(facts=facts, fallback=None, output="run", videos=videos, files=()), stream=stream, width=120
+    )
     assert stream.getvalue() == f"{said}\n"
 
 

@@ -7,9 +7,9 @@ import io
 import pytest
 from screens import Terminal
 
-from dualformer_cli.documents.prepare import DatasetCounts, Examples
+from dualformer_cli.documents.prepare import DatasetCounts, Examples, Spread, Statistics
 from dualformer_cli.documents.render import RenderEstimate
-from dualformer_cli.outputs.preparation import _missing, print_render_estimate
+from dualformer_cli.outputs.preparation import _missing, _statistics, print_render_estimate
 
 ESTIMATE = RenderEstimate(root="out", clips={"train": 80, "val": 20}, missing=100, num_bytes=3_200_000, seconds=75.0)
 LINE = "out: would render 100 of 100 clips, about 3.2 MB, in about 1 min 15 s with 1 process"
@@ -24,6 +24,22 @@ def test_a_terminal_gets_whole_words_and_a_pipe_one_line(monkeypatch: pytest.Mon
     lines = terminal.getvalue().splitlines()
     assert max(map(len, lines)) <= 40
     assert [word for line in lines for word in line.split()] == LINE.split()
+
+
+@pytest.mark.parametrize(
+    ("most", "said"),
+    [
+        (1.34, ["duration   4 s in all; 1.3 s each", "frames     32 each"]),
+        (2.0, ["duration   4 s in all; 1.3 to 2.0 s, median 1.3", "frames     32 to 48, median 32"]),
+    ],
+)
+def test_a_spread_that_is_none_is_said_as_one_value(most: float, said: list[str]) -> None:
+    seconds = Spread(total=4.0, min=1.32, median=1.33, max=most)
+    lengths = Spread(total=96, min=32, median=32, max=24 * most if most == 2 else 32)
+    statistics = Statistics(
+        videos=3, bytes=0, num_frames=lengths, duration_seconds=seconds, sizes={}, fps={}, codecs={}
+    )
+    assert list(_statistics(statistics))[:2] == said
 
 
 @pytest.mark.parametrize(("count", "files"), [(1, "1 file"), (2, "2 files")])

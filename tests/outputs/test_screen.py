@@ -23,6 +23,8 @@ def test_a_terminal_gets_whole_words_and_a_pipe_one_line(
     assert fitting(text, Terminal()) == "dualformer: list\n  'a/very-long-name/of-a-list.csv'\n  not found"
     assert fitting("short", Terminal()) == "short"
     assert fitting("a b " * 9, Terminal(), indent=4).splitlines()[1].startswith("    a b")
+    digest = "0123456789abcdef01"
+    assert fitting(f"digest     {digest}", Terminal(), indent=11) == f"digest\n  {digest}", "whole, where it has room"
     log(text)
     assert capsys.readouterr().err == f"{text}\n"
     command = "dualformer train --resume --output runs/train"

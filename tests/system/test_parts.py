@@ -137,7 +137,7 @@ def test_other_settings_are_named_and_damaged_ones_too(parts: Parts) -> None:
     parts.open()
     parts.close()
     with pytest.raises(
-        DualFormerError, match="holds scores of other settings: views was 4 and is 3; crops was None and"
+        DualFormerError, match="holds scores of other settings: views was 4 and is 3; crops was null and"
     ):
         Parts(parts.folder, {"views": 3, "crops": 1}, holds="scores").open()
     (parts.folder / "settings.json").write_text("{")

@@ -17,6 +17,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from typer.testing import CliRunner
 from warm import WarmPython
 
 from dualformer_cli.app import app
+from dualformer_cli.documents.predict import VideoResult
 from dualformer_cli.engine import engine
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.parallel.shared_work import SharedWork
@@ -186,14 +188,39 @@ def test_a_video_for_which_a_gpu_had_no_memory_is_tried_again(
     assert read_paths == ["clips/b.mp4"]
 
 
+def test_folders_and_patterns_without_videos_are_said_and_counted_as_videos_are(
+    folder: Path, model: ModelRequest, read_paths: list[str]
+) -> None:
+    Path("empty").mkdir()
+    said: list[tuple[str, str | None]] = []
+    totals: list[int] = []
+
+    @contextmanager
+    def watching(total: Callable[[], int]) -> Iterator[Callable[[VideoResult], None]]:
+        def note(result: VideoResult) -> None:
+            said.append((result.path, result.error))
+            totals.append(total())
+
+        yield note
+
+    inputs = ("empty", "clips", "none/*.mp4")
+    predict(PredictRequest(model=model, inputs=inputs, output=Path("run")), watching=watching)
+    assert [path for path, _ in said[:4]] == ["clips/a.mp4", "clips/b.mp4", "clips/c.mp4", "clips/d.mp4"]
+    assert said[4:] == [
+        ("empty", "the folder holds no videos and no numbered frames"),
+        ("none/*.mp4", "the pattern matches no videos"),
+    ]
+    assert totals[-1] == 6
+
+
 def test_other_settings_are_refused_with_the_difference(
     folder: Path, model: ModelRequest, read_paths: list[str]
 ) -> None:
     run(model)
     for options, said in (
         ({"top_k": 2}, "--top-k was 5 and is 2"),
-        ({"every_seconds": 1.0}, "--every was None and is 1.0"),
-        ({"features": Path("run/f.npz")}, "--features was False and is True"),
+        ({"every_seconds": 1.0}, "--every was not given and is 1"),
+        ({"features": Path("run/f.npz")}, "--features was not given and is given"),
     ):
         with pytest.raises(DualFormerError, match=f"'run' holds predictions of other settings: {said}; name another"):
             run(model, **options)
