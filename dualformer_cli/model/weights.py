@@ -137,7 +137,7 @@ def read_checkpoint(path: str | Path, *, mapped: bool = False) -> Mapping[str, A
         with path.open("rb") as file:
             head = file.read(512)
     except FileNotFoundError:
-        raise WeightsError(f"weights {str(path)!r} not found; give a file, `published` or `random`") from None
+        raise WeightsError(f"weights {str(path)!r} not found; give a file, or hf://OWNER/NAME") from None
     except OSError as error:
         raise WeightsError(f"weights {str(path)!r} cannot be read: {error.strerror}") from None
     _refuse_non_weights(path, head)

@@ -76,14 +76,15 @@ def font_of(size: int) -> ImageFont.FreeTypeFont:
 
 def _fitted(label: str, size: int, room: float) -> tuple[str, ImageFont.FreeTypeFont]:
     """Return the label as it can be drawn in a size, cut with an ellipsis to `room` pixels, and its font."""
-    text = re.sub(f"[^{_JOINERS}]+", lambda match: printable(match[0]), label)
+    composed = unicodedata.normalize("NFC", label)  # names of files may come letter by letter, Korean ones say
+    text = re.sub(f"[^{_JOINERS}]+", lambda match: printable(match[0]), composed)
     file = _font_for(text, _preferred)
     if file is None:
-        text = "".join(char if _has_glyph(None, char) else unicodedata.normalize("NFKD", char)[0] for char in text)
+        text = "".join(map(_without_accent, text))
     font = font_of(size) if file is None else _open(file, size)
     if _num_missing(file, text):
         _say_boxes()
-    elif not features.check("raqm") and any(unicodedata.bidirectional(char) in ("R", "AL") for char in text):
+    elif not features.check("raqm") and any(map(_is_shaped, text)):
         _say_unshaped()
     if font.getlength(text) <= room:
         return text, font
@@ -91,6 +92,12 @@ def _fitted(label: str, size: int, room: float) -> tuple[str, ImageFont.FreeType
     while fitting < len(text) and font.getlength(text[: fitting + 1] + "…") <= room:
         fitting += 1
     return text[:fitting].rstrip() + "…", font
+
+
+def _without_accent(char: str) -> str:
+    """Return the letter below an accent that the built-in font lacks, where it has that."""
+    plain = unicodedata.normalize("NFKD", char)[0]
+    return plain if not _has_glyph(None, char) and _has_glyph(None, plain) else char
 
 
 @lru_cache(maxsize=4096)
@@ -118,6 +125,12 @@ def _has_glyph(file: str | None, char: str) -> bool:
     except OSError:  # a bitmap font without this size, or a damaged one
         return False
     return (mask.size, bytes(mask)) != (missing.size, bytes(missing))
+
+
+def _is_shaped(char: str) -> bool:
+    """Return whether a letter goes to the left, or is a mark that its neighbours place, as in Hindi, Thai and Khmer."""
+    is_mark = unicodedata.category(char)[0] == "M" and not "\ufe00" <= char <= "\ufe0f"  # those choose an emoji's form
+    return is_mark or unicodedata.bidirectional(char) in ("R", "AL")
 
 
 def _opens(file: str) -> bool:
@@ -171,4 +184,7 @@ def _say_boxes() -> None:
 
 @cache
 def _say_unshaped() -> None:
-    log("this Pillow cannot join letters or write from right to left (it lacks raqm): such labels are hard to read")
+    log(
+        "this Pillow cannot join letters, place marks or write from right to left (it lacks raqm): such labels are "
+        "hard to read"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -63,6 +64,16 @@ class PredictRequest:
     """Page to look through; one of many videos is several files."""
     overwrite: bool = False
     """Whether files that exist may be replaced."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.top_k, int) or self.top_k < 1:
+            raise ValueError(f"top_k must be a whole number from 1, got {self.top_k!r}")
+        if self.min_score is not None and not 0 <= self.min_score <= 1:
+            raise ValueError(f"min_score must be from 0 to 1, got {self.min_score!r}")
+        for name in ("every_seconds", "duration_seconds"):
+            seconds = getattr(self, name)
+            if seconds is not None and not 0 < seconds < math.inf:
+                raise ValueError(f"{name} must be positive, got {seconds!r}")
 
 
 def absent_inputs(names: Sequence[str]) -> tuple[tuple[VideoResult, ...], bool]:

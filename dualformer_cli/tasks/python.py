@@ -21,12 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from dualformer_cli.config.load import load_config, to_yaml
-from dualformer_cli.data.fetch.hub import local_weights
+from dualformer_cli.data.fetch.hub import is_hub_address, local_weights
 from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.documents.evaluate import Evaluation
 from dualformer_cli.documents.gradcam import Gradcam
 from dualformer_cli.documents.predict import Predictions
 from dualformer_cli.documents.train import TrainEvent, TrainResult
+from dualformer_cli.errors import ConfigError
 from dualformer_cli.tasks.predict import PredictRequest
 from dualformer_cli.tasks.session import DEFAULT_PRESET, ModelRequest, load_engine, open_session
 
@@ -42,6 +43,8 @@ _LOGGER = logging.getLogger(__name__)
 Frames = npt.NDArray[np.uint8]
 """A video in memory, shape (T, H, W, 3), or one frame of it, (H, W, 3)."""
 Name = str | PathLike[str]
+
+_MIXED = "inputs must be all names of files, or all frames in memory; call predict for each kind"
 
 
 class ModelOptions(TypedDict, total=False):
@@ -91,6 +94,8 @@ def create_model(
     name = os.fspath(preset)
     if pretrained:
         return _pretrained(name, num_classes, offline=_is_offline(offline))
+    if _is_weights(name):
+        raise ConfigError(f"{name!r} is a file of weights: take them with create_model({name!r}, pretrained=True)")
     _say_random()
     overrides = [] if num_classes is None else [f"model.num_classes={num_classes}", "data.classes=null"]
     resolved = load_config(name, overrides=overrides)
@@ -146,7 +151,7 @@ def predict(
     Args:
         inputs: what the command takes (files, folders, patterns, addresses), one or several; or frames in memory: a
             video as uint8 (T, H, W, 3), an iterable of such videos, or an iterator of one video's frames (H, W, 3).
-            Frames of an iterator are made small as they come, and never all in memory.
+            Frames of an iterator are made small as they come, and never all in memory. Files and frames do not mix.
         fps: of frames in memory; a timeline needs it.
         top_k: labels per video.
         every_seconds: length of the segments of a timeline; None for none.
@@ -157,21 +162,29 @@ def predict(
         The document, on rank 0; a video that cannot be used is a result with its error.
 
     Raises:
-        ValueError: if frames are not uint8 with 3 colours, or a timeline of frames is asked for without fps.
+        TypeError, ValueError: if inputs are of another kind, frames not uint8 with 3 colours, an option of the call is
+            out of its range, or a timeline of frames is asked for without fps.
         DualFormerError: if the model cannot be had.
     """
     wanted = PredictRequest(model=_request(options), top_k=top_k, every_seconds=every_seconds, min_score=min_score)
     if isinstance(inputs, str | PathLike):
-        return _predict_files([inputs], wanted)
-    if isinstance(inputs, np.ndarray) or hasattr(inputs, "__array__"):
-        return _predict_frames([np.asarray(inputs)], wanted, fps)
+        inputs = [inputs]
+    elif isinstance(inputs, bytes) or not (isinstance(inputs, Iterable) or hasattr(inputs, "__array__")):
+        raise TypeError(f"inputs must be names of files, or frames in memory; got {type(inputs).__name__}")
+    elif hasattr(inputs, "__array__"):
+        array = np.asarray(inputs)
+        if array.ndim not in (4, 5):
+            raise ValueError(f"a video in memory must be uint8 of shape (T, H, W, 3), got {array.dtype} {array.shape}")
+        inputs = array if array.ndim == 5 else [array]
     iterator = iter(inputs)
     first = next(iterator, None)
     if first is None:
         raise ValueError("there are no inputs")
     whole = chain([first], iterator)
-    if isinstance(first, str | PathLike):
-        return _predict_files(whole, wanted)  # type: ignore[arg-type]  # all are alike
+    if _is_name(first):
+        if fps is not None:
+            raise ValueError(f"fps is said of frames in memory; {first!r} has its own")
+        return _predict_files(whole, wanted)
     videos = [whole] if np.ndim(first) == 3 else whole
     return _predict_frames(videos, wanted, fps)  # type: ignore[arg-type]
 
@@ -305,10 +318,28 @@ def _request(options: ModelOptions) -> ModelRequest:
     known = ModelOptions.__annotations__
     if unknown := [name for name in options if name not in known]:
         raise TypeError(f"unknown option {unknown[0]!r}; known: {', '.join(known)}")
+    if options.get("model") is not None:
+        _check_model(options)
+    settings, views = options.get("settings", {}), options.get("views") or (1, 1)
+    if not isinstance(settings, Mapping):
+        raise TypeError(f'settings must be keys with values, as {{"data.clip.num_frames": 16}}; got {settings!r}')
+    if isinstance(views, str) or len(views) != 2:
+        raise ValueError(f"views must be the numbers of clips and crops, as (4, 3); got {views!r}")
     given = cast(Any, {name: value for name, value in options.items() if name != "settings"})
     given |= {name: os.fspath(given[name]) for name in ("preset", "weights") if given.get(name) is not None}
-    overrides = tuple(f"{key}={_text(value)}" for key, value in options.get("settings", {}).items())
+    overrides = tuple(f"{key}={_text(value)}" for key, value in settings.items())
     return ModelRequest(**{**given, "overrides": overrides, "offline": _is_offline(options.get("offline"))})
+
+
+def _check_model(options: ModelOptions) -> None:
+    """Refuse what `create_model` did not make, and a second word on which model runs."""
+    from dualformer_cli.model.dualformer import DualFormer
+
+    model = options["model"]
+    if not isinstance(model, DualFormer) or model.config is None:
+        raise TypeError(f"model must be one that create_model made, got {type(model).__name__}")
+    if second := next((name for name in ("preset", "weights") if options.get(name) is not None), None):
+        raise ValueError(f"model says already which model runs; leave {second} out")
 
 
 def _text(value: object) -> str:
@@ -324,10 +355,17 @@ def _is_offline(offline: bool | None) -> bool:
     return os.environ.get("DUALFORMER_OFFLINE", "").lower() not in ("", "0", "false", "no", "off")
 
 
-def _predict_files(names: Iterable[Name], request: PredictRequest) -> Predictions:
+def _is_name(value: object) -> bool:
+    return isinstance(value, str | PathLike)
+
+
+def _predict_files(names: Iterable[object], request: PredictRequest) -> Predictions:
     from dualformer_cli.tasks import predict as task
 
-    wanted = replace(request, inputs=tuple(os.fspath(name) for name in names))
+    listed = list(names)
+    if not all(map(_is_name, listed)):
+        raise TypeError(_MIXED)
+    wanted = replace(request, inputs=tuple(map(os.fspath, cast(Iterable[Name], listed))))
     return cast(Predictions, task.predict(wanted, on_fallback=_LOGGER.warning))
 
 
@@ -342,14 +380,21 @@ def _predict_frames(videos: Iterable[Iterable[Frames]], request: PredictRequest,
         fall_back(session, quiet, _LOGGER.warning)
         engine = session.load_engine(quiet, bf16_on_cpu=True)
         score = partial(engine.predict_frames, fps=fps, top_k=request.top_k, every_seconds=every, min_score=least)
-        results = tuple(score(video, name=f"video {number}").result for number, video in enumerate(videos))
-        return Predictions(facts=engine.describe(), fallback=session.fallback, results=results)
+        results = []
+        for number, video in enumerate(videos):
+            if _is_name(video):
+                raise TypeError(_MIXED)
+            results.append(score(video, name=f"video {number}").result)
+        return Predictions(facts=engine.describe(), fallback=session.fallback, results=tuple(results))
+
+
+def _is_weights(name: str) -> bool:
+    return is_hub_address(name) or name.endswith((".pt", ".pth", ".safetensors"))
 
 
 def _pretrained(name: str, num_classes: int | None, *, offline: bool) -> DualFormer:
     """Return a model with the weights of a preset, or of a file that brings its configuration along."""
-    is_file = name.startswith("hf://") or name.endswith((".pt", ".pth", ".safetensors"))
-    preset, weights = (None, name) if is_file else (name, None)
+    preset, weights = (None, name) if _is_weights(name) else (name, None)
     request = ModelRequest(preset=preset, weights=weights, device="cpu", precision="fp32", offline=offline)
     engine = load_engine(request)
     model = _described(engine.model, engine.resolved, None if engine.is_nameless else list(engine.class_names))

@@ -132,6 +132,8 @@ def check_request(
     """
     if request.changes and not request.resume:
         raise DualFormerError("--change is for a run that goes on: add --resume, or use --set for a new run")
+    if request.model.preset is None and request.init_from is None and not request.resume:
+        raise DualFormerError("there is no recipe: name a preset, for example k400-small, or weights that bring theirs")
     _check_run_folder(request.output, is_new=not request.resume, is_written=not dry_run)
     resolved = request.resolve()
     check_trackers(request.log)

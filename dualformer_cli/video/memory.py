@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -21,10 +22,12 @@ class FramesReader(VideoReader):
         transform: what `read` will be asked for, so that the frames of an iterator need not be kept.
 
     Raises:
-        ValueError: if a frame is no uint8 array of shape (H, W, 3), or there is none.
+        ValueError: if a frame is no uint8 array of shape (H, W, 3), there is none, or fps is not positive.
     """
 
     def __init__(self, frames: Iterable[Frame], *, name: str, fps: float | None, transform: Transform) -> None:
+        if fps is not None and not 0 < fps < math.inf:
+            raise ValueError(f"fps must be positive, got {fps!r}")
         self.times_seconds, self.warnings = None, []
         self._frames: Sequence[Frame] | npt.NDArray[np.uint8] = ()
         self._transformed: npt.NDArray[Any] | None = None

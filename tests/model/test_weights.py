@@ -372,7 +372,7 @@ def test_a_plain_pickle_is_refused_and_never_executed(tmp_path: Path) -> None:
 
 
 def test_a_missing_file_says_what_can_be_given(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"nothing\.pth' not found; give a file, `published` or `random`$"):
+    with pytest.raises(WeightsError, match=r"nothing\.pth' not found; give a file, or hf://OWNER/NAME$"):
         read_checkpoint(tmp_path / "nothing.pth")
 
 

@@ -17,7 +17,7 @@ from dualformer_cli.outputs import fonts
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
     """Nothing is remembered from one test to the next."""
-    caches = (fonts._font_for, fonts._has_glyph, fonts._system_fonts, fonts._say_boxes)
+    caches = (fonts._font_for, fonts._has_glyph, fonts._system_fonts, fonts._say_boxes, fonts._say_unshaped)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -105,3 +105,36 @@ def test_joiners_shape_a_label_and_are_not_shown() -> None:
     assert text == "ab\u200cc"
     text, _ = fonts._fitted("a\u202eb", 20, 290)  # marks of direction are escaped
     assert text == r"a\u202eb"
+
+
+@pytest.mark.parametrize(
+    ("label", "is_wrong"),
+    [
+        ("क्रिया", True),
+        ("นี่", True),
+        ("សួ", True),
+        ("שחייה", True),
+        ("السباحة", True),
+        ("नमक", False),  # letters one after the other
+        ("跑步", False),
+        ("χορός", False),
+        ("ete\u0301", False),
+        ("❤\ufe0f", False),
+    ],
+)
+def test_shapes_that_this_pillow_cannot_draw_are_said(
+    label: str, is_wrong: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scripts with marks around letters, joined letters or another direction, as the Unicode standard groups them."""
+    monkeypatch.setattr(fonts, "_has_glyph", lambda file, char: True)
+    for has_raqm in (True, False):
+        monkeypatch.setattr("PIL.features.check", lambda name, has_raqm=has_raqm: has_raqm)
+        fonts._fitted(label, 20, 290)
+        assert ("it lacks raqm" in capsys.readouterr().err) == (is_wrong and not has_raqm)
+
+
+def test_letters_in_parts_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some systems keep names of files so, and folders are names of classes."""
+    monkeypatch.setattr(fonts, "_system_fonts", tuple)
+    for parts, whole in (("\u1109\u116e\u110b\u1167\u11bc", "수영"), ("cafe\u0301", "cafe")):  # it has no accents
+        assert fonts._fitted(parts, 20, 290)[0] == whole

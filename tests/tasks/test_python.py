@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -113,6 +114,44 @@ def test_frames_of_another_kind_are_refused(wrong: str, frames: Frames, model: D
             predict(given, model=model)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"fps": 0}, "fps must be positive, got 0"),
+        ({"fps": -1}, "fps must be positive, got -1"),
+        ({"fps": float("nan")}, "fps must be positive, got nan"),
+        ({"top_k": 0}, "top_k must be a whole number from 1, got 0"),
+        ({"top_k": 2.5}, "top_k must be a whole number from 1, got 2.5"),
+        ({"min_score": 30}, "min_score must be from 0 to 1, got 30"),
+        ({"fps": 25, "every_seconds": -1}, "every_seconds must be positive, got -1"),
+        ({"views": "4x3"}, "views must be the numbers of clips and crops, as (4, 3); got '4x3'"),
+        ({"settings": "data.min_frames=2"}, "settings must be keys with values"),
+        ({"preset": "k400-tiny"}, "model says already which model runs; leave preset out"),
+        ({"model": "camera-motion"}, "model must be one that create_model made, got str"),
+        ({"model": torch.nn.Linear(2, 2)}, "model must be one that create_model made, got Linear"),
+    ],
+)
+def test_an_option_out_of_its_range_is_refused(
+    change: dict[str, Any], message: str, frames: Frames, model: DualFormer
+) -> None:
+    with pytest.raises((ValueError, TypeError), match=re.escape(message)):
+        predict(frames, **{"model": model, **change})
+
+
+def test_inputs_of_another_kind_are_refused(frames: Frames, clip: Path, model: DualFormer) -> None:
+    for wrong, got in ((5, "int"), (None, "NoneType"), (b"clip.mp4", "bytes")):
+        with pytest.raises(TypeError, match=f"must be names of files, or frames in memory; got {got}"):
+            predict(wrong, model=model)  # type: ignore[arg-type]
+    for mixed in ([clip, frames], [frames, str(clip)]):
+        with pytest.raises(TypeError, match="all names of files, or all frames in memory"):
+            predict(mixed, model=model)
+    with pytest.raises(ValueError, match=r"must be uint8 of shape \(T, H, W, 3\), got uint8 \(48, 64, 3\)"):
+        predict(frames[0, :48, :64], model=model)
+    with pytest.raises(ValueError, match="fps is said of frames in memory"):
+        predict(clip, fps=25, model=model)
+    assert len(predict(np.stack([frames, frames]), model=model).results) == 2
+
+
 def test_a_misspelt_option_is_refused_and_settings_are_typed(frames: Frames, model: DualFormer) -> None:
     with pytest.raises(TypeError, match="unknown option 'modell'; known: model, preset"):
         predict(frames, modell=model)  # type: ignore[call-arg]
@@ -190,3 +229,7 @@ def test_training_tells_what_happens(
             train(*lists, output=tmp_path / "other", log=log, **options)
     with pytest.raises(ValueError, match="train makes its own model"):
         train(*lists, output=tmp_path / "other", model=model)
+    with pytest.raises(DualFormerError, match="there is no recipe: name a preset"):
+        train(*lists, output=tmp_path / "other")
+    with pytest.raises(DualFormerError, match=r"is a file of weights: take them with create_model\(.*pretrained=True"):
+        create_model(tmp_path / "run" / "checkpoints" / "last.pt")

@@ -110,6 +110,11 @@ def _parse_entry(entry: Any, where: str, labels: Labels, times: TimeColumns | No
     if not isinstance(path, str) or not path or not is_encodable(path):
         raise fail("it needs filename (a video) or frame_dir (a folder of frames)")
     listed = _value(entry, LABEL_NAMES)
+    if listed is None and (nested := next(filter(None, map(_labelled_objects, entry.items())), None)):
+        raise fail(
+            f"it has no label, and those in {nested!r} are not read; give each part an entry of its own, "
+            'like {"filename": "a.mp4", "label": "run", "start_seconds": 1, "end_seconds": 2}'
+        )
     listed = [] if listed is None else listed
     if isinstance(listed, dict):
         raise fail(
@@ -128,6 +133,13 @@ def _parse_entry(entry: Any, where: str, labels: Labels, times: TimeColumns | No
     if problem := check_times(start_seconds, end_seconds):
         raise fail(problem)
     return Sample(path, None, tuple(found), start, num_frames, start_seconds=start_seconds, end_seconds=end_seconds)
+
+
+def _labelled_objects(item: tuple[str, Any]) -> str | None:
+    """Return a key whose value is a list of objects with labels."""
+    key, value = item
+    objects = [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+    return key if any(name in each for each in objects for name in LABEL_NAMES) else None
 
 
 def _seconds(

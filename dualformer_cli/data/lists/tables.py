@@ -47,7 +47,7 @@ SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """What people call a split, to its name."""
-_COLUMN_NAME = re.compile(r"[a-z_][a-z0-9_ ]*")
+_COLUMN_NAME = re.compile(r"[^\W\d][\w ()\[\]]*")
 _NEEDS_QUOTES = re.compile(r'[",\r\n]|^\s|\s$')
 _KINETICS = ("youtube_id", "time_start", "time_end")
 

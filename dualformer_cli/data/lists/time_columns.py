@@ -20,9 +20,9 @@ _PLAIN = frozenset(("time", "timestamp", "t", "clip", "segment", "video", "actio
 _CALENDAR = frozenset(("date", "datetime", "day", "year", "at", "created", "updated", "user"))
 """Words of columns about something else than the video's own time."""
 _UNCLEAR = frozenset(
-    ("time", "times", "timestamp", "timestamps", "seconds", "interval", "time_range", "from", "to", "until", "offset")
+    (*("time", "times", "timestamp", "timestamps", "interval", "range", "from", "to", "until", "till", "offset"), "out")
 )
-"""Names of columns that mean time, and do not say which."""
+"""Words of columns that mean time, and do not say which, as a unit does not either."""
 _LENGTHS = re.compile(r"duration.*|length(?:_s.*)?|.*_duration")
 _WORD = re.compile(r"(start|end|stop|begin)(?=time|sec|ms|frame)|[a-z]+|[0-9]+")
 
@@ -69,13 +69,14 @@ def find_time_columns(header: Sequence[str], what: str) -> TimeColumns | None:
     ends = [name for name, kind in kinds.items() if kind == "end"]
     if "start" in starts and "num_frames" in header and not {"end", "stop"}.intersection(ends):
         starts.remove("start")  # a frame, as manifests have it
+    unclear = [name for name, kind in kinds.items() if kind == "unclear"]
+    if unclear and not (starts and ends):
+        raise DualFormerError(
+            f"{what}: the column {unclear[0]!r} means a time or a place in the video, and it is not clear which; "
+            "call times start_seconds and end_seconds, and the first frame (from 0) start, with num_frames beside "
+            "it; or leave the column out"
+        )
     if not starts and not ends:
-        if unclear := [name for name, kind in kinds.items() if kind == "unclear"]:
-            raise DualFormerError(
-                f"{what}: the column {unclear[0]!r} means a time or a place in the video, and it is not clear which; "
-                "call times start_seconds and end_seconds, and the first frame (from 0) start, with num_frames beside "
-                "it; or leave the column out"
-            )
         return None
     found = TimeColumns(_one(starts, "start", what), _one(ends, "end", what))
     lengths = [name for name in header if _LENGTHS.fullmatch(name)]
@@ -100,7 +101,8 @@ def _kind(name: str) -> str | None:
         return None
     is_start, is_end = bool(words & _STARTS), bool(words & _ENDS)
     if is_start == is_end:
-        return "unclear" if is_start or name in _UNCLEAR else None
+        says_time = words & (_UNCLEAR | _UNITS.keys()) and words <= _UNCLEAR | _PLAIN | _UNITS.keys()
+        return "unclear" if is_start or says_time or name == "in" else None
     if words - _STARTS - _ENDS - _PLAIN - _UNITS.keys():
         return "unclear"
     return "start" if is_start else "end"

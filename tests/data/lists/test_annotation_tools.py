@@ -83,6 +83,13 @@ def test_activitynet_has_parts_with_times(export: Any) -> None:
     ]
 
 
+def test_a_video_of_activitynet_may_lack_annotations(export: Any) -> None:
+    """Those of a test set do, in lists that others derive."""
+    said = {"one": {"subset": ""}, "two": {"annotations": [{"label": "Dance", "segment": [1, 2]}]}}
+    manifest = read_manifest(export("a.json", {"database": said}))
+    assert rows(manifest) == [("one", (), Part()), ("two", ("Dance",), Part(start_seconds=1.0, end_seconds=2.0))]
+
+
 def test_the_splits_of_activitynet_are_those_of_prepare(export: Any) -> None:
     database = {**ACTIVITYNET["database"]}  # type: ignore[dict-item]
     database["val"] = {"subset": "validation", "annotations": [{"segment": [1, 2], "label": "Running"}]}
@@ -402,10 +409,17 @@ def test_a_job_of_cvat_is_of_the_video_that_the_file_is_called_after(export: Any
         ("a.xml", "<?xml version='1.0'?><!DOCTYPE x [<!ENTITY a 'b'>]><annotations/>", "it declares entities"),
         ("a.xml", "<?xml version='1.0'?><html/>", "its XML is <html>, and that of CVAT <annotations>"),
         ("a.xml", CVAT.format(mode="annotation", start=0, step="", body=""), "labels no videos and no parts"),
-        ("a.json", {"database": {"x": {"annotations": [{"label": "y"}]}}}, "an entry has no 'segment'"),
+        ("a.json", {"database": {"x": {"annotations": [{"label": "y"}]}}}, "it: video 'x' has no 'segment'"),
+        ("a.json", {"database": {"x": {"annotations": [{"label": "y", "segment": [1]}]}}}, "it: video 'x': not enough"),
         ("a.json", {"database": {"x": {"annotations": [{"label": "y", "segment": [3, 2]}]}}}, "ends at 2 seconds"),
         ("a.json", {"database": {"x": {"annotations": [{"label": "y", "segment": [-3, 2]}]}}}, "does not begin in"),
-        ("a.json", {"classes": ["a"], "labels": {"x": 7}}, "is not as its tool writes it: tuple index out of range"),
+        ("a.json", {"classes": ["a"], "labels": {"x": 7}}, "it: video 'x': label 7 is none of the 1 classes"),
+        ("a.json", {"classes": ["a"], "labels": {"x": -1}}, "it: video 'x': label -1 is none of the 1 classes"),
+        (
+            "a.xml",
+            CVAT.format(mode="annotation", start=0, step="", body="<track><box frame='0'/></track>"),
+            "no 'label'",
+        ),
         (
             "a.csv",
             "annotation_id,annotator,choice,id,lead_time,title,video\n4,1,Still,1,3.5,My day,one.mp4\n",

@@ -43,6 +43,7 @@ def listed(tmp_path: Path) -> Any:
         ("t_start,t_end", "its columns 't_start' and 't_end' are read as seconds"),
         ("starttime,endtime", "its columns 'starttime' and 'endtime' are read as seconds"),
         ("start seconds,end seconds", ""),
+        ("Start Time (s),End Time [s]", ""),
     ],
 )
 def test_columns_of_times_make_parts(listed: Any, names: str, note: str) -> None:
@@ -76,6 +77,12 @@ def test_a_start_alone_is_seconds_unless_frames_are_counted_beside_it(listed: An
         ("path,label,from,to", "the column 'from' means a time"),
         ("path,label,start_stop", "the column 'start_stop' means a time"),
         ("path,label,start,start_time", "'start' and 'start_time' may each be the start of a part"),
+        ("path,label,start,until", "the column 'until' means a time"),
+        ("path,label,onset,offset", "the column 'offset' means a time"),
+        ("path,label,in,out", "the column 'in' means a time"),
+        ("path,label,time_from,time_to", "the column 'time_from' means a time"),
+        ("path,label,begin_seconds,to_seconds", "the column 'to_seconds' means a time"),
+        ("path,label,time_s", "the column 'time_s' means a time"),
         ("path,label,start_seconds,duration", "'duration' may be the length of the video or of the part"),
     ],
 )
@@ -86,7 +93,10 @@ def test_columns_that_mean_time_and_are_not_understood_are_refused(listed: Any, 
 
 def test_other_columns_are_nobodys_concern() -> None:
     assert (
-        find_time_columns(["path", "label", "created_at", "start_date", "duration", "restart", "weekend"], "x") is None
+        find_time_columns(
+            ["path", "label", "created_at", "start_date", "duration", "restart", "weekend", "clip", "action"], "x"
+        )
+        is None
     )
     assert find_time_columns(["youtube_id", "time_start", "time_end", "path"], "x") is None
     found = find_time_columns(["video_id", "start_timestamp", "stop_timestamp", "start_frame", "stop_frame"], "x")
@@ -115,6 +125,10 @@ def test_json_has_times_and_the_names_of_tables(listed: Any) -> None:
     ]
     with pytest.raises(DualFormerError, match=r"entry 1.*its part ends at 1 seconds and starts at 2"):
         listed('[{"filename": "a.mp4", "label": 0, "start_seconds": 2, "end_seconds": 1}]', "list.json")
+    with pytest.raises(
+        DualFormerError, match=r"entry 1.*it has no label, and those in 'parts' are not read; give each"
+    ):
+        listed('[{"video": "a.mp4", "parts": [{"label": 0, "start": 1, "end": 2}]}]', "list.json")
 
 
 def test_manifests_keep_times_and_have_a_fingerprint_of_them(tmp_path: Path) -> None:

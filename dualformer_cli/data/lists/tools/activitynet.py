@@ -6,16 +6,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dualformer_cli.data.lists.tables import kinetics_name
-from dualformer_cli.data.lists.tools.base import Annotations, Entry, Folder, texts
+from dualformer_cli.data.lists.tools.base import Annotations, Entry, Folder, reading, texts
 from dualformer_cli.video.parts import Part
 
 
 def is_activitynet(document: Mapping[str, Any]) -> bool:
-    """Return whether an object is such a file: it has a "database" of videos, or is one."""
+    """Return whether an object is such a file: it has a "database" of videos, or is one. Some may lack annotations."""
     videos = document.get("database", document)
-    first = next(iter(videos.values()), None) if isinstance(videos, dict) else None
-    said = first.get("annotations") if isinstance(first, dict) else None
-    return isinstance(said, list) or (isinstance(said, dict) and "segment" in said)
+    said = (
+        (each.get("annotations") for each in videos.values() if isinstance(each, dict))
+        if isinstance(videos, dict)
+        else ()
+    )
+    return any(isinstance(each, list) or (isinstance(each, dict) and "segment" in each) for each in said)
 
 
 def read_activitynet(document: Mapping[str, Any], files: Folder) -> Annotations:
@@ -23,14 +26,16 @@ def read_activitynet(document: Mapping[str, Any], files: Folder) -> Annotations:
 
     A video is called NAME or v_NAME. One of Kinetics has one annotation, and is a file called after its times.
     """
-    return Annotations(
-        [entry for name, said in document.get("database", document).items() for entry in _of(name, said, files)]
-    )
+    found = Annotations([])
+    for name, said in document.get("database", document).items():
+        with reading(f"video {name!r}"):
+            found.entries += _of(name, said, files)
+    return found
 
 
 def _of(name: str, said: Mapping[str, Any], files: Folder) -> Iterator[Entry]:
     where, split = f"video {name!r}", str(said.get("subset", ""))
-    annotated = said["annotations"]
+    annotated = said.get("annotations")
     if isinstance(annotated, dict):
         path = files.first(kinetics_name(name, *map(float, annotated["segment"])), name)
         yield Entry(where, path, texts(annotated.get("label")), split=split)
@@ -38,6 +43,6 @@ def _of(name: str, said: Mapping[str, Any], files: Folder) -> Iterator[Entry]:
     path = files.first(name, f"v_{name}")
     if not annotated:
         yield Entry(where, path, (), split=split)
-    for part in annotated:
+    for part in annotated or ():
         start, end = map(float, part["segment"])
         yield Entry(where, path, texts(part["label"]), Part(start_seconds=start, end_seconds=end), split)

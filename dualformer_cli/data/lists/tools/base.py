@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from dualformer_cli.video.parts import WHOLE, Part
@@ -58,6 +59,21 @@ class Folder:
                 found = []
             self._names[folder] = {*found, *map(stem_of, found)}
         return base in self._names[folder]
+
+
+@contextmanager
+def reading(where: str) -> Iterator[None]:
+    """Say of which video or segment it is what is wrong with a file, in one line.
+
+    Raises:
+        ValueError: if the entry lacks something or holds something of another kind.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise ValueError(f"{where} has no {error.args[0]!r}") from None
+    except (ValueError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def texts(values: object) -> tuple[str, ...]:

@@ -58,13 +58,13 @@ def read_cvat(text: str, source: str, files: Folder) -> Annotations:
     for image in root.iter("image"):
         task = alone or tasks[image.get("task_id", "")]
         for tag in image.iter("tag"):
-            spans[task, tag.get("label", "")].add(int(image.get("id", "0")))
+            spans[task, tag.attrib["label"]].add(int(image.get("id", "0")))
     for (task, label), frames in spans.items():
         entries += [_entry(task, label, first, stop) for first, stop in _runs(frames, task.step)]
     for track in root.iter("track"):
         task = alone or tasks[track.get("task_id", "")]
         num_tracks += 1
-        entries += [_entry(task, track.get("label", ""), first, stop) for first, stop in _shown(track, task.step)]
+        entries += [_entry(task, track.attrib["label"], first, stop) for first, stop in _shown(track, task.step)]
     entries.sort(key=lambda entry: (entry.path, entry.part.start))
     notes = (
         [f"{counted(num_tracks, 'track')} taken as the parts of videos in which they are shown"] if num_tracks else []

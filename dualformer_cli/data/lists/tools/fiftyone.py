@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dualformer_cli.data.lists.tools.base import Annotations, Entry, Folder, texts
+from dualformer_cli.data.lists.tools.base import Annotations, Entry, Folder, reading, texts
 from dualformer_cli.video.parts import WHOLE, Part
 
 
@@ -17,8 +17,11 @@ def is_fiftyone(document: Mapping[str, Any]) -> bool:
 def read_fiftyone(document: Mapping[str, Any], files: Folder) -> Annotations:
     """Return the label of each video, or of its parts: those have "timestamps", or "support", frames from 1."""
     classes = texts(document["classes"])
-    found = [entry for name, target in document["labels"].items() for entry in _of(name, target, classes, files)]
-    return Annotations(found, classes)
+    found = Annotations([], classes)
+    for name, target in document["labels"].items():
+        with reading(f"video {name!r}"):
+            found.entries += _of(name, target, classes, files)
+    return found
 
 
 def _of(name: str, target: Any, classes: tuple[str, ...], files: Folder) -> Iterator[Entry]:
@@ -33,6 +36,13 @@ def _of(name: str, target: Any, classes: tuple[str, ...], files: Folder) -> Iter
             elif (frames := said.get("support")) is not None:
                 part = Part(int(frames[0]) - 1, int(frames[1]) - int(frames[0]) + 1)
         several = label if isinstance(label, list) else [label]
-        yield Entry(
-            where, path, texts([classes[each] if isinstance(each, int) and classes else each for each in several]), part
-        )
+        yield Entry(where, path, texts([_class(each, classes) for each in several]), part)
+
+
+def _class(label: Any, classes: tuple[str, ...]) -> Any:
+    """Return the name of a class that is named by its number."""
+    if not isinstance(label, int) or not classes:
+        return label
+    if not 0 <= label < len(classes):
+        raise ValueError(f"label {label} is none of the {len(classes)} classes, which count from 0")
+    return classes[label]
