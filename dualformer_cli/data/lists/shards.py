@@ -59,7 +59,9 @@ def read_shards(source: str, labels: Labels) -> ParsedList:
     samples, some_have_several = [], False
     for member, text in rows:
         path = (
-            member.path.removeprefix(f"{folder}/") if is_remote else os.path.relpath(member.path, folder or os.curdir)
+            member.path.removeprefix(f"{folder}/")
+            if is_remote
+            else f"{os.path.relpath(member.archive, folder or os.curdir)}/{member.name}"
         )
         try:
             found, has_several = read_label(text, labels)
@@ -153,16 +155,21 @@ def _read_archive(archive: str) -> list[_Row]:
 def _rows(file: BinaryIO, archive: str) -> list[_Row]:
     videos: dict[str, Member] = {}
     texts: dict[str, str] = {}
+    names: set[str] = set()
     shown = mask_credentials(archive) if is_address(archive) else archive
     for member in members_in(file, shown):
         stem, suffix = os.path.splitext(member.name)
-        if is_video_name(member.name):
-            if member.name in videos:
-                raise DualFormerError(f"{shown!r} has two members called {member.name!r}; rename one")
+        is_video = is_video_name(member.name)
+        if not is_video and suffix not in (".cls", ".json"):
+            continue
+        if member.name in names:
+            raise DualFormerError(f"{shown!r} has two members called {member.name!r}; rename one")
+        names.add(member.name)
+        if is_video:
             videos[member.name] = replace(member, archive=archive)
         elif suffix == ".cls":
             texts[stem] = _text(file, member).strip()
-        elif suffix == ".json" and stem not in texts:
+        elif stem not in texts:
             texts[stem] = _label_in_json(file, member)
     return [(member, texts.get(os.path.splitext(name)[0], "")) for name, member in videos.items()]
 

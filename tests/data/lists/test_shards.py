@@ -16,6 +16,7 @@ from tar_shards import write_shard
 from dualformer_cli.data.lists.labelled_lists import read_lists
 from dualformer_cli.data.lists.manifest import check_list, read_manifest
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.video.tar_members import opened
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +56,21 @@ def test_labels_are_those_beside_each_video_in_the_order_of_the_archives() -> No
     assert rows("s/x-9.tar", root="s") == [("x-9.tar/d/c.mp4", (1,))]
     Path("elsewhere").mkdir()
     assert read_manifest("s/x-9.tar", root="elsewhere").files == ["s/x-9.tar/d/c.mp4"]
+
+
+def test_names_that_lead_out_of_an_archive_are_found_in_it() -> None:
+    names = ("/data/1.mp4", "../clips/2.mp4", "./3.mp4", "a/../../4.mp4", "//5.mp4")
+    labels = [(f"{name[:-4]}.cls", str(number)) for number, name in enumerate(names)]
+    write_shard(Path("s/a.tar"), [*((name, name) for name in names), *labels])
+    manifest = read_manifest("s/a.tar")
+    inside = ["data/1.mp4", "clips/2.mp4", "3.mp4", "4.mp4", "5.mp4"]  # as GNU tar extracts them, without -P
+    assert [(sample.path, sample.label) for sample in manifest.samples] == [
+        (f"a.tar/{name}", number) for number, name in enumerate(inside)
+    ]
+    for file, name in zip(manifest.files, names, strict=True):
+        with opened(file) as (archive, start, end):
+            archive.seek(start)
+            assert archive.read(end - start) == name.encode()
 
 
 def test_names_of_classes_are_known_from_classes_txt_or_taken_in_order() -> None:
@@ -107,6 +123,7 @@ def test_videos_without_a_label_are_named_unless_none_has_one() -> None:
         ([("1.json", "{label: 1}")], "'s/a.tar/1.json' is not JSON; it should hold an object with a label"),
         ([("1.json", json.dumps({"label": {"id": 1}}))], "'s/a.tar/1.json': \"label\" is neither a number nor a name"),
         ([("1.cls", "1"), ("1.mp4", "")], "'s/a.tar' has two members called '1.mp4'; rename one"),
+        ([("1.cls", "1"), ("1.cls", "0")], "'s/a.tar' has two members called '1.cls'; rename one"),
     ],
 )
 def test_labels_that_are_none_and_names_that_come_twice_are_refused(members: Any, message: str) -> None:
