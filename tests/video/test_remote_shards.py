@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import re
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ from typing import Any
 import fsspec
 import pytest
 from tar_shards import write_shard
-from web_server import WebServer, body
+from web_server import WebServer, body, status
 
 from dualformer_cli.errors import VideoError
 from dualformer_cli.video import remote_files
@@ -92,6 +94,23 @@ def test_an_archive_that_changed_since_it_was_listed_is_noticed(
             fetch_video(address, str(tmp_path / "copy"))
 
 
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_video_of_more_bytes_than_a_header_can_say_is_fetched(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = tarfile.TarInfo("1.mp4")
+    entry.size = 8**11 + 5
+    headers, piece, asked = entry.tobuf(kind), bytes(2**20), []
+
+    class Store:
+        def cat_file(self, path: str, start: int, end: int) -> bytes:
+            asked.append((start, end))
+            return headers[start:end] if end <= len(headers) else piece[: end - start]
+
+    monkeypatch.setattr(remote_files, "_opened", lambda address: (Store(), "s.tar"))
+    end = len(headers) + entry.size
+    fetch_video(f"memory://b/s.tar/1.mp4#bytes={len(headers)}-{end}", os.devnull)
+    assert asked[-1] == (end - 5, end)
+
+
 @pytest.mark.parametrize(
     ("content", "number", "reason"),
     [
@@ -129,7 +148,26 @@ def test_of_an_archive_on_the_web_the_headers_and_the_bytes_of_a_video_are_asked
     assert (tmp_path / "copy").read_bytes() == members["2.mp4"]
     ranges = [re.fullmatch(r"bytes=(\d+)-(\d+)", range_) for command, range_ in asked if command == "GET"]
     assert all(ranges)
-    assert sum(int(found[2]) - int(found[1]) + 1 for found in ranges if found) < len(content) / 2
+    numbers = [int(found[2]) - int(found[1]) + 1 for found in ranges if found]
+    # the last byte, the start with a block ahead, two headers with a little ahead, what is left of the last video
+    # and the mark of the end with a block ahead; a header again and the video's bytes, by the megabyte
+    assert numbers[:2] == [1, 5 + 2**18]
+    assert max(numbers[2:4]) <= 512 + 2**14
+    assert sum(numbers) < len(members["2.mp4"]) + 3 * (2**18 + 2**14)
+
+
+@needs_http
+def test_headers_that_cannot_be_had_for_a_moment_are_asked_for_again(
+    web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_files, "_WAIT_SECONDS", 0)
+    content = write_shard(tmp_path / "s.tar", [(f"{n}.mp4", bytes(600_000)) for n in range(4)]).read_bytes()
+    serve = body(content, headers={"Accept-Ranges": "bytes"})
+    for number in range(8):  # of the request that is refused twice
+        address = web.on(f"/{number}.tar", *([serve] * number), status(503), status(503), serve)
+        assert len(list(list_shard(address))) == 4, number
+    with pytest.raises(VideoError, match=r"cannot be had: 503|its server answers with the error 503"):
+        list(list_shard(web.on("/s.tar", *([serve] * 4), status(503))))
 
 
 @needs_http
