@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from tempfile import NamedTemporaryFile, TemporaryFile
 from typing import IO
 
@@ -106,14 +106,18 @@ def fetch_copy(address: str) -> tuple[IO[bytes], str]:
     return copy, path
 
 
-def version_of(address: str) -> tuple[int | str, ...]:
+def version_of(address: str, ask: Callable[[str], tuple[int, str]] = stamp_of) -> tuple[int | str, ...]:
     """Return what changes when a remote video does; that of an archive stands for all videos in it.
+
+    Args:
+        address: of the video.
+        ask: tells the version of a file.
 
     Raises:
         VideoError: if it cannot be asked.
     """
     member = _member(address)
-    return stamp_of(address) if member is None else (*stamp_of(member.archive), member.start, member.size)
+    return ask(address) if member is None else (*ask(member.archive), member.start, member.size)
 
 
 def _member(address: str) -> Member | None:
