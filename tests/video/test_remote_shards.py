@@ -16,8 +16,8 @@ import pytest
 from tar_shards import write_shard
 from web_server import WebServer, body, status
 
-from dualformer_cli.errors import VideoError
-from dualformer_cli.video import remote_files
+from dualformer_cli.errors import UnavailableError, VideoError
+from dualformer_cli.video import remote_files, remote_shards
 from dualformer_cli.video.inputs import InputList, expand_inputs
 from dualformer_cli.video.remote_shards import fetch_video, list_shard, name_of, version_of
 
@@ -127,6 +127,33 @@ def test_what_is_whole_of_a_damaged_archive_is_given_and_the_rest_is_said(
     found = expanded("memory://bucket/s.tar")
     assert (len(found.paths), [name for name, _ in found.problems]) == (number, ["memory://bucket/s.tar"])
     assert found.problems[0][1].startswith(reason)
+
+
+@pytest.mark.parametrize("has_names_of_open_files", [True, False])
+def test_a_copy_is_gone_once_it_is_closed_and_open_in_no_process_that_cannot_name_it(
+    store: Any, archive: bytes, has_names_of_open_files: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUALFORMER_CACHE", str(tmp_path / "cache"))
+    if not has_names_of_open_files:
+        monkeypatch.setattr(remote_shards, "_OPEN_FILES", str(tmp_path / "not here"))
+    store.pipe("/bucket/s.tar", archive)
+    fetched: list[list[str]] = []
+
+    def noted(address: str, target: str) -> None:
+        opened = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.islink(entry.path)]
+        fetched.append([name for name in opened if name.startswith(str(tmp_path / "cache"))])
+        fetch_video(address, target)
+
+    monkeypatch.setattr(remote_shards, "fetch_video", noted)
+    held, path = remote_shards.fetch_copy(list(list_shard("memory://bucket/s.tar"))[1])
+    assert Path(path).read_bytes() == MEMBERS["run/1.mp4"]
+    assert len(fetched[0]) == has_names_of_open_files
+    held.close()
+    assert list((tmp_path / "cache/copies").iterdir()) == []
+    store.rm("/bucket/s.tar")
+    with pytest.raises(UnavailableError, match="not found"):
+        remote_shards.fetch_copy("memory://bucket/s.tar/run/1.mp4#bytes=512-533")
+    assert list((tmp_path / "cache/copies").iterdir()) == []
 
 
 @needs_http
