@@ -14,17 +14,14 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.autograd.function import once_differentiable
 
-from dualformer_cli.kernels.backend import Size3, compute_dtype
+from dualformer_cli.kernels.backend import Size3, compute_dtype, is_plainly_recorded
 
 
 def has_own_backward(x: Tensor, weight: Tensor, *, stride: Size3, padding: Size3) -> bool:
     """Whether `conv3d_cpu` takes tokens (b, t, h, w, c): in a pass that is recorded on a CPU, for the usual kernels."""
-    is_recorded = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
-    is_traced = torch.jit.is_tracing() or torch.compiler.is_compiling()  # type: ignore[attr-defined]
-    if x.device.type != "cpu" or not is_recorded or is_traced or forward_ad._current_level >= 0 or not x.numel():
+    if x.device.type != "cpu" or not x.numel() or not is_plainly_recorded(x, weight):
         return False
     kernel = weight.shape[2:]
     keeps_grid = stride == (1, 1, 1) and all(2 * pad + 1 == side for pad, side in zip(padding, kernel, strict=True))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from dualformer_cli.kernels.backend import Backend
+from dualformer_cli.kernels.backend import Backend, is_plainly_recorded
 from dualformer_cli.kernels.depthwise_conv3d import conv3d_channels_last
 from dualformer_cli.kernels.pyramid_pool import pyramid_pool
 from dualformer_cli.kernels.window_attention import attends_with_triton, window_attention
@@ -32,7 +32,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     if q.dtype == torch.bfloat16 and can_work_in_pieces(q) and _prefers_products():
         return _attend_bfloat16(q, k, v)
-    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and q.requires_grad and not torch.compiler.is_compiling():
+    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and is_plainly_recorded(q, k, v):
         return _AttendBfloat16.apply(q, k, v).transpose(1, 2).flatten(2)
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 

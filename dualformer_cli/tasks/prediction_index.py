@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from tempfile import gettempdir
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,24 +29,29 @@ from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.parts import split_part
 from dualformer_cli.video.suffixes import is_video_name
 
-Input = tuple[str, str]
-"""A path or address to read, and the name that it has in results."""
 Stamp = list[int | str] | None
 """Size and time of a file when it was read; None: it could not be, and is tried again in the next run."""
+Input = tuple[str, str, Stamp]
+"""A path or address to read, the name that it has in results, and the stamp that it was found with, if it was asked."""
 
-_Found = tuple[str, str, str, str | None, tuple[ListedLabel, ...]]
-"""An input: its identity, path, name in results, problem if it has one, and the labels that a list gives it."""
+_Found = tuple[str, str, str, str | None, tuple[ListedLabel, ...], Stamp]
+"""An input: its identity, path, name in results, problem if it has one, the labels that a list gives it, and stamp."""
 _LONGEST = sys.float_info.max
 """Seconds: no patience but an infinite one lasts longer."""
 _BLOCK = 500
 _POLL_SECONDS = 0.02
 
 
-def stamp_of(path: str) -> Stamp:
-    """Return what shows that a file, a member of an archive or a remote file has changed; None if there is none."""
+def stamp_of(path: str, ask: Callable[[str], tuple[int, str]] = remote_files.stamp_of) -> Stamp:
+    """Return what shows that a file, a member of an archive or a remote file has changed; None if there is none.
+
+    Args:
+        path: of the file.
+        ask: tells the version of a file on another machine.
+    """
     try:
         if remote_files.is_address(path):
-            return list(remote_shards.version_of(path))
+            return list(remote_shards.version_of(path, ask))
         return list(file_index.stamp_of(split_part(path)[0])[:2])
     except (OSError, ValueError, DualFormerError):
         return None
@@ -91,7 +97,7 @@ class PredictionIndex:
         self._base.execute(f"CREATE TABLE results ({columns})")
         columns = (
             "number INTEGER PRIMARY KEY, identity BLOB UNIQUE, path BLOB, shown BLOB, problem TEXT, is_left INT, "
-            "labels TEXT"
+            "labels TEXT, stamp TEXT"
         )
         self._base.execute(f"CREATE TABLE inputs ({columns})")
         self._num_left = 0
@@ -121,7 +127,7 @@ class PredictionIndex:
 
     def forget_old(self, lost: Iterable[Input]) -> None:
         """Take out what an earlier run said of lost inputs that have changed since."""
-        old = [(_blob(shown),) for path, shown in lost if not self._holds(path, shown)]
+        old = [(_blob(shown),) for path, shown, _ in lost if not self._holds(path, shown, None)]
         with self._lock, self._base:
             self._base.executemany("DELETE FROM results WHERE path = ?", old)
 
@@ -162,14 +168,14 @@ class PredictionIndex:
             Exception: what finding the inputs has raised.
         """
         number = 0
-        query = "SELECT number, path, shown FROM inputs WHERE is_left AND number > ? ORDER BY number LIMIT ?"
+        query = "SELECT number, path, shown, stamp FROM inputs WHERE is_left AND number > ? ORDER BY number LIMIT ?"
         while True:
             was_listed = self._is_listed.is_set()
             with self._lock:
                 rows = self._base.execute(query, (number, _BLOCK)).fetchall()
             number = rows[-1][0] if rows else number
-            for _, path, shown in rows:
-                yield _name(path), _name(shown)
+            for _, path, shown, stamp in rows:
+                yield _name(path), _name(shown), json.loads(stamp)
             if not rows and was_listed:
                 break
             if not rows:
@@ -213,26 +219,27 @@ class PredictionIndex:
     def _add(self, found: list[_Found]) -> None:
         """Note inputs, but those whose identity is known."""
         rows = []
-        for identity, path, shown, problem, labels in found:
-            is_left = problem is None and not self._holds(path, shown)
-            rows.append((_blob(identity), _blob(path), _blob(shown), problem, is_left, json.dumps(labels)))
+        for identity, path, shown, problem, labels, stamp in found:
+            is_left = problem is None and not self._holds(path, shown, stamp)
+            names = (_blob(identity), _blob(path), _blob(shown))
+            rows.append((*names, problem, is_left, json.dumps(labels), json.dumps(stamp)))
             self.has_labels |= bool(labels)
         with self._lock, self._base:
             for row in rows:
                 added = self._base.execute(
-                    "INSERT OR IGNORE INTO inputs (identity, path, shown, problem, is_left, labels) "
-                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT OR IGNORE INTO inputs (identity, path, shown, problem, is_left, labels, stamp) "
+                    "VALUES (?, ?, ?, ?, ?, ?, ?)",
                     row,
                 ).rowcount
                 self._num_left += added and (row[4] or row[3] is not None)
 
-    def _holds(self, path: str, shown: str) -> bool:
-        """Return whether there is a result of a file, and the file is still the same."""
+    def _holds(self, path: str, shown: str, stamp: Stamp) -> bool:
+        """Return whether there is a result of a file, and the file, whose stamp may be known, is still the same."""
         with self._lock:
             row = self._base.execute("SELECT stamp, patience FROM results WHERE path = ?", (_blob(shown),)).fetchone()
         if row is None or row[0] == "null" or row[1] < self._patience:
             return False
-        return bool(json.loads(row[0]) == stamp_of(path))
+        return bool(json.loads(row[0]) == (stamp or stamp_of(path)))
 
 
 class _Sink:
@@ -242,17 +249,20 @@ class _Sink:
         self._add, self._fetching, self._offline = add, fetching, offline
         self._found: list[_Found] = []
         self._flushed = time.monotonic()
+        self._version = lru_cache(maxsize=1)(remote_files.stamp_of)
+        """Of an archive, which is asked for once for all videos in it."""
 
     def put(self, identity: str, path: str, *, is_remote: bool, labels: tuple[ListedLabel, ...] = ()) -> None:
         if not is_remote and is_web_address(path) and not os.path.lexists(path):
-            if not self._offline and _is_video_there(path):  # fetched when its turn comes, and not kept
-                self._append(identity, path, mask_credentials(path), None, labels)
+            if not self._offline and (stamp := _stamp_on_the_web(path)):  # fetched when its turn comes, and not kept
+                self._append(identity, path, mask_credentials(path), None, labels, stamp)
             else:
                 self._put_address(path)
         elif not is_remote and is_live(path) and not os.path.lexists(path):
             self.complain(mask_credentials(path), "a live input has no end; classify it without --output")
         else:
-            self._append(identity, path, remote_shards.name_of(path) if is_remote else path, None, labels)
+            stamp = stamp_of(path, self._version) if is_remote and remote_shards.is_placed(path) else None
+            self._append(identity, path, remote_shards.name_of(path) if is_remote else path, None, labels, stamp)
 
     def complain(self, name: str, reason: str) -> None:
         self._append(f"problem {name}", name, name, reason)
@@ -275,20 +285,27 @@ class _Sink:
                 self._append(path, path, shown.get(path, path), None)
 
     def _append(
-        self, identity: str, path: str, shown: str, problem: str | None, labels: tuple[ListedLabel, ...] = ()
+        self,
+        identity: str,
+        path: str,
+        shown: str,
+        problem: str | None,
+        labels: tuple[ListedLabel, ...] = (),
+        stamp: Stamp = None,
     ) -> None:
-        self._found.append((identity, path, shown, problem, labels))
+        self._found.append((identity, path, shown, problem, labels, stamp))
         if len(self._found) >= _BLOCK or time.monotonic() - self._flushed > 0.1:
             self.flush()
 
 
-def _is_video_there(address: str) -> bool:
-    """Return whether fsspec finds a file of some length, called as a video, behind a web address."""
+def _stamp_on_the_web(address: str) -> Stamp:
+    """Return the stamp of a file of some length, called as a video, that fsspec finds behind a web address, or None."""
     try:
         remote_files.check_protocol(address)
-        return is_video_name(urlsplit(address).path) and remote_files.stamp_of(address)[0] > 0
     except DualFormerError:  # whoever fetches it says what is wrong
-        return False
+        return None
+    stamp = stamp_of(address) if is_video_name(urlsplit(address).path) else None
+    return stamp if stamp and stamp[0] else None
 
 
 def _blob(path: str) -> bytes:

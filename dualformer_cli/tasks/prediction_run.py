@@ -125,8 +125,8 @@ class _Worker:
         drawn: deque[tuple[str, Stamp]] = deque()
 
         def paths() -> Iterator[str]:
-            for path, shown in inputs:
-                drawn.append((shown, stamp_of(path)))  # before it is read, so that a later change shows
+            for path, shown, stamp in inputs:
+                drawn.append((shown, stamp or stamp_of(path)))  # before it is read, so that a later change shows
                 yield path
 
         request, pool = self.request, self.session.pool

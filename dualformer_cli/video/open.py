@@ -57,13 +57,13 @@ def open_video(
 
 
 def _open_copy(address: str, open_file: Callable[[str], VideoReader]) -> VideoReader:
-    copy, path = fetch_copy(address)
+    held, path = fetch_copy(address)
     try:
         reader = open_file(path)
     except VideoError as error:
-        copy.close()
+        held.close()
         raise type(error)(name_of(address), error.reason) from None
-    reader.held, reader.index = copy, None  # the next copy is another file
+    reader.held, reader.index = held, None  # the next copy is another file
     reader.info = replace(reader.info, path=name_of(address))
     return reader
 

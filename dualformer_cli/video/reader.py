@@ -9,9 +9,10 @@ from __future__ import annotations
 import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -103,7 +104,7 @@ class VideoReader(ABC):
     """What was odd so far, each thing once."""
     index: FileIndex | None = None
     """What another reader of the same file need not find out again; None where nothing was costly."""
-    held: IO[bytes] | None = None
+    held: ExitStack | None = None
     """A copy that is closed with the reader."""
     orientation: Orientation = UPRIGHT
     """By which `pictures` have to be turned upright; what `read` and `frames` return is."""

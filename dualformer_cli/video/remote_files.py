@@ -7,9 +7,10 @@ import os
 import re
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.system.disk import is_full
@@ -18,6 +19,8 @@ from dualformer_cli.system.workers import heartbeat
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import Member, is_shard_name
+
+_Answer = TypeVar("_Answer")
 
 _ADDRESS = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://.", re.DOTALL)
 _WEB = ("http", "https")
@@ -31,11 +34,17 @@ _PACKAGES = {
     **dict.fromkeys(("sftp", "ssh"), "paramiko"),
 }
 """What fsspec needs for a protocol."""
-_VERSIONS = ("ETag", "etag", "md5Hash", "blob_id", "LastModified", "last_modified", "mtime", "created")
+_VERSIONS = (
+    *("ETag", "etag", "md5Hash", "blob_id", "LastModified", "Last-Modified", "last_modified", "mtime", "created"),
+)
 """By what file systems say which version of a file there is."""
 _TRIES = 3
 _BLOCK_BYTES = 256 * 1024
 """That are asked for at a time to read the headers of an archive."""
+_FEW_BYTES = 16 * 1024
+"""That are asked for in place of a block where more than one lies between two headers."""
+_MOST_IN_HEADER = 8**11 - 1
+"""Bytes: of a member with more, the header may say 0, and a record before it the size."""
 _PIECE_BYTES = 1024 * 1024
 """Of a video, that are asked for at a time: after each a worker says that it goes on."""
 _WAIT_SECONDS = 1.0
@@ -137,18 +146,45 @@ def open_file(address: str) -> Iterator[Any]:
     Raises:
         VideoError: if it cannot be had, or its server sends whole files only.
     """
-    with _in_words(address):
-        files, path = _opened(address)
-        with files.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead") as file:
-            try:
-                if size := file.seek(0, os.SEEK_END):
-                    file.seek(size - 1)
-                    file.read(1)
-                file.seek(0)
-            except ValueError:
-                reason = "its server sends whole files only; fetch it, and name the file on this machine"
-                raise VideoError(mask_credentials(address), reason) from None
-            yield file
+    with _in_words(address), _again(partial(_open, address)) as file:
+        cache: Any = getattr(file, "cache", None)
+        if getattr(cache, "name", None) == "readahead":
+            cache.fetcher = _Pieces(cache.fetcher, file.size)
+        yield file
+
+
+def _open(address: str) -> Any:
+    """Open a file of which parts can be had."""
+    files, path = _opened(address)
+    file = files.open(path, "rb", block_size=_BLOCK_BYTES, cache_type="readahead")
+    try:
+        if size := file.seek(0, os.SEEK_END):
+            file.seek(size - 1)
+            file.read(1)
+        file.seek(0)
+    except ValueError:
+        reason = "its server sends whole files only; fetch it, and name the file on this machine"
+        raise VideoError(mask_credentials(address), reason) from None
+    return file
+
+
+class _Pieces:
+    """Fetches what a file that reads a block ahead asks for; less where the reader leaves more than a block out.
+
+    Args:
+        fetch: returns the bytes from one place up to another.
+        size: of the file.
+    """
+
+    def __init__(self, fetch: Callable[[int, int], bytes], size: int) -> None:
+        self._fetch, self._size, self._end = fetch, size, 0
+
+    def __call__(self, start: int, end: int) -> bytes:
+        """Return the bytes from `start` up to `end`, or all that the reader needs now of them."""
+        if start > self._end + _BLOCK_BYTES and end < self._size:
+            end -= _BLOCK_BYTES - _FEW_BYTES
+        self._end = end
+        return _again(partial(self._fetch, start, end))
 
 
 def read_text(address: str, *, most: int) -> str | None:
@@ -171,23 +207,45 @@ def fetch_file(address: str, target: str, *, member: Member | None = None) -> No
     Raises:
         VideoError: if it cannot be had, in words without secrets of the address.
     """
+    with _in_words(address):
+        _again(partial(_fetch, address, target, member))
+
+
+def _fetch(address: str, target: str, member: Member | None) -> None:
+    files, path = _opened(address)
+    if member is not None:
+        return _copy_member(files, path, member, target)
+    files.get_file(path, target)
+    if os.path.isdir(target):
+        raise IsADirectoryError
+
+
+def _again(ask: Callable[[], _Answer]) -> _Answer:
+    """Return what a server answers; it is asked again where that may help."""
     for tries_left in reversed(range(_TRIES)):
-        with _in_words(address):
-            files, path = _opened(address)
-            heartbeat()
-            try:
-                if member is not None:
-                    return _copy_member(files, path, member, target)
-                files.get_file(path, target)
-                if os.path.isdir(target):
-                    raise IsADirectoryError
-                return
-            except (FileNotFoundError, PermissionError, IsADirectoryError):
+        heartbeat()
+        try:
+            return ask()
+        except Exception as error:  # each file system has exceptions of its own
+            if not tries_left or _will_stay(error):
                 raise
-            except Exception as error:  # each file system has exceptions of its own
-                if not tries_left or (isinstance(error, OSError) and is_full(error)):
-                    raise
         time.sleep(_WAIT_SECONDS)
+    raise AssertionError("unreachable")
+
+
+def _will_stay(error: Exception) -> bool:
+    """Return whether to ask again would be of no use."""
+    if isinstance(error, FileNotFoundError):
+        return (_status_of(error) or 404) < 500
+    return isinstance(error, DualFormerError | PermissionError | IsADirectoryError) or (
+        isinstance(error, OSError) and is_full(error)
+    )
+
+
+def _status_of(error: Exception) -> int | None:
+    """Return the HTTP status that fsspec takes for a file that is not there, if it is another one."""
+    status = getattr(error.__cause__, "status", None)
+    return None if status in (404, 410) else status
 
 
 def stamp_of(address: str) -> tuple[int, str]:
@@ -198,7 +256,7 @@ def stamp_of(address: str) -> tuple[int, str]:
     """
     with _in_words(address):
         files, path = _opened(address)
-        facts = files.info(path)
+        facts = _again(partial(files.info, path))
         return facts.get("size") or 0, next((str(facts[name]) for name in _VERSIONS if facts.get(name)), "")
 
 
@@ -210,7 +268,7 @@ def _copy_member(files: Any, path: str, member: Member, target: str) -> None:
         found = tarfile.TarInfo.frombuf(header, "utf-8", "surrogateescape").size
     except tarfile.HeaderError:
         found = None
-    if found != member.size:
+    if found != member.size and (found or member.size <= _MOST_IN_HEADER):
         raise ValueError("the archive has changed since it was listed; run the command again")
     with open(target, "wb") as file:
         for start in range(member.start, end, _PIECE_BYTES):
@@ -242,11 +300,13 @@ def _in_words(address: str) -> Iterator[None]:
     try:
         yield
         return
-    except VideoError:
+    except DualFormerError:
         raise
     except FileNotFoundError as error:
         reason = "not found; is the address right? That of a folder ends in a slash"
-        if isinstance(error.__cause__, OSError):  # what fsspec makes of a server that is not there
+        if status := _status_of(error):
+            reason = f"its server answers with the error {status}"
+        elif isinstance(error.__cause__, OSError):  # what fsspec makes of a server that is not there
             reason = f"no answer from its server: {os_reason(error.__cause__)}"
     except PermissionError:
         reason = "no permission; are the credentials of this file system set up?"

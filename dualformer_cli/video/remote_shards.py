@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from tempfile import NamedTemporaryFile, TemporaryFile
-from typing import IO
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from tempfile import TemporaryDirectory, TemporaryFile
 
 from dualformer_cli.errors import UnavailableError, VideoError
 from dualformer_cli.system.files import cache_dir
@@ -82,38 +82,46 @@ def fetch_video(address: str, target: str) -> None:
         fetch_file(member.archive, target, member=member)
 
 
-def fetch_copy(address: str) -> tuple[IO[bytes], str]:
-    """Return a copy of a remote video, which is gone once it is closed, and the path by which decoders open it.
+def fetch_copy(address: str) -> tuple[ExitStack, str]:
+    """Return what holds a copy of a remote video, which is gone once that is closed, and the path of the copy.
 
-    Where the system can, the file has no name: nothing is left of a process that is killed.
+    Where the system can, the file has no name: nothing is left of a process that is killed. Elsewhere it is not open:
+    Windows opens no file a second time that is removed once it is closed.
 
     Raises:
         UnavailableError: if the video cannot be had.
     """
     folder, name = cache_dir() / "copies", name_of(address)
-    has_names_of_open_files = os.path.isdir(_OPEN_FILES)
+    held = ExitStack()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        copy: IO[bytes] = (TemporaryFile if has_names_of_open_files else NamedTemporaryFile)(dir=folder)
-        path = f"{_OPEN_FILES}/{copy.fileno()}" if has_names_of_open_files else copy.name
+        if os.path.isdir(_OPEN_FILES):
+            copy = held.enter_context(TemporaryFile(dir=folder))  # noqa: SIM115
+            path = f"{_OPEN_FILES}/{copy.fileno()}"
+        else:
+            path = os.path.join(held.enter_context(TemporaryDirectory(dir=folder, ignore_cleanup_errors=True)), "video")
     except OSError as error:
         raise UnavailableError(name, f"cannot be fetched into {str(folder)!r}: {os_reason(error)}") from None
     try:
         fetch_video(address, path)
     except VideoError as error:
-        copy.close()
+        held.close()
         raise UnavailableError(name, error.reason) from None
-    return copy, path
+    return held, path
 
 
-def version_of(address: str) -> tuple[int | str, ...]:
+def version_of(address: str, ask: Callable[[str], tuple[int, str]] = stamp_of) -> tuple[int | str, ...]:
     """Return what changes when a remote video does; that of an archive stands for all videos in it.
+
+    Args:
+        address: of the video.
+        ask: tells the version of a file.
 
     Raises:
         VideoError: if it cannot be asked.
     """
     member = _member(address)
-    return stamp_of(address) if member is None else (*stamp_of(member.archive), member.start, member.size)
+    return ask(address) if member is None else (*ask(member.archive), member.start, member.size)
 
 
 def _member(address: str) -> Member | None:

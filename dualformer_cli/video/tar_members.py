@@ -6,6 +6,7 @@ FFmpeg reads the part of the archive that is the member, so that nothing is unpa
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import tarfile
 from collections.abc import Iterator
@@ -110,15 +111,20 @@ def _files(file: BinaryIO, archive: str) -> Iterator[Member]:
         while (entry := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined]  # they would fill the memory
             heartbeat()
-            name = os.path.normpath(entry.name)
+            name = _name_inside(entry.name)
             if entry.isreg() and not entry.issparse():
                 found[name] = Member(archive, name, entry.offset_data, entry.size)
-            elif entry.islnk() and (target := found.get(os.path.normpath(entry.linkname))) is not None:
+            elif entry.islnk() and (target := found.get(_name_inside(entry.linkname))) is not None:
                 found[name] = replace(target, name=name)
             else:
                 continue
             yield found[name]
         file.seek(tar.offset)
+
+
+def _name_inside(name: str) -> str:
+    """Return what a member is called on every system: names that lead out of an archive have no other place than it."""
+    return posixpath.normpath(f"/{name.lstrip('/')}")[1:]
 
 
 def find_member(path: str) -> Member | None:

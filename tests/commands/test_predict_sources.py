@@ -162,7 +162,7 @@ def test_a_run_folder_goes_on_with_remote_files_and_members_and_reads_those_that
 
 
 def test_remote_shards_are_predicted_as_local_ones_and_a_run_folder_goes_on_with_them(
-    predict: Any, results: Any, scenes: Path, bucket: Any, tmp_path: Path
+    predict: Any, results: Any, scenes: Path, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clips = sorted(scenes.glob("*.mp4"))
     shard = write_shard(tmp_path / "s.tar", [(f"in/{clip.name}", clip) for clip in clips])
@@ -177,8 +177,17 @@ def test_remote_shards_are_predicted_as_local_ones_and_a_run_folder_goes_on_with
         videos = json.loads(result.stdout)["videos"]
         return videos["ok"], videos["kept"]
 
+    asked = []
+    info = type(bucket).info
+
+    def noted(self: Any, path: str, **options: Any) -> Any:
+        asked.append(path)
+        return info(self, path, **options)
+
+    monkeypatch.setattr(type(bucket), "info", noted)
     assert counts() == (len(clips), 0)
     assert counts() == (len(clips), len(clips))
+    assert asked.count("/bucket/shards/s-0.tar") == 2, "once in each run, for all videos in it"
     kept = [json.loads(line)["path"] for line in (tmp_path / "run" / "predictions.jsonl").read_text().splitlines()]
     assert kept == [row["path"] for row in rows]
     bucket.pipe("/bucket/shards/s-0.tar", shard.read_bytes())  # another time
@@ -200,7 +209,18 @@ def test_a_run_folder_keeps_no_copy_of_videos_on_the_web(
 ) -> None:
     monkeypatch.setenv("DUALFORMER_CACHE", str(tmp_path / "cache"))
     clips = sorted(scenes.glob("*.mp4"))[:2]
-    addresses = [web.on(f"/{number}.mp4", body(clip.read_bytes())) for number, clip in enumerate(clips)]
+    asked: list[str] = []
+
+    def serving(clip: Path) -> Any:
+        respond = body(clip.read_bytes())
+
+        def noted(request: Any) -> None:
+            asked.append(f"{request.command} {request.path}")
+            respond(request)
+
+        return noted
+
+    addresses = [web.on(f"/{number}.mp4", serving(clip)) for number, clip in enumerate(clips)]
     (tmp_path / "list.txt").write_text("\n".join([*addresses, f"{web.address}/gone.mp4"]))
 
     def rows(*given: Any) -> tuple[list[dict[str, Any]], int]:
@@ -213,7 +233,10 @@ def test_a_run_folder_keeps_no_copy_of_videos_on_the_web(
     assert told(found[:2]) == told(rows("local", *clips)[0])
     assert (found[2]["status"], kept) == ("error", 0)
     assert [path for path in (tmp_path / "cache").rglob("*") if path.is_file()] == []
+    assert sorted(asked) == ["GET /0.mp4", "GET /1.mp4", "HEAD /0.mp4", "HEAD /1.mp4"], "once for the version"
+    asked.clear()
     assert rows("run", f"@{tmp_path / 'list.txt'}") == (found, 2)
+    assert sorted(asked) == ["HEAD /0.mp4", "HEAD /1.mp4"]
     web.on("/1.mp4", body(clips[0].read_bytes(), etag='"2"'))
     changed, kept = rows("run", f"@{tmp_path / 'list.txt'}")
     assert (told(changed[1:2]), kept) == (told(found[:1]), 1)

@@ -83,7 +83,7 @@ class _Calls(TorchDispatchMode):
 
 
 def test_what_is_not_a_plain_recorded_pass_is_left_to_pytorch() -> None:
-    """Forward-mode derivatives and traces need to see a convolution."""
+    """Forward-mode derivatives, torch.func and traces need to see a convolution."""
     x, weight = torch.zeros(1, 3, 6, 6, 2), torch.zeros(2, 1, 3, 3, 3, requires_grad=True)
 
     def has_own() -> bool:
@@ -94,3 +94,18 @@ def test_what_is_not_a_plain_recorded_pass_is_left_to_pytorch() -> None:
         assert not has_own()
     with torch.no_grad():
         assert not has_own()
+    assert not torch.func.vmap(lambda number: number * 0 + has_own())(torch.zeros(1)).any()
+
+
+def test_gradients_of_torch_func_are_those_of_a_backward_pass() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(*shape, generator=generator) for shape in ((3, 4, 6, 6, 2), (2, 1, 3, 3, 3)))
+
+    def loss(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return conv3d_channels_last(x, weight, None, padding=(1, 1, 1)).square().sum()
+
+    of_clips = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weight, x[:, None])
+    for clip, found in zip(x, of_clips, strict=True):
+        own = weight.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(loss(own, clip[None]), own)
+        torch.testing.assert_close(found, expected)

@@ -74,3 +74,14 @@ def test_gradients_of_attention_in_bfloat16_are_nearer_than_the_library_s() -> N
     ):
         assert (own - truth).norm() < (library - truth).norm()
         assert (own - truth).norm() < 2**-8 * truth.norm(), "rounded once"
+
+
+def test_attention_in_bfloat16_has_gradients_by_torch_func() -> None:
+    q, k, v = (torch.randn(1, length, 2, 8).bfloat16() for length in (5, 7, 7))
+
+    def loss(q: torch.Tensor) -> torch.Tensor:
+        return attend(q, k, v).float().square().sum()
+
+    own = q.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(loss(own), own)
+    torch.testing.assert_close(torch.func.grad(loss)(q), expected, rtol=0.05, atol=0.05)

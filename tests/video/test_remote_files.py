@@ -21,8 +21,7 @@ from dualformer_cli.video import remote_files
 from dualformer_cli.video.inputs import InputList, expand_inputs
 from dualformer_cli.video.remote_files import fetch_file, is_remote, list_videos, stamp_of
 
-HAS_HTTP = all(importlib.util.find_spec(name) for name in ("aiohttp", "requests"))
-needs_http = pytest.mark.skipif(not HAS_HTTP, reason="aiohttp or requests is not installed")
+needs_http = pytest.mark.skipif(importlib.util.find_spec("aiohttp") is None, reason="aiohttp is not installed")
 
 
 @pytest.fixture
@@ -245,3 +244,21 @@ def test_a_page_of_links_is_a_folder_for_patterns(web: WebServer, tmp_path: Path
     assert (tmp_path / "a.mp4").read_bytes() == b"first"
     with pytest.raises(VideoError, match="not found"):
         fetch_file(f"{folder}b.mp4", str(tmp_path / "b.mp4"))
+
+
+@needs_http
+def test_a_server_that_does_not_say_that_a_file_is_missing_is_not_said_to(
+    web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_files, "_WAIT_SECONDS", 0)
+    for code, reason in {404: "not found", 401: "its server answers with the error 401", 503: "the error 503"}.items():
+        with pytest.raises(VideoError, match=reason):
+            stamp_of(web.on(f"/{code}.mp4", web_server.status(code)))
+
+
+@needs_http
+def test_a_file_on_the_web_without_a_tag_has_the_version_of_its_time(web: WebServer) -> None:
+    times = ("Mon, 30 Nov 2026 07:00:00 GMT", "Mon, 30 Nov 2026 08:00:00 GMT")
+    for time in times:
+        web.on("/a.mp4", web_server.body(b"bytes", etag=None, headers={"Last-Modified": time}))
+        assert stamp_of(f"{web.address}/a.mp4") == (5, time)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import os
 import re
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,10 @@ from typing import Any
 import fsspec
 import pytest
 from tar_shards import write_shard
-from web_server import WebServer, body
+from web_server import WebServer, body, status
 
-from dualformer_cli.errors import VideoError
-from dualformer_cli.video import remote_files
+from dualformer_cli.errors import UnavailableError, VideoError
+from dualformer_cli.video import remote_files, remote_shards
 from dualformer_cli.video.inputs import InputList, expand_inputs
 from dualformer_cli.video.remote_shards import fetch_video, list_shard, name_of, version_of
 
@@ -92,6 +94,23 @@ def test_an_archive_that_changed_since_it_was_listed_is_noticed(
             fetch_video(address, str(tmp_path / "copy"))
 
 
+@pytest.mark.parametrize("kind", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+def test_a_video_of_more_bytes_than_a_header_can_say_is_fetched(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = tarfile.TarInfo("1.mp4")
+    entry.size = 8**11 + 5
+    headers, piece, asked = entry.tobuf(kind), bytes(2**20), []
+
+    class Store:
+        def cat_file(self, path: str, start: int, end: int) -> bytes:
+            asked.append((start, end))
+            return headers[start:end] if end <= len(headers) else piece[: end - start]
+
+    monkeypatch.setattr(remote_files, "_opened", lambda address: (Store(), "s.tar"))
+    end = len(headers) + entry.size
+    fetch_video(f"memory://b/s.tar/1.mp4#bytes={len(headers)}-{end}", os.devnull)
+    assert asked[-1] == (end - 5, end)
+
+
 @pytest.mark.parametrize(
     ("content", "number", "reason"),
     [
@@ -108,6 +127,33 @@ def test_what_is_whole_of_a_damaged_archive_is_given_and_the_rest_is_said(
     found = expanded("memory://bucket/s.tar")
     assert (len(found.paths), [name for name, _ in found.problems]) == (number, ["memory://bucket/s.tar"])
     assert found.problems[0][1].startswith(reason)
+
+
+@pytest.mark.parametrize("has_names_of_open_files", [True, False])
+def test_a_copy_is_gone_once_it_is_closed_and_open_in_no_process_that_cannot_name_it(
+    store: Any, archive: bytes, has_names_of_open_files: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUALFORMER_CACHE", str(tmp_path / "cache"))
+    if not has_names_of_open_files:
+        monkeypatch.setattr(remote_shards, "_OPEN_FILES", str(tmp_path / "not here"))
+    store.pipe("/bucket/s.tar", archive)
+    fetched: list[list[str]] = []
+
+    def noted(address: str, target: str) -> None:
+        opened = [os.readlink(entry.path) for entry in os.scandir("/proc/self/fd") if os.path.islink(entry.path)]
+        fetched.append([name for name in opened if name.startswith(str(tmp_path / "cache"))])
+        fetch_video(address, target)
+
+    monkeypatch.setattr(remote_shards, "fetch_video", noted)
+    held, path = remote_shards.fetch_copy(list(list_shard("memory://bucket/s.tar"))[1])
+    assert Path(path).read_bytes() == MEMBERS["run/1.mp4"]
+    assert len(fetched[0]) == has_names_of_open_files
+    held.close()
+    assert list((tmp_path / "cache/copies").iterdir()) == []
+    store.rm("/bucket/s.tar")
+    with pytest.raises(UnavailableError, match="not found"):
+        remote_shards.fetch_copy("memory://bucket/s.tar/run/1.mp4#bytes=512-533")
+    assert list((tmp_path / "cache/copies").iterdir()) == []
 
 
 @needs_http
@@ -129,7 +175,26 @@ def test_of_an_archive_on_the_web_the_headers_and_the_bytes_of_a_video_are_asked
     assert (tmp_path / "copy").read_bytes() == members["2.mp4"]
     ranges = [re.fullmatch(r"bytes=(\d+)-(\d+)", range_) for command, range_ in asked if command == "GET"]
     assert all(ranges)
-    assert sum(int(found[2]) - int(found[1]) + 1 for found in ranges if found) < len(content) / 2
+    numbers = [int(found[2]) - int(found[1]) + 1 for found in ranges if found]
+    # the last byte, the start with a block ahead, two headers with a little ahead, what is left of the last video
+    # and the mark of the end with a block ahead; a header again and the video's bytes, by the megabyte
+    assert numbers[:2] == [1, 5 + 2**18]
+    assert max(numbers[2:4]) <= 512 + 2**14
+    assert sum(numbers) < len(members["2.mp4"]) + 3 * (2**18 + 2**14)
+
+
+@needs_http
+def test_headers_that_cannot_be_had_for_a_moment_are_asked_for_again(
+    web: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_files, "_WAIT_SECONDS", 0)
+    content = write_shard(tmp_path / "s.tar", [(f"{n}.mp4", bytes(600_000)) for n in range(4)]).read_bytes()
+    serve = body(content, headers={"Accept-Ranges": "bytes"})
+    for number in range(8):  # of the request that is refused twice
+        address = web.on(f"/{number}.tar", *([serve] * number), status(503), status(503), serve)
+        assert len(list(list_shard(address))) == 4, number
+    with pytest.raises(VideoError, match=r"cannot be had: 503|its server answers with the error 503"):
+        list(list_shard(web.on("/s.tar", *([serve] * 4), status(503))))
 
 
 @needs_http

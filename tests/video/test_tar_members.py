@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import ntpath
 import os
 import tarfile
 from collections.abc import Callable
@@ -110,6 +111,12 @@ def test_a_hard_link_is_the_member_that_it_leads_to(tmp_path: Path, clip: Path, 
     assert [member.name for member in members(str(shard))] == ["clip.mp4", "other.mp4", "same.mp4"]
     with open_video(f"{shard}/same.mp4") as reader:
         assert np.array_equal(np.stack(list(reader.frames())), decoded(clip))
+
+
+def test_members_have_one_name_on_every_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shard = write_shard(tmp_path / "s.tar", [("run/./a.mp4", "a")])
+    monkeypatch.setattr(os, "path", ntpath)
+    assert [member.name for member in members(str(shard))] == ["run/a.mp4"]
 
 
 def test_what_is_no_video_or_not_there_says_so(tmp_path: Path, clip: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -18,6 +17,7 @@ from types import TracebackType
 from dualformer_cli.data.fetch.web_videos import file_name
 from dualformer_cli.errors import VideoError
 from dualformer_cli.system.files import cache_dir
+from dualformer_cli.system.threads import begin
 from dualformer_cli.system.words import os_reason
 from dualformer_cli.video.live_inputs import mask_credentials
 from dualformer_cli.video.parts import WHOLE, Part, split_part
@@ -89,8 +89,7 @@ class LocalCopies:
                 os.unlink(copy.path)
 
     def _start(self, name: str) -> Future[LocalCopy]:
-        """Fetch a file in a thread, one that does not keep the program from ending."""
-        future: Future[LocalCopy] = Future()
+        """Fetch a file in a thread."""
         self._num_fetched += 1
         try:
             path = os.path.join(self._made_folder(), f"{self._num_fetched}-{file_name(name)}")
@@ -98,21 +97,19 @@ class LocalCopies:
             reason = f"cannot be fetched into {str(cache_dir())!r}: {os_reason(error)}"
             return _done(LocalCopy(name, name, VideoError(mask_credentials(name), reason)))
 
-        def fetch() -> None:
+        def fetch() -> LocalCopy:
             try:
                 fetch_video(name, path)
-                future.set_result(LocalCopy(name, path, is_copy=True))
+                return LocalCopy(name, path, is_copy=True)
             except VideoError as error:
                 with suppress(OSError):
                     os.unlink(path)
-                future.set_result(LocalCopy(name, name, error))
-            except BaseException as error:  # goes to whoever waits for the file
-                future.set_exception(error)
-            if self._is_closed:  # while the file was on its way
-                self._remove_all()
+                return LocalCopy(name, name, error)
+            finally:
+                if self._is_closed:  # while the file was on its way
+                    self._remove_all()
 
-        threading.Thread(target=fetch, name="dualformer-fetch", daemon=True).start()
-        return future
+        return begin(fetch, "dualformer-fetch")
 
     def _remove_all(self) -> None:
         if self._folder is not None:

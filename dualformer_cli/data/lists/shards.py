@@ -6,19 +6,24 @@ Archives on other machines are lists, too: their headers and labels are read, an
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import BinaryIO
 
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample
 from dualformer_cli.data.lists.tables import read_label
 from dualformer_cli.errors import DualFormerError, VideoError
+from dualformer_cli.system.files import atomic_path, cache_dir
+from dualformer_cli.system.threads import begin
 from dualformer_cli.system.words import counted, natural_key, os_reason
 from dualformer_cli.video.live_inputs import mask_credentials
 from dualformer_cli.video.remote_files import is_address, list_videos, open_file, require_remote, stamp_of
@@ -27,6 +32,8 @@ from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import Member, expand_ranges, members_in
 
 _MAX_LABEL_BYTES = 1 << 20
+_FORMAT = 1
+"""Of what is kept of an archive on another machine."""
 _AT_A_TIME = 8
 """Archives on other machines whose headers are read; each read waits for an answer."""
 _LOGGER = logging.getLogger(__name__)
@@ -59,7 +66,9 @@ def read_shards(source: str, labels: Labels) -> ParsedList:
     samples, some_have_several = [], False
     for member, text in rows:
         path = (
-            member.path.removeprefix(f"{folder}/") if is_remote else os.path.relpath(member.path, folder or os.curdir)
+            member.path.removeprefix(f"{folder}/")
+            if is_remote
+            else f"{os.path.relpath(member.archive, folder or os.curdir)}/{member.name}"
         )
         try:
             found, has_several = read_label(text, labels)
@@ -122,27 +131,26 @@ def _of_list(source: str) -> Iterator[None]:
         raise DualFormerError(f"list {mask_credentials(source)!r}: {error}") from None
 
 
-def _read_archives(archives: Sequence[str]) -> Iterable[list[_Row]]:
-    """Return the videos of each archive, in the order of the archives."""
+def _read_archives(archives: Sequence[str]) -> Iterator[list[_Row]]:
+    """Yield the videos of each archive, in the order of the archives.
+
+    Raises:
+        DualFormerError: if one cannot be read, or holds a label that is none.
+    """
     if not is_address(archives[0]):
-        return map(_read_archive, archives)
+        yield from map(_read_archive, archives)
+        return
     _LOGGER.info("reading the headers of %s", counted(len(archives), "archive"))
-    readers = ThreadPoolExecutor(_AT_A_TIME, "dualformer-list")
-    try:
-        return list(readers.map(_read_archive, archives))
-    finally:
-        readers.shutdown(wait=False, cancel_futures=True)
+    waiting: deque[Future[list[_Row]]] = deque()
+    for archive in archives:
+        waiting.append(begin(partial(_read_remote, archive), "dualformer-list"))
+        if len(waiting) == _AT_A_TIME:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _read_archive(archive: str) -> list[_Row]:
-    """Return the videos of an archive.
-
-    Raises:
-        DualFormerError: if it cannot be read, or holds a label that is none.
-    """
-    if is_address(archive):
-        with open_file(archive) as file:
-            return _rows(file, archive)
     try:
         with open(archive, "rb") as file:
             return _rows(file, archive)
@@ -150,19 +158,45 @@ def _read_archive(archive: str) -> list[_Row]:
         raise VideoError(archive, f"the archive cannot be read: {os_reason(error)}") from None
 
 
+def _read_remote(archive: str) -> list[_Row]:
+    """Return what an archive on another machine holds; what was read of this version of it is in the cache."""
+    stamp = list(stamp_of(archive))
+    kept = (
+        cache_dir() / "shards" / f"{hashlib.sha256(archive.encode('utf-8', 'surrogateescape')).hexdigest()[:32]}.json"
+    )
+    with suppress(OSError, ValueError, TypeError):
+        version, found = json.loads(kept.read_bytes())
+        if version == [_FORMAT, *stamp]:
+            return [(Member(archive, name, start, size), text) for name, start, size, text in found]
+    with open_file(archive) as file:
+        rows = _rows(file, archive)
+    if stamp[1]:  # else nothing tells a version of the same size
+        with suppress(OSError, DualFormerError):
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(kept) as temporary:
+                members = [(member.name, member.start, member.size, text) for member, text in rows]
+                temporary.write_text(json.dumps([[_FORMAT, *stamp], members]))
+    return rows
+
+
 def _rows(file: BinaryIO, archive: str) -> list[_Row]:
     videos: dict[str, Member] = {}
     texts: dict[str, str] = {}
+    names: set[str] = set()
     shown = mask_credentials(archive) if is_address(archive) else archive
     for member in members_in(file, shown):
         stem, suffix = os.path.splitext(member.name)
-        if is_video_name(member.name):
-            if member.name in videos:
-                raise DualFormerError(f"{shown!r} has two members called {member.name!r}; rename one")
+        is_video = is_video_name(member.name)
+        if not is_video and suffix not in (".cls", ".json"):
+            continue
+        if member.name in names:
+            raise DualFormerError(f"{shown!r} has two members called {member.name!r}; rename one")
+        names.add(member.name)
+        if is_video:
             videos[member.name] = replace(member, archive=archive)
         elif suffix == ".cls":
             texts[stem] = _text(file, member).strip()
-        elif suffix == ".json" and stem not in texts:
+        elif stem not in texts:
             texts[stem] = _label_in_json(file, member)
     return [(member, texts.get(os.path.splitext(name)[0], "")) for name, member in videos.items()]
 

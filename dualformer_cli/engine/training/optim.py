@@ -188,16 +188,19 @@ class MuonWithAdamW(torch.optim.Optimizer):
         super().__init__([*matrices, *others], {})
         is_cpu = device.type == "cpu"
         dtype = torch.float32 if is_cpu and not multiplies_bf16() else torch.bfloat16
-        self._muon = _Muon(matrices, dtype=dtype, together=not is_cpu)
-        self._adamw = torch.optim.AdamW(others, betas=_BETAS, fused=True)
-        self.param_groups = [*self._muon.param_groups, *self._adamw.param_groups]  # now with the settings of each
+        self._parts: list[tuple[torch.optim.Optimizer, bool]] = [
+            (torch.optim.AdamW(others, betas=_BETAS, fused=True), False)
+        ]
+        if matrices:  # frozen stages have none
+            self._parts.insert(0, (_Muon(matrices, dtype=dtype, together=not is_cpu), True))
+        self.param_groups = [group for part, _ in self._parts for group in part.param_groups]  # now with all settings
         self._share()
 
     def _share(self) -> None:
         """Let both work on this object's groups and state, which are what is saved."""
-        for optimizer, is_matrix in ((self._muon, True), (self._adamw, False)):
-            optimizer.param_groups = [group for group in self.param_groups if group["is_matrix"] is is_matrix]
-            optimizer.state = self.state
+        for part, is_matrix in self._parts:
+            part.param_groups = [group for group in self.param_groups if group["is_matrix"] is is_matrix]
+            part.state = self.state
 
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Go on from a saved state.
@@ -211,8 +214,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update the parameters by their gradients."""
-        self._muon.step()
-        self._adamw.step()
+        for part, _ in self._parts:
+            part.step()
 
 
 class _Muon(torch.optim.Muon):

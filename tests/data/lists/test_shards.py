@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,15 +14,20 @@ import fsspec
 import numpy as np
 import pytest
 from tar_shards import write_shard
+from web_server import WebServer, silence, status
 
+from dualformer_cli.data.lists import shards
 from dualformer_cli.data.lists.labelled_lists import read_lists
 from dualformer_cli.data.lists.manifest import check_list, read_manifest
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.video.remote_files import open_file
+from dualformer_cli.video.tar_members import opened
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder, with an empty folder `s`."""
+    """The current folder, with an empty folder `s`; the cache is in it."""
+    monkeypatch.setenv("DUALFORMER_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "s").mkdir()
     return tmp_path
@@ -55,6 +62,21 @@ def test_labels_are_those_beside_each_video_in_the_order_of_the_archives() -> No
     assert rows("s/x-9.tar", root="s") == [("x-9.tar/d/c.mp4", (1,))]
     Path("elsewhere").mkdir()
     assert read_manifest("s/x-9.tar", root="elsewhere").files == ["s/x-9.tar/d/c.mp4"]
+
+
+def test_names_that_lead_out_of_an_archive_are_found_in_it() -> None:
+    names = ("/data/1.mp4", "../clips/2.mp4", "./3.mp4", "a/../../4.mp4", "//5.mp4")
+    labels = [(f"{name[:-4]}.cls", str(number)) for number, name in enumerate(names)]
+    write_shard(Path("s/a.tar"), [*((name, name) for name in names), *labels])
+    manifest = read_manifest("s/a.tar")
+    inside = ["data/1.mp4", "clips/2.mp4", "3.mp4", "4.mp4", "5.mp4"]  # as GNU tar extracts them, without -P
+    assert [(sample.path, sample.label) for sample in manifest.samples] == [
+        (f"a.tar/{name}", number) for number, name in enumerate(inside)
+    ]
+    for file, name in zip(manifest.files, names, strict=True):
+        with opened(file) as (archive, start, end):
+            archive.seek(start)
+            assert archive.read(end - start) == name.encode()
 
 
 def test_names_of_classes_are_known_from_classes_txt_or_taken_in_order() -> None:
@@ -107,6 +129,7 @@ def test_videos_without_a_label_are_named_unless_none_has_one() -> None:
         ([("1.json", "{label: 1}")], "'s/a.tar/1.json' is not JSON; it should hold an object with a label"),
         ([("1.json", json.dumps({"label": {"id": 1}}))], "'s/a.tar/1.json': \"label\" is neither a number nor a name"),
         ([("1.cls", "1"), ("1.mp4", "")], "'s/a.tar' has two members called '1.mp4'; rename one"),
+        ([("1.cls", "1"), ("1.cls", "0")], "'s/a.tar' has two members called '1.cls'; rename one"),
     ],
 )
 def test_labels_that_are_none_and_names_that_come_twice_are_refused(members: Any, message: str) -> None:
@@ -194,6 +217,63 @@ def test_archives_on_other_machines_that_cannot_be_had_or_read_are_refused(store
         check_list(f"{at}/b.tar")
     with pytest.raises(DualFormerError, match=re.escape(f"'{shown}/a-0.tar' is not on this machine, and --offline")):
         check_list(f"{at}/a-0.tar", offline=True)
+
+
+def test_what_was_read_of_an_archive_on_another_machine_is_kept_until_it_changes(
+    store: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = [("run/1.mp4", "one"), ("run/1.cls", "0"), ("2.mp4", "two")]
+    store.pipe("/me:hush@bucket/a.tar", write_shard(Path("s/a.tar"), members).read_bytes())
+    asked = []
+
+    def noted(address: str) -> Any:
+        asked.append(address)
+        return open_file(address)
+
+    def labels_and_files() -> list[tuple[tuple[int, ...], str]]:
+        manifest = read_manifest(source)
+        return [(sample.labels, file) for sample, file in zip(manifest.samples, manifest.files, strict=True)]
+
+    source = "memory://me:hush@bucket/a.tar"
+    monkeypatch.setattr(shards, "open_file", noted)
+    expected = [((0,), f"{source}/run/1.mp4#bytes=512-515"), ((), f"{source}/2.mp4#bytes=2560-2563")]
+    assert [labels_and_files() for _ in range(3)] == [expected] * 3
+    assert asked == [source]
+    (kept,) = (folder / "cache/shards").iterdir()
+    assert "hush" not in kept.read_text() + kept.name
+    for damage in ("", "[[1, 2, 3]]", "[1]", '[{"a": 1}, []]'):
+        kept.write_text(damage)
+        assert labels_and_files() == expected
+    assert len(asked) == 5
+    members[1] = ("run/1.cls", "1")
+    store.pipe("/me:hush@bucket/a.tar", write_shard(Path("s/a.tar"), members).read_bytes())  # of the same size
+    assert labels_and_files() == [((1,), expected[0][1]), expected[1]]
+    assert len(asked) == 6
+    monkeypatch.setattr(shards, "stamp_of", lambda address: (10240, ""))  # a server that names no version
+    assert [len(labels_and_files()) for _ in range(2)] == [2, 2]
+    assert len(asked) == 8
+
+
+def test_a_list_that_cannot_be_read_does_not_wait_for_its_other_archives(
+    web: WebServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    web.on("/a-0.tar", status(404))
+    web.on("/a-1.tar", silence(30))
+    before = set(threading.enumerate())
+    with pytest.raises(DualFormerError, match="not found"):
+        read_manifest(f"{web.address}/a-{{0..1}}.tar")
+    left = set(threading.enumerate()) - before
+    assert left
+    assert all(thread.daemon for thread in left)
+    executors = sys.modules.get("concurrent.futures.thread")  # whose threads the interpreter waits for at its end
+    assert not left & set(getattr(executors, "_threads_queues", ()))
+
+
+def test_a_label_that_is_none_in_an_archive_on_another_machine_is_said_as_of_one_here(store: Any) -> None:
+    store.pipe("/b/a.tar", write_shard(Path("s/a.tar"), [("1.mp4", ""), ("1.json", "{label: 1}")]).read_bytes())
+    with pytest.raises(DualFormerError) as caught:
+        read_manifest("memory://b/a.tar")
+    assert str(caught.value) == "'memory://b/a.tar/1.json' is not JSON; it should hold an object with a label"
 
 
 def test_prepare_refuses_archives_which_need_no_preparation() -> None:

@@ -237,6 +237,21 @@ def test_muon_updates_the_matrices_of_blocks_evenly_and_leaves_the_rest_to_adamw
     assert matrices == sum(isinstance(module, nn.Linear) for module in model.stages.modules())
 
 
+def test_where_all_stages_are_frozen_muon_leaves_the_classifier_to_adamw() -> None:
+    updated = []
+    for name in ("muon", "adamw"):
+        torch.manual_seed(0)
+        model = small_model()
+        groups = parameter_groups(model, **RECIPE, frozen_stages=len(model.stages))
+        optimizer = build_optimizer(groups, name, device=torch.device("cpu"))
+        for seed in range(2):
+            give_gradients(model, seed)
+            optimizer.step()
+            optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        updated.append(model.state_dict())
+    assert all(torch.equal(value, updated[1][name]) for name, value in updated[0].items())
+
+
 def test_where_bfloat16_is_slow_muon_makes_the_librarys_updates_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     changes: list[dict[str, torch.Tensor]] = []
     for is_fast in (True, False):
