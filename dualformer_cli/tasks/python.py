@@ -15,7 +15,7 @@ from functools import cache, partial
 from itertools import chain
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeGuard, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -185,8 +185,8 @@ def predict(
         if fps is not None:
             raise ValueError(f"fps is said of frames in memory; {first!r} has its own")
         return _predict_files(whole, wanted)
-    videos = [whole] if np.ndim(first) == 3 else whole
-    return _predict_frames(videos, wanted, fps)  # type: ignore[arg-type]
+    videos = cast(Iterable[Any], [whole] if np.ndim(cast(Any, first)) == 3 else whole)
+    return _predict_frames(videos, wanted, fps)
 
 
 def evaluate(
@@ -355,7 +355,7 @@ def _is_offline(offline: bool | None) -> bool:
     return os.environ.get("DUALFORMER_OFFLINE", "").lower() not in ("", "0", "false", "no", "off")
 
 
-def _is_name(value: object) -> bool:
+def _is_name(value: object) -> TypeGuard[Name]:
     return isinstance(value, str | PathLike)
 
 
@@ -363,9 +363,10 @@ def _predict_files(names: Iterable[object], request: PredictRequest) -> Predicti
     from dualformer_cli.tasks import predict as task
 
     listed = list(names)
-    if not all(map(_is_name, listed)):
+    inputs = tuple(os.fspath(name) for name in listed if _is_name(name))
+    if len(inputs) < len(listed):
         raise TypeError(_MIXED)
-    wanted = replace(request, inputs=tuple(map(os.fspath, cast(Iterable[Name], listed))))
+    wanted = replace(request, inputs=inputs)
     return cast(Predictions, task.predict(wanted, on_fallback=_LOGGER.warning))
 
 
