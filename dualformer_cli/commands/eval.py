@@ -114,7 +114,8 @@ def evaluate(
             return
         if resolved.config.data.validation_list is None:
             raise typer.BadParameter("name a list of videos", param_hint="--data")
-        check_lists(resolved.config.data.validation_list, offline=offline)
+        if data is None:  # else it is looked for with the files
+            check_lists(resolved.config.data.validation_list, offline=offline)
     check(request)
     if from_dump is not None or not relaunched(gpus, cpu_processes, goes_on=resume):
         _run(request, as_json=as_json)
