@@ -23,6 +23,7 @@ from dualformer_cli.documents.evaluate import Evaluation
 from dualformer_cli.engine.scoring import evaluate as scoring
 from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.system.workers import WorkerTimeout
+from dualformer_cli.tasks import needs
 from dualformer_cli.video import remote_shards
 
 RUNNER = CliRunner(env={"COLUMNS": "100"})
@@ -337,6 +338,15 @@ def test_classes_in_another_order_are_matched_by_name_and_said(
     assert result.exit_code == 0, result.output
     assert "the same 5 classes in another order" in caplog.text
     assert json.loads(result.stdout)["top1"] == expected["top1"]
+
+
+def test_a_list_is_looked_for_once_by_the_command(evaluate: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_for: list[str] = []
+    monkeypatch.setattr(needs, "check_list", lambda source, **options: looked_for.append(source))
+    monkeypatch.setattr("dualformer_cli.tasks.evaluate.evaluate", lambda request, **options: None)
+    evaluate("--data", "given.csv")
+    evaluate("--set", "data.validation_list=set.csv")
+    assert looked_for == ["given.csv", "set.csv"]
 
 
 def test_a_list_is_needed_and_the_preset_is_not(evaluate: Any, folder: Path) -> None:
