@@ -156,7 +156,7 @@ class _StderrHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            level = "" if record.levelno == logging.INFO else f"{record.levelname}: "
+            level = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
             say(level + record.getMessage())
             if record.exc_info:
                 print(logging.Formatter().formatException(record.exc_info), file=sys.stderr, flush=True)

@@ -269,8 +269,8 @@ def test_warnings_are_logged_on_stderr_in_one_line_and_details_only_with_verbose
         "log.debug('more')"
     )
     quiet, verbose = probe(body), probe(body, "--verbose")
-    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "WARNING: odd a\\nb\nso\n")
-    assert verbose.stderr == "WARNING: odd a\\nb\nso\nDEBUG: more\n"
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "warning: odd a\\nb\nso\n")
+    assert verbose.stderr == "warning: odd a\\nb\nso\ndebug: more\n"
 
 
 def test_the_version_names_what_matters_for_a_bug_report() -> None:

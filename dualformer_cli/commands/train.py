@@ -182,11 +182,14 @@ def _dry_run(request: TrainRequest, *, as_json: bool) -> None:
 
 
 def _missing_recipe(training_list: str | None) -> typer.BadParameter:
-    """Return the error of a run without a recipe."""
+    """Return the error of a run without a recipe; a folder in the place of a list is answered with its lists, too."""
+    from dualformer_cli.errors import DualFormerError
+    from dualformer_cli.tasks.needs import check_lists
+
+    recipe = "name the recipe with --preset, for example k400-tiny"
     if training_list is not None and os.path.isdir(training_list):
-        return typer.BadParameter(
-            f"{training_list!r} is a folder: `dualformer prepare {training_list}` makes lists of it; and name the "
-            "recipe with --preset, for example k400-tiny",
-            param_hint="--data",
-        )
-    return typer.BadParameter("name the recipe, for example k400-small", param_hint="--preset")
+        try:
+            check_lists(training_list, offline=True)
+        except DualFormerError as error:
+            return typer.BadParameter(f"{error}; and {recipe}", param_hint="--data")
+    return typer.BadParameter(recipe, param_hint="--preset")

@@ -15,7 +15,7 @@ from dualformer_cli.documents.download import (
     WeightsOutcome,
     WeightsState,
 )
-from dualformer_cli.outputs.screen import Screen, fitting, print_facts, print_table
+from dualformer_cli.outputs.screen import Screen, print_facts, print_table, write_line
 from dualformer_cli.system.words import counted, size_in_words
 
 
@@ -99,7 +99,7 @@ def _weights_facts(state: WeightsState) -> list[tuple[str, str]]:
 
 
 def _print(line: str) -> None:
-    print(fitting(line, sys.stdout))
+    write_line(line, sys.stdout)
 
 
 def print_plan(document: DownloadPlan) -> None:

@@ -19,8 +19,8 @@ from dualformer_cli.documents.prepare import (
     Statistics,
 )
 from dualformer_cli.documents.render import RenderEstimate, RenderSummary
-from dualformer_cli.outputs.screen import cells, fitting, pad
-from dualformer_cli.system.words import counted, duration_in_words, printable, size_in_words, some_of
+from dualformer_cli.outputs.screen import cells, pad, write_line
+from dualformer_cli.system.words import counted, duration_in_words, size_in_words, some_of
 
 _MOST_CLASSES = 40
 _MOST_NAMED = 20
@@ -75,9 +75,8 @@ def print_render_estimate(needed: RenderEstimate, num_workers: int, *, stream: T
 
 def _print(lines: Iterable[str], stream: TextIO | None) -> None:
     out = sys.stdout if stream is None else stream
-    encoding = getattr(out, "encoding", None) or "utf-8"
     for line in lines:
-        out.write(fitting(printable(line, encoding).rstrip(), out, indent=11) + "\n")
+        write_line(line.rstrip(), out, indent=11)
 
 
 def start_lines(found: FoundVideos) -> Iterator[str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
+from dualformer_cli.outputs.screen import log
 from dualformer_cli.system.status import clear_status
 from dualformer_cli.system.words import duration_in_words, printable, size_in_words
 
@@ -153,8 +154,9 @@ def fetch_progress() -> Iterator[Callable[[str, int, int | None], None]]:
         with lock:  # two files can begin at once
             clear_status()
             bars.start()  # not before: until then nothing is drawn
-            task = next((task for task in bars.tasks if task.description == name), None)
-            task_id = bars.add_task(name, total=length) if task is None else task.id
+            shown = printable(name, console.encoding)
+            task = next((task for task in bars.tasks if task.description == shown), None)
+            task_id = bars.add_task(shown, total=length) if task is None else task.id
         bars.update(task_id, completed=done, total=length)
         if length is not None and done >= length:
             bars.remove_task(task_id)  # a list has hundreds of archives
@@ -177,7 +179,7 @@ class PlainLines:
             return
         self._last[name] = now
         of = "" if length is None else f" of {size_in_words(length)}"
-        print(f"{name}: {size_in_words(done)}{of}", file=sys.stderr, flush=True)
+        log(f"{name}: {size_in_words(done)}{of}")
 
 
 def _terminal_bar(stream: TextIO | None, *, says_time_left: bool) -> RichProgress | None:

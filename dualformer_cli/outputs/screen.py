@@ -22,15 +22,20 @@ NARROWEST_LABEL = 10
 def log(message: str) -> None:
     """Print one escaped line on stderr; above the bar, when a `Progress` shows one. A terminal gets whole words."""
     clear_status()
-    stream = sys.stderr
-    stream.write(fitting(printable(message, stream.encoding or "utf-8"), stream) + "\n")
-    stream.flush()
+    write_line(message, sys.stderr)
+    sys.stderr.flush()
 
 
 def wrote(*outputs: object) -> None:
     """Say on stderr what was written: a line for each output, which is a path or says what is in which folder."""
     for output in outputs:
         log(f"wrote {output}")
+
+
+def write_line(text: str, stream: TextIO, *, indent: int = 2) -> None:
+    """Write one escaped line; a terminal gets whole words, as `fitting` says."""
+    shown = printable(text, getattr(stream, "encoding", None) or "utf-8")
+    stream.write(fitting(shown, stream, indent=indent) + "\n")
 
 
 def fitting(text: str, stream: TextIO, *, indent: int = 2) -> str:

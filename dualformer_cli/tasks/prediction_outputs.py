@@ -139,14 +139,15 @@ class PredictionOutputs:
                 stack.callback(write_segments, lambda: document.results, self.request.segments)
 
     def written(self, results: Sequence[VideoResult]) -> list[str]:
-        """Return the files that were written, in words: each by its name, those in a folder by their number."""
+        """Return the files that were written, in words: each by its name, those in a folder by number and kind."""
         request = self.request
         files = [str(path) for path in (request.csv, request.features, request.segments) if path is not None]
         if request.report is not None:
             files += map(str, page_files(request.report, len(results)))
         number = sum(result.status == "ok" for result in results)
-        for target in self._beside.values() if number else ():
-            files.append(f"{counted(number, 'file')} in {target}" if target.is_dir() else str(target))
+        for name, target in self._beside.items() if number else ():
+            kind = "MP4 file" if name == "save" else f"{name.upper()} file"
+            files.append(f"{counted(number, kind)} in {target}" if target.is_dir() else str(target))
         return files
 
 

@@ -1043,8 +1043,8 @@ def test_what_was_written_is_said_at_the_end(predict: Any, scenes: Path) -> None
         "wrote t.csv",
         "wrote f.npz",
         "wrote page.html",
-        "wrote 2 files in subtitles",
-        "wrote 2 files in new/videos",
+        "wrote 2 SRT files in subtitles",
+        "wrote 2 MP4 files in new/videos",
     ]
     assert sorted(os.listdir("subtitles")) == ["a.srt", "b.srt"]
     assert sorted(os.listdir("new/videos")) == ["a.mp4", "b.mp4"]

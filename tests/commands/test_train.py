@@ -308,10 +308,18 @@ def test_options_that_contradict_each_other_are_refused(train: Any, options: tup
 
 
 @pytest.mark.usefixtures("_own_environment")
-def test_a_recipe_must_be_named(six_videos: Path) -> None:
+def test_a_recipe_must_be_named(six_videos: Path, tmp_path: Path) -> None:
     result = RUNNER.invoke(app, ["train", "--data", str(six_videos)])
     assert result.exit_code == 2
-    assert "name the recipe, for example k400-small" in result.stderr
+    recipe = "name the recipe with --preset, for example k400-tiny"
+    assert f"--preset: {recipe}" in result.stderr
+    (tmp_path / "prepared").mkdir()
+    for files, advice in ((), f"dualformer prepare {tmp_path}, and give"), (("train.csv",), "name a list in it: "):
+        for name in files:
+            (tmp_path / "prepared" / name).touch()
+        said = RUNNER.invoke(app, ["train", "--data", str(tmp_path)]).stderr
+        assert f"list {str(tmp_path)!r} is a folder; {advice}" in said
+        assert f"; and {recipe}" in said
 
 
 def test_print_config_shows_lists_and_origins(train: Any, six_videos: Path) -> None:

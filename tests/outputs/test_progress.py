@@ -110,12 +110,13 @@ def test_a_failure_inside_leaves_no_total_and_no_bar() -> None:
 def test_without_a_terminal_progress_is_a_line_now_and_then(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    now = iter([0.0, 1.0, 5.0, 6.0, 11.0])
+    now = iter([0.0, 1.0, 5.0, 6.0, 11.0, 16.0])
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(now)))
     lines = PlainLines()
     for done in (1_000_000, 2_000_000, 3_000_000, 4_000_000):
         lines("k400-tiny", done, 87_900_000)
-    lines("k400-tiny", 5_000_000, None)
+    for done in (4_000_000, 5_000_000):
+        lines("a\x1b[2J", done, None)
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "k400-tiny: 3.0 MB of 87.9 MB\nk400-tiny: 5.0 MB\n"
+    assert captured.err == "k400-tiny: 3.0 MB of 87.9 MB\na\\x1b[2J: 5.0 MB\n"

@@ -121,7 +121,7 @@ def test_the_message_of_a_rank_that_fails_is_passed_on(launch: Launch, capfd: py
     body = """
 others_are_ready()
 if rank == 1:
-    print("WARNING: odd", file=sys.stderr); print("dualformer: no room left", file=sys.stderr); sys.exit(1)
+    print("warning: odd", file=sys.stderr); print("dualformer: no room left", file=sys.stderr); sys.exit(1)
 time.sleep(100)
 """
     with pytest.raises(DualFormerError, match="rank 1 of 2 ended with exit code 1: no room left; all processes are st"):
