@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator
 
 from dualformer_cli.config.schema import RENDERED, DataConfig, RunConfig
 from dualformer_cli.data.datasets.catalogue import load_catalogue
-from dualformer_cli.data.fetch.hub import is_hub_address
+from dualformer_cli.data.fetch.hub import is_hub_address, local_weights
 from dualformer_cli.data.fetch.weights import SHIPPED_WEIGHTS, cached_weights
 from dualformer_cli.data.lists.manifest import check_list
-from dualformer_cli.errors import DualFormerError, MissingError
+from dualformer_cli.errors import DownloadError, DualFormerError, MissingError
 from dualformer_cli.system.threads import usable_cores
 
 
@@ -98,13 +98,23 @@ def _weights(named: Iterable[tuple[str, str | None]], offline: bool) -> Iterator
     """Say which weights are not here, of configuration keys and their values."""
     published = load_catalogue().weights
     for key, source in named:
-        if source is None or source in ("timm", *SHIPPED_WEIGHTS) or is_hub_address(source):
+        if source is None or source in ("timm", *SHIPPED_WEIGHTS):
             continue
-        if source in published:
+        if is_hub_address(source):
+            if offline:
+                yield from _not_in_cache(source)
+        elif source in published:
             if offline and cached_weights(source) is None:
                 yield f"the weights {source!r} ({key}) are not here; `dualformer download {source}` fetches them"
         elif not os.path.isfile(source):
             yield f"the weights {source!r} ({key}) are not here; name a file or one of {', '.join(published)}"
+
+
+def _not_in_cache(address: str) -> Iterator[str]:
+    try:
+        local_weights(address, offline=True)
+    except DownloadError as error:
+        yield str(error)
 
 
 def _token_labels(folder: str | None) -> Iterator[str]:

@@ -90,6 +90,8 @@ def test_weights_that_are_not_here_are_said(tmp_path: Path) -> None:
     assert problems(own)[0].startswith("the weights 'best.pt' (train.init_from) are not here; name a file or one of")
     for there in ("hf://owner/name@main:best.pt", "camera-motion"):  # fetched on the way, and with the package
         assert problems(replace(own, train=replace(own.train, init_from=there))) == []
+    (said,) = problems(replace(own, train=replace(own.train, init_from="hf://owner/name")), offline=True)
+    assert said.startswith("weights 'hf://owner/name' cannot be fetched: it is not in the Hub's cache, and the network")
     (tmp_path / "best.pt").touch()
     assert problems(replace(own, train=replace(own.train, init_from=str(tmp_path / "best.pt")))) == []
 
