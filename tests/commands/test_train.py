@@ -198,7 +198,7 @@ def test_a_folder_with_a_run_needs_resume(train: Any, tmp_path: Path) -> None:
     assert resumed.exit_code == 0, resumed.output
     assert "nothing to resume" in resumed.stderr
     again = train("--output", tmp_path / "run", "--resume")
-    assert "resumed at epoch 2, step 6" in again.stderr
+    assert "resumed after 2 epochs, at step 6" in again.stderr
 
 
 def typed(*words: object) -> Any:
@@ -216,7 +216,7 @@ def test_a_run_goes_on_from_another_folder_without_its_preset(
     monkeypatch.chdir(tmp_path / "elsewhere")
     result = typed("--resume", "--output", "../run/", "--change", "train.epochs=3")
     assert result.exit_code == 0, result.output
-    assert "resumed at epoch 2, step 6" in result.stderr
+    assert "resumed after 2 epochs, at step 6" in result.stderr
     assert "epoch 3/3, step 9/9" in result.stderr
     assert (tmp_path / "elsewhere").stat().st_nlink == 2
 

@@ -59,6 +59,7 @@ from dualformer_cli.engine.training.validation import Validation
 from dualformer_cli.errors import DualFormerError, Stopped
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.system.locks import FolderLock
+from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import WorkerPool
 
 
@@ -355,7 +356,7 @@ class Trainer:
         run, settings, state = str(self.log.output), values_of(self.config), self.state
         self._changes = changes_of(checkpoint, state.origin, settings, allowed, run=run)
         state.restore(checkpoint, rank=self.ranks.rank, changed=frozenset(change.key for change in self._changes))
-        self.notes.append(f"resumed at epoch {state.epoch}, step {state.step}")
+        self.notes.append(f"resumed after {counted(state.epoch, 'epoch')}, at step {state.step}")
 
 
 def _start_all_ranks(model: DualFormer, train: TrainConfig, class_names: list[str], *, offline: bool) -> list[str]:

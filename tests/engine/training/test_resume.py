@@ -49,7 +49,8 @@ def test_a_run_that_was_cut_off_goes_on_bitwise(
         make_trainer(tmp_path / "broken", *overrides, on_event=stop_at(stop)).run()
     assert last_state(tmp_path / "broken")["progress"]["step"] < 8
     resumed = make_trainer(tmp_path / "broken", *overrides, resume=True)
-    assert resumed.notes[-1] == f"resumed at epoch {resumed.state.epoch}, step {resumed.state.step}"
+    epochs = {0: "0 epochs", 1: "1 epoch"}[resumed.state.epoch]
+    assert resumed.notes[-1] == f"resumed after {epochs}, at step {resumed.state.step}"
     assert 0 < resumed.state.step <= stop
     resumed.run()
     assert_same_end(whole, tmp_path / "broken")
