@@ -185,7 +185,7 @@ def predict(
         if fps is not None:
             raise ValueError(f"fps is said of frames in memory; {first!r} has its own")
         return _predict_files(whole, wanted)
-    videos = [whole] if np.ndim(first) == 3 else whole
+    videos = [whole] if np.ndim(cast(Any, first)) == 3 else whole
     return _predict_frames(videos, wanted, fps)  # type: ignore[arg-type]
 
 
@@ -365,7 +365,7 @@ def _predict_files(names: Iterable[object], request: PredictRequest) -> Predicti
     listed = list(names)
     if not all(map(_is_name, listed)):
         raise TypeError(_MIXED)
-    wanted = replace(request, inputs=tuple(map(os.fspath, cast(Iterable[Name], listed))))
+    wanted = replace(request, inputs=tuple(os.fspath(name) for name in cast(Iterable[Name], listed)))
     return cast(Predictions, task.predict(wanted, on_fallback=_LOGGER.warning))
 
 
