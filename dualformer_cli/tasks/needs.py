@@ -10,7 +10,7 @@ from dualformer_cli.data.datasets.catalogue import load_catalogue
 from dualformer_cli.data.fetch.hub import is_hub_address, local_weights
 from dualformer_cli.data.fetch.weights import SHIPPED_WEIGHTS, cached_weights
 from dualformer_cli.data.lists.manifest import check_list
-from dualformer_cli.errors import DownloadError, DualFormerError, MissingError
+from dualformer_cli.errors import DownloadError, DualFormerError, MissingError, WeightsError
 from dualformer_cli.system.threads import usable_cores
 
 
@@ -100,9 +100,10 @@ def _weights(named: Iterable[tuple[str, str | None]], offline: bool) -> Iterator
     for key, source in named:
         if source is None or source in ("timm", *SHIPPED_WEIGHTS):
             continue
-        if is_hub_address(source):
-            if offline:
-                yield from _not_in_cache(source)
+        if os.path.isdir(source) or (is_hub_address(source) and offline):
+            yield from _not_there(source)
+        elif is_hub_address(source):
+            continue  # fetched on the way
         elif source in published:
             if offline and cached_weights(source) is None:
                 yield f"the weights {source!r} ({key}) are not here; `dualformer download {source}` fetches them"
@@ -110,10 +111,11 @@ def _weights(named: Iterable[tuple[str, str | None]], offline: bool) -> Iterator
             yield f"the weights {source!r} ({key}) are not here; name a file or one of {', '.join(published)}"
 
 
-def _not_in_cache(address: str) -> Iterator[str]:
+def _not_there(source: str) -> Iterator[str]:
+    """Say what an address of the Hub lacks in its cache, or a folder in itself."""
     try:
-        local_weights(address, offline=True)
-    except DownloadError as error:
+        local_weights(source, offline=True)
+    except (DownloadError, WeightsError) as error:
         yield str(error)
 
 

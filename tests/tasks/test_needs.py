@@ -94,6 +94,11 @@ def test_weights_that_are_not_here_are_said(tmp_path: Path) -> None:
     assert said.startswith("weights 'hf://owner/name' cannot be fetched: it is not in the Hub's cache, and the network")
     (tmp_path / "best.pt").touch()
     assert problems(replace(own, train=replace(own.train, init_from=str(tmp_path / "best.pt")))) == []
+    of_folder = replace(own, train=replace(own.train, init_from=str(tmp_path)))
+    (said,) = problems(of_folder)
+    assert said.endswith(f"a folder without model.safetensors; name one of its files: {tmp_path / 'best.pt'}")
+    (tmp_path / "model.safetensors").touch()
+    assert problems(of_folder) == []
 
 
 def test_the_command_says_each_on_a_line_of_its_own(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
-"""Weights of the Hugging Face Hub: an address names one file, which is fetched into the Hub's own cache."""
+"""Weights that a user names: a file, a folder as the Hub has it, or an address there, fetched into the Hub's cache."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from dualformer_cli.data.fetch.fetch import await_answer
-from dualformer_cli.errors import DownloadError
+from dualformer_cli.errors import DownloadError, WeightsError
 
 DEFAULT_FILE = "model.safetensors"
 """What an address without a file stands for; `export --format hub` writes it."""
@@ -27,18 +28,29 @@ def local_weights(source: str, *, offline: bool) -> Path:
     """Return the file of weights that a user names: a path as it is, or an address of the Hub, fetched if needed.
 
     Args:
-        source: a file, or hf://OWNER/NAME[@REVISION][:FILE].
+        source: a file, a folder as the Hub has it, or hf://OWNER/NAME[@REVISION][:FILE].
         offline: take what is in the Hub's cache, and never ask.
 
     Raises:
+        WeightsError: if it is another folder.
         DownloadError: if the address is wrong, or the file is not in the cache and cannot be fetched.
     """
     if not is_hub_address(source):
-        return Path(source)
+        return _in_folder(Path(source)) if os.path.isdir(source) else Path(source)
     match = _ADDRESS.fullmatch(source)
     if match is None:
         raise DownloadError(f"weights {source!r}: an address is hf://OWNER/NAME[@REVISION][:FILE]")
     return _fetch(source, match["repo"], match["revision"], match["file"], offline=offline)
+
+
+def _in_folder(folder: Path) -> Path:
+    """Return the weights in a folder from the Hub or for it; of several, as a run has them, one must be named."""
+    if (folder / DEFAULT_FILE).is_file():
+        return folder / DEFAULT_FILE
+    there = (path for place in (folder, folder / "checkpoints") for path in sorted(place.glob("*")))
+    found = [str(path) for path in there if path.suffix in _WEIGHTS and path.is_file()]
+    advice = f"name one of its files: {', '.join(found[:4])}" if found else "no weights are in it"
+    raise WeightsError(f"weights {str(folder)!r}: a folder without {DEFAULT_FILE}; {advice}")
 
 
 def hub_problem() -> str | None:

@@ -14,7 +14,7 @@ from huggingface_hub.utils import close_session
 
 from dualformer_cli.data.fetch import hub as hub_module
 from dualformer_cli.data.fetch.hub import local_weights
-from dualformer_cli.errors import DownloadError
+from dualformer_cli.errors import DownloadError, WeightsError
 
 
 @pytest.fixture
@@ -47,6 +47,21 @@ def test_an_address_names_a_file_which_is_fetched_once(
 def test_a_file_is_taken_as_it_is(hub: HubServer) -> None:
     assert local_weights("weights/some.pt", offline=False) == Path("weights/some.pt")
     assert hub.asked == []
+
+
+def test_a_folder_as_the_hub_has_it_is_its_weights(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    assert local_weights(str(tmp_path), offline=True) == tmp_path / "model.safetensors"
+
+
+def test_of_another_folder_the_weights_are_named(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=f"weights '{tmp_path}': a folder .*; no weights are in it"):
+        local_weights(str(tmp_path), offline=True)
+    (tmp_path / "checkpoints").mkdir()
+    for name in ("log.jsonl", "checkpoints/best.pt", "checkpoints/last.pt"):
+        (tmp_path / name).touch()
+    with pytest.raises(WeightsError, match=f"; name one of its files: {tmp_path}/checkpoints/best.pt, .*/last.pt$"):
+        local_weights(str(tmp_path), offline=True)
 
 
 @pytest.mark.parametrize(
