@@ -26,6 +26,7 @@ from dualformer_cli.commands.options import (
     WeightsOption,
     announce_loading,
     model_request,
+    one_list,
     print_document,
     relaunched,
     show_config,
@@ -43,7 +44,8 @@ def evaluate(
     preset: PresetOption = None,
     weights: WeightsOption = None,
     data: Annotated[
-        str | None, typer.Option("--data", metavar="LIST", help="Videos with or without labels, or 'shards/*.tar'.")
+        list[str] | None,
+        typer.Option("--data", metavar="LIST", help="Videos with or without labels, or 'shards/*.tar'."),
     ] = None,
     views: ViewsOption = None,
     dump: Annotated[
@@ -96,7 +98,7 @@ def evaluate(
     )
     request = EvaluateRequest(
         model=model,
-        data=data,
+        data=one_list(data),
         from_dump=from_dump,
         compare=compare,
         dump=dump,

@@ -130,6 +130,17 @@ def parse_views(views: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
+def one_list(given: list[str] | None) -> str | None:
+    """Return what --data named where a command takes one list; of two, Typer would drop the first without a word.
+
+    Raises:
+        typer.BadParameter: if there are more.
+    """
+    if given is not None and len(given) > 1:
+        raise typer.BadParameter(f"give one list, got {len(given)}; run the command for each", param_hint="--data")
+    return given[0] if given else None
+
+
 def folder_or_file(text: str) -> Path:
     """Return the path of an output; a folder, whose name ends in a slash, is made where it is not there yet.
 

@@ -24,6 +24,7 @@ from dualformer_cli.commands.options import (
     WeightsOption,
     announce_loading,
     model_request,
+    one_list,
     print_document,
     relaunched,
     show_config,
@@ -89,7 +90,7 @@ def show(
 
 def write(
     preset: PresetOption = None,
-    data: Annotated[str | None, typer.Option("--data", metavar="LIST", help="Training list to label.")] = None,
+    data: Annotated[list[str] | None, typer.Option("--data", metavar="LIST", help="Training list to label.")] = None,
     teacher: Annotated[
         str | None,
         typer.Option(
@@ -134,7 +135,7 @@ def write(
             precision=precision,
             offline=offline,
         ),
-        training_list=data,
+        training_list=one_list(data),
         teacher=teacher,
         output=output,
         videos_per_shard=videos_per_shard,

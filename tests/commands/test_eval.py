@@ -357,6 +357,15 @@ def test_a_list_is_needed_and_the_preset_is_not(evaluate: Any, folder: Path) -> 
     assert re.search(r"num_clips: 4 .*# from flag", shown.stdout)
 
 
+def test_of_two_lists_none_is_dropped_without_a_word(evaluate: Any, folder: Path) -> None:
+    for result in (
+        evaluate("--data", folder / "good.csv", "--data", folder / "bad.csv"),
+        RUNNER.invoke(app, ["tokenlabel", "write", "--data", "a.csv", "--data", "b.csv"]),
+    ):
+        assert result.exit_code == 2
+        assert "invalid value for --data: give one list, got 2; run the command for each" in result.stderr.lower()
+
+
 @pytest.fixture
 def checkpoint(
     _own_environment: None, folder: Path, mini_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: Any
