@@ -6,9 +6,9 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache, lru_cache
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 from PIL import ImageDraw, ImageFont, features
@@ -25,6 +25,8 @@ _JOINERS = "\u200c\u200d"
 """They shape the letters beside them, in Persian and Hindi say, and are not seen themselves."""
 
 _preferred: str | None = None
+
+_Run = tuple[str, ImageFont.FreeTypeFont]
 
 
 def prefer(file: str | os.PathLike[str] | None) -> None:
@@ -61,8 +63,18 @@ def draw_label(
         fill: colour.
         anchor: as Pillow names it.
     """
-    text, font = _fitted(label, size, room)
-    draw.text(place, text, fill=fill, font=font, anchor=anchor)
+    runs = _fitted(label, size, room)
+    if len(runs) == 1:
+        ((text, font),) = runs
+        draw.text(place, text, fill=fill, font=font, anchor=anchor)
+        return
+    x, y = place
+    x -= round({"l": 0.0, "m": 0.5, "r": 1.0}[anchor[0]] * _length(runs))
+    tops = [font_of(size).getbbox("x", anchor=f"l{vertical}")[1] for vertical in (anchor[1], "s")]
+    baseline = y + tops[0] - tops[1]  # one for all fonts
+    for text, font in runs:
+        draw.text((x, baseline), text, fill=fill, font=font, anchor="ls")
+        x += font.getlength(text)
 
 
 @cache
@@ -74,24 +86,55 @@ def font_of(size: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-def _fitted(label: str, size: int, room: float) -> tuple[str, ImageFont.FreeTypeFont]:
-    """Return the label as it can be drawn in a size, cut with an ellipsis to `room` pixels, and its font."""
+def _fitted(label: str, size: int, room: float) -> list[_Run]:
+    """Return a label as it can be drawn, cut with an ellipsis to `room` pixels, in parts of one font each."""
     composed = unicodedata.normalize("NFC", label)  # names of files may come letter by letter, Korean ones say
     text = re.sub(f"[^{_JOINERS}]+", lambda match: printable(match[0]), composed)
-    file = _font_for(text, _preferred)
-    if file is None:
-        text = "".join(map(_without_accent, text))
-    font = font_of(size) if file is None else _open(file, size)
-    if _num_missing(file, text):
+    parts = _parts(text, _preferred)
+    if any(_num_missing(file, part) for part, file in parts):
         _say_boxes()
     elif not features.check("raqm") and any(map(_is_shaped, text)):
         _say_unshaped()
-    if font.getlength(text) <= room:
-        return text, font
+    runs = _runs(text, size)
+    if _length(runs) <= room:
+        return runs
     fitting = 0
-    while fitting < len(text) and font.getlength(text[: fitting + 1] + "…") <= room:
+    while fitting < len(text) and _length(_runs(text[: fitting + 1] + "…", size)) <= room:
         fitting += 1
-    return text[:fitting].rstrip() + "…", font
+    return _runs(text[:fitting].rstrip() + "…", size)
+
+
+def _length(runs: Iterable[_Run]) -> float:
+    return sum(font.getlength(text) for text, font in runs)
+
+
+def _runs(text: str, size: int) -> list[_Run]:
+    parts = _parts(text, _preferred)
+    return [(part, font_of(size) if file is None else _open(file, size)) for part, file in parts]
+
+
+@lru_cache(maxsize=4096)
+def _parts(text: str, preferred: str | None) -> tuple[tuple[str, str | None], ...]:
+    """Cut a text where no font has all of its letters: words with the font of each, and what is between them.
+
+    What is between two words of one font is drawn with it, anything else with the font that has it.
+    """
+    whole = _font_for(text, preferred)
+    if not _num_missing(whole, text):
+        return ((text, whole),)
+    pieces = ["".join(chars) for _, chars in groupby(text, _is_of_word)]
+    files = [_font_for(piece, preferred) for piece in pieces]
+    for at in range(1, len(pieces) - 1):
+        before, after = files[at - 1], files[at + 1]
+        if before == after and not _is_of_word(pieces[at][0]) and not _num_missing(before, pieces[at]):
+            files[at] = before
+    same = groupby(zip(pieces, files, strict=True), lambda found: found[1])
+    joined = (("".join(piece for piece, _ in found), file) for file, found in same)
+    return tuple((part if file else "".join(map(_without_accent, part)), file) for part, file in joined)
+
+
+def _is_of_word(char: str) -> bool:
+    return char in _JOINERS or unicodedata.category(char)[0] in "LMN"
 
 
 def _without_accent(char: str) -> str:

@@ -17,7 +17,14 @@ from dualformer_cli.outputs import fonts
 @pytest.fixture(autouse=True)
 def _fresh() -> Iterator[None]:
     """Nothing is remembered from one test to the next."""
-    caches = (fonts._font_for, fonts._has_glyph, fonts._system_fonts, fonts._say_boxes, fonts._say_unshaped)
+    caches = (
+        fonts._font_for,
+        fonts._parts,
+        fonts._has_glyph,
+        fonts._system_fonts,
+        fonts._say_boxes,
+        fonts._say_unshaped,
+    )
     for cached in caches:
         cached.cache_clear()
     yield
@@ -101,10 +108,38 @@ def test_plain_fonts_come_first_and_fonts_that_are_damaged_do_no_harm(
 
 
 def test_joiners_shape_a_label_and_are_not_shown() -> None:
-    text, _ = fonts._fitted("ab\u200cc", 20, 290)
+    ((text, _),) = fonts._fitted("ab\u200cc", 20, 290)
     assert text == "ab\u200cc"
-    text, _ = fonts._fitted("a\u202eb", 20, 290)  # marks of direction are escaped
+    ((text, _),) = fonts._fitted("a\u202eb", 20, 290)  # marks of direction are escaped
     assert text == r"a\u202eb"
+
+
+def test_a_label_of_several_scripts_takes_a_font_for_each_and_what_is_between_goes_with_its_neighbours(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    letters = {None: "score 8.4%, é", "hindi": "दौड़ ,.", "han": "跑步 "}
+    monkeypatch.setattr(fonts, "_has_glyph", lambda file, char: char in letters[file])
+    monkeypatch.setattr(fonts, "_system_fonts", lambda: ("hindi", "han"))
+    assert fonts._parts("दौड़ दौड़, score 8.4%, 跑步", None) == (
+        ("दौड़ दौड़", "hindi"),
+        (", score 8.4%, ", None),
+        ("跑步", "han"),
+    )
+
+
+@pytest.mark.parametrize("anchor", ["la", "lm", "mm", "ra"])
+def test_parts_stand_beside_each_other_as_a_label_of_one_font_does(
+    anchor: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def picture() -> np.ndarray:
+        image = Image.new("L", (300, 60))
+        options = {"size": 20, "room": 290, "fill": (255,), "anchor": anchor}
+        fonts.draw_label(ImageDraw.Draw(image), (150, 30), "ab cd", **options)
+        return np.asarray(image).astype(int)
+
+    whole = picture()
+    monkeypatch.setattr(fonts, "_parts", lambda text, preferred: (("ab ", None), ("cd", None)))
+    assert np.abs(picture() - whole).mean() < 0.05 * whole.mean()
 
 
 @pytest.mark.parametrize(
@@ -137,4 +172,4 @@ def test_letters_in_parts_are_put_together(monkeypatch: pytest.MonkeyPatch) -> N
     """Some systems keep names of files so, and folders are names of classes."""
     monkeypatch.setattr(fonts, "_system_fonts", tuple)
     for parts, whole in (("\u1109\u116e\u110b\u1167\u11bc", "수영"), ("cafe\u0301", "cafe")):  # it has no accents
-        assert fonts._fitted(parts, 20, 290)[0] == whole
+        assert [text for text, _ in fonts._fitted(parts, 20, 290)] == [whole]
