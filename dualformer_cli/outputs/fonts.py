@@ -95,22 +95,31 @@ def _fitted(label: str, size: int, room: float) -> list[_Run]:
         _say_boxes()
     elif not features.check("raqm") and any(map(_is_shaped, text)):
         _say_unshaped()
-    runs = _runs(text, size)
+    runs = [(part, font_of(size) if file is None else _open(file, size)) for part, file in parts]
     if _length(runs) <= room:
         return runs
-    fitting = 0
-    while fitting < len(text) and _length(_runs(text[: fitting + 1] + "…", size)) <= room:
+    fitting, num_chars = 0, sum(len(part) for part, _ in parts)
+    while fitting < num_chars and _length(_cut(runs, fitting + 1)) <= room:
         fitting += 1
-    return _runs(text[:fitting].rstrip() + "…", size)
+    *whole, (last, font) = _cut(runs, fitting)
+    return [*whole, (last[:-1].rstrip() + "…", font)]
 
 
 def _length(runs: Iterable[_Run]) -> float:
     return sum(font.getlength(text) for text, font in runs)
 
 
-def _runs(text: str, size: int) -> list[_Run]:
-    parts = _parts(text, _preferred)
-    return [(part, font_of(size) if file is None else _open(file, size)) for part, file in parts]
+def _cut(runs: Iterable[_Run], num_chars: int) -> list[_Run]:
+    """Return the first characters of a label, and an ellipsis."""
+    kept: list[_Run] = []
+    for text, font in runs:
+        kept.append((text[:num_chars], font))
+        num_chars -= len(text)
+        if num_chars <= 0:
+            break
+    text, font = kept[-1]
+    kept[-1] = (text + "…", font)
+    return kept
 
 
 @lru_cache(maxsize=4096)

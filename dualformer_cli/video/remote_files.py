@@ -34,9 +34,7 @@ _PACKAGES = {
     **dict.fromkeys(("sftp", "ssh"), "paramiko"),
 }
 """What fsspec needs for a protocol."""
-_VERSIONS = (
-    *("ETag", "etag", "md5Hash", "blob_id", "LastModified", "Last-Modified", "last_modified", "mtime", "created"),
-)
+_VERSIONS = ["ETag", "etag", "md5Hash", "blob_id", "LastModified", "Last-Modified", "last_modified", "mtime", "created"]
 """By what file systems say which version of a file there is."""
 _TRIES = 3
 _BLOCK_BYTES = 256 * 1024

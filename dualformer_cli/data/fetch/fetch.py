@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -34,6 +33,7 @@ from dualformer_cli.data.fetch.verify import (
 from dualformer_cli.errors import DownloadError
 from dualformer_cli.system.disk import lack_of_room
 from dualformer_cli.system.locks import locked
+from dualformer_cli.system.threads import begin
 
 log = logging.getLogger(__name__)
 
@@ -209,12 +209,7 @@ def _require_space(folder: Path, num_bytes: int) -> None:
 
 
 def in_threads(function: Callable[[T], R], items: Sequence[T]) -> list[R]:
-    """Call a function on each item, a few at a time, and return the results in order."""
-    return [future.result() for future in start_in_threads(function, items)]
-
-
-def start_in_threads(function: Callable[[T], R], items: Sequence[T]) -> list[Future[R]]:
-    """Begin to call a function on each item, a few at a time.
+    """Call a function on each item, a few at a time, and return the results in order.
 
     The threads are daemons, so that Ctrl-C ends the process at once; the next run goes on with what they leave behind.
     """
@@ -233,8 +228,8 @@ def start_in_threads(function: Callable[[T], R], items: Sequence[T]) -> list[Fut
                     future.set_exception(error)
 
     for _ in range(min(FILES_AT_ONCE, len(items))):
-        threading.Thread(target=work, daemon=True).start()
-    return futures
+        begin(work, "dualformer-fetch")
+    return [future.result() for future in futures]
 
 
 def await_answer(ask: Callable[[], object], seconds: float) -> None:
@@ -243,7 +238,7 @@ def await_answer(ask: Callable[[], object], seconds: float) -> None:
     Raises:
         TransferError: if the function has not returned in time. What it raises itself is raised as it is.
     """
-    answer = start_in_threads(lambda _: ask(), [None])[0]
+    answer = begin(ask, "dualformer-ask")
     try:
         answer.result(timeout=seconds)
     except FutureTimeoutError:

@@ -20,7 +20,7 @@ _PLAIN = frozenset(("time", "timestamp", "t", "clip", "segment", "video", "actio
 _CALENDAR = frozenset(("date", "datetime", "day", "year", "at", "created", "updated", "user"))
 """Words of columns about something else than the video's own time."""
 _UNCLEAR = frozenset(
-    (*("time", "times", "timestamp", "timestamps", "interval", "range", "from", "to", "until", "till", "offset"), "out")
+    ["time", "times", "timestamp", "timestamps", "interval", "range", "from", "to", "until", "till", "offset", "out"]
 )
 """Words of columns that mean time, and do not say which, as a unit does not either."""
 _LENGTHS = re.compile(r"duration.*|length(?:_s.*)?|.*_duration")
