@@ -275,9 +275,10 @@ class DualFormer(nn.Module):
         self.token_head = _token_head(dim, num_classes, dropout) if token_head else None
         self.motion_vote = MotionVote(dim) if motion_vote else None
         self.motion_heads = nn.ModuleList(map(MotionHead, embed_dims)) if motion_heads else None
-        self.apply(_initialise)
-        if start == "motion" and not self.classifier.weight.is_meta:  # on meta it would load torch's compiler, 1.6 s
-            start_from_motion(self, cast(Stage, self.stages[0]).patch_embed.proj, self.classifier)
+        if not self.classifier.weight.is_meta:  # on meta there is nothing to set, and it would load torch's compiler
+            self.apply(_initialise)
+            if start == "motion":
+                start_from_motion(self, cast(Stage, self.stages[0]).patch_embed.proj, self.classifier)
         if self.motion_vote is not None:
             nn.init.zeros_(self.motion_vote.out.weight)  # it begins without a voice
         self.set_gradient_checkpointing(gradient_checkpointing)
