@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any, cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from dualformer_cli.kernels.backend import Backend, is_plainly_recorded
+from dualformer_cli.kernels.backend import Backend
 from dualformer_cli.kernels.depthwise_conv3d import conv3d_channels_last
 from dualformer_cli.kernels.pyramid_pool import pyramid_pool
 from dualformer_cli.kernels.window_attention import attends_with_triton, window_attention
-from dualformer_cli.model.cpu_pieces import can_work_in_pieces
+from dualformer_cli.model.cpu_attention import own_attention
 from dualformer_cli.model.windows import Size3, merge_windows, split_windows
 
 
@@ -30,73 +26,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         Shape (b, l, heads * d).
     """
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
-    if q.dtype == torch.bfloat16 and can_work_in_pieces(q) and _prefers_products():
-        return _attend_bfloat16(q, k, v)
-    if q.dtype == torch.bfloat16 and q.device.type == "cpu" and is_plainly_recorded(q, k, v):
-        return _AttendBfloat16.apply(q, k, v).transpose(1, 2).flatten(2)
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-
-
-class _AttendBfloat16(torch.autograd.Function):
-    """PyTorch's fused attention on a CPU, whose backward pass computes in float32.
-
-    In bfloat16 that one takes 7.9 to 9.1 ns a score with matrix tiles (AMX), in float32 4.2 to 5.5, casts apart; and
-    the gradients' errors are a half to a quarter. As products in bfloat16 with a softmax it takes 5.0 to 7.1.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """(b, heads, l, d) and twice (b, heads, p, d) to (b, heads, l, d)."""
-        out, logsumexp = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
-        ctx.save_for_backward(q, k, v, out, logsumexp)
-        return cast(Tensor, out)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of queries, keys and values."""
-        *operands, logsumexp = ctx.saved_tensors
-        wide = [each.float() for each in (*gradients, *operands)]
-        found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(*wide, logsumexp, 0.0, False)
-        return tuple(gradient.to(operands[0].dtype) for gradient in found)
-
-
-@cache
-def _prefers_products() -> bool:
-    """Return whether `_attend_bfloat16` is faster here than PyTorch's fused attention.
-
-    It is where the processor multiplies bfloat16 in vectors (AVX-512 BF16), not in tiles (AMX). Without either, a
-    product of matrices in bfloat16 runs through a plain loop: 25 times the time of the fused attention.
-    """
-    return torch.cpu._is_avx512_bf16_supported() and not torch.cpu._is_amx_tile_supported()
-
-
-_CACHED_SCORES = 2**19
-"""Scores that are in work at a time: 1 MiB in bfloat16, a core's second cache."""
-
-
-def _attend_bfloat16(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention over (b, heads, l, d) on a CPU, as many queries at a time as keep their scores in the cache.
-
-    Without matrix tiles (AMX), PyTorch's fused attention takes 2.4 ns a score in bfloat16, this 1.7 to 2.1. With them
-    that one takes 0.8 to 1.1 at the shapes of all stages, this 1.6 to 3.0, one thread each; it also keeps the scores in
-    float32, so that its error is a quarter of this one's.
-    """
-    b, heads, length, d = q.shape
-    p = k.shape[2]
-    keys = k.transpose(2, 3).reshape(b * heads, d, p)
-    values = v.reshape(b * heads, p, d)
-    queries = (q * d**-0.5).reshape(b * heads, length, d)
-    out = torch.empty_like(queries)
-    rows = max(1, min(length, _CACHED_SCORES // p))
-    count = max(1, _CACHED_SCORES // (rows * p))
-    for first in range(0, b * heads, count):
-        group = slice(first, first + count)
-        for start in range(0, length, rows):
-            part = (group, slice(start, start + rows))
-            scores = torch.bmm(queries[part], keys[group])
-            torch.bmm(torch.softmax(scores, dim=-1, out=scores), values[group], out=out[part])
-    return out.view(b, heads, length, d).transpose(1, 2).flatten(2)
+    attention = own_attention(q, k, v) or F.scaled_dot_product_attention
+    return attention(q, k, v).transpose(1, 2).flatten(2)
 
 
 class DepthwiseConv3d(nn.Module):

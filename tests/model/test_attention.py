@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dualformer_cli.model import attention as attention_module
+from dualformer_cli.model import cpu_attention
 from dualformer_cli.model.attention import GlobalPyramidAttention, attend
 
 
@@ -33,6 +34,7 @@ def test_global_attention_gives_the_library_strided_tokens_without_a_copy() -> N
     assert not {"clone", "copy_", "_to_copy", "contiguous"} & set(calls.names), calls.names
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("multiplies", "has_tiles", "takes_products"),
     [(True, True, False), (True, False, True), (False, False, False)],
@@ -42,8 +44,8 @@ def test_attention_in_bfloat16_is_near_on_every_processor(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: multiplies)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_tiles)
-    monkeypatch.setattr(attention_module, "_prefers_products", attention_module._prefers_products.__wrapped__)
-    monkeypatch.setattr(attention_module, "_CACHED_SCORES", 1000)  # several groups of heads and parts of the queries
+    monkeypatch.setattr(cpu_attention, "_prefers_products", cpu_attention._prefers_products.__wrapped__)
+    monkeypatch.setattr(cpu_attention, "_CACHED_SCORES", 1000)  # several groups of heads and parts of the queries
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(3, length, 5, 32, generator=generator).bfloat16() for length in (37, 53, 53))
     with torch.no_grad(), _Calls() as calls:
@@ -54,26 +56,94 @@ def test_attention_in_bfloat16_is_near_on_every_processor(
     assert float((found - exact).abs().max() / exact.abs().max()) < 2e-2
 
 
-def test_gradients_of_attention_in_bfloat16_are_nearer_than_the_library_s() -> None:
-    """Of tokens on either side of the window's 53, strided as the model has them, beside float64."""
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """All is computed by this thread, whose operations `_Calls` sees."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def by_products(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> bool:
+    """Whether the processor is one on which products are faster than PyTorch's attention."""
+    monkeypatch.setattr(cpu_attention, "_prefers_products", lambda: request.param)
+    return bool(request.param)
+
+
+def _gradients(attention: Any, dtype: torch.dtype) -> list[torch.Tensor]:
+    """Of tokens on either side of the window's 53, strided as the model has them."""
     generator = torch.Generator().manual_seed(0)
     given = [torch.randn(3, length, 5, 32, generator=generator).bfloat16() for length in (37, 53, 53)]
     slope = torch.randn(3, 37, 160, generator=generator).bfloat16()
+    q, k, v = (x.to(dtype).requires_grad_() for x in given)
+    return [x.double() for x in torch.autograd.grad(attention(q, k, v), (q, k, v), slope.to(dtype))]
 
-    def gradients(attention: Any, dtype: torch.dtype) -> list[torch.Tensor]:
-        q, k, v = (x.to(dtype).requires_grad_() for x in given)
-        return [x.double() for x in torch.autograd.grad(attention(q, k, v), (q, k, v), slope.to(dtype))]
 
-    def of_library(*tensors: torch.Tensor) -> torch.Tensor:
-        q, k, v = (x.transpose(1, 2) for x in tensors)
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+def _of_library(*tensors: torch.Tensor) -> torch.Tensor:
+    q, k, v = (x.transpose(1, 2) for x in tensors)
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
-    exact = gradients(of_library, torch.float64)
+
+def _of_the_published_model(*tensors: torch.Tensor) -> torch.Tensor:
+    q, k, v = (x.transpose(1, 2) for x in tensors)
+    return (torch.softmax(q * 32**-0.5 @ k.mT, dim=-1) @ v).transpose(1, 2).flatten(2)
+
+
+@pytest.mark.parametrize("by_products", [False], indirect=True)
+def test_gradients_of_attention_in_bfloat16_are_nearer_than_the_library_s(by_products: bool) -> None:
+    exact = _gradients(_of_library, torch.float64)
     for own, library, truth in zip(
-        gradients(attend, torch.bfloat16), gradients(of_library, torch.bfloat16), exact, strict=True
+        _gradients(attend, torch.bfloat16), _gradients(_of_library, torch.bfloat16), exact, strict=True
     ):
         assert (own - truth).norm() < (library - truth).norm()
         assert (own - truth).norm() < 2**-8 * truth.norm(), "rounded once"
+
+
+@pytest.mark.parametrize("cached", [53, 1000, 2**20], ids=["a row", "some rows", "some heads"])
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("by_products", [True], indirect=True)
+def test_gradients_by_products_are_as_near_as_the_published_model_s(
+    by_products: bool, threads: int, cached: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In as many parts as the cache has room for: their sums in float32 or rounded once more."""
+    monkeypatch.setattr(cpu_attention, "_CACHED_SCORES", cached)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with _Calls() as calls:
+            found = _gradients(attend, torch.bfloat16)
+    finally:
+        torch.set_num_threads(before)
+    assert not any("flash" in name for name in calls.names)
+    exact = _gradients(_of_library, torch.float64)
+    for own, published, truth in zip(found, _gradients(_of_the_published_model, torch.bfloat16), exact, strict=True):
+        assert (own - truth).norm() < 1.25 * (published - truth).norm()
+
+
+@pytest.mark.parametrize("by_products", [True], indirect=True)
+def test_gradients_by_products_are_the_same_bits_on_any_number_of_threads(
+    by_products: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_attention, "_CACHED_SCORES", 1000)
+    before, found = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(_gradients(attend, torch.bfloat16))
+    torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("by_products", [True, False], indirect=True)
+def test_the_model_trains_by_the_attention_of_its_processor(by_products: bool) -> None:
+    """Under autocast, as `dualformer train --precision bf16` runs it."""
+    attention = GlobalPyramidAttention(64, 2, pool=None)
+    with _Calls() as calls, torch.autocast("cpu", torch.bfloat16):
+        attention(torch.randn(1, 2, 3, 3, 64)).float().sum().backward()
+    assert ("bmm" in calls.names) is by_products
+    assert any("flash" in name for name in calls.names) is not by_products
 
 
 def test_attention_in_bfloat16_has_gradients_by_torch_func() -> None:

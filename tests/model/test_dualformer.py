@@ -13,7 +13,7 @@ from dualformer_cli.config.load import load_config
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.errors import ConfigError
 from dualformer_cli.kernels.add_layer_norm import add_branch
-from dualformer_cli.model import attention
+from dualformer_cli.model import attention, cpu_attention
 from dualformer_cli.model.blocks import DropPath
 from dualformer_cli.model.dualformer import DualFormer
 
@@ -194,8 +194,8 @@ def test_create_model_takes_a_number_of_classes() -> None:
 def test_bfloat16_attention_in_pieces_equals_the_fused_one(
     heads: int, prefers_products: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "_prefers_products", lambda: prefers_products)
-    monkeypatch.setattr(attention, "_CACHED_SCORES", 40)  # rows and heads are cut, unevenly
+    monkeypatch.setattr(cpu_attention, "_prefers_products", lambda: prefers_products)
+    monkeypatch.setattr(cpu_attention, "_CACHED_SCORES", 40)  # rows and heads are cut, unevenly
     torch.manual_seed(0)
     q, k, v = (torch.randn(2, length, heads, 8, dtype=torch.bfloat16) for length in (11, 13, 13))
     with torch.inference_mode():
