@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "create_model", "evaluate", "gradcam", "load_weights", "predict", "train"]
+
+# Before torch loads: an OpenMP thread that waits sleeps after some 30 microseconds. Turning in circles for 5
+# milliseconds, as it does otherwise, it takes a core from threads that compute alone and from processes that decode.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 # In a checkout, kernels/ and presets/ sit beside this folder, not in it; a wheel installs them inside.
 _checkout = Path(__file__).resolve().parent.parent

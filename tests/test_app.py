@@ -306,3 +306,15 @@ def test_options_work_in_the_test_runner_too() -> None:
     assert result.exit_code == 0
     assert "Usage: dualformer" in result.output
     assert isinstance(app, typer.Typer)
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+    ids=["nothing", "a count", "a policy"],
+)
+def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise(given: dict[str, str], spins: str) -> None:
+    """OpenMP reads it when torch loads, so that it must stand there before."""
+    own = {name: value for name, value in ENVIRON.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    program = "import dualformer_cli, os, sys; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    assert run("-c", program, env={**own, **given}).stdout.split() == [spins, "False"]

@@ -6,7 +6,6 @@ It loads torch only when the worker processes are on their way.
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -149,9 +148,6 @@ def open_session(
     Raises:
         DualFormerError: what `resolve`, `use_decoding_card` and `init_ranks` raise.
     """
-    # Before torch loads: threads that wait for others sleep. Turning in circles, as OpenMP's do otherwise, they take
-    # the cores from decoding processes: 0.7 s in place of 0.07 for the built-in model's pass over a video.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     resolved, checkpoint = _resolve(request, settings or {}, default)
     _require_file(resolved.config.weights)
     runtime = resolved.config.runtime

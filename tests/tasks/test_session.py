@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from contextlib import nullcontext
@@ -175,14 +174,3 @@ def test_the_other_ranks_are_waited_for_as_long_as_the_configuration_says(monkey
     request = ModelRequest(preset="tiny", overrides=("runtime.exchange_timeout=0.5s",), device="cpu")
     with pytest.raises(DualFormerError, match="rank 0 did not come within 1 s"), open_session(request):
         pass
-
-
-def test_waiting_threads_sleep_unless_the_user_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session, "WorkerPool", _Pool)
-    for given, wanted in (("active", "active"), (None, "passive")):
-        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-        if given is not None:
-            monkeypatch.setenv("OMP_WAIT_POLICY", given)
-        with pytest.raises(_ReachedError), open_session(ModelRequest(preset="tiny")):
-            pass
-        assert os.environ["OMP_WAIT_POLICY"] == wanted
