@@ -99,19 +99,22 @@ def compute_dtype(x: Tensor) -> torch.dtype:
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
-def is_plainly_recorded(*inputs: Tensor) -> bool:
-    """Whether this pass over tensors is recorded for one backward pass, which an autograd function may then compute.
+def is_eager() -> bool:
+    """Whether nothing follows this pass but autograd; what traces, compiles or differentiates otherwise asks for more.
 
-    Tracing, compilation, forward-mode derivatives and the transforms of torch.func ask more of a function.
+    Those are torch.jit, torch.compile and torch.export, forward-mode derivatives, and the transforms of torch.func.
     """
     return (
-        torch.is_grad_enabled()
-        and any(x.requires_grad for x in inputs)
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+        not torch.jit.is_tracing()  # type: ignore[attr-defined]
         and not torch.compiler.is_compiling()
         and forward_ad._current_level < 0
         and not torch._C._are_functorch_transforms_active()
     )
+
+
+def is_plainly_recorded(*inputs: Tensor) -> bool:
+    """Whether this pass over tensors is recorded for one backward pass, which an autograd function may then compute."""
+    return torch.is_grad_enabled() and any(x.requires_grad for x in inputs) and is_eager()
 
 
 def check_operands(*operands: Tensor | None, one_type: bool = True) -> None:

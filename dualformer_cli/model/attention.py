@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from dualformer_cli.kernels.backend import Backend
 from dualformer_cli.kernels.depthwise_conv3d import conv3d_channels_last
+from dualformer_cli.kernels.linear import Linear
 from dualformer_cli.kernels.pyramid_pool import pyramid_pool
 from dualformer_cli.kernels.window_attention import attends_with_triton, window_attention
 from dualformer_cli.model.cpu_attention import own_attention
@@ -62,8 +63,8 @@ class LocalWindowAttention(nn.Module):
         super().__init__()
         self.num_heads, self.window_size, self.kernels = num_heads, window_size, kernels
         self.head_width = dim // num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
 
     def attend_windows(self, windows: Tensor) -> Tensor:
         """Attention inside each window, (n, l, c) to (n, l, c)."""
@@ -137,9 +138,9 @@ class GlobalPyramidAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.pool = pool
-        self.q = nn.Linear(dim, dim)
-        self.kv = nn.Linear(dim, 2 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.q = Linear(dim, dim)
+        self.kv = Linear(dim, 2 * dim)
+        self.proj = Linear(dim, dim)
 
     def context(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values (b, p, heads, d) that all tokens of the grid (b, t, h, w, c) attend to."""

@@ -12,6 +12,7 @@ from dualformer_cli.kernels.backend import Backend, uses_triton
 from dualformer_cli.kernels.bias_gelu import bias_gelu
 from dualformer_cli.kernels.depthwise_conv3d import depthwise_conv3d
 from dualformer_cli.kernels.frame_patches import split_patches
+from dualformer_cli.kernels.linear import Linear, linear
 from dualformer_cli.model.attention import DepthwiseConv3d, GlobalPyramidAttention, LocalWindowAttention
 from dualformer_cli.model.cpu_pieces import PIECE_NUMBERS, can_work_in_pieces, for_each_piece
 from dualformer_cli.model.windows import Size3, merge_windows, split_windows
@@ -39,7 +40,7 @@ class PatchEmbed(nn.Module):
     def embed(self, patches: Tensor) -> Tensor:
         """Patches (b, t', h', w', pt ph pw c) to (b, t', h', w', c')."""
         weight = rearrange(self.proj.weight, "o c pt ph pw -> o (pt ph pw c)")  # as a matrix product, copy-free output
-        return self.norm(F.linear(patches, weight, self.proj.bias))
+        return self.norm(linear(patches, weight, self.proj.bias))
 
 
 class PositionConv(DepthwiseConv3d):
@@ -96,8 +97,8 @@ class Mlp(nn.Module):
 
     def __init__(self, dim: int, hidden_dim: int, *, kernels: Backend = "auto") -> None:
         super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.fc1 = Linear(dim, hidden_dim)
+        self.fc2 = Linear(hidden_dim, dim)
         self.kernels = kernels
 
     def forward(self, x: Tensor) -> Tensor:
