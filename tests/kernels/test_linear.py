@@ -115,6 +115,21 @@ def test_what_follows_a_model_through_sees_pytorch_s_layer() -> None:
     torch.testing.assert_close(torch.func.grad(lambda x: layer(x).sum())(x), layer.weight.sum(0).expand(6, 8))
 
 
+@pytest.mark.usefixtures("prefers_onednn")
+def test_rows_with_gaps_are_joined_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of them oneDNN has only a plain loop, which takes 700 times as long."""
+    given = []
+    product = torch.ops.mkldnn._linear_pointwise.default
+    operation = lambda x, weight, *rest: given.append(weight.stride()) or product(x, weight, *rest)  # noqa: E731
+    monkeypatch.setattr(torch.ops.mkldnn._linear_pointwise, "default", operation)
+    x, wide = torch.randn(6, 8), torch.randn(4, 16)
+    torch.testing.assert_close(linear(x, wide[:, :8]), x @ wide[:, :8].t())
+    torch.testing.assert_close(linear(x, wide.t()[:8].t()), x @ wide[:, :8].t())
+    linear(x.requires_grad_(), wide[:, :8].contiguous().requires_grad_()).sum().backward()
+    assert given[:2] == [(8, 1), (8, 1)]
+    assert all(1 in strides and max(strides) in (4, 6, 8) for strides in given), given
+
+
 @pytest.mark.parametrize(
     ("capability", "processors", "is_faster"),
     [
