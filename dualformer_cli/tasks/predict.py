@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, TextIO
 
 from dualformer_cli.data.fetch.web_videos import fetch_addresses, is_web_address
 from dualformer_cli.documents.predict import LiveClip, ModelFacts, PredictionRun, Predictions, VideoResult
+from dualformer_cli.engine.score_settings import settings_before_loading
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels, read_labelled
-from dualformer_cli.tasks.prediction_outputs import PredictionOutputs
+from dualformer_cli.tasks.prediction_outputs import PredictionOutputs, parts_of
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, Session, open_session
 from dualformer_cli.video.inputs import InputList, ListedLabel, expand_inputs, find_absent, list_inputs
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
@@ -127,7 +128,7 @@ def predict(
     with open_session(request.model, default=DEFAULT_PRESET) as session:
         if live and session.ranks.world_size > 1:
             raise DualFormerError(f"{mask_credentials(live[0])!r} is live: one process is enough for it")
-        engine = _load_engine(session, fetching, on_fallback, on_model)
+        engine = _load_engine(request, session, fetching, on_fallback, on_model)
         if request.output is not None:
             from dualformer_cli.tasks.prediction_run import run
 
@@ -139,12 +140,18 @@ def predict(
 
 
 def _load_engine(
-    session: Session, fetching: Fetching, on_fallback: Callable[[str], None], on_model: Callable[[ModelFacts], None]
+    request: PredictRequest,
+    session: Session,
+    fetching: Fetching,
+    on_fallback: Callable[[str], None],
+    on_model: Callable[[ModelFacts], None],
 ) -> Engine:
-    """Return the model that classifies, and say on rank 0 which one it is."""
+    """Return the model that classifies, and say on rank 0 which one it is; refuse a run folder of another one."""
     from dualformer_cli.tasks.fall_back import fall_back  # loads torch
 
     fall_back(session, fetching, on_fallback)
+    if request.output is not None and request.model.model is None:  # else it is loaded already
+        parts_of(request, settings_before_loading(session.resolved)).check()
     engine = session.load_engine(fetching, bf16_on_cpu=True)
     if session.ranks.is_main:
         on_model(engine.describe())

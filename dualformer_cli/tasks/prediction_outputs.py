@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.documents.predict import FeatureRow, Predictions, VideoResult
+from dualformer_cli.engine.score_settings import FREE_SETTINGS
 from dualformer_cli.errors import DualFormerError, reason_of
 from dualformer_cli.outputs.prediction_files import (
     SUBTITLES,
@@ -23,6 +25,7 @@ from dualformer_cli.outputs.prediction_files import (
 from dualformer_cli.outputs.predictions import best_shown, is_unsure, shown_parts
 from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
 from dualformer_cli.system.files import check_output_folder, check_outputs, path_in_own_folder
+from dualformer_cli.system.parts import Parts
 from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.inputs import InputList
@@ -31,6 +34,24 @@ from dualformer_cli.video.parts import WHOLE, split_part
 if TYPE_CHECKING:
     from dualformer_cli.engine.scoring.video_scores import Prediction
     from dualformer_cli.tasks.predict import PredictRequest
+
+
+FORMAT = 2
+"""Of the lines in the parts of a run folder; results of another one are not gone on with."""
+
+
+def parts_of(request: PredictRequest, settings: Mapping[str, object] = MappingProxyType({})) -> Parts:
+    """Return the parts of a run folder, with what its results depend on: the request's own options and these settings.
+
+    Args:
+        request: with the folder.
+        settings: of the model, or those of them that are known.
+    """
+    assert request.output is not None
+    options = {"--top-k": request.top_k, "--every": request.every_seconds, "--features": request.features is not None}
+    options["--min-score"] = request.min_score
+    settings = {"format": FORMAT, **options, **settings}
+    return Parts(request.output / "parts", settings, holds="predictions", free=FREE_SETTINGS)
 
 
 class PredictionOutputs:
@@ -161,6 +182,7 @@ def _check_run(request: PredictRequest) -> None:
             f"predictions.csv; leave {named} out"
         )
     check_output_folder(request.output)
+    parts_of(request).check()
 
 
 def _check_font(font: Path, *, has_pictures: bool) -> None:
