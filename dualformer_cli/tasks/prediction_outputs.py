@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dualformer_cli.config.schema import DataConfig
-from dualformer_cli.documents.predict import FeatureRow, Predictions, VideoResult
+from dualformer_cli.documents.predict import FeatureRow, ModelFacts, VideoResult
 from dualformer_cli.engine.score_settings import FREE_SETTINGS
 from dualformer_cli.errors import DualFormerError, reason_of
 from dualformer_cli.outputs.prediction_files import (
@@ -139,8 +139,19 @@ class PredictionOutputs:
         if self.request.features is not None:
             self._features.extend(replace(row, path=result.path) for row in features)
 
-    def finish(self, document: Predictions, pool: WorkerPool) -> None:
+    def finish(
+        self,
+        results: Sequence[VideoResult],
+        *,
+        facts: ModelFacts | None = None,
+        fallback: str | None = None,
+        pool: WorkerPool | None = None,
+    ) -> None:
         """Write what is written at the end.
+
+        Args:
+            results: of all inputs.
+            facts, fallback, pool: as the page of a report takes them.
 
         Raises:
             DualFormerError: if a file could not be written; that after the others.
@@ -150,14 +161,11 @@ class PredictionOutputs:
             if self._table is not None:
                 stack.callback(self._table.close)
             if report is not None:
-                facts, fallback = document.facts, document.fallback
-                stack.callback(
-                    write_predictions_page, document.results, report, facts=facts, fallback=fallback, pool=pool
-                )
+                stack.callback(write_predictions_page, results, report, facts=facts, fallback=fallback, pool=pool)
             if features is not None:
                 stack.callback(write_features, self._features, features)
             if self.request.segments is not None:
-                stack.callback(write_segments, lambda: document.results, self.request.segments)
+                stack.callback(write_segments, lambda: results, self.request.segments)
 
     def written(self, results: Sequence[VideoResult]) -> list[str]:
         """Return the files that were written, in words: each by its name, those in a folder by number and kind."""
