@@ -45,7 +45,7 @@ def test_a_spelling_of_other_tools_is_answered_with_ours(line: str, said: str) -
     [
         ("xyz", "no such command 'xyz'; dualformer --help lists what there is"),
         ("predict --topk-k 3", "no such option: --topk-k; did you mean --top-k?"),
-        ("predict --rec tsn", "no such option: --rec; dualformer predict --help lists what there is"),
+        ("predict --qrc tsn", "no such option: --qrc; dualformer predict --help lists what there is"),
         ("predict --outptu labels", "no such option: --outptu; did you mean --output?"),
         ("predict --seed=x", "invalid value for '--seed': must be a whole number, got 'x'"),
         ("predict --top-k 0", "invalid value for '--top-k': must be at least 1, got '0'"),
