@@ -76,8 +76,9 @@ def open_training_list(resolved: ResolvedConfig, pictures: tuple[str, ...] = ())
         )
     known = best_metrics(is_multi_label=config.data.multi_label)
     if config.data.validation_list is not None and config.train.best_metric not in known:
+        allowed = known[0] if len(known) == 1 else f"one of {', '.join(known)}"
         raise ConfigError(
-            f"train.best_metric must be one of {', '.join(known)} when data.multi_label is "
+            f"train.best_metric must be {allowed} when data.multi_label is "
             f"{str(config.data.multi_label).lower()}, got {config.train.best_metric!r}"
         )
     if len(opened.class_names) != config.model.num_classes:
@@ -126,8 +127,8 @@ def overlap(training: LabelledList, validation: LabelledList | None) -> list[str
     both = [sample.path for file, sample in rows if file in files and (file, sample.part[::2]) in parts]
     if not both:
         return []
-    videos = counted(len(both), "video")
-    return [f"{videos} of the validation list train too, such as {both[0]!r}: its results will be too good"]
+    videos = f"{counted(len(both), 'video')} of the validation list {'trains' if len(both) == 1 else 'train'} too"
+    return [f"{videos}, such as {both[0]!r}: its results will be too good"]
 
 
 def _require_classes(listed: LabelledList) -> None:

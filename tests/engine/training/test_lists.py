@@ -137,6 +137,10 @@ def test_a_validation_label_that_training_lacks_is_named_with_both_lists(
 def test_videos_that_train_and_validate_are_said(make_trainer: Make, tmp_path: Path, toy_list: Path) -> None:
     trainer = make_trainer(tmp_path, f"data.validation_list={toy_list}")
     assert [note for note in trainer.notes if note.startswith("32 videos of the validation list train too")]
+    one = toy_list.with_name("one video.csv")
+    one.write_text("".join(line + "\n" for line in toy_list.read_text().splitlines()[:2]))
+    trainer = make_trainer(tmp_path / "another", f"data.validation_list={one}")
+    assert [note for note in trainer.notes if note.startswith("1 video of the validation list trains too, such as")]
 
 
 def test_a_list_that_counts_from_1_is_warned_about(
