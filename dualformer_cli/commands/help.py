@@ -213,9 +213,12 @@ class Command(_Fitting, TyperCommand):
         typed = list(args)
         _refuse_call(ctx.info_name, typed)
         try:
-            return super().parse_args(ctx, args)
+            left = super().parse_args(ctx, args)
         except UsageError as error:
             raise _answered(error, typed, ctx) from None
+        if ctx.params.get("print_config") and (ctx.params.get("as_json") or ctx.params.get("as_json_lines")):
+            raise BadParameter("it prints YAML; leave --json out", param_hint="--print-config")
+        return left
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then every group of options that the command has, then the presets."""

@@ -83,3 +83,16 @@ def test_every_option_that_a_hint_names_is_one() -> None:
             shown = CliRunner().invoke(app, [*words, "--help"]).stdout
             named = {word.rstrip(",") for word in text.split() if word.startswith("--")}
             assert all(option in shown for option in named), (command, text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("predict --json", "predict --json-lines", "eval --json", "train --json", "gradcam --json"),
+        *("flops tiny --json", "tokenlabel show a.mp4 --json", "tokenlabel write --json"),
+    ],
+)
+def test_a_configuration_is_no_document(line: str) -> None:
+    result = CliRunner().invoke(app, [*line.split(), "--print-config"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "it prints YAML; leave --json out" in " ".join(result.stderr.split())

@@ -71,7 +71,8 @@ def open_training_list(resolved: ResolvedConfig, pictures: tuple[str, ...] = ())
         unlabelled = sum(not labels for labels in opened.labels)
     if unlabelled:
         raise ConfigError(
-            f"{unlabelled} of the {len(opened)} videos of the training list {config.data.train_list!r} have no label; "
+            f"{unlabelled:,} of the {counted(len(opened), 'video')} of the training list {config.data.train_list!r} "
+            f"{'has' if unlabelled == 1 else 'have'} no label; "
             "give every video one"
         )
     known = best_metrics(is_multi_label=config.data.multi_label)
@@ -139,8 +140,9 @@ def _require_classes(listed: LabelledList) -> None:
     """
     used = {label for of_video in listed.labels for label in of_video}
     if len(used) == 1 and not listed.multi_label:
+        every = "the one video" if len(listed) == 1 else f"all {len(listed):,} videos"
         raise ConfigError(
-            f"all {len(listed)} videos of the training list {listed.source!r} are of one class, "
+            f"{every} of the training list {listed.source!r} {'is' if len(listed) == 1 else 'are'} of one class, "
             f"{listed.class_names[used.pop()]!r}: there is nothing to tell it from. If the list was made of a folder "
             "that holds the folder of class folders, name the inner one"
         )

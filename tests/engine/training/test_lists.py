@@ -116,6 +116,9 @@ def test_training_on_one_class_is_refused(make_trainer: Make, tmp_path: Path, to
     one.write_text("\n".join([lines[0], *(line for line in lines[1:] if line.endswith(",2"))]) + "\n")
     with pytest.raises(ConfigError, match=r"all 8 videos of the training list .* are of one class, 'green'"):
         make_trainer(tmp_path, data=one)
+    one.write_text("\n".join(one.read_text().splitlines()[:2]) + "\n")
+    with pytest.raises(ConfigError, match=r"the one video of the training list .* is of one class, 'green'"):
+        make_trainer(tmp_path, data=one)
 
 
 def test_a_validation_label_that_training_lacks_is_named_with_both_lists(
