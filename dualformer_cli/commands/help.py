@@ -211,10 +211,14 @@ class Command(_Fitting, TyperCommand):
             click.UsageError: naming what is wrong.
         """
         typed = list(args)
+        _refuse_call(ctx.info_name, typed)
         try:
-            return super().parse_args(ctx, args)
+            left = super().parse_args(ctx, args)
         except UsageError as error:
             raise _answered(error, typed, ctx) from None
+        if ctx.params.get("print_config") and (ctx.params.get("as_json") or ctx.params.get("as_json_lines")):
+            raise BadParameter("it prints YAML; leave --json out", param_hint="--print-config")
+        return left
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then every group of options that the command has, then the presets."""
@@ -247,6 +251,7 @@ class CommandGroup(_Fitting, TyperGroup):
         try:
             return super().resolve_command(ctx, args)
         except UsageError as error:
+            _refuse_call(args[0], args[1:])
             raise _answered(error, args[:1], ctx) from None
 
 
@@ -260,6 +265,20 @@ def _write_rows(rows: Sequence[tuple[str, str]], formatter: Any) -> None:
         formatter.write(f"{' ' * formatter.current_indent}{name}\n")
         lines = textwrap.wrap(text, formatter.width - len(indent), break_long_words=False, break_on_hyphens=False)
         formatter.write("".join(f"{indent}{line}\n" for line in lines))
+
+
+def _refuse_call(command: str, words: list[str]) -> None:
+    """Refuse a script of mmaction2's, and its words after a command of ours, with the line that does the same here.
+
+    Raises:
+        click.UsageError: with that line.
+    """
+    from dualformer_cli.config.foreign_calls import call_instead
+
+    if (answer := call_instead(command, words)) is not None:
+        error = UsageError(answer.message)
+        error.line = answer.line
+        raise error
 
 
 def _answered(error: UsageError, typed: list[str], ctx: Any) -> UsageError:
@@ -297,6 +316,8 @@ def print_usage_error(error: UsageError) -> None:
     text = re.sub(r"( \(Possible options:|\. Did you mean) ([^?)]*)[?)]+$", r"; did you mean \2?", text).rstrip(".")
     is_answered = error.ctx is None or text.startswith("invalid value") or text.endswith("?")
     log(f"dualformer: {text}" + ("" if is_answered else f"; {error.ctx.command_path} --help lists what there is"))
+    if (line := getattr(error, "line", None)) is not None:
+        log(line)
 
 
 def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:

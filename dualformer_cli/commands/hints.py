@@ -60,14 +60,13 @@ def hint(message: str, typed: Sequence[str], ctx: Any) -> str | None:
         typed: the words of the command line that it is about.
         ctx: Typer's context of the command.
     """
-    from dualformer_cli.config.foreign import foreign_config, what_instead
+    from dualformer_cli.config.foreign import what_instead
     from dualformer_cli.video.suffixes import is_video_name
 
     names = [word.partition("=")[0] for word in typed]
     wrong = [name for name in names if name in message]
     answers = [_option_hint(name, ctx) for name in wrong if message.startswith("No such option")]
     answers += [what_instead(name) for name in wrong]
-    answers += [foreign_config(name) for name in names]
     if message.startswith("Got unexpected extra argument") and ctx.info_name in _EXTRA:
         answers.append(f"{message.rstrip('.')}; {_EXTRA[ctx.info_name]}")
     if message.startswith("No such command") and typed and (is_video_name(typed[0]) or os.path.exists(typed[0])):

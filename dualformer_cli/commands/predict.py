@@ -6,8 +6,9 @@ import os
 import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TextIO
 
 import typer
 
@@ -150,6 +151,7 @@ def predict(
     A file that cannot be used is named with its reason, never stops the others, and makes the exit code 3.
     """
     from dualformer_cli.tasks.session import DEFAULT_PRESET, resolve
+    from dualformer_cli.video.inputs import read_stdin
 
     model = model_request(
         preset,
@@ -177,14 +179,9 @@ def predict(
     if retry_failed and output is None:
         raise typer.BadParameter("it goes with --output, which keeps what failed", param_hint="--retry-failed")
     form: _Form = "json" if as_json else "lines" if as_json_lines else "text"
-    absent = _say_absent(inputs or (), form, is_started_again=bool(gpus or cpu_processes))
-    announce_loading(model)
-    if gpus or cpu_processes:
-        if "-" in (inputs or ()):
-            raise typer.BadParameter("several processes cannot read one stdin; give @list.txt", param_hint="INPUT")
-        resolve(model, default=DEFAULT_PRESET)  # what is wrong in it is said once, and not by every process
-        if relaunched(gpus, cpu_processes, goes_on=output is not None):
-            return
+    names = inputs or ()
+    if (gpus or cpu_processes) and "-" in names:
+        raise typer.BadParameter("several processes cannot read one stdin; give @list.txt", param_hint="INPUT")
     from dualformer_cli.tasks.predict import PredictRequest
 
     request = PredictRequest(
@@ -205,36 +202,56 @@ def predict(
         report=report,
         overwrite=overwrite,
     )
-    _run(request, is_sample=not inputs, form=form, absent=absent, verbose=verbose)
+    stdin = StringIO(read_stdin(sys.stdin) if "-" in names else "")
+    absent = _say_absent(request, stdin, form, is_started_again=bool(gpus or cpu_processes)) if names else ()
+    stdin.seek(0)
+    announce_loading(model)
+    if gpus or cpu_processes:
+        resolve(model, default=DEFAULT_PRESET)  # what is wrong in it is said once, and not by every process
+        if relaunched(gpus, cpu_processes, goes_on=output is not None):
+            return
+    _run(request, stdin, is_sample=not inputs, form=form, absent=absent, verbose=verbose)
 
 
-def _say_absent(inputs: Sequence[str], form: _Form, *, is_started_again: bool) -> Collection[str]:
+def _say_absent(request: PredictRequest, stdin: TextIO, form: _Form, *, is_started_again: bool) -> Collection[str]:
     """Say which inputs are not there, before a model is loaded, and return their names.
 
-    Where none is there, that is the answer, but for a document, which says which model it would have been; of several
-    processes the first one says it, and where they are started from here, not this one.
+    Where none is there, that is the answer, which is written too; of several processes the first one says it, and where
+    they are started from here, not this one.
 
     Raises:
         typer.Exit: with 3, if none is there.
     """
     from dualformer_cli.engine.parallel.placement import read_placement
-    from dualformer_cli.outputs.predictions import print_predictions
-    from dualformer_cli.outputs.screen import log
-    from dualformer_cli.tasks.predict import absent_inputs
+    from dualformer_cli.outputs.screen import log, wrote
+    from dualformer_cli.tasks.predict import absent_inputs, write_absent
 
-    absent, is_all = absent_inputs(inputs)
-    is_answer = bool(inputs) and is_all and form != "json"
-    if read_placement(os.environ).rank == 0 and (is_answer or not is_started_again):
-        for result in absent:
-            if not is_answer:
+    absent, is_all = absent_inputs(request.inputs, request.model, stdin=stdin)
+    if read_placement(os.environ).rank == 0 and (is_all or not is_started_again):
+        if not is_all or form == "json":
+            for result in absent:
                 log(_line_of(result))
-            elif form == "lines":
-                _print_line(result)
-            else:
-                print_predictions(result)
-    if is_answer:
+        if is_all:
+            _print_absent(absent, form)
+            wrote(*write_absent(request, absent))
+    if is_all:
         raise typer.Exit(SOME_FAILED)
     return {result.path for result in absent}
+
+
+def _print_absent(absent: Sequence[VideoResult], form: _Form) -> None:
+    from dualformer_cli.documents.base import to_json
+    from dualformer_cli.documents.predict import NoPredictions
+    from dualformer_cli.outputs import json_text
+    from dualformer_cli.outputs.predictions import print_predictions
+
+    if form == "json":
+        json_text.print_json(to_json(NoPredictions(results=tuple(absent))))
+    for result in absent if form != "json" else ():
+        if form == "lines":
+            _print_line(result)
+        else:
+            print_predictions(result)
 
 
 def _share(percent: str | None) -> float | None:
@@ -258,7 +275,9 @@ def _share(percent: str | None) -> float | None:
     return value / 100
 
 
-def _run(request: PredictRequest, *, is_sample: bool, form: _Form, absent: Collection[str], verbose: bool) -> None:
+def _run(
+    request: PredictRequest, stdin: TextIO, *, is_sample: bool, form: _Form, absent: Collection[str], verbose: bool
+) -> None:
     """Do what the request says, print results as they come, and leave with the code that sums them up."""
     from dualformer_cli.outputs.progress import fetch_progress
     from dualformer_cli.outputs.screen import wrote
@@ -267,7 +286,7 @@ def _run(request: PredictRequest, *, is_sample: bool, form: _Form, absent: Colle
     shown = _Shown(form, is_run=request.output is not None, is_sample=is_sample, said=absent, verbose=verbose)
     document = run_task(
         request,
-        stdin=sys.stdin,
+        stdin=stdin,
         fetching=fetch_progress,
         watching=shown.watching,
         on_fallback=shown.fallback,

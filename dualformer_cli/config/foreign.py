@@ -34,14 +34,15 @@ _NEAREST = (
 )
 """Presets of a size by what the name of a data set looks like."""
 
-_PAGE = Path(__file__).parent.parent / "docs" / "coming-from.md"
-
+PAGE = Path(__file__).parent.parent / "docs" / "coming-from.md"
+"""Of the documentation, about all of this."""
 
 OPTIONS = {
     "--cfg-options": "--set KEY=VALUE",
     "--options": "--set KEY=VALUE",
     "--cfg": "--preset NAME|FILE.yaml",
     "--config": "--preset NAME|FILE.yaml",
+    "--rec": "--preset NAME|FILE.yaml",
     "--work-dir": "--output DIR",
     "--resume-from": "--resume --output DIR",
     "--load-from": "--init-from FILE",
@@ -51,6 +52,7 @@ OPTIONS = {
     "--amp": "--precision bf16",
     "--launcher": "--gpus N, or torchrun",
     "--checkpoint": "--weights FILE",
+    "--rec-weights": "--weights FILE",
     "--target-layer-name": "--layer STAGE/BLOCK",
     "--out": "--dump FILE.jsonl",
     "--deterministic": "--seed N, which alone decides a run",
@@ -107,7 +109,7 @@ def foreign_key(key: str, name: str) -> str | None:
     """
     if key not in _FOREIGN_KEYS:
         return None
-    return f"{name!r} is a configuration of mmaction2, as {key} says. {_nearest(name)}"
+    return f"{name!r} is a configuration of mmaction2, as {key} says. {_advice(name)}"
 
 
 def key_instead(key: str) -> str | None:
@@ -125,10 +127,31 @@ def option_instead(key: str) -> str | None:
 
 def what_instead(typed: str) -> str | None:
     """Return what to say of an option or a script (`tools/test.py`, `test`) of other code; None of others."""
+    command = command_instead(typed)
+    here = OPTIONS.get(typed) or (f"dualformer {command}" if command else None)
+    return None if here is None else f"{typed} is of other code; here it is {here}. More: {PAGE}"
+
+
+def command_instead(typed: str) -> str | None:
+    """Return the command that does what a script of other code does; None of others, and of our own commands."""
     script = re.fullmatch(r"(?:.*[/\\])?(\w+)\.(?:py|sh)", typed)
     command = COMMANDS.get(script[1] if script else typed)
-    here = OPTIONS.get(typed) or (f"dualformer {command}" if command and command != typed else None)
-    return None if here is None else f"{typed} is of other code; here it is {here}. More: {_PAGE}"
+    return command if command != typed else None
+
+
+def preset_instead(name: str) -> tuple[str, bool] | None:
+    """Return the preset that a configuration of other code is, or the nearest one, and whether it is the same.
+
+    Args:
+        name: a name or a path, with a suffix or without.
+
+    Returns:
+        Both; None of others.
+    """
+    stem = _foreign_stem(name)
+    if stem is None:
+        return None
+    return (_PUBLISHED[stem][0], True) if stem in _PUBLISHED else (_nearest(stem), False)
 
 
 def foreign_config(name: str) -> str | None:
@@ -137,26 +160,35 @@ def foreign_config(name: str) -> str | None:
     Args:
         name: a name or a path, with a suffix or without.
     """
+    stem = _foreign_stem(name)
+    if stem is None:
+        return None
+    if stem in _PUBLISHED:
+        preset, differs = _PUBLISHED[stem]
+        return (
+            f"{name!r} is a configuration of the published code; here it is the preset {preset}: --preset {preset}. "
+            f"Lists are given with --data; {differs}. More: {PAGE}"
+        )
+    return f"{name!r} is a Python configuration, as mmaction2 has them. {_advice(stem)}"
+
+
+def _foreign_stem(name: str) -> str | None:
+    """Return the name of a configuration of other code without folder and suffix; None of others."""
     path = PurePath(name.replace("\\", "/"))
     is_yaml = path.suffix in (".yaml", ".yml")
     if is_yaml and os.path.exists(name):
         return None
     stem = path.stem if is_yaml or path.suffix == ".py" else path.name
-    if stem in _PUBLISHED:
-        preset, differs = _PUBLISHED[stem]
-        return (
-            f"{name!r} is a configuration of the published code; here it is the preset {preset}: --preset {preset}. "
-            f"Lists are given with --data; {differs}. More: {_PAGE}"
-        )
-    if path.suffix != ".py":
-        return None
-    return f"{name!r} is a Python configuration, as mmaction2 has them. {_nearest(stem)}"
+    return stem if stem in _PUBLISHED or path.suffix == ".py" else None
 
 
 def _nearest(name: str) -> str:
     size = next((size for size in ("tiny", "small") if size in name), "base" if "base" in name else "small")
-    preset = next(sizes[size] for pattern, sizes in _NEAREST if re.search(pattern, name, re.IGNORECASE))
+    return next(sizes[size] for pattern, sizes in _NEAREST if re.search(pattern, name, re.IGNORECASE))
+
+
+def _advice(name: str) -> str:
     return (
         "Presets are names or YAML files, of DualFormer alone; by size and data set the nearest one is "
-        f"--preset {preset}. More: {_PAGE}"
+        f"--preset {_nearest(name)}. More: {PAGE}"
     )

@@ -137,6 +137,21 @@ class Predictions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NoPredictions:
+    """What is said where no input is there, so that no model is loaded: the names of `Predictions` without values."""
+
+    preset: None = None
+    weights: None = None
+    weights_sha256: None = None
+    device: None = None
+    precision: None = None
+    views: None = None
+    fallback: None = None
+    results: tuple[VideoResult, ...]
+    """In the order of the inputs, each with its error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunCounts:
     """How many videos a run folder was asked for, and what became of them."""
 

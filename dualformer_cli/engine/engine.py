@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
@@ -28,6 +28,7 @@ from dualformer_cli.engine.build import build_model, first_activation
 from dualformer_cli.engine.parallel.devices import dtype_of, keep_freed_memory, pick_device, pick_precision
 from dualformer_cli.engine.parallel.node_memory import made_once_a_node
 from dualformer_cli.engine.parallel.ranks import Ranks
+from dualformer_cli.engine.score_settings import named_weights, score_settings
 from dualformer_cli.engine.scoring.dump import Dump
 from dualformer_cli.engine.scoring.evaluate import evaluate_once
 from dualformer_cli.engine.scoring.kept_records import KeptRecords
@@ -54,9 +55,6 @@ model, with 25 thousand, takes as long in bf16 as in fp32."""
 
 SEGMENTS_PER_READ = 16
 """Segments of a timeline that are in memory at a time: 16 clips of 32 frames at 224x224 are 77 MB."""
-
-FREE_SETTINGS = ("data.decode_timeout_seconds", "data.train_list")
-"""Of those in `Engine.settings`, on which no score depends."""
 
 _Part = tuple[LocalCopy, Outcome[Any, VideoViews], bool]
 """Views of an input, or why there are none, and whether they are its last."""
@@ -134,16 +132,8 @@ class Engine:
 
     def settings(self) -> dict[str, object]:
         """Return what a score depends on, by the names that users know."""
-        data = asdict(self.config.data)
-        for name in ("validation_list", "root", "train", "validation"):  # no matter to a score
-            data.pop(name, None)
-        return {
-            "preset": self.preset,
-            "weights": self.weights_sha256 or f"{self.weights}, seed {self.config.runtime.seed}",
-            "precision": self.precision,
-            **_flat("model", asdict(self.config.model)),
-            **_flat("data", data),
-        }
+        weights = named_weights(self.weights, self.weights_sha256, seed=self.config.runtime.seed)
+        return {**score_settings(self.resolved), "weights": weights, "precision": self.precision}
 
     def predict(
         self,
@@ -383,14 +373,6 @@ class Engine:
         """Return what a preset's weights are: built-in or published, and of which preset where it is another one."""
         origin = "published" if shipped_weights(preset) is None else "built-in"
         return origin if preset == self.preset else f"{origin} {preset}"
-
-
-def _flat(prefix: str, section: Mapping[str, Any]) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name, value in section.items():
-        key = f"{prefix}.{name}"
-        found |= _flat(key, value) if isinstance(value, Mapping) else {key: value}
-    return found
 
 
 def _read_copy(copy: LocalCopy, data: DataConfig) -> VideoViews:

@@ -139,7 +139,7 @@ def read_checkpoint(path: str | Path, *, mapped: bool = False) -> Mapping[str, A
     except FileNotFoundError:
         raise WeightsError(f"weights {str(path)!r} not found; give a file, or hf://OWNER/NAME") from None
     except OSError as error:
-        raise WeightsError(f"weights {str(path)!r} cannot be read: {error.strerror}") from None
+        raise WeightsError(f"weights {str(path)!r} cannot be read: {str(error.strerror).lower()}") from None
     _refuse_non_weights(path, head)
     try:
         if path.suffix == ".safetensors":

@@ -22,6 +22,7 @@ from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.fonts import draw_label, font_of
 from dualformer_cli.outputs.screen import log
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.words import os_reason
 from dualformer_cli.video.reader import Frame
 from dualformer_cli.video.sound import SoundCopy
 from dualformer_cli.video.writer import PictureWriter, encoder_to_watch, open_gif, open_mp4
@@ -234,7 +235,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except av.error.FFmpegError as error:
-        raise DualFormerError(f"cannot write {str(path)!r}: {error.strerror}") from error
+        raise DualFormerError(f"cannot write {str(path)!r}: {os_reason(error)}") from error
 
 
 def _target_size(width: int, height: int, *, max_side: int | None, even: bool) -> tuple[int, int]:

@@ -39,8 +39,8 @@ def _dataset_row(state: DatasetState) -> tuple[str, ...]:
     counts = [state.splits.get(split, state.splits.get(f"{split}_1")) for split in ("train", "val", "test")]
     return (
         state.name,
-        str(state.num_classes),
-        *("-" if count is None else str(count) for count in counts),
+        f"{state.num_classes:,}",
+        *("-" if count is None else f"{count:,}" for count in counts),
         _size(state),
         state.how.replace("partly by hand", "partly"),
         state.state,
@@ -76,7 +76,7 @@ def _dataset_facts(state: DatasetState) -> list[tuple[str, str]]:
     splits = (f"{name} {count:,}" for name, count in state.splits.items() if count is not None)
     return [
         ("name", f"{state.name}, {state.title}"),
-        ("classes", str(state.num_classes)),
+        ("classes", f"{state.num_classes:,}"),
         ("videos", ", ".join(splits) or "not stated"),
         ("size", _size(state)),
         ("fetched", state.how),
@@ -138,7 +138,7 @@ def print_download(document: Download) -> None:
     """Print what is here now, and how many of the annotated videos of each dataset."""
     for files in document.datasets:
         if files.error is None:
-            of = "" if files.num_wanted == 1 else f"{files.num_done} of {files.num_wanted} archives, "
+            of = "" if files.num_wanted == 1 else f"{files.num_done:,} of {files.num_wanted:,} archives, "
             _print(f"{files.dataset} {files.name}: {files.status}, {of}{files.path}")
     for weights in document.results:
         if weights.error is None:
@@ -173,15 +173,18 @@ def _is_optional(outcome: FilesOutcome | WeightsOutcome) -> bool:
 def _failure(outcome: FilesOutcome | WeightsOutcome) -> str:
     """Return why it failed and, of several archives, how many are there all the same."""
     if isinstance(outcome, FilesOutcome) and outcome.num_wanted > 1 and outcome.status == "error":
-        return f"{outcome.error}; {outcome.num_done} of {outcome.num_wanted} archives are there"
+        return f"{outcome.error}; {outcome.num_done:,} of {outcome.num_wanted:,} archives are there"
     return str(outcome.error)
 
 
 def _counted(row: SplitPresence) -> str:
     """Return how many of the annotated videos are there."""
     missing = row.annotated - row.present
-    few = "" if row.published is None else f"; the annotations name {row.annotated} of the {row.published} published"
+    videos = f"{row.present:,} of {counted(row.annotated, 'video')} {'is' if row.annotated == 1 else 'are'} there"
+    few = (
+        "" if row.published is None else f"; the annotations name {row.annotated:,} of the {row.published:,} published"
+    )
     if missing <= 0:
-        return f"{row.present} of {row.annotated} videos are there{few}"
+        return f"{videos}{few}"
     some = f", such as {', '.join(row.examples)}; all in missing.csv" if row.examples else ""
-    return f"{row.present} of {row.annotated} videos are there, {missing} missing{some}{few}"
+    return f"{videos}, {missing:,} missing{some}{few}"

@@ -44,9 +44,9 @@ def write_predictions_page(
     results: Iterable[VideoResult],
     path: Path,
     *,
-    facts: ModelFacts,
+    facts: ModelFacts | None,
     fallback: str | None,
-    pool: WorkerPool,
+    pool: WorkerPool | None,
     lost: int = 0,
 ) -> list[Path]:
     """Write a report, and return its files; they appear only when all are complete.
@@ -54,9 +54,9 @@ def write_predictions_page(
     Args:
         results: gone through once; those of one file are in memory.
         path: the first file.
-        facts: what classified the videos.
+        facts: what classified the videos; None if no model was loaded, as no input is there.
         fallback: why another model than the default one did; None if not.
-        pool: reads pictures of the videos of the first file.
+        pool: reads pictures of the videos of the first file; None if no video has a result.
         lost: videos without a result.
     """
     style, script = STYLE + _part("css"), _part("js")
@@ -65,7 +65,7 @@ def write_predictions_page(
     temporaries: list[Path] = []
     with ExitStack() as stack:
         for block in _blocks(results):
-            pictures = {} if temporaries else _pictures(block, pool)
+            pictures = {} if temporaries or pool is None else _pictures(block, pool)
             counts.update(own.status for own in block)
             temporaries.append(stack.enter_context(atomic_path(page_files(path, counts.total())[-1])))
             temporaries[-1].write_text(start + _results(block, pictures, path.parent), encoding="utf-8", newline="\n")
@@ -135,12 +135,15 @@ def _link(path: str, folder: Path) -> str | None:
     return quote(os.fsencode(Path(os.path.relpath(path, folder)).as_posix()))
 
 
-def _introduction(facts: ModelFacts, fallback: str | None, counts: Counter[str], lost: int) -> Iterator[Html]:
+def _introduction(facts: ModelFacts | None, fallback: str | None, counts: Counter[str], lost: int) -> Iterator[Html]:
     yield element("h1", "Predictions")
-    model = (
-        f"{facts.model}, {facts.views} views a video, {facts.device}, {facts.precision}. "
-        "Videos are played from where they lie: keep the page in its place beside them."
-    )
+    if facts is None:
+        model = "No input is there: no model was loaded."
+    else:
+        model = (
+            f"{facts.model}, {facts.views} views a video, {facts.device}, {facts.precision}. "
+            "Videos are played from where they lie: keep the page in its place beside them."
+        )
     yield element("p", model, class_="faint")
     if fallback is not None:
         text = f"{BUILT_IN_QUESTION.capitalize()}, by the built-in model, as the default one is not here:"

@@ -59,14 +59,14 @@ def print_rendered(done: RenderSummary, *, stream: TextIO | None = None) -> None
     """Print what `prepare camera-motion` rendered."""
     lines = [f"{split}: {counted(count, 'clip')}" for split, count in done.clips.items()]
     total = sum(done.clips.values())
-    lines.append(f"{done.rendered} of {total} clips rendered now, {size_in_words(done.num_bytes)} in all")
+    lines.append(f"{done.rendered:,} of {total:,} clips rendered now, {size_in_words(done.num_bytes)} in all")
     _print(lines, stream)
 
 
 def print_render_estimate(needed: RenderEstimate, num_workers: int, *, stream: TextIO | None = None) -> None:
     """Print what `prepare camera-motion --dry-run` would need."""
     line = (
-        f"{needed.root}: would render {needed.missing} of {sum(needed.clips.values())} clips, about "
+        f"{needed.root}: would render {needed.missing:,} of {sum(needed.clips.values()):,} clips, about "
         f"{size_in_words(needed.num_bytes)}, in about {duration_in_words(needed.seconds)} "
         f"with {counted(num_workers, 'process')}"
     )
@@ -143,10 +143,10 @@ def _missing(dataset: DatasetCounts) -> Iterator[str]:
             continue
         videos = split.missing_videos
         such = f", such as {videos[0]}; all are named in prepare.json" if videos else ": none is there"
-        yield f"missing    {name}: {split.missing} of {split.annotated} annotated videos{such}"
+        yield f"missing    {name}: {split.missing:,} of {counted(split.annotated, 'annotated video')}{such}"
     if not any(split.missing for split in dataset.splits.values()):
         few = [
-            f"{split.annotated} of {split.published} in {name}"
+            f"{split.annotated:,} of {split.published:,} in {name}"
             for name, split in dataset.splits.items()
             if split.published is not None
         ]

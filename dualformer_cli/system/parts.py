@@ -11,7 +11,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,11 +70,28 @@ class Parts:
             if not path.exists():
                 replace_text(path, json.dumps(self.settings, indent=1))
                 return
+        self.check(are_all=True)
+
+    def check(self, *, are_all: bool = False) -> None:
+        """Refuse a folder of other settings; it is neither made nor taken.
+
+        Args:
+            are_all: whether the settings are all that there are; else others of the folder count as equal.
+
+        Raises:
+            DualFormerError: with each setting that differs.
+        """
+        path = self.folder / _SETTINGS
+        with self._naming():
+            if not path.exists():
+                return
             try:
                 before = dict(json.loads(path.read_text(encoding="utf-8")))
             except ValueError as error:
                 raise DualFormerError(f"{str(path)!r} is damaged: {error}; delete {str(self.folder)!r}") from None
-        if differences := _differences(before, json.loads(json.dumps(self.settings)), self.free):
+        now = json.loads(json.dumps(self.settings))
+        keys = {**before, **now} if are_all else now
+        if differences := _differences(before, now, [key for key in keys if key not in self.free]):
             raise DualFormerError(
                 f"{str(self.folder.parent)!r} holds {self.holds} of other settings: {'; '.join(differences)}; name "
                 "another folder, or delete it"
@@ -223,10 +240,10 @@ def _row(text: bytes) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any], free: Collection[str]) -> list[str]:
-    """Return each setting that differs though it must not, with both values."""
-    keys = [key for key in {**before, **now} if key not in free and before.get(key) != now.get(key)]
-    return [f"{key} was {_in_words(key, before.get(key))} and is {_in_words(key, now.get(key))}" for key in keys]
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], keys: Iterable[str]) -> list[str]:
+    """Return each setting of these that differs, with both values."""
+    changed = [key for key in keys if before.get(key) != now.get(key)]
+    return [f"{key} was {_in_words(key, before.get(key))} and is {_in_words(key, now.get(key))}" for key in changed]
 
 
 def _in_words(key: str, value: object) -> str:

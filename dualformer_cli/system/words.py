@@ -83,9 +83,9 @@ def shown_path(path: str) -> str:
     return path if shortest.startswith("-") else shortest + mark + part
 
 
-def os_reason(error: OSError) -> str:
-    """Return what the operating system says, in the middle of a sentence: "permission denied"."""
-    return (error.strerror or str(error)).lower()
+def os_reason(error: Exception) -> str:
+    """Return what the operating system says, or FFmpeg of it, in the middle of a sentence: "permission denied"."""
+    return (getattr(error, "strerror", None) or str(error)).lower()
 
 
 def cannot_read(what: str, path: object, error: OSError) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualformer_cli.documents.evaluate import Evaluation
+from dualformer_cli.engine.score_settings import FREE_SETTINGS, settings_before_loading
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import check_outputs, write_all
 from dualformer_cli.system.parts import Parts
@@ -122,6 +123,8 @@ def _score(request: EvaluateRequest, fetching: Fetching, watching: Watching) -> 
     """Return the scores of the list on rank 0, None on others."""
     with open_session(request.model, request.settings(), default=DEFAULT_PRESET) as session:
         ranks = session.ranks
+        if request.kept is not None and request.resume:
+            _parts(request.kept, settings_before_loading(session.resolved)).check()
         engine = session.load_engine(fetching)
         listed = engine.open_list(ranks)
         with (
@@ -140,12 +143,10 @@ def _keeping(
     if request.kept is None:
         yield None
         return
-    from dualformer_cli.engine.engine import FREE_SETTINGS
     from dualformer_cli.engine.parallel.reductions import barrier
     from dualformer_cli.engine.scoring.kept_records import KeptRecords
 
-    settings = {"list": listed.fingerprint, **engine.settings()}
-    parts = Parts(request.kept, settings, holds="scores", free=FREE_SETTINGS)
+    parts = _parts(request.kept, {"list": listed.fingerprint, **engine.settings()})
     if ranks.is_main:
         if not request.resume:
             parts.remove()
@@ -157,6 +158,10 @@ def _keeping(
     finally:
         kept.close()
         parts.close()
+
+
+def _parts(kept: Path, settings: Mapping[str, object]) -> Parts:
+    return Parts(kept, settings, holds="scores", free=FREE_SETTINGS)
 
 
 def _write(request: EvaluateRequest, document: Evaluation, scores: Dump, on_written: Callable[[Path], None]) -> None:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig
@@ -15,16 +16,27 @@ from dualformer_cli.data.lists.tables import find_delimiter
 from dualformer_cli.documents.predict import LabelCounts, VideoResult
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.tasks.session import ModelRequest
-from dualformer_cli.video.inputs import ListedLabel, ListedVideo
+from dualformer_cli.video.inputs import ListedLabel, ListedVideo, ReadLabelled
 
 
-def read_labelled(path: str, text: str, *, model: ModelRequest | None = None) -> list[ListedVideo] | None:
+def list_reader(model: ModelRequest) -> ReadLabelled:
+    """Return what reads lists as the configuration of a model says: where paths start from, and which form they have.
+
+    Raises:
+        ConfigError: if there is no such configuration.
+    """
+    keys = ("data.root", "data.list_format", "data.label_group")
+    overrides = [each for each in model.overrides if each.partition("=")[0].strip() in keys]
+    return partial(read_labelled, data=load_config(model.preset, overrides=overrides).config.data)
+
+
+def read_labelled(path: str, text: str, *, data: DataConfig | None = None) -> list[ListedVideo] | None:
     """Return the videos and parts of a list with their labels, in any form of `train --data`; None for names alone.
 
     Args:
         path: of the list.
         text: what is in it.
-        model: whose configuration says where paths start from and which form the list has, if it does.
+        data: says where paths start from and which form the list has, if it does.
 
     Raises:
         DualFormerError: if it names its columns, or is JSON, and cannot be read as a list, or has parts by frames.
@@ -38,8 +50,8 @@ def read_labelled(path: str, text: str, *, model: ModelRequest | None = None) ->
     )
     if not is_certain and (len(first.split()) < 2 or os.path.lexists(os.path.join(os.path.dirname(path), first))):
         return None
+    data = DataConfig() if data is None else data
     try:
-        data = load_config(model.preset, overrides=model.overrides).config.data if model else DataConfig()
         manifest = read_manifest(path, root=data.root, list_format=data.list_format, label_group=data.label_group)
     except DualFormerError:
         if is_certain:

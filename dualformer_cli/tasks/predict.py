@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, TextIO
 
 from dualformer_cli.data.fetch.web_videos import fetch_addresses, is_web_address
 from dualformer_cli.documents.predict import LiveClip, ModelFacts, PredictionRun, Predictions, VideoResult
+from dualformer_cli.engine.score_settings import settings_before_loading
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels, read_labelled
-from dualformer_cli.tasks.prediction_outputs import PredictionOutputs
+from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels, list_reader
+from dualformer_cli.tasks.prediction_outputs import PredictionOutputs, parts_of
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, Session, open_session
 from dualformer_cli.video.inputs import InputList, ListedLabel, expand_inputs, find_absent, list_inputs
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
@@ -76,10 +77,35 @@ class PredictRequest:
                 raise ValueError(f"{name} must be positive, got {seconds!r}")
 
 
-def absent_inputs(names: Sequence[str]) -> tuple[tuple[VideoResult, ...], bool]:
-    """Return a result with its error for each input that leads to nothing, and whether none leads to anything."""
-    problems, is_all = find_absent(names)
+def absent_inputs(
+    names: Sequence[str], model: ModelRequest, *, stdin: TextIO | None
+) -> tuple[tuple[VideoResult, ...], bool]:
+    """Return a result with its error for each input that leads to nothing, and whether none leads to anything.
+
+    Args:
+        names: the inputs.
+        model: whose configuration says how lists are read.
+        stdin: where the input - reads a list.
+    """
+    problems, is_all = find_absent(names, stdin=stdin, read_labelled=list_reader(model))
     return tuple(VideoResult(path=name, status="error", error=reason) for name, reason in problems), is_all
+
+
+def write_absent(request: PredictRequest, absent: Sequence[VideoResult]) -> list[str]:
+    """Write the files of a request of which no input is there, without a model, and return what was written.
+
+    A run folder stays as it is.
+
+    Raises:
+        DualFormerError: if a file could not be written, or should not be replaced.
+    """
+    if request.output is not None:
+        return []
+    outputs = PredictionOutputs(request, InputList(problems=[(result.path, result.error or "") for result in absent]))
+    for result in absent:
+        outputs.add(result, ())
+    outputs.finish(absent)
+    return outputs.written(absent)
 
 
 def predict(
@@ -115,7 +141,7 @@ def predict(
             that cannot be used is a result with its error.
     """
     offline = request.model.offline
-    read = partial(read_labelled, model=request.model)
+    read = list_reader(request.model)
     expand = partial(expand_inputs, stdin=stdin, offline=offline, read_labelled=read)
     found = _check_names(request) if request.output else expand(request.inputs)
     outputs = PredictionOutputs(request, found)
@@ -127,7 +153,7 @@ def predict(
     with open_session(request.model, default=DEFAULT_PRESET) as session:
         if live and session.ranks.world_size > 1:
             raise DualFormerError(f"{mask_credentials(live[0])!r} is live: one process is enough for it")
-        engine = _load_engine(session, fetching, on_fallback, on_model)
+        engine = _load_engine(request, session, fetching, on_fallback, on_model)
         if request.output is not None:
             from dualformer_cli.tasks.prediction_run import run
 
@@ -139,12 +165,18 @@ def predict(
 
 
 def _load_engine(
-    session: Session, fetching: Fetching, on_fallback: Callable[[str], None], on_model: Callable[[ModelFacts], None]
+    request: PredictRequest,
+    session: Session,
+    fetching: Fetching,
+    on_fallback: Callable[[str], None],
+    on_model: Callable[[ModelFacts], None],
 ) -> Engine:
-    """Return the model that classifies, and say on rank 0 which one it is."""
+    """Return the model that classifies, and say on rank 0 which one it is; refuse a run folder of another one."""
     from dualformer_cli.tasks.fall_back import fall_back  # loads torch
 
     fall_back(session, fetching, on_fallback)
+    if request.output is not None and request.model.model is None:  # else it is loaded already
+        parts_of(request, settings_before_loading(session.resolved)).check()
     engine = session.load_engine(fetching, bf16_on_cpu=True)
     if session.ranks.is_main:
         on_model(engine.describe())
@@ -235,7 +267,7 @@ class _Task:
         facts, fallback, counts = self.engine.describe(), self.session.fallback, count_labels(results)
         document = Predictions(facts=facts, fallback=fallback, results=results, compared=counts)
         on_document(document)
-        self.outputs.finish(document, self.session.pool)
+        self.outputs.finish(results, facts=facts, fallback=fallback, pool=self.session.pool)
         for what in self.outputs.written(results):
             on_written(what)
         return document

@@ -9,10 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from dualformer_cli.config.schema import DataConfig
-from dualformer_cli.documents.predict import FeatureRow, Predictions, VideoResult
+from dualformer_cli.documents.predict import FeatureRow, ModelFacts, VideoResult
+from dualformer_cli.engine.score_settings import FREE_SETTINGS
 from dualformer_cli.errors import DualFormerError, reason_of
 from dualformer_cli.outputs.prediction_files import (
     SUBTITLES,
@@ -23,6 +25,7 @@ from dualformer_cli.outputs.prediction_files import (
 from dualformer_cli.outputs.predictions import best_shown, is_unsure, shown_parts
 from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
 from dualformer_cli.system.files import check_output_folder, check_outputs, path_in_own_folder
+from dualformer_cli.system.parts import Parts
 from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.inputs import InputList
@@ -31,6 +34,24 @@ from dualformer_cli.video.parts import WHOLE, split_part
 if TYPE_CHECKING:
     from dualformer_cli.engine.scoring.video_scores import Prediction
     from dualformer_cli.tasks.predict import PredictRequest
+
+
+FORMAT = 2
+"""Of the lines in the parts of a run folder; results of another one are not gone on with."""
+
+
+def parts_of(request: PredictRequest, settings: Mapping[str, object] = MappingProxyType({})) -> Parts:
+    """Return the parts of a run folder, with what its results depend on: the request's own options and these settings.
+
+    Args:
+        request: with the folder.
+        settings: of the model, or those of them that are known.
+    """
+    assert request.output is not None
+    options = {"--top-k": request.top_k, "--every": request.every_seconds, "--features": request.features is not None}
+    options["--min-score"] = request.min_score
+    settings = {"format": FORMAT, **options, **settings}
+    return Parts(request.output / "parts", settings, holds="predictions", free=FREE_SETTINGS)
 
 
 class PredictionOutputs:
@@ -118,8 +139,19 @@ class PredictionOutputs:
         if self.request.features is not None:
             self._features.extend(replace(row, path=result.path) for row in features)
 
-    def finish(self, document: Predictions, pool: WorkerPool) -> None:
+    def finish(
+        self,
+        results: Sequence[VideoResult],
+        *,
+        facts: ModelFacts | None = None,
+        fallback: str | None = None,
+        pool: WorkerPool | None = None,
+    ) -> None:
         """Write what is written at the end.
+
+        Args:
+            results: of all inputs.
+            facts, fallback, pool: as the page of a report takes them.
 
         Raises:
             DualFormerError: if a file could not be written; that after the others.
@@ -129,14 +161,11 @@ class PredictionOutputs:
             if self._table is not None:
                 stack.callback(self._table.close)
             if report is not None:
-                facts, fallback = document.facts, document.fallback
-                stack.callback(
-                    write_predictions_page, document.results, report, facts=facts, fallback=fallback, pool=pool
-                )
+                stack.callback(write_predictions_page, results, report, facts=facts, fallback=fallback, pool=pool)
             if features is not None:
                 stack.callback(write_features, self._features, features)
             if self.request.segments is not None:
-                stack.callback(write_segments, lambda: document.results, self.request.segments)
+                stack.callback(write_segments, lambda: results, self.request.segments)
 
     def written(self, results: Sequence[VideoResult]) -> list[str]:
         """Return the files that were written, in words: each by its name, those in a folder by number and kind."""
@@ -161,6 +190,7 @@ def _check_run(request: PredictRequest) -> None:
             f"predictions.csv; leave {named} out"
         )
     check_output_folder(request.output)
+    parts_of(request).check()
 
 
 def _check_font(font: Path, *, has_pictures: bool) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.predict import FeatureRow, PredictionRun, VideoResult
-from dualformer_cli.engine.engine import FREE_SETTINGS, Engine
+from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.parallel.reductions import barrier
 from dualformer_cli.engine.parallel.shared_work import SharedWork
 from dualformer_cli.engine.scoring.video_scores import Prediction
@@ -39,15 +39,13 @@ from dualformer_cli.system.parts import Parts, PartWriter
 from dualformer_cli.system.workers import WorkerPool, WorkerTimeout
 from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels
 from dualformer_cli.tasks.prediction_index import Input, PredictionIndex, Stamp, index_in_words, stamp_of
+from dualformer_cli.tasks.prediction_outputs import parts_of
 from dualformer_cli.tasks.session import Fetching, Session
 from dualformer_cli.video.inputs import InputSink
 from dualformer_cli.video.tar_members import opened
 
 if TYPE_CHECKING:
     from dualformer_cli.tasks.predict import PredictRequest, Watching
-
-FORMAT = 2
-"""Of the lines in the parts; results of another one are not gone on with."""
 
 
 @index_in_words()
@@ -73,7 +71,7 @@ def run(
     """
     assert request.output is not None
     ranks = session.ranks
-    parts = Parts(request.output / "parts", _settings(request, engine), holds="predictions", free=FREE_SETTINGS)
+    parts = parts_of(request, engine.settings())
     if ranks.is_main:
         parts.open()
     barrier()
@@ -170,13 +168,6 @@ def _index(request: PredictRequest, engine: Engine, parts: Parts) -> PredictionI
     check = LabelCheck(engine.class_names, is_nameless=engine.is_nameless).checked
     patience = math.inf if request.retry_failed else engine.config.data.decode_timeout_seconds
     return PredictionIndex(parts, check, patience=patience)
-
-
-def _settings(request: PredictRequest, engine: Engine) -> dict[str, object]:
-    """Return what a result depends on."""
-    options = {"--top-k": request.top_k, "--every": request.every_seconds, "--features": request.features is not None}
-    options["--min-score"] = request.min_score
-    return {"format": FORMAT, **options, **engine.settings()}
 
 
 class _Features:

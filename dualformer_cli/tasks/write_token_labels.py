@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from dualformer_cli.data.tokens.store import LabelFolder
 from dualformer_cli.documents.tokenlabel import LabelPlan, TriedTeacher, WrittenLabels
 from dualformer_cli.errors import ConfigError
-from dualformer_cli.system.words import size_in_words
+from dualformer_cli.system.words import counted, size_in_words
 from dualformer_cli.tasks.needs import check_label_needs
 from dualformer_cli.tasks.session import ModelRequest, open_session, resolve
 
@@ -135,7 +135,7 @@ def _plan(writer: LabelWriter, pool: WorkerPool, note: Callable[[str], None]) ->
     from dualformer_cli.engine.training.label_writer import CHANCE
 
     trial = writer.verify(pool)
-    note(f"the teacher is right on {trial.right} of {trial.videos} videos of the list")
+    note(f"the teacher is right on {trial.right:,} of {counted(trial.videos, 'video')} of the list")
     if trial.chance > CHANCE:
         note(
             f"warning: chance would do as well in {trial.chance:.0%} of cases; are weights, preset and classes "

@@ -6,6 +6,7 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol, TextIO
 
@@ -28,6 +29,8 @@ ListedVideo = tuple[str, tuple[ListedLabel, ...]]
 """Where a video of a list is, and its labels."""
 ReadLabelled = Callable[[str, str], Sequence[ListedVideo] | None]
 """Takes path and text of a list; returns its videos if it is one with labels, None if it is names alone."""
+MOST_LOOKED_FOR = 100_000
+"""Entries of a list, which may have millions on a slow disk, that are looked for before the first one is read."""
 _LIST_SUFFIXES = (".txt", ".csv", ".tsv", ".json", ".jsonl", ".lst", ".list")
 
 
@@ -108,38 +111,54 @@ def list_inputs(
     expansion = _Expansion(sink, read_labelled, offline=offline)
     for name in names:
         if name == "-":
-            expansion.add_list(name, _read_stdin(stdin), folder="")
-        elif name.startswith("@") and not os.path.lexists(name):
+            expansion.add_list(name, read_stdin(stdin), folder="")
+        elif _is_list(name):
             expansion.add_list_file(name)
         else:
             expansion.add(name, folder="")
 
 
-def find_absent(names: Sequence[str]) -> tuple[list[tuple[str, str]], bool]:
+def find_absent(
+    names: Sequence[str], *, stdin: TextIO | None, read_labelled: ReadLabelled = _names_alone
+) -> tuple[list[tuple[str, str]], bool]:
     """Return why each input that leads to nothing does, with its name, and whether all of them do.
 
-    Files are not opened, stdin is not read, and no other machine is asked: what only these could say counts as there.
+    Files are not opened, and no other machine is asked: what only these could say counts as there. So does what lists
+    name behind their first entries, `MOST_LOOKED_FOR` of each: it is found to be missing when its turn comes.
     """
-    found = [_why_absent(name) for name in dict.fromkeys(names)]
-    return [problem for problems in found for problem in problems], all(found)
+    problems, is_all = list[tuple[str, str]](), True
+    for name in dict.fromkeys(names):
+        if name == "-" or _is_list(name):
+            lookup = _Lookup(read_labelled)
+            with suppress(_PresentError):
+                if name == "-":
+                    lookup.add_list(name, read_stdin(stdin), folder="")
+                else:
+                    lookup.add_list_file(name)
+            problems += lookup.problems
+            is_all &= not lookup.is_any_there
+        else:
+            found = _why_absent(name, folder="")
+            problems += found
+            is_all &= bool(found)
+    return problems, is_all
 
 
-def _why_absent(name: str) -> list[tuple[str, str]]:
+def _is_list(name: str) -> bool:
+    return name.startswith("@") and not os.path.lexists(name)
+
+
+def _why_absent(name: str, *, folder: str) -> list[tuple[str, str]]:
     """Return what is wrong with an input that leads to nothing; an empty list where it leads somewhere."""
-    is_list = name.startswith("@") and not os.path.lexists(name)
     camera = absent_camera(name)
-    is_asked = is_remote(name) or (is_live(name) and camera is None)
-    if name == "-" or (is_list and os.path.exists(name[1:])) or is_asked:
+    if is_remote(name) or (is_live(name) and camera is None):
         return []
     sink = _Absent()
-    expansion = _Expansion(sink, _names_alone, offline=True)
     try:
         if camera is not None:
             sink.complain(name, camera)
-        elif is_list:
-            expansion.add_list_file(name)
         else:
-            expansion.add(name, folder="")
+            _Expansion(sink, _names_alone, offline=True).add(name, folder=folder)
     except _PresentError:
         return []
     return sink.problems
@@ -305,6 +324,31 @@ class _Expansion:
         return os.path.join(self._real_folders[folder], name)
 
 
+class _Lookup(_Expansion):
+    """Looks whether the entries of a list are there, in place of what they stand for."""
+
+    def __init__(self, read_labelled: ReadLabelled) -> None:
+        super().__init__(self, read_labelled, offline=True)
+        self.problems: list[tuple[str, str]] = []
+        self.is_any_there = False
+        self._num_looked_for = 0
+
+    def put(self, identity: str, path: str, *, is_remote: bool, labels: tuple[ListedLabel, ...] = ()) -> None:
+        self.add(path, folder="")
+
+    def complain(self, name: str, reason: str) -> None:
+        self.problems.append((name, reason))
+
+    def add(self, name: str, *, folder: str) -> None:
+        self._num_looked_for += 1
+        if self._num_looked_for > MOST_LOOKED_FOR:
+            self.is_any_there = True
+            raise _PresentError
+        found = [] if os.path.lexists(os.path.join(folder, name)) else _why_absent(name, folder=folder)
+        self.problems += found
+        self.is_any_there |= not found
+
+
 def _is_text(path: str) -> bool:
     """Return whether a file with the name of a list begins as text does."""
     if not path.lower().endswith(_LIST_SUFFIXES) or not os.path.isfile(path):
@@ -317,7 +361,7 @@ def _is_text(path: str) -> bool:
     return b"\0" not in start and start.decode("utf-8", "ignore").strip() != ""
 
 
-def _read_stdin(stdin: TextIO | None) -> str:
+def read_stdin(stdin: TextIO | None) -> str:
     """Read names as the file system spells them: stdin's own decoding refuses names that are not UTF-8."""
     if stdin is None:  # closed before Python started
         return ""

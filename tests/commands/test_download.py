@@ -191,7 +191,7 @@ def test_the_list_shows_state_size_and_address(cache: Path) -> None:
     gap = rows.index([])
     assert " ".join(rows[0]) == "name classes train val test size fetched state"
     assert [row[0] for row in rows[1:gap]] == list(load_catalogue().datasets)
-    assert rows[1] == ["hmdb51", "51", "3570", "1530", "-", "2.1", "GB", "automatic", "missing"]
+    assert rows[1] == ["hmdb51", "51", "3,570", "1,530", "-", "2.1", "GB", "automatic", "missing"]
     rows = rows[gap + 1 :]
     assert rows[0] == ["name", "at", "least", "top-1", "state"]
     assert [row[0] for row in rows[1 : rows.index([])]] == NAMES
@@ -332,8 +332,8 @@ def test_a_dataset_is_fetched_unpacked_and_compared(diving48: Path) -> None:
         f"diving48 test: done, {diving48}/annotations",
         f"diving48 videos: done, {diving48}/videos",
         "diving48 train: 1 of 2 videos are there, 1 missing, such as b_2; all in missing.csv; "
-        "the annotations name 2 of the 15027 published",
-        "diving48 val: 1 of 1 videos are there; the annotations name 1 of the 1970 published",
+        "the annotations name 2 of the 15,027 published",
+        "diving48 val: 1 of 1 video is there; the annotations name 1 of the 1,970 published",
     ]
     assert (diving48 / "videos" / "-a_1.mp4").is_file()
     assert (diving48 / "missing.csv").read_text() == "split,video\ntrain,b_2\n"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import warm
@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from dualformer_cli.app import app
 from dualformer_cli.documents.base import json_schema
 from dualformer_cli.documents.evaluate import Evaluation
+from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.scoring import evaluate as scoring
 from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.system.workers import WorkerTimeout
@@ -184,6 +185,23 @@ def test_scores_that_are_gone_on_with_lack_videos_that_were_given_up_sooner_than
     result = evaluate("--data", folder / "good.csv", "--dump", dump, "--resume", *patience, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["videos"]["scored"] == 6
+
+
+def test_scores_of_other_settings_are_refused_before_a_model_is_loaded(
+    evaluate: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dump = tmp_path / "dump.jsonl"
+
+    def stop(*given: Any, **options: Any) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scoring, "read_views", stop)
+        assert evaluate("--data", folder / "good.csv", "--dump", dump).exit_code == 1
+    monkeypatch.delattr(Engine, "__init__")
+    refused = evaluate("--data", folder / "good.csv", "--dump", dump, "--resume", "--views", "3x1")
+    assert isinstance(refused.exception, DualFormerError), refused.exception
+    assert "holds scores of other settings: data.test.num_clips was 2 and is 3; name another" in str(refused.exception)
 
 
 def test_a_dump_gives_the_same_document_without_the_model(evaluate: Any, folder: Path, tmp_path: Path) -> None:

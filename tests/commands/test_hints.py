@@ -45,7 +45,7 @@ def test_a_spelling_of_other_tools_is_answered_with_ours(line: str, said: str) -
     [
         ("xyz", "no such command 'xyz'; dualformer --help lists what there is"),
         ("predict --topk-k 3", "no such option: --topk-k; did you mean --top-k?"),
-        ("predict --rec tsn", "no such option: --rec; dualformer predict --help lists what there is"),
+        ("predict --qrc tsn", "no such option: --qrc; dualformer predict --help lists what there is"),
         ("predict --outptu labels", "no such option: --outptu; did you mean --output?"),
         ("predict --seed=x", "invalid value for '--seed': must be a whole number, got 'x'"),
         ("predict --top-k 0", "invalid value for '--top-k': must be at least 1, got '0'"),
@@ -83,3 +83,16 @@ def test_every_option_that_a_hint_names_is_one() -> None:
             shown = CliRunner().invoke(app, [*words, "--help"]).stdout
             named = {word.rstrip(",") for word in text.split() if word.startswith("--")}
             assert all(option in shown for option in named), (command, text)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("predict --json", "predict --json-lines", "eval --json", "train --json", "gradcam --json"),
+        *("flops tiny --json", "tokenlabel show a.mp4 --json", "tokenlabel write --json"),
+    ],
+)
+def test_a_configuration_is_no_document(line: str) -> None:
+    result = CliRunner().invoke(app, [*line.split(), "--print-config"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "it prints YAML; leave --json out" in " ".join(result.stderr.split())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -10,6 +11,10 @@ import pytest
 from typer.testing import CliRunner
 
 from dualformer_cli.app import app
+from dualformer_cli.documents.base import json_schema
+from dualformer_cli.documents.predict import Predictions
+from dualformer_cli.video import inputs
+from dualformer_cli.video.inputs import find_absent
 
 pytestmark = pytest.mark.usefixtures("_own_environment", "_no_model")
 TEACH = "tokenlabel write --preset k400-tiny-tokenlabel"
@@ -105,17 +110,94 @@ def test_of_several_processes_one_names_inputs_that_are_not_there(monkeypatch: p
     assert said == ["gone.mp4: no such file or folder\n", ""]
 
 
-def test_a_document_is_the_answer_where_no_input_is_there_and_says_so_first() -> None:
-    result = CliRunner().invoke(app, ["predict", "gone", "--json"])
-    assert str(result.exception) == "a model is loaded for nothing"
-    assert "gone: no such file or folder" in result.stderr.splitlines()
+@pytest.mark.parametrize(
+    "others", ["", "--output run", "--csv t.csv", "--csv t.csv --report r.html", "--cpu-processes 2"]
+)
+def test_a_document_is_the_answer_where_no_input_is_there_and_has_the_names_of_any_other(others: str) -> None:
+    Path("empty").mkdir()
+    result = CliRunner().invoke(app, ["predict", "gone", "empty", "--json", *others.split()])
+    assert result.exit_code == 3
+    document = json.loads(result.stdout)
+    assert [(entry["path"], entry["status"], entry["error"]) for entry in document["results"]] == [
+        ("gone", "error", "no such file or folder"),
+        ("empty", "error", "the folder holds no videos and no numbered frames"),
+    ]
+    assert {*document} == {*json_schema(Predictions)["$defs"]["Predictions"]["required"]}
+    assert {document[name] for name in document if name != "results"} == {None}
+    written = [word for word in others.split() if "." in word]
+    assert result.stderr.splitlines() == [
+        "gone: no such file or folder",
+        "empty: the folder holds no videos and no numbered frames",
+        *(f"wrote {name}" for name in written),
+    ]
+    assert sorted(map(str, Path().iterdir())) == sorted(["empty", *written])
+    for name in written:
+        text = Path(name).read_text()
+        assert re.search(r"gone.*no such file or folder", text)
+        assert name != "r.html" or "No input is there: no model was loaded." in text
+
+
+LISTS = {
+    "names.txt": "gone.mp4\n# none\n\nempty/*.mp4\n gone2.mp4 \nshard-{0..1}.tar\n",
+    "table.csv": "path,label\ngone.mp4,0\ngone2.mp4,1\n",
+    "pairs.txt": "gone.mp4 0\ngone2.mp4 1\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [
+        ("names.txt", ["gone.mp4", "empty/*.mp4", "gone2.mp4", "shard-0.tar", "shard-1.tar"]),
+        ("table.csv", ["gone.mp4", "gone2.mp4"]),
+    ],
+)
+def test_what_a_list_names_and_is_not_there_is_said_first(name: str, missing: list[str]) -> None:
+    Path("lists").mkdir()
+    Path("lists", name).write_text(LISTS[name])
+    named = [f"lists/{path}" for path in missing]
+    alone = CliRunner().invoke(app, ["predict", f"@lists/{name}", "--json"])
+    assert alone.exit_code == 3
+    assert [result["path"] for result in json.loads(alone.stdout)["results"]] == named
+    separator = "," if name.endswith(".csv") else "\n"
+    Path("lists", name).write_text(LISTS[name] + f"there.mp4{separator}0\n")
+    Path("lists/there.mp4").touch()
+    among = CliRunner().invoke(app, ["predict", f"@lists/{name}", "--output", "run"])
+    assert str(among.exception) == "a model is loaded for nothing"
+    assert [line.partition(": ")[0] for line in among.stderr.splitlines() if ": " in line][: len(named)] == named
+
+
+def test_of_a_list_and_a_configuration_that_is_not_there_the_configuration_is_said() -> None:
+    Path("table.csv").write_text("path,label\ngone.mp4,0\n")
+    result = CliRunner().invoke(app, ["predict", "@table.csv", "--preset", "none"])
+    assert str(result.exception).startswith("preset 'none' not found")
+
+
+def test_what_stdin_names_is_looked_for_first_and_read_once() -> None:
+    result = CliRunner().invoke(app, ["predict", "-", "--json"], input="gone.mp4\n\ngone2.mp4\n")
+    assert result.exit_code == 3
+    assert [entry["path"] for entry in json.loads(result.stdout)["results"]] == ["gone.mp4", "gone2.mp4"]
+    empty = CliRunner().invoke(app, ["predict", "-"], input="")
+    assert (empty.exit_code, empty.stdout) == (3, "-\n  error: the list is empty; write one name a line\n\n")
+
+
+def test_addresses_in_a_list_are_not_asked_and_those_behind_its_first_entries_are_not_looked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inputs, "MOST_LOOKED_FOR", 2)
+    Path("list.txt").write_text("gone.mp4\ns3://bucket/gone.mp4\ngone2.mp4\n")
+    assert find_absent(["@list.txt"], stdin=None) == ([("gone.mp4", "no such file or folder")], False)
+    Path("list.txt").write_text("gone.mp4\ngone2.mp4\n")
+    assert find_absent(["@list.txt"], stdin=None)[1]
+    Path("list.txt").write_text("gone.mp4\ngone2.mp4\ngone3.mp4\n")
+    problems, is_all = find_absent(["@list.txt"], stdin=None)
+    assert ([name for name, _ in problems], is_all) == (["gone.mp4", "gone2.mp4"], False)
 
 
 @pytest.mark.parametrize("there", ["a.mp4", "@list.txt", "-", "rtsp://host/live", "*.mp4", ".", "a.mp4#t=1,2"])
 def test_where_one_may_be_there_the_model_is_loaded(there: str) -> None:
     Path("a.mp4").write_bytes(b"no video")
     Path("list.txt").write_text("a.mp4\n")
-    result = CliRunner().invoke(app, ["predict", "gone.mp4", there])
+    result = CliRunner().invoke(app, ["predict", "gone.mp4", there], input="a.mp4\n")
     assert "a model is loaded" in str(result.exception)
 
 

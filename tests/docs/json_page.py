@@ -11,7 +11,7 @@ from dualformer_cli.documents.evaluate import Evaluation
 from dualformer_cli.documents.export import Export
 from dualformer_cli.documents.flops import Flops
 from dualformer_cli.documents.gradcam import Gradcam, LayerList
-from dualformer_cli.documents.predict import LiveClip, PredictionRun, Predictions
+from dualformer_cli.documents.predict import LiveClip, NoPredictions, PredictionRun, Predictions
 from dualformer_cli.documents.prepare import Preparation, PreparationPlan
 from dualformer_cli.documents.render import RenderEstimate, RenderSummary
 from dualformer_cli.documents.tokenlabel import LabelPlan, Tokens, WrittenLabels
@@ -22,6 +22,7 @@ PAGE = Path(__file__).parents[2] / "dualformer_cli" / "docs" / "json.md"
 DOCUMENTS: dict[str, type] = {
     "predict --json": Predictions,
     "predict --output FOLDER --json": PredictionRun,
+    "predict --json, with --output too, where no input is there": NoPredictions,
     "predict --json-lines, a clip of a live input": LiveClip,
     "eval --json": Evaluation,
     "gradcam --json": Gradcam,

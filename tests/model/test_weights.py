@@ -413,5 +413,5 @@ def test_tensors_without_plain_values_are_missing(spoil: Any, source: DualFormer
 
 
 def test_a_folder_is_no_file_of_weights(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"cannot be read: Is a directory$"):
+    with pytest.raises(WeightsError, match=r"cannot be read: is a directory$"):
         read_checkpoint(tmp_path)

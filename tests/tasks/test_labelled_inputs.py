@@ -9,7 +9,7 @@ from prediction_documents import failed, result, scored
 
 from dualformer_cli.documents.predict import LabelCounts
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels, read_labelled
+from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels, list_reader, read_labelled
 from dualformer_cli.tasks.session import ModelRequest
 
 MODEL = ["running", "sitting down", "waving"]
@@ -53,7 +53,7 @@ def test_paths_start_where_the_configuration_says(folder: Path) -> None:
     (folder / "videos" / "c.mp4").write_bytes(b"")
     text = "path,label\nc.mp4,1\n"
     Path("t.csv").write_text(text)
-    found = read_labelled("t.csv", text, model=ModelRequest(overrides=("data.root=videos",)))
+    found = list_reader(ModelRequest(overrides=("data.root=videos", "model.num_classes=-1")))("t.csv", text)
     assert found == [("videos/c.mp4", ((1, None),))]
 
 

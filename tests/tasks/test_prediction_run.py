@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -213,10 +214,11 @@ def test_folders_and_patterns_without_videos_are_said_and_counted_as_videos_are(
     assert totals[-1] == 6
 
 
-def test_other_settings_are_refused_with_the_difference(
-    folder: Path, model: ModelRequest, read_paths: list[str]
+def test_other_settings_are_refused_with_the_difference_before_a_model_is_loaded(
+    folder: Path, model: ModelRequest, read_paths: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(model)
+    monkeypatch.delattr(Engine, "__init__")
     for options, said in (
         ({"top_k": 2}, "--top-k was 5 and is 2"),
         ({"every_seconds": 1.0}, "--every was not given and is 1"),
@@ -224,9 +226,18 @@ def test_other_settings_are_refused_with_the_difference(
     ):
         with pytest.raises(DualFormerError, match=f"'run' holds predictions of other settings: {said}; name another"):
             run(model, **options)
-    views = ModelRequest(preset=model.preset, weights=model.weights, device="cpu", views=(3, 1))
-    with pytest.raises(DualFormerError, match=r"data\.test\.num_clips was 2 and is 3"):
-        run(views)
+    other = Path("other.pt")
+    other.write_bytes(b"other weights")
+    for options, said in (
+        ({"views": (3, 1)}, r"data\.test\.num_clips was 2 and is 3"),
+        (
+            {"weights": str(other)},
+            f'weights was "{sha256(Path(str(model.weights)).read_bytes()).hexdigest()}" and is "',
+        ),
+        ({"weights": "random", "seed": 3}, 'and is "random, seed 3"'),
+    ):
+        with pytest.raises(DualFormerError, match=said):
+            run(replace(model, **options))
     assert len(lines()) == 4
 
 

@@ -31,6 +31,7 @@ from dualformer_cli.documents.base import JsonObject, to_json
 from dualformer_cli.documents.render import RenderEstimate, RenderSettings, RenderSummary
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path, check_outputs
+from dualformer_cli.system.words import os_reason
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.writer import QUICK_TO_READ, open_mp4
 
@@ -281,7 +282,7 @@ def render_file(job: Job, root: Path, settings: Settings) -> int:
             write_h264(temporary, clip.frames, fps=Fraction(round(sample.fps)), crf=crf)
         return target.stat().st_size
     except (OSError, av.error.FFmpegError) as error:
-        raise DualFormerError(f"cannot write {str(target)!r}: {error.strerror or error}") from error
+        raise DualFormerError(f"cannot write {str(target)!r}: {os_reason(error)}") from error
 
 
 def write_h264(path: Path, frames: Pixels, *, fps: Fraction, crf: int) -> None:
@@ -363,7 +364,7 @@ def _claim(root: Path, settings: Settings) -> None:
         for split in SPLITS:
             (root / split).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DualFormerError(f"cannot make folder {str(root)!r}: {error.strerror}") from error
+        raise DualFormerError(f"cannot make folder {str(root)!r}: {os_reason(error)}") from error
     wanted = to_json(settings.fingerprint())
     if _read_settings(root / _SUMMARY) != wanted:
         for path in (path for split in SPLITS for path in (root / split).glob("[0-9]*-*.mp4")):

@@ -25,6 +25,7 @@ import yaml
 from dualformer_cli.config.typed_yaml import checked
 from dualformer_cli.data.camera_motion.classes import FLIP_PAIRS
 from dualformer_cli.errors import ConfigError, DownloadError, nearest
+from dualformer_cli.system.words import os_reason
 
 VARIABLE = "DUALFORMER_CATALOGUE"
 GROUPS = ("annotations", "videos")
@@ -299,7 +300,7 @@ def _read(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
-        raise ConfigError(f"cannot be read: {error.strerror}; name a YAML file or unset the variable") from error
+        raise ConfigError(f"cannot be read: {os_reason(error)}; name a YAML file or unset the variable") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"is not YAML: {' '.join(str(error).split())}") from error
 

@@ -26,6 +26,7 @@ from dualformer_cli.documents.download import FilesOutcome, Status
 from dualformer_cli.errors import DownloadError
 from dualformer_cli.system.disk import lack_of_room
 from dualformer_cli.system.locks import locked
+from dualformer_cli.system.words import os_reason
 
 log = logging.getLogger(__name__)
 
@@ -242,7 +243,7 @@ class _Run:
         except (DownloadError, UnfitFileError) as error:
             message = _named(item, str(error))
         except OSError as error:
-            message = f"{item.label}: {error.strerror or error} ({str(error.filename or item.folder)!r})"
+            message = f"{item.label}: {os_reason(error)} ({str(error.filename or item.folder)!r})"
         else:
             self._failures[item.label] = -_MAX_LISTED
             return result

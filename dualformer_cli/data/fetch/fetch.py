@@ -34,6 +34,7 @@ from dualformer_cli.errors import DownloadError
 from dualformer_cli.system.disk import lack_of_room
 from dualformer_cli.system.locks import locked
 from dualformer_cli.system.threads import begin
+from dualformer_cli.system.words import os_reason
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def fetch(
     except TransferError as error:
         raise not_fetched(source, target, str(error)) from error
     except OSError as error:
-        raise not_fetched(source, target, f"{error.strerror or error} ({str(error.filename or target)!r})") from error
+        raise not_fetched(source, target, f"{os_reason(error)} ({str(error.filename or target)!r})") from error
 
 
 def not_fetched(source: Source, target: Path, reason: str) -> DownloadError:

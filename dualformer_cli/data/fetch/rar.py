@@ -27,6 +27,7 @@ from dualformer_cli.data.fetch.members import (
     member_parts,
     refuse,
 )
+from dualformer_cli.system.words import os_reason
 
 RAR4_MARK = b"Rar!\x1a\x07\x00"
 RAR5_MARK = b"Rar!\x1a\x07\x01\x00"
@@ -130,7 +131,7 @@ def _run(command: list[str], held: int | None) -> str | None:
             pass_fds=descriptors,
         )
     except OSError as error:
-        return f"cannot be started ({error.strerror})"
+        return f"cannot be started ({os_reason(error)})"
     if done.returncode == 0:
         return None
     lines = [line.strip() for line in done.stderr.decode("utf-8", "replace").split("\n") if line.strip()]

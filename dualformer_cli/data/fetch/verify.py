@@ -21,6 +21,7 @@ from dualformer_cli.data.fetch.http import FileKind, Source
 from dualformer_cli.data.fetch.members import UnfitFileError, archive_kind, foreign_kind, foreign_problem
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.words import os_reason
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ def checked_file(source: Source, path: Path) -> FetchResult | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise UnfitFileError(path, f"cannot be read ({error.strerror})") from error
+        raise UnfitFileError(path, f"cannot be read ({os_reason(error)})") from error
 
 
 def _checked_file(source: Source, path: Path) -> FetchResult:

@@ -364,7 +364,9 @@ def _nothing_found(content: VideoFolder, found: _Found) -> str:
     if not found.videos:
         counts = ", ".join(f"{count} {reason}" for reason, count in content.skipped.items())
         return f"folder {content.folder!r} holds no videos{f' ({counts})' if counts else ''}; {advice}"
-    return f"the {len(found.videos)} videos of {content.folder!r} have no labels; {advice}"
+    if len(found.videos) == 1:
+        return f"the one video of {content.folder!r} has no label; {advice}"
+    return f"the {len(found.videos):,} videos of {content.folder!r} have no labels; {advice}"
 
 
 def _grouped(content: VideoFolder, pattern: str) -> VideoFolder:

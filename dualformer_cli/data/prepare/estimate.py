@@ -85,7 +85,7 @@ def estimate_unseen(pool: WorkerPool, plan: Plan) -> ConversionEstimate:
     found = find_out(pool, plan, list(sampled))
     jobs = {video: plan.conversion(video, finding) for video, finding in found if finding.is_decodable}
     if not jobs:
-        raise DualFormerError(f"none of the {len(sampled)} videos tried can be read")
+        raise DualFormerError(f"none of the {counted(len(sampled), 'video')} tried can be read")
     return _estimate(pool, plan, jobs, sampled, weights, times=1)
 
 

@@ -180,7 +180,7 @@ def _check_all(work: Work) -> list[Finding]:
     findings = list(check_videos(work, range(len(work.plan.sources))).values())
     if not any(finding.status in USABLE or finding.is_decodable for finding in findings):
         raise DualFormerError(
-            f"none of the {len(findings)} videos can be read; the first, {work.plan.sources[0]!r}: "
+            f"none of the {counted(len(findings), 'video')} can be read; the first, {work.plan.sources[0]!r}: "
             f"{findings[0].status.removeprefix('broken: ')}"
         )
     return findings

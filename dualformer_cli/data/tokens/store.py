@@ -19,7 +19,7 @@ from dualformer_cli.documents.base import from_json
 from dualformer_cli.documents.tokenlabel import TeacherFacts
 from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.system.files import atomic_path, check_output_folder, sha256_of
-from dualformer_cli.system.words import cannot_read
+from dualformer_cli.system.words import cannot_read, os_reason
 
 if TYPE_CHECKING:
     from dualformer_cli.data.tokens.tiles import LabelJob, Layout
@@ -219,7 +219,7 @@ class LabelFolder:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DualFormerError(
-                f"folder {str(self.root)!r} cannot be made: {error.strerror}; name another --output"
+                f"folder {str(self.root)!r} cannot be made: {os_reason(error)}; name another --output"
             ) from None
         for leftover in self.root.glob(".*.part.*"):
             leftover.unlink(missing_ok=True)
@@ -258,7 +258,7 @@ class LabelFolder:
             videos = [StoredVideo.from_row(row) for row in document["videos"]]
             return videos, TokenCounts(best, counts["tokens"], counts["agreeing"])
         except OSError as error:
-            raise DualFormerError(f"token labels {str(path)!r}: {error.strerror}; {_ADVICE}") from None
+            raise DualFormerError(f"token labels {str(path)!r}: {os_reason(error)}; {_ADVICE}") from None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise DualFormerError(f"token labels {str(path)!r} are damaged; delete the file and {_ADVICE}") from None
 
@@ -275,7 +275,7 @@ class LabelFolder:
             found = path.stat().st_size
         except OSError as error:
             raise DualFormerError(
-                f"token labels {str(path)!r}: {error.strerror}; delete {self._json(shard).name} and {_ADVICE}"
+                f"token labels {str(path)!r}: {os_reason(error)}; delete {self._json(shard).name} and {_ADVICE}"
             ) from None
         if found != expected or [video.index for video in videos] != list(header.videos_of(shard)):
             raise DualFormerError(

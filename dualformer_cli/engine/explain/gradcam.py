@@ -88,7 +88,9 @@ def find_layer(name: str, depths: Sequence[int], model_name: str) -> Layer:
 
 
 def _stages_of(depths: Sequence[int], model_name: str) -> str:
-    stages = ", ".join(f"{stage}/0 to {stage}/{depth - 1}" for stage, depth in enumerate(depths))
+    stages = ", ".join(
+        f"{stage}/0" + (f" to {stage}/{depth - 1}" if depth > 1 else "") for stage, depth in enumerate(depths)
+    )
     return f"{model_name} has {len(depths)} stages: {stages}"
 
 

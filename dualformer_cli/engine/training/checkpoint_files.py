@@ -27,6 +27,7 @@ from dualformer_cli.errors import WeightsError
 from dualformer_cli.model.weights import KIND, read_checkpoint
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.versions import versions
+from dualformer_cli.system.words import os_reason
 
 Checkpoint = Mapping[str, Any]
 """Tensors and plain values, by the names of `REQUIRED` and others."""
@@ -256,7 +257,7 @@ def _damage(path: Path) -> str | None:
     except zipfile.BadZipFile:
         return _damage_of_no_archive(path)
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return f"cannot be read: {os_reason(error)}"
     except (RuntimeError, ValueError, EOFError, struct.error, zlib.error):  # of fields that make no sense
         return "is damaged: its directory makes no sense"
     return None if broken is None else f"is damaged: {broken!r} in it is not what was written"

@@ -71,13 +71,15 @@ def open_training_list(resolved: ResolvedConfig, pictures: tuple[str, ...] = ())
         unlabelled = sum(not labels for labels in opened.labels)
     if unlabelled:
         raise ConfigError(
-            f"{unlabelled} of the {len(opened)} videos of the training list {config.data.train_list!r} have no label; "
+            f"{unlabelled:,} of the {counted(len(opened), 'video')} of the training list {config.data.train_list!r} "
+            f"{'has' if unlabelled == 1 else 'have'} no label; "
             "give every video one"
         )
     known = best_metrics(is_multi_label=config.data.multi_label)
     if config.data.validation_list is not None and config.train.best_metric not in known:
+        allowed = known[0] if len(known) == 1 else f"one of {', '.join(known)}"
         raise ConfigError(
-            f"train.best_metric must be one of {', '.join(known)} when data.multi_label is "
+            f"train.best_metric must be {allowed} when data.multi_label is "
             f"{str(config.data.multi_label).lower()}, got {config.train.best_metric!r}"
         )
     if len(opened.class_names) != config.model.num_classes:
@@ -126,8 +128,8 @@ def overlap(training: LabelledList, validation: LabelledList | None) -> list[str
     both = [sample.path for file, sample in rows if file in files and (file, sample.part[::2]) in parts]
     if not both:
         return []
-    videos = counted(len(both), "video")
-    return [f"{videos} of the validation list train too, such as {both[0]!r}: its results will be too good"]
+    videos = f"{counted(len(both), 'video')} of the validation list {'trains' if len(both) == 1 else 'train'} too"
+    return [f"{videos}, such as {both[0]!r}: its results will be too good"]
 
 
 def _require_classes(listed: LabelledList) -> None:
@@ -138,8 +140,9 @@ def _require_classes(listed: LabelledList) -> None:
     """
     used = {label for of_video in listed.labels for label in of_video}
     if len(used) == 1 and not listed.multi_label:
+        every = "the one video" if len(listed) == 1 else f"all {len(listed):,} videos"
         raise ConfigError(
-            f"all {len(listed)} videos of the training list {listed.source!r} are of one class, "
+            f"{every} of the training list {listed.source!r} {'is' if len(listed) == 1 else 'are'} of one class, "
             f"{listed.class_names[used.pop()]!r}: there is nothing to tell it from. If the list was made of a folder "
             "that holds the folder of class folders, name the inner one"
         )

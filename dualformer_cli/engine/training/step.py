@@ -215,7 +215,7 @@ class Stepper:
         if total > allowed or total >= listed:
             limit = f"more than train.max_unreadable={self.train.max_unreadable:g} allows"
             raise StepRefusedError(
-                f"{total} of the {listed} training videos could not be read in epoch {state.epoch}, "
+                f"{total} of the {listed} training videos could not be read in epoch {state.epoch + 1}, "
                 f"{limit if total > allowed else 'which leaves nothing to train with'}; "
                 f"see the warnings above, mend the list{', or raise it' if total > allowed else ''}"
             )

@@ -219,7 +219,7 @@ def test_a_mistake_in_the_users_file_is_named(tmp_path: Path, content: Any, prob
 
 
 def test_a_users_file_that_is_missing_is_named() -> None:
-    message = "DUALFORMER_CATALOGUE=/no/such.yaml: cannot be read: No such file or directory; name a YAML file or unset"
+    message = "DUALFORMER_CATALOGUE=/no/such.yaml: cannot be read: no such file or directory; name a YAML file or unset"
     with pytest.raises(ConfigError, match=re.escape(message)):
         load_catalogue({"DUALFORMER_CATALOGUE": "/no/such.yaml"})
 

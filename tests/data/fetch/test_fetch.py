@@ -507,7 +507,7 @@ def test_a_full_disk_is_seen_before_the_download(
 def test_a_folder_that_cannot_be_made_is_named(web: WebServer, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     target = tmp_path / "file" / "weights" / "model.pth"
-    assert failure(plain(web, body()), target) == f"Not a directory ({str(target.parent)!r})"
+    assert failure(plain(web, body()), target) == f"not a directory ({str(target.parent)!r})"
 
 
 # What is there already.

@@ -217,6 +217,7 @@ def test_a_pattern_makes_groups(folder) -> None:
     [
         ([], "holds no videos; put videos into one folder per class"),
         (["a/.x.mp4", "a/x.txt"], r"holds no videos \(1 hidden, 1 other than videos\)"),
+        (["1.mp4"], "the one video of .* has no label; put videos into one folder per class, or add a CSV"),
         (["1.mp4", "2.mp4"], "the 2 videos of .* have no labels; put videos into one folder per class, or add a CSV"),
         (["line\nbreak/1.mp4"], r"class name 'line\\nbreak' cannot be a line of its own"),
         ([" space/1.mp4"], "class name ' space' cannot be a line of its own"),

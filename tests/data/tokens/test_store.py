@@ -66,7 +66,7 @@ def test_what_is_left_half_written_goes_and_what_is_damaged_is_named(tmp_path: P
     write_shard(folder, 0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["header.json", "shard-00000.bin", "shard-00000.json"]
     assert [folder.has_shard(shard) for shard in range(HEADER.num_shards)] == [True, False]
-    with pytest.raises(DualFormerError, match=r"shard-00001.json': No such file.*; run tokenlabel write again"):
+    with pytest.raises(DualFormerError, match=r"shard-00001.json': no such file.*; run tokenlabel write again"):
         folder.read_shard(1, HEADER)
     (tmp_path / "shard-00000.bin").write_bytes(b"x" * 10)
     with pytest.raises(
@@ -74,7 +74,7 @@ def test_what_is_left_half_written_goes_and_what_is_damaged_is_named(tmp_path: P
     ):
         folder.read_shard(0, HEADER)
     (tmp_path / "shard-00000.bin").unlink()
-    with pytest.raises(DualFormerError, match=r"shard-00000.bin': No such file .*; delete shard-00000.json"):
+    with pytest.raises(DualFormerError, match=r"shard-00000.bin': no such file .*; delete shard-00000.json"):
         folder.read_shard(0, HEADER)
     (tmp_path / "shard-00000.json").write_text('{"videos": [1]}')
     with pytest.raises(DualFormerError, match=r"shard-00000.json' are damaged; delete the file and run"):
@@ -127,5 +127,5 @@ def test_tokens_of_a_shard_are_counted_but_those_of_a_video_that_breaks(tmp_path
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
-    with pytest.raises(DualFormerError, match=r"file/labels' cannot be made: Not a directory; name another --output"):
+    with pytest.raises(DualFormerError, match=r"file/labels' cannot be made: not a directory; name another --output"):
         LabelFolder(tmp_path / "file" / "labels").write_header(HEADER)

@@ -98,6 +98,11 @@ def test_a_wrong_layer_names_those_that_there_are(name: str, message: str) -> No
     assert str(error.value).startswith(message)
 
 
+def test_a_stage_of_one_block_is_named_once() -> None:
+    with pytest.raises(DualFormerError, match=r"4 stages: 0/0, 1/0, 2/0 to 2/1, 3/0$"):
+        find_layer("9/9", (1, 1, 2, 1), "mini.yaml")
+
+
 def test_layers_are_listed_with_attention_grid_and_channels() -> None:
     layers = [asdict(row) for row in gradcam.list_layers(load_config("k400-small", environ={}).config)]
     assert len(layers) == sum(SMALL)

@@ -160,7 +160,7 @@ def test_files_that_are_no_checkpoint_are_told_apart(tmp_path: Path) -> None:
     assert message() == "lacks 'optimizer', or it is not what it should be; take another one"
     path.unlink()
     path.mkdir()
-    assert message() == "cannot be read: Is a directory; take another one"
+    assert message() == "cannot be read: is a directory; take another one"
 
 
 @pytest.fixture(scope="module")

@@ -149,7 +149,7 @@ def test_too_many_unreadable_videos_stop_the_run_in_one_line(
     make_trainer: Make, tmp_path: Path, toy_list: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     trainer = make_trainer(tmp_path, data=bad_list(toy_list, "three bad.csv", 16, 3))
-    with pytest.raises(DualFormerError, match=r"[23] of the 16 training videos could not be read in epoch 0") as stop:
+    with pytest.raises(DualFormerError, match=r"[23] of the 16 training videos could not be read in epoch 1") as stop:
         trainer.run()
     assert "more than train.max_unreadable=0.05 allows" in str(stop.value)
     assert "\n" not in str(stop.value)

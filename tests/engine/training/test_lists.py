@@ -116,6 +116,9 @@ def test_training_on_one_class_is_refused(make_trainer: Make, tmp_path: Path, to
     one.write_text("\n".join([lines[0], *(line for line in lines[1:] if line.endswith(",2"))]) + "\n")
     with pytest.raises(ConfigError, match=r"all 8 videos of the training list .* are of one class, 'green'"):
         make_trainer(tmp_path, data=one)
+    one.write_text("\n".join(one.read_text().splitlines()[:2]) + "\n")
+    with pytest.raises(ConfigError, match=r"the one video of the training list .* is of one class, 'green'"):
+        make_trainer(tmp_path, data=one)
 
 
 def test_a_validation_label_that_training_lacks_is_named_with_both_lists(
@@ -137,6 +140,10 @@ def test_a_validation_label_that_training_lacks_is_named_with_both_lists(
 def test_videos_that_train_and_validate_are_said(make_trainer: Make, tmp_path: Path, toy_list: Path) -> None:
     trainer = make_trainer(tmp_path, f"data.validation_list={toy_list}")
     assert [note for note in trainer.notes if note.startswith("32 videos of the validation list train too")]
+    one = toy_list.with_name("one video.csv")
+    one.write_text("".join(line + "\n" for line in toy_list.read_text().splitlines()[:2]))
+    trainer = make_trainer(tmp_path / "another", f"data.validation_list={one}")
+    assert [note for note in trainer.notes if note.startswith("1 video of the validation list trains too, such as")]
 
 
 def test_a_list_that_counts_from_1_is_warned_about(

@@ -367,7 +367,7 @@ def test_videos_that_cannot_be_read_are_counted_by_the_epoch_and_by_their_share(
     trainer = make_trainer(*overrides)
     trainer.run()
     data.unreadable = 3
-    with pytest.raises(DualFormerError, match=r"3 of the 4 training videos could not be read in epoch 0, more than"):
+    with pytest.raises(DualFormerError, match=r"3 of the 4 training videos could not be read in epoch 1, more than"):
         make_trainer(*overrides).run()
 
 
