@@ -112,8 +112,8 @@ def _part(row: Mapping[str, str], times: TimeColumns, where: str) -> Part:
         value = row[name].strip() if name else ""
         try:
             seconds.append(times.seconds(name, value) if name and value else None)
-        except ValueError:
-            raise DualFormerError(f"{where}: {name} {value!r} is not a time in seconds, or such as 1:23.5") from None
+        except ValueError as error:
+            raise DualFormerError(f"{where}: {error}") from None
     if problem := check_times(*seconds):
         raise DualFormerError(f"{where}: {problem}")
     return Part(start_seconds=seconds[0], end_seconds=seconds[1])
