@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig
+from dualformer_cli.data.lists.annotation_tools import DamagedExportError
 from dualformer_cli.data.lists.manifest import is_export, read_manifest
 from dualformer_cli.data.lists.matching import ClassLookup
 from dualformer_cli.data.lists.tables import find_delimiter
@@ -16,6 +17,16 @@ from dualformer_cli.documents.predict import LabelCounts, VideoResult
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.tasks.session import ModelRequest
 from dualformer_cli.video.inputs import ListedLabel, ListedVideo
+
+
+def _is_export(path: str) -> bool:
+    """Return whether a list is a file of an annotation tool; names with zero bytes between them are none."""
+    try:
+        return is_export(path)
+    except DamagedExportError:
+        raise
+    except DualFormerError:
+        return False
 
 
 def read_labelled(path: str, text: str, *, model: ModelRequest | None = None) -> list[ListedVideo] | None:
@@ -32,7 +43,7 @@ def read_labelled(path: str, text: str, *, model: ModelRequest | None = None) ->
     lines = (match[0].strip() for match in re.finditer(r"[^\r\n]+", text.removeprefix("\ufeff")))
     first = next((line for line in lines if line and not line.startswith("#")), "")
     is_certain = (
-        is_export(path)
+        _is_export(path)
         or find_delimiter(first) is not None
         or (path.lower().endswith(".json") and first[:1] in ("{", "["))
     )
