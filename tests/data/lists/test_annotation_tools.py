@@ -11,9 +11,11 @@ import io
 import json
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 
+from dualformer_cli.data.lists.folder_tables import FileFinder
 from dualformer_cli.data.lists.labelled_lists import read_lists
 from dualformer_cli.data.lists.manifest import Manifest, read_manifest
 from dualformer_cli.errors import DualFormerError
@@ -593,3 +595,24 @@ def test_a_part_from_the_first_frame_on_stays_a_part_for_prepare(export: Any) ->
     rows_of_frames = "path,label,start,num_frames\na.mp4,0,0,40\na.mp4,1,40,20\nb.mp4,0,0,30\n"
     videos = read_lists([export("parts.csv", rows_of_frames, "a.mp4", "b.mp4")]).videos
     assert [[part.part for part in video.parts] for video in videos] == [[Part(0, 40), Part(40, 20)], [Part(0, 30)]]
+
+
+@pytest.mark.parametrize(("listed", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_that_are_composed_otherwise_are_the_same_name(
+    listed: Any, on_disk: Any, export: Any, tmp_path: Path
+) -> None:
+    """Archives that a Mac packed have letters and accents apart, and lists that people type have them together."""
+    folder, name = "Việt", "수영 é"
+    video = tmp_path / normalize(on_disk, folder) / f"{normalize(on_disk, name)}.mp4"
+    path = normalize(listed, f"{folder}/{name}")
+    sources = [
+        export("list.csv", f"path,label\n{path}.mp4,0\n{path},0\nnöne.mp4,0\n", str(video)),
+        export("labels.json", {"classes": ["a"], "labels": {path: 0, f"{path}.mp4": 0}}),
+    ]
+    for source in sources:
+        assert list(read_manifest(source).files)[:2] == [str(video), str(video)]
+    assert read_manifest(sources[0]).files[2] == str(tmp_path / "nöne.mp4")
+    for written in (path, f"{path}.mp4"):
+        assert FileFinder(str(tmp_path), [str(video.relative_to(tmp_path))]).find(written, "") == str(
+            video.relative_to(tmp_path)
+        )

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
+from unicodedata import normalize
 
+from dualformer_cli.data.lists.listed_files import Spelling
 from dualformer_cli.data.lists.time_columns import check_times
 from dualformer_cli.system.numbers import count_in
 from dualformer_cli.video.parts import WHOLE, Part, seconds_of
@@ -51,6 +53,7 @@ class Folder:
     def __init__(self, root: str) -> None:
         self._root = root
         self._names: dict[str, set[str]] = {}
+        self._spelling = Spelling(root)
 
     def first(self, *names: str) -> str:
         """Return the first of some names that is there, with a suffix or without; else the first of them."""
@@ -61,11 +64,11 @@ class Folder:
         folder, base = os.path.split(name)
         if folder not in self._names:
             try:
-                found = os.listdir(os.path.join(self._root, folder) or os.curdir)
+                found = os.listdir(os.path.join(self._root, self._spelling.of(folder)) or os.curdir)
             except (OSError, ValueError):
                 found = []
-            self._names[folder] = {*found, *map(stem_of, found)}
-        return base in self._names[folder]
+            self._names[folder] = {normalize("NFC", name) for name in (*found, *map(stem_of, found))}
+        return normalize("NFC", base) in self._names[folder]
 
 
 @contextmanager
