@@ -303,7 +303,7 @@ def _is_pattern(address: str) -> bool:
 
 
 def _opened(address: str) -> tuple[Any, str]:
-    """Return the file system of an address, and its path there. What it logs of errors that it raises too is left out."""
+    """Return the file system of an address, and its path there; what it logs of errors that it raises is left out."""
     kind = importlib.import_module("fsspec").get_filesystem_class(_protocol(address))
     logging.getLogger(kind.__module__.partition(".")[0]).addHandler(_UNHEARD)
     return importlib.import_module("fsspec.core").url_to_fs(address)
