@@ -138,6 +138,7 @@ LABEL_STUDIO = [
                         "id": "y", "from_name": "timelineLabels", "to_name": "video", "type": "timelinelabels",
                     },
                     {"value": {"labels": ["hand"], "sequence": []}, "type": "videorectangle", "to_name": "video"},
+                    {"type": "relation", "from_id": "x", "to_id": "y", "direction": "right"},
                 ],
             },
         ],
@@ -167,7 +168,7 @@ def test_label_studio_has_choices_timelines_and_labels_with_times(export: Any) -
         ("clips/two b.mp4", ("Still",), WHOLE),
         ("three.mp4", ("Moving",), seconds(0.5, 3.25)),
     ]
-    assert manifest.warnings[-1].endswith("1 result of other kinds (videorectangle) left out")
+    assert manifest.warnings[-1].endswith("2 results of other kinds (videorectangle, relation) left out")
 
 
 LABEL_STUDIO_TABLE = """\
@@ -276,6 +277,8 @@ def test_via_projects_have_the_same(export: Any) -> None:
         "metadata": {"-glfwaaX": {"vid": "1", "flg": 0, "z": [0.5, 6.5], "xy": [], "av": {"1": "break"}}},
         "view": {"1": {"fid_list": ["1"]}},
     }
+    numbered = changed(content, "metadata", "-glfwaaX", "av", {"1": 3})
+    assert read_manifest(export("numbered.json", numbered)).samples[0].labels == (3,)
     assert rows(read_manifest(export("via.json", content, "one.mp4"))) == [("one.mp4", ("break",), seconds(0.5, 6.5))]
 
 
@@ -508,7 +511,7 @@ A_TIME = "is not a time in seconds, or such as 1:23.5 or 1:02:03"
         (changed(MIN, 0, 7), "entry 1: 7 stands where an object is expected"),
         (changed(VIA, "metadata", "x", "z", [5, 1]), "segment 'x': its part ends at 1 seconds and starts at 5"),
         (changed(VIA, "metadata", "x", "vid", "7"), "segment 'x': it has no '7'; it has '1'"),
-        (changed(VIA, "metadata", "x", "av", {"1": 3}), "segment 'x': its label is 3, and text is expected"),
+        (changed(VIA, "metadata", "x", "av", {"1": [3]}), "segment 'x': [3] is no label: neither text nor the number"),
         (changed(VIA, "file", "1", {}), "segment 'x': it has no 'fname'; it has nothing"),
         (changed(VIA, "view", "1", "fid_list", []), "segment 'x': its list of files is [], and the name of a video"),
         (VIA_CSV.replace("[1.124,5.31493]", "[1.124,"), "line 8: its temporal_coordinates '[1.124,' is not valid JSON"),

@@ -123,7 +123,7 @@ def _delimiter(header: str) -> str:
 
 def _of_results(where: str, path: str, results: Sequence[Any], ignored: Counter[str]) -> list[Entry]:
     kinds = [got(each, "type", str) for each in results]
-    values = [got(each, "value", dict) for each in results]
+    values = [got(each, "value", dict, {}) for each in results]  # a relation of two others has none
     chosen = [got(value, "choices", list) for kind, value in zip(kinds, values, strict=True) if kind == "choices"]
     choices = texts([label for labels in chosen for label in labels])
     entries = [Entry(where, path, tuple(dict.fromkeys(choices)))] if choices else []

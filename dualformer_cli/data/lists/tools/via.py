@@ -104,10 +104,9 @@ def _names(attribute: Mapping[str, Any], value: object) -> list[str]:
     """Return what a value of an attribute is called: of one with options, its number; of boxes to tick, some.
 
     Raises:
-        ValueError: if it is no text.
+        ValueError: if it is neither text nor a number.
     """
-    if not isinstance(value, str):
-        raise ValueError(f"its label is {shown(value)}, and text is expected")
-    ticked = value.split(",") if attribute.get("type") == _CHECKBOX else [value]
+    (text,) = texts([value]) or ("",)
+    ticked = text.split(",") if attribute.get("type") == _CHECKBOX else [text]
     options = got(attribute, "options", dict, {})
     return [options.get(each, each) for each in ticked if each != _NO_LABEL]
