@@ -213,12 +213,15 @@ class Command(_Fitting, TyperCommand):
         typed = list(args)
         _refuse_call(ctx.info_name, typed)
         try:
-            left = super().parse_args(ctx, args)
+            rest = super().parse_args(ctx, args)
         except UsageError as error:
             raise _answered(error, typed, ctx) from None
+        for parameter in self.params:
+            if type(ctx.params.get(parameter.name)) in (int, float):
+                _check_number(parameter, typed, ctx)
         if ctx.params.get("print_config") and (ctx.params.get("as_json") or ctx.params.get("as_json_lines")):
             raise BadParameter("it prints YAML; leave --json out", param_hint="--print-config")
-        return left
+        return rest
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then every group of options that the command has, then the presets."""
@@ -300,8 +303,25 @@ def _in_our_words(message: str, parameter: Any, typed: Sequence[str]) -> str:
         message = re.sub(theirs, ours, message)
     if not message.startswith("must be "):
         return message
-    given = re.search(rf"(?:^|\0)(?:{'|'.join(map(re.escape, parameter.opts))})[\0=]([^\0]*)", "\0".join(typed))
-    return message if given is None else f"{message}, got {given.group(1)!r}"
+    given = _given(parameter, typed)
+    return message if given is None else f"{message}, got {given!r}"
+
+
+def _given(parameter: Any, typed: Sequence[str]) -> str | None:
+    """Return the value of an option as it was typed; None if it was not."""
+    found = re.search(rf"(?:^|\0)(?:{'|'.join(map(re.escape, parameter.opts))})[\0=]([^\0]*)", "\0".join(typed))
+    return None if found is None else found[1]
+
+
+def _check_number(parameter: Any, typed: Sequence[str], ctx: Any) -> None:
+    """Refuse what the library that checks values takes for a number as Python does: 1_0, nan and inf."""
+    from dualformer_cli.system.numbers import number_in
+
+    given = _given(parameter, typed)
+    try:
+        number_in("0" if given is None else given)
+    except ValueError:
+        raise BadParameter(f"must be a number, got {given!r}", ctx=ctx, param=parameter) from None
 
 
 def print_usage_error(error: UsageError) -> None:

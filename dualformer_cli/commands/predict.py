@@ -260,10 +260,12 @@ def _share(percent: str | None) -> float | None:
     Raises:
         typer.BadParameter: if it is neither a percentage nor a share.
     """
+    from dualformer_cli.system.numbers import number_in
+
     if percent is None:
         return None
     try:
-        value = float(percent.removesuffix("%"))
+        value = number_in(percent.removesuffix("%"))
     except ValueError:
         value = -1.0
     if 0 < value < 1 and not percent.endswith("%"):

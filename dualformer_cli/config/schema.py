@@ -112,7 +112,8 @@ class ModelConfig:
             if dim % heads:
                 raise ConfigError(f"embed_dims must divide into num_heads, got {dim} channels and {heads} heads")
         _above("mlp_ratio", self.mlp_ratio, 0)
-        _at_least("num_classes", self.num_classes, 1)
+        if not 1 <= self.num_classes <= 10**6:
+            raise ConfigError(f"num_classes must be from 1 to 1,000,000, got {self.num_classes}")
         _one_of("start", self.start, ("published", "motion"))
         _fraction("dropout", self.dropout)
         _fraction("drop_path", self.drop_path)

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from functools import cache
-from math import isfinite
 from types import UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dualformer_cli.errors import ConfigError, nearest
+from dualformer_cli.system.numbers import number_in
 
 if TYPE_CHECKING:
     from yaml import Node
@@ -149,11 +149,9 @@ def _parse_int(value: object) -> int:
 def _parse_float(value: object) -> float:
     if isinstance(value, Plain) or (isinstance(value, int | float) and not isinstance(value, bool)):
         try:
-            number = float(value)
-        except (ValueError, OverflowError):
+            return number_in(str(value))
+        except ValueError:
             raise MismatchError from None
-        if isfinite(number):
-            return number
     raise MismatchError
 
 

@@ -21,8 +21,11 @@ SUFFIXES = (".ttf", ".ttc", ".otf", ".otc")
 _MOST_FONTS = 4000
 """Files that are looked at in the folders of the system."""
 _LESS_FIT = ("serif", "mono", "bold", "italic", "oblique", "condensed", "narrow", "light", "thin", "black")
-_JOINERS = "\u200c\u200d"
-"""They shape the letters beside them, in Persian and Hindi say, and are not seen themselves."""
+_JOINERS = "\u180e\u200c\u200d"
+"""They shape the letters beside them, in Mongolian, Persian and Hindi say, and are not seen themselves."""
+_JOINED = re.compile("MONGOLIAN |PHAGS-PA |HANGUL (CHOSEONG|JUNGSEONG|JONGSEONG) ")
+"""How the names of letters begin whose shape depends on those beside them, in scripts from left to right: of Unicode's
+ArabicShaping.txt (17.0), and the parts of Korean syllables that have no character of their own."""
 
 _preferred: str | None = None
 
@@ -174,15 +177,19 @@ def _has_glyph(file: str | None, char: str) -> bool:
     try:
         font = font_of(16) if file is None else _open(file, 16)
         mask, missing = font.getmask(char), font.getmask("\uffff")
-    except OSError:  # a bitmap font without this size, or a damaged one
+    except (OSError, RuntimeError, ValueError):  # a bitmap font without this size, a damaged one, or raqm fails
         return False
     return (mask.size, bytes(mask)) != (missing.size, bytes(missing))
 
 
 def _is_shaped(char: str) -> bool:
-    """Return whether a letter goes to the left, or is a mark that its neighbours place, as in Hindi, Thai and Khmer."""
+    """Return whether a letter's shape or place depends on its neighbours.
+
+    It goes to the left, is a mark that they place, as in Hindi, Thai and Khmer, or joins them, as in Mongolian.
+    """
     is_mark = unicodedata.category(char)[0] == "M" and not "\ufe00" <= char <= "\ufe0f"  # those choose an emoji's form
-    return is_mark or unicodedata.bidirectional(char) in ("R", "AL")
+    is_leftward = unicodedata.bidirectional(char) in ("R", "AL")
+    return is_mark or is_leftward or _JOINED.match(unicodedata.name(char, "")) is not None
 
 
 def _opens(file: str) -> bool:

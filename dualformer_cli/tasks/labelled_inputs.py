@@ -10,6 +10,7 @@ from functools import partial
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import DataConfig
+from dualformer_cli.data.lists.annotation_tools import DamagedExportError
 from dualformer_cli.data.lists.manifest import is_export, read_manifest
 from dualformer_cli.data.lists.matching import ClassLookup
 from dualformer_cli.data.lists.tables import find_delimiter
@@ -30,6 +31,16 @@ def list_reader(model: ModelRequest) -> ReadLabelled:
     return partial(read_labelled, data=load_config(model.preset, overrides=overrides).config.data)
 
 
+def _is_export(path: str) -> bool:
+    """Return whether a list is a file of an annotation tool; names with zero bytes between them are none."""
+    try:
+        return is_export(path)
+    except DamagedExportError:
+        raise
+    except DualFormerError:
+        return False
+
+
 def read_labelled(path: str, text: str, *, data: DataConfig | None = None) -> list[ListedVideo] | None:
     """Return the videos and parts of a list with their labels, in any form of `train --data`; None for names alone.
 
@@ -44,7 +55,7 @@ def read_labelled(path: str, text: str, *, data: DataConfig | None = None) -> li
     lines = (match[0].strip() for match in re.finditer(r"[^\r\n]+", text.removeprefix("\ufeff")))
     first = next((line for line in lines if line and not line.startswith("#")), "")
     is_certain = (
-        is_export(path)
+        _is_export(path)
         or find_delimiter(first) is not None
         or (path.lower().endswith(".json") and first[:1] in ("{", "["))
     )

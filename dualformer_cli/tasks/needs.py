@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from dualformer_cli.config.schema import RENDERED, DataConfig, RunConfig
 from dualformer_cli.data.datasets.catalogue import load_catalogue
-from dualformer_cli.data.fetch.hub import is_hub_address, local_weights
+from dualformer_cli.data.fetch.hub import check_timm, is_hub_address, local_weights
 from dualformer_cli.data.fetch.weights import SHIPPED_WEIGHTS, cached_weights
 from dualformer_cli.data.lists.manifest import check_list
 from dualformer_cli.errors import DownloadError, DualFormerError, MissingError, WeightsError
@@ -36,6 +36,7 @@ def check_needs(
         *_lists(config.data.validation_list, offline=offline),
         *_devices(gpus, cpu_processes),
         *_weights((*starts, ("train.teacher", train.teacher)), offline),
+        *_timm(config if not is_resumed and train.init_from is None else None, offline),
         *_token_labels(train.token_labels),
     )
 
@@ -109,6 +110,15 @@ def _weights(named: Iterable[tuple[str, str | None]], offline: bool) -> Iterator
                 yield f"the weights {source!r} ({key}) are not here; `dualformer download {source}` fetches them"
         elif not os.path.isfile(source):
             yield f"the weights {source!r} ({key}) are not here; name a file or one of {', '.join(published)}"
+
+
+def _timm(config: RunConfig | None, offline: bool) -> Iterator[str]:
+    """Say what a run that starts from timm's image weights lacks; None is one that starts otherwise."""
+    if config is not None and config.train.pretrained_2d == "timm":
+        try:
+            check_timm(config.model.embed_dims, offline=offline)
+        except (DownloadError, WeightsError) as error:
+            yield str(error)
 
 
 def _not_there(source: str) -> Iterator[str]:

@@ -241,10 +241,12 @@ def _read_content(request: PrepareRequest, say: Say) -> tuple[VideoFolder, Path]
         return content, prepared_folder(root, dataset)
     root = root or Path(name) / "prepared"
     exported = request.labels if request.labels and is_export(request.labels) else None
+    problems: list[str] = []
     if request.layout == "auto" and request.labels is None:
-        exported = find_export(name)
+        exported, problems = find_export(name)
     if exported is not None:
-        return read_lists([exported], group_pattern=request.group_pattern), root
+        content = read_lists([exported], group_pattern=request.group_pattern)
+        return replace(content, notes=[*content.notes, *problems]), root
     content = read_folder(
         name,
         layout=request.layout,
@@ -255,7 +257,7 @@ def _read_content(request: PrepareRequest, say: Say) -> tuple[VideoFolder, Path]
         group_column=request.group_column,
         leave_out=[str(root)],
     )
-    return content, root
+    return replace(content, notes=[*content.notes, *problems]), root
 
 
 def _sheet_config(request: PrepareRequest, root: str, lists: Sequence[str]) -> RunConfig:

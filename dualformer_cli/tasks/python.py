@@ -6,16 +6,19 @@ options: files to write, displays, several processes.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, partial, wraps
 from itertools import chain
+from numbers import Real
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeGuard, cast
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypedDict, TypeGuard, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -44,6 +47,47 @@ Frames = npt.NDArray[np.uint8]
 """A video in memory, shape (T, H, W, 3), or one frame of it, (H, W, 3)."""
 Name = str | PathLike[str]
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+_Kinds = tuple[type, ...]
+
+_FLAG: tuple[_Kinds, str] = ((bool, np.bool_), "True or False")
+_NAME: tuple[_Kinds, str] = ((str, PathLike), "a name or a path")
+_NUMBER: tuple[_Kinds, str] = ((Real,), "a number")
+_KINDS: Mapping[str, tuple[_Kinds, str]] = {
+    **dict.fromkeys(("pretrained", "strict", "offline", "overwrite", "resume", "compile"), _FLAG),
+    **dict.fromkeys(("preset", "weights", "data", "validation", "output", "dump", "report", "init_from"), _NAME),
+    **dict.fromkeys(("teacher", "video", "out", "npz"), _NAME),
+    **dict.fromkeys(("num_classes", "fps", "top_k", "every_seconds", "min_score", "seed"), _NUMBER),
+    **dict.fromkeys(("layer", "device", "precision"), ((str,), "text")),
+    "class_": ((str, Real), "the name or the number of a class"),
+    "source": ((str, PathLike, Mapping), "a name, a path or a state dict"),
+    "on_event": ((Callable,), "a function"),  # type: ignore[dict-item]  # an abstract class, as isinstance takes them
+}
+"""Of arguments by their names: what they may be, and in words. Their ranges are checked where they are used."""
+
+
+def _checked(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Return a function that refuses arguments of another kind by name, before anything is loaded."""
+    signature = inspect.signature(function)
+    defaults = {name: parameter.default for name, parameter in signature.parameters.items()}
+
+    @wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        given = signature.bind(*args, **kwargs).arguments
+        for name, value in {**given, **given.get("options", {})}.items():
+            kinds, words = _KINDS.get(name, ((object,), ""))
+            if value is None and defaults.get(name) is None:
+                continue
+            if not isinstance(value, kinds) or (isinstance(value, bool) and kinds[-1] is Real):
+                raise TypeError(f"{name} must be {words}, got {reprlib.repr(value)}")
+            if isinstance(value, str) and ("\0" in value or (kinds is _NAME[0] and not value)):
+                raise ValueError(f"{name} must not be empty or hold a zero byte, got {value!r}")
+        return function(*args, **kwargs)
+
+    return call
+
+
 _MIXED = "inputs must be all names of files, or all frames in memory; call predict for each kind"
 
 
@@ -68,6 +112,7 @@ class ModelOptions(TypedDict, total=False):
     """Never use the network; without it DUALFORMER_OFFLINE says."""
 
 
+@_checked
 def create_model(
     preset: Name, *, num_classes: int | None = None, pretrained: bool = False, offline: bool | None = None
 ) -> DualFormer:
@@ -104,6 +149,7 @@ def create_model(
     return _described(build_model(config.model, config.data, kernels=config.runtime.kernels), resolved, names)
 
 
+@_checked
 def load_weights(
     model: DualFormer, source: Name | Mapping[str, Any], *, strict: bool = True, offline: bool | None = None
 ) -> LoadReport:
@@ -125,7 +171,10 @@ def load_weights(
         DownloadError: if it cannot be fetched.
     """
     from dualformer_cli.model import weights
+    from dualformer_cli.model.dualformer import DualFormer
 
+    if not isinstance(model, DualFormer):
+        raise TypeError(f"model must be one that create_model made, got {type(model).__name__}")
     if isinstance(source, Mapping):
         return weights.load_weights(model, source, strict=strict)
     name = os.fspath(source)
@@ -137,6 +186,7 @@ def load_weights(
     return report
 
 
+@_checked
 def predict(
     inputs: Name | Frames | Iterable[Name | Frames],
     *,
@@ -189,6 +239,7 @@ def predict(
     return _predict_frames(videos, wanted, fps)
 
 
+@_checked
 def evaluate(
     data: Name | None = None,
     *,
@@ -224,6 +275,7 @@ def evaluate(
     return task.evaluate(request)
 
 
+@_checked
 def train(
     data: Name | None = None,
     validation: Name | None = None,
@@ -261,6 +313,9 @@ def train(
 
     if "model" in options:
         raise ValueError("train makes its own model; name a preset, and its first weights with init_from")
+    trackers = (log,) if isinstance(log, str) else tuple(log)
+    if not all(isinstance(name, str) for name in trackers):
+        raise TypeError(f"log must be names of trackers, got {reprlib.repr(log)}")
     request = task.TrainRequest(
         model=_request(options),
         training_list=None if data is None else os.fspath(data),
@@ -269,11 +324,12 @@ def train(
         resume=resume,
         init_from=None if init_from is None else os.fspath(init_from),
         teacher=None if teacher is None else os.fspath(teacher),
-        log=(log,) if isinstance(log, str) else tuple(log),
+        log=trackers,
     )
     return task.train(request, on_event=on_event)
 
 
+@_checked
 def gradcam(
     video: Name,
     *,
@@ -320,10 +376,10 @@ def _request(options: ModelOptions) -> ModelRequest:
         raise TypeError(f"unknown option {unknown[0]!r}; known: {', '.join(known)}")
     if options.get("model") is not None:
         _check_model(options)
-    settings, views = options.get("settings", {}), options.get("views") or (1, 1)
+    settings, views = options.get("settings", {}), options.get("views")
     if not isinstance(settings, Mapping):
         raise TypeError(f'settings must be keys with values, as {{"data.clip.num_frames": 16}}; got {settings!r}')
-    if isinstance(views, str) or len(views) != 2:
+    if views is not None and (not isinstance(views, tuple | list) or len(views) != 2):
         raise ValueError(f"views must be the numbers of clips and crops, as (4, 3); got {views!r}")
     given = cast(Any, {name: value for name, value in options.items() if name != "settings"})
     given |= {name: os.fspath(given[name]) for name in ("preset", "weights") if given.get(name) is not None}

@@ -5,7 +5,6 @@ As in the W3C's media fragments, `clip.mp4#t=3.5,7` is the part of clip.mp4 from
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from typing import NamedTuple
@@ -14,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dualformer_cli.errors import VideoError
+from dualformer_cli.system.numbers import amount_in
 from dualformer_cli.video.reader import VideoReader
 
 _FRAGMENT = re.compile(r"(.+)#t=(?:npt:)?([0-9.:]*)(?:,([0-9.:]+))?", re.DOTALL)
-_CLOCK = re.compile(r"(?:(?:(\d+):)?(\d{1,2}):)?(\d+(?:\.\d*)?|\.\d+)")
+_CLOCK = re.compile(r"(?:([0-9]+):(?=[0-9]{2}:))?([0-5]?[0-9]):([0-5][0-9](?:\.[0-9]*)?)")
 _EVEN = 0.25
 """Of a frame's time: how far frames of an even rate may be from where the rate has them."""
 
@@ -106,20 +106,18 @@ def split_part(name: str) -> tuple[str, Part]:
 
 
 def seconds_of(text: str) -> float:
-    """Return a time in seconds: 83.5, 1:23.5 or 0:01:23.5.
+    """Return a time in seconds: 83.5, 1:23.5 or 0:01:23.5; minutes and seconds of a clock are below 60.
 
     Raises:
         ValueError: if the text is none.
     """
-    text = text.strip()
-    match = _CLOCK.fullmatch(text)
-    if match is None:  # such as 1e3
-        number = float(text)
-        if not math.isfinite(number) or number < 0:
-            raise ValueError(text)
-        return number
-    hours, minutes, seconds = match.groups()
-    return int(hours or 0) * 3600 + int(minutes or 0) * 60 + float(seconds)
+    if match := _CLOCK.fullmatch(text.strip()):
+        hours, minutes, seconds = match.groups()
+        return int(hours or 0) * 3600 + int(minutes) * 60 + float(seconds)
+    try:
+        return amount_in(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is not a time in seconds, or such as 1:23.5 or 1:02:03") from None
 
 
 def _shortest(seconds: float) -> str:

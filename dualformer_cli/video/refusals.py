@@ -8,6 +8,7 @@ import stat
 
 from dualformer_cli.errors import VideoError
 from dualformer_cli.video.mp4_boxes import Outline, read_outline
+from dualformer_cli.video.parts import WHOLE, split_part
 from dualformer_cli.video.tar_members import find_member, opened
 
 
@@ -38,7 +39,10 @@ def is_folder(path: str) -> bool:
 
 def missing(name: str) -> str:
     """Return the words for a name that leads to nothing."""
-    return "no such file or folder" + (f"; a camera is named as camera:{name}" if name.isdecimal() else "")
+    hint = f"; a camera is named as camera:{name}" if name.isdecimal() else ""
+    if "#t=" in name and split_part(name)[1] == WHOLE:
+        hint = "; a part of a video ends its name in times that follow each other, such as #t=3.5,7 or #t=1:02.5"
+    return f"no such file or folder{hint}"
 
 
 def _kind_of(mode: int) -> str:

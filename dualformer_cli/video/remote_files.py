@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import re
+import socket
 import tarfile
 import time
 from collections.abc import Callable, Iterator
@@ -46,6 +48,8 @@ _MOST_IN_HEADER = 8**11 - 1
 _PIECE_BYTES = 1024 * 1024
 """Of a video, that are asked for at a time: after each a worker says that it goes on."""
 _WAIT_SECONDS = 1.0
+_UNHEARD = logging.NullHandler()
+"""Without a handler, Python prints what a library logs."""
 
 
 def is_address(path: str) -> bool:
@@ -235,9 +239,20 @@ def _will_stay(error: Exception) -> bool:
     """Return whether to ask again would be of no use."""
     if isinstance(error, FileNotFoundError):
         return (_status_of(error) or 404) < 500
-    return isinstance(error, DualFormerError | PermissionError | IsADirectoryError) or (
-        isinstance(error, OSError) and is_full(error)
+    return (
+        isinstance(error, DualFormerError | PermissionError | IsADirectoryError)
+        or (isinstance(error, OSError) and is_full(error))
+        or _is_unknown_host(error)
     )
+
+
+def _is_unknown_host(error: BaseException | None) -> bool:
+    """Return whether an error comes of a server's name that leads to no address, as without a network."""
+    while error is not None:
+        if isinstance(error, socket.gaierror):
+            return error.errno == socket.EAI_NONAME
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _status_of(error: Exception) -> int | None:
@@ -288,7 +303,9 @@ def _is_pattern(address: str) -> bool:
 
 
 def _opened(address: str) -> tuple[Any, str]:
-    """Return the file system of an address, and its path there."""
+    """Return the file system of an address, and its path there; what it logs of errors that it raises is left out."""
+    kind = importlib.import_module("fsspec").get_filesystem_class(_protocol(address))
+    logging.getLogger(kind.__module__.partition(".")[0]).addHandler(_UNHEARD)
     return importlib.import_module("fsspec.core").url_to_fs(address)
 
 
@@ -313,4 +330,6 @@ def _in_words(address: str) -> Iterator[None]:
     except Exception as error:  # each file system has exceptions of its own
         said = re.sub(r"\w+://\S+", lambda match: mask_credentials(match[0]), " ".join(str(error).split()))
         reason = f"cannot be had: {said[:200] or type(error).__name__}"
+        if _is_unknown_host(error):
+            reason = "no server of that name is known; is there a network, and is the address right?"
     raise VideoError(mask_credentials(address), reason)

@@ -195,6 +195,7 @@ def test_yaml_is_read_by_the_type_of_the_key_and_not_by_guessing(
         ("train.lr=fast", "train.lr must be a number, got fast (from --set)"),
         ("train.lr=nan", "train.lr must be a number, got nan (from --set)"),
         ("train.lr=1e999", "train.lr must be a number, got 1e999 (from --set)"),
+        ("train.lr=1_0", "train.lr must be a number, got 1_0 (from --set)"),
         ("train.lr=yes", "train.lr must be a number, got yes (from --set)"),
         ("runtime.compile=1", "runtime.compile must be true or false, got 1 (from --set)"),
         (

@@ -185,7 +185,7 @@ def test_create_model_takes_a_number_of_classes() -> None:
     with torch.device("meta"):
         assert create_model("base", num_classes=600).classifier.weight.shape == (600, 1024)
         assert create_model("diving48-small").classifier.weight.shape == (48, 768)
-        with pytest.raises(ConfigError, match=r"num_classes must be at least 1, got 0"):
+        with pytest.raises(ConfigError, match=r"num_classes must be from 1 to 1,000,000, got 0"):
             create_model("tiny", num_classes=0)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -107,9 +108,25 @@ def test_plain_fonts_come_first_and_fonts_that_are_damaged_do_no_harm(
     assert drawn("跑步").any()
 
 
+@pytest.mark.parametrize("error", [OSError, RuntimeError, ValueError])
+def test_a_font_that_raqm_fails_with_has_not_the_letter(
+    error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does with U+180C, which shapes Mongolian letters, and Noto Sans Tamil Supplement."""
+
+    class Font:
+        def getmask(self, char: str) -> bytes:
+            raise error("raqm_get_glyphs() failed.")
+
+    monkeypatch.setattr(fonts, "_open", lambda file, size: Font())
+    assert not fonts._has_glyph("some.ttf", "\u180c")
+
+
 def test_joiners_shape_a_label_and_are_not_shown() -> None:
     ((text, _),) = fonts._fitted("ab\u200cc", 20, 290)
     assert text == "ab\u200cc"
+    ((text, _),) = fonts._fitted("a\u180eb", 20, 290)  # the one of Mongolian
+    assert text == "a\u180eb"
     ((text, _),) = fonts._fitted("a\u202eb", 20, 290)  # marks of direction are escaped
     assert text == r"a\u202eb"
 
@@ -150,6 +167,13 @@ def test_parts_stand_beside_each_other_as_a_label_of_one_font_does(
         ("សួ", True),
         ("שחייה", True),
         ("السباحة", True),
+        ("ᠮᠣᠩᠭᠣᠯ", True),
+        ("ꡏꡡꡃ", True),  # Phags-pa
+        ("\u1112\u119e\u11ab", True),  # a Korean syllable of the 15th century
+        ("한", False),
+        ("ⵜⵉⴼⵉⵏⴰⵖ", False),
+        ("ქართული", False),
+        ("አማርኛ", False),
         ("नमक", False),  # letters one after the other
         ("跑步", False),
         ("χορός", False),
@@ -160,12 +184,26 @@ def test_parts_stand_beside_each_other_as_a_label_of_one_font_does(
 def test_shapes_that_this_pillow_cannot_draw_are_said(
     label: str, is_wrong: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Scripts with marks around letters, joined letters or another direction, as the Unicode standard groups them."""
+    """Scripts with marks around letters, joined letters or another direction, as the Unicode standard groups them.
+
+    Those with joined letters are Adlam, Arabic, Chorasmian, Hanifi Rohingya, Mandaic, Manichaean, Mongolian, N'Ko, Old
+    Uyghur, Phags-pa, Psalter Pahlavi, Sogdian and Syriac (the property Joining_Type, of Perl's Unicode::UCD 14.0.0).
+    """
     monkeypatch.setattr(fonts, "_has_glyph", lambda file, char: True)
     for has_raqm in (True, False):
         monkeypatch.setattr("PIL.features.check", lambda name, has_raqm=has_raqm: has_raqm)
         fonts._fitted(label, 20, 290)
         assert ("it lacks raqm" in capsys.readouterr().err) == (is_wrong and not has_raqm)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [0x1E900, 0x628, 0x10FB0, 0x10D00, 0x841, 0x10AC0, 0x1820, 0x7CA, 0xA840, 0x10B80, 0x10F30, 0x712],
+    ids=lambda first: unicodedata.name(chr(first)),
+)
+def test_letters_of_every_script_that_joins_its_letters_need_shaping(first: int) -> None:
+    """All but Old Uyghur, which the unicodedata of Python 3.10 does not know yet."""
+    assert fonts._is_shaped(chr(first))
 
 
 def test_letters_in_parts_are_put_together(monkeypatch: pytest.MonkeyPatch) -> None:

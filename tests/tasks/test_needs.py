@@ -101,6 +101,26 @@ def test_weights_that_are_not_here_are_said(tmp_path: Path) -> None:
     assert problems(of_folder) == []
 
 
+def test_image_weights_of_timm_are_looked_for_in_the_cache_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the model is made, which takes half a minute for base, and timm loaded."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    options = {"data__train_list": RENDERED, "train__init_from": None, "train__pretrained_2d": "timm"}
+    config = config_of("tiny", **options)
+    assert problems(config) == []  # fetched on the way
+    (said,) = problems(config, offline=True)
+    assert said.startswith("timm's twins_svt_small cannot be fetched: it was not fetched before, and --offline or DUAL")
+    repository = tmp_path / "models--timm--twins_svt_small.in1k"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("abc")
+    (repository / "snapshots" / "abc").mkdir(parents=True)
+    (repository / "snapshots" / "abc" / "model.safetensors").touch()
+    assert problems(config, offline=True) == []
+    (said,) = problems(config_of("camera-motion", **options))
+    assert said.startswith("timm has no Twins-SVT with embed_dims [96, 96, 128, 160]; sizes tiny, small and base have")
+
+
 def test_the_command_says_each_on_a_line_of_its_own(tmp_path: Path) -> None:
     environ = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "dualformer_cli", "train", "--preset", "k400-small", "--gpus", "8"]

@@ -138,6 +138,38 @@ def test_an_option_out_of_its_range_is_refused(
         predict(frames, **{"model": model, **change})
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: create_model(None), "preset must be a name or a path, got None"),  # type: ignore[arg-type]
+        (lambda: create_model("tiny", pretrained="no"), "pretrained must be True or False, got 'no'"),  # type: ignore[arg-type]
+        (lambda: create_model("tiny", num_classes=True), "num_classes must be a number, got True"),
+        (lambda: create_model("tiny", num_classes=10**30), "num_classes must be from 1 to 1,000,000, got 1"),
+        (lambda: load_weights(3, "a.pt"), "model must be one that create_model made, got int"),  # type: ignore[arg-type]
+        (lambda: load_weights(None, ["a"]), "source must be a name, a path or a state dict, got ['a']"),  # type: ignore[arg-type]
+        (lambda: predict("a.mp4", fps="25"), "fps must be a number, got '25'"),  # type: ignore[arg-type]
+        (lambda: predict("a.mp4", weights=b"w"), "weights must be a name or a path, got b'w'"),  # type: ignore[typeddict-item]
+        (lambda: predict("a.mp4", views=torch.ones(2)), "views must be the numbers of clips and crops"),  # type: ignore[typeddict-item]
+        (lambda: predict("a.mp4", offline=0), "offline must be True or False, got 0"),  # type: ignore[typeddict-item]
+        (lambda: evaluate(["a.csv"]), "data must be a name or a path, got ['a.csv']"),  # type: ignore[arg-type]
+        (lambda: evaluate("a.csv", dump="a\0b"), "dump must not be empty or hold a zero byte, got 'a\\x00b'"),
+        (lambda: evaluate("a.csv", overwrite=torch.ones(2)), "overwrite must be True or False, got tensor([1., 1.])"),  # type: ignore[arg-type]
+        (lambda: gradcam("a.mp4", layer=3), "layer must be text, got 3"),  # type: ignore[arg-type]
+        (lambda: gradcam("a.mp4", class_=[1]), "class_ must be the name or the number of a class, got [1]"),  # type: ignore[arg-type]
+        (lambda: train("a.csv", output=""), "output must not be empty or hold a zero byte, got ''"),
+        (lambda: train("a.csv", log=[1]), "log must be names of trackers, got [1]"),  # type: ignore[list-item]
+        (lambda: train("a.csv", on_event="print"), "on_event must be a function, got 'print'"),  # type: ignore[arg-type]
+    ],
+)
+def test_an_argument_of_another_kind_is_named_before_anything_is_done(
+    call: Callable[[], object], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises((TypeError, ValueError, DualFormerError)) as caught:
+        call()
+    assert message in str(caught.value)
+    assert capsys.readouterr().out == ""
+
+
 def test_inputs_of_another_kind_are_refused(frames: Frames, clip: Path, model: DualFormer) -> None:
     for wrong, got in ((5, "int"), (None, "NoneType"), (b"clip.mp4", "bytes")):
         with pytest.raises(TypeError, match=f"must be names of files, or frames in memory; got {got}"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from rendered_clips import frame_number
 from dualformer_cli.errors import VideoError
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.parts import WHOLE, Part, frame_at, seconds_of, split_part
+from dualformer_cli.video.refusals import missing
 
 
 @pytest.mark.parametrize(
@@ -87,13 +89,30 @@ def test_the_name_of_a_part_reads_back() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("83.5", 83.5), ("1:23.5", 83.5), ("1:00:01", 3601.0), (" .5 ", 0.5), ("1e1", 10)]
+    ("text", "seconds"),
+    [("83.5", 83.5), ("1:23.5", 83.5), ("1:00:01", 3601.0), (" .5 ", 0.5), ("1e1", 10), ("00:00:07.", 7), ("100", 100)],
 )
 def test_times_are_read_as_seconds_or_as_clocks_show_them(text: str, seconds: float) -> None:
     assert seconds_of(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "-1", "nan", "inf", "1:2:3:4", "1:23:", "soon"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "-1", "nan", "inf", "1:2:3:4", "1:23:", "soon"),
+        *("1_0", "\u0661\u0662", "1:75", "90:00", "1:60:00", "1:2:03", "1:2", "1:-5", "1:2e1", "1 000", "1,5", "0x10"),
+    ],
+)
 def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"could not convert|^-1$|^nan$|^inf$"):
+    """As the W3C's normal play time has it: seconds, or a clock whose minutes and seconds are two digits below 60."""
+    with pytest.raises(ValueError, match=re.escape(f"{text!r} is not a time in seconds, or such as 1:23.5 or 1:02:03")):
         seconds_of(text)
+
+
+def test_a_name_that_ends_in_no_times_says_what_times_are(tmp_path: Any) -> None:
+    video = tmp_path / "a.mp4"
+    video.touch()
+    for name in (f"{video}#t=1:75", f"{video}#t=7,3"):
+        assert split_part(name) == (name, WHOLE)
+        assert missing(name).endswith("such as #t=3.5,7 or #t=1:02.5")
+    assert missing(f"{tmp_path}/none.mp4#t=1,2") == "no such file or folder"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import io
+import logging
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -219,6 +221,25 @@ def test_a_passing_fault_is_tried_again_and_a_lasting_one_is_told_without_secret
     assert str(caught.value) == (
         "'memory://***@bucket/clips/clip10.mp4': cannot be had: no answer from https://***@host/x?*** now"
     )
+
+
+def test_a_server_of_an_unknown_name_is_asked_once_and_what_a_library_logs_of_it_is_not_printed(
+    store: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As gcsfs does: it tries six times, logs a traceback, and raises what aiohttp made of the system's error."""
+    asked = []
+
+    def refuse(self: Any, path: str, target: str) -> None:
+        asked.append(path)
+        logging.getLogger(f"{MemoryFileSystem.__module__}.retry").error("out of retries")
+        raise RuntimeError("Cannot connect") from socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(MemoryFileSystem, "get_file", refuse)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    with pytest.raises(VideoError, match="no server of that name is known; is there a network, and is the address ri"):
+        fetch_file("memory://bucket/clips/clip10.mp4", str(tmp_path / "a.mp4"))
+    assert len(asked) == 1
+    assert capsys.readouterr().err == ""
 
 
 def test_a_stamp_changes_with_the_file(store: Any) -> None:

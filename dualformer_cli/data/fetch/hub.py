@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from dualformer_cli.data.fetch.fetch import await_answer
@@ -14,6 +15,13 @@ DEFAULT_FILE = "model.safetensors"
 
 ANSWER_SECONDS = 4.0
 """Time for the Hub to answer at all; its own client would try again for half a minute, and say so each time."""
+
+_TIMM_MODELS: dict[tuple[int, ...], str] = {
+    (64, 128, 256, 512): "twins_svt_small",
+    (96, 192, 384, 768): "twins_svt_base",
+    (128, 256, 512, 1024): "twins_svt_large",
+}
+"""timm's image models with the shapes of DualFormer tiny, small and base, by `model.embed_dims`."""
 
 _ADDRESS = re.compile(r"hf://(?P<repo>[^/@:\s]+/[^/@:\s]+)(?:@(?P<revision>[^:\s]+))?(?::(?P<file>.+))?")
 _WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
@@ -51,6 +59,49 @@ def _in_folder(folder: Path) -> Path:
     found = [str(path) for path in there if path.suffix in _WEIGHTS and path.is_file()]
     advice = f"name one of its files: {', '.join(found[:4])}" if found else "no weights are in it"
     raise WeightsError(f"weights {str(folder)!r}: a folder without {DEFAULT_FILE}; {advice}")
+
+
+def timm_model(embed_dims: Sequence[int]) -> str:
+    """Return the name of timm's image model with the shapes of a model.
+
+    Raises:
+        WeightsError: if there is none.
+    """
+    if tuple(embed_dims) not in _TIMM_MODELS:
+        raise WeightsError(
+            f"timm has no Twins-SVT with embed_dims {list(embed_dims)}; sizes tiny, small and base have one; give "
+            "--pretrained-2d FILE, or start without with --set train.pretrained_2d=null"
+        )
+    return _TIMM_MODELS[tuple(embed_dims)]
+
+
+def no_timm(name: str, reason: str) -> DownloadError:
+    """Return the error about an image model of timm's that cannot be fetched."""
+    return DownloadError(
+        f"timm's {name} cannot be fetched: {reason}; fetch its weights elsewhere and give --pretrained-2d FILE, or "
+        "start without with --set train.pretrained_2d=null"
+    )
+
+
+NO_TIMM_OFFLINE = "it was not fetched before, and --offline or DUALFORMER_OFFLINE forbids the network"
+
+
+def check_timm(embed_dims: Sequence[int], *, offline: bool) -> None:
+    """Refuse a start from timm's image weights where it has none of the size, or may not fetch them, in no time.
+
+    Raises:
+        WeightsError: if there are none.
+        DownloadError: if they are not in the Hub's cache, through which timm has them, and may not be fetched.
+    """
+    name = timm_model(embed_dims)
+    if not offline:
+        return
+    import huggingface_hub
+
+    files = (DEFAULT_FILE, "pytorch_model.bin")
+    found = (huggingface_hub.try_to_load_from_cache(f"timm/{name}.in1k", file) for file in files)
+    if not any(isinstance(path, str) for path in found):
+        raise no_timm(name, NO_TIMM_OFFLINE)
 
 
 def hub_problem() -> str | None:

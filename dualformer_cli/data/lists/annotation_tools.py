@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from dualformer_cli.data.lists.matching import ClassLookup
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable
 from dualformer_cli.data.lists.tables import one_label
-from dualformer_cli.data.lists.time_columns import check_times
 from dualformer_cli.data.lists.tools.activitynet import is_activitynet, read_activitynet
 from dualformer_cli.data.lists.tools.base import Annotations, Entry, Folder
 from dualformer_cli.data.lists.tools.cvat import read_cvat
@@ -118,19 +116,10 @@ def _numbers(entry: Entry, labels: Labels) -> tuple[int, ...]:
 
 
 def _checked(found: Annotations, source: str) -> Annotations:
-    """Return annotations whose every part is one, and some of which have labels."""
+    """Return annotations of files that can be, some of which have labels."""
     for entry in found.entries:
-        part = entry.part
-        seconds = [value for value in (part.start_seconds, part.end_seconds) if value is not None]
-        problem = check_times(part.start_seconds, part.end_seconds)
-        if not all(map(math.isfinite, seconds)) or min((*seconds, part.start), default=0) < 0:
-            problem = "its part does not begin in the video"
-        elif part.num_frames is not None and part.num_frames < 1:
-            problem = "its part ends before it begins"
         if not entry.path or not is_encodable(entry.path):
-            problem = f"no file can have the name {entry.path!r}"
-        if problem:
-            raise DualFormerError(f"list {source!r}, {entry.where} ({entry.path!r}): {problem}")
+            raise ValueError(f"{entry.where}: no file can have the name {entry.path!r}")
     if not any(entry.labels for entry in found.entries):
         notes = f" ({'; '.join(found.notes)})" if found.notes else ""
         raise DualFormerError(f"list {source!r} labels no videos and no parts of videos{notes}")
@@ -142,10 +131,6 @@ def _reading(source: str) -> Iterator[None]:
     """Put what is wrong with a file into one line."""
     try:
         yield
-    except KeyError as error:
-        raise DamagedExportError(
-            f"list {source!r} is not as its tool writes it: an entry has no {error.args[0]!r}"
-        ) from None
-    except (ValueError, TypeError, AttributeError, IndexError, RecursionError, csv.Error) as error:
+    except (ValueError, RecursionError, csv.Error) as error:
         reason = " ".join(str(error).split())
         raise DamagedExportError(f"list {source!r} is not as its tool writes it: {reason}") from None

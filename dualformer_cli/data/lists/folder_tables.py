@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from unicodedata import normalize
 
 from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.data.lists.samples import is_encodable
@@ -33,14 +34,19 @@ class TableRow:
 
 
 class FileFinder:
-    """Finds the file that a table means: by its path, by an absolute path into the folder, or without its suffix."""
+    """Finds the file that a table means: by its path, an absolute one into the folder too, or without its suffix.
+
+    Letters with accents may be composed otherwise.
+    """
 
     def __init__(self, folder: str, videos: Sequence[str]) -> None:
         self._folder = folder
         self._known = set(videos)
-        stems = Counter(os.path.splitext(video)[0] for video in videos)
-        self._by_stem = {
-            os.path.splitext(video)[0]: video for video in videos if stems[os.path.splitext(video)[0]] == 1
+        composed = {video: normalize("NFC", video) for video in videos}
+        stems = Counter(os.path.splitext(name)[0] for name in composed.values())
+        self._others = {name: video for video, name in composed.items()}
+        self._others |= {
+            stem: video for video, name in composed.items() if stems[stem := os.path.splitext(name)[0]] == 1
         }
 
     def find(self, name: str, where: str) -> str:
@@ -48,8 +54,8 @@ class FileFinder:
         path = os.path.relpath(name, os.path.abspath(self._folder)) if os.path.isabs(name) else os.path.normpath(name)
         if path in self._known:
             return path
-        if path in self._by_stem:
-            return self._by_stem[path]
+        if (other := self._others.get(normalize("NFC", path))) is not None:
+            return other
         if not is_encodable(name) or path == os.curdir or path.split(os.sep)[0] == os.pardir:
             raise DualFormerError(f"{where}: {name!r} is not inside of the folder; name files relative to the folder")
         return path
@@ -112,8 +118,8 @@ def _part(row: Mapping[str, str], times: TimeColumns, where: str) -> Part:
         value = row[name].strip() if name else ""
         try:
             seconds.append(times.seconds(name, value) if name and value else None)
-        except ValueError:
-            raise DualFormerError(f"{where}: {name} {value!r} is not a time in seconds, or such as 1:23.5") from None
+        except ValueError as error:
+            raise DualFormerError(f"{where}: {error}") from None
     if problem := check_times(*seconds):
         raise DualFormerError(f"{where}: {problem}")
     return Part(start_seconds=seconds[0], end_seconds=seconds[1])

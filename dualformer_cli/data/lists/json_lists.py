@@ -20,10 +20,19 @@ def load_json(text: str, source: str) -> object:
     """Return what a text in JSON holds.
 
     Raises:
-        DualFormerError: if it is none.
+        DualFormerError: if it is none, or an object has a key twice, of which one would be dropped.
     """
+
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            twice = next(name for name in found if names.count(name) > 1)
+            raise ValueError(f"an object has the key {twice!r} twice; keep one")
+        return found
+
     try:
-        document: object = json.loads(text)
+        document: object = json.loads(text, object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
         raise DualFormerError(f"list {source!r} is not valid JSON: {error}") from None
     return document
@@ -151,8 +160,8 @@ def _seconds(
         return None
     try:
         return times.seconds(name, str(value))
-    except ValueError:
-        raise fail(f"{name} {value!r} is not a time in seconds, or such as 1:23.5") from None
+    except ValueError as error:
+        raise fail(str(error)) from None
 
 
 def _json_label(label: Any, fail: Callable[[str], DualFormerError], labels: Labels) -> int:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dualformer_cli.data.lists.annotation_tools import DamagedExportError
 from dualformer_cli.data.lists.folders import Video, VideoFolder, merge_parts
 from dualformer_cli.data.lists.manifest import Manifest, check_class_names, is_export, read_manifest
 from dualformer_cli.data.lists.tables import SPLIT_WORDS
@@ -72,8 +73,10 @@ def read_lists(sources: Sequence[str], *, group_pattern: str | None = None) -> V
     )
 
 
-def find_export(folder: str) -> str | None:
+def find_export(folder: str) -> tuple[str | None, list[str]]:
     """Return the file of an annotation tool in a folder that says what its videos are, if there is one.
+
+    With it why others, which may be one, are none.
 
     Raises:
         DualFormerError: if there are several, or it is damaged.
@@ -81,11 +84,19 @@ def find_export(folder: str) -> str | None:
     try:
         names = sorted(name for name in os.listdir(folder) if name.lower().endswith((".json", ".xml", ".csv")))
     except OSError:
-        return None
-    found = [path for name in names if is_export(path := os.path.join(folder, name))]
+        return None, []
+    found, problems = [], []
+    for path in (os.path.join(folder, name) for name in names):
+        try:
+            if is_export(path):
+                found.append(path)
+        except DamagedExportError:
+            raise
+        except DualFormerError as error:
+            problems.append(f"{path!r} is left out: {error}")
     if len(found) > 1:
         raise DualFormerError(f"{found[0]!r} and {found[1]!r} both label the videos; name one with --labels")
-    return found[0] if found else None
+    return (found[0] if found else None), problems
 
 
 def _read(source: str, *, is_alone: bool) -> _Listed:

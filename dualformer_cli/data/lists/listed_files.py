@@ -1,8 +1,9 @@
-"""Where the files of a list are: as listed, or with the suffix that the list left out."""
+"""Where the files of a list are: as listed, in letters composed otherwise, or with the suffix that was left out."""
 
 from __future__ import annotations
 
 import os
+from unicodedata import normalize
 
 from dualformer_cli.data.lists.columns import Files, Made, Texts
 from dualformer_cli.errors import DualFormerError
@@ -16,7 +17,8 @@ def find_files(root: str, paths: Texts) -> Files:
     """Return where the file or folder of each listed path is.
 
     A path without the suffix of a video, as lists of Kinetics often have them, is the folder of that name, or else the
-    one video of that name whatever its suffix.
+    one video of that name whatever its suffix. An accent may be a letter with its own in one and two letters in the
+    other, as archives that a Mac packed have them.
 
     Args:
         root: folder that relative paths start from.
@@ -26,20 +28,51 @@ def find_files(root: str, paths: Texts) -> Files:
         DualFormerError: if there are several such videos.
     """
     listings: dict[str, dict[str, list[str]]] = {}
+    spelling = Spelling(root)
     others = {}
     for row, path in enumerate(paths):
-        if is_surely_video[path[-6:]] or is_video_name(path):
-            continue
-        if (found := _with_suffix(root, path, listings)) != path:
+        found = path if path.isascii() else spelling.of(path)
+        if not (is_surely_video[path[-6:]] or is_video_name(path)):
+            found = _with_suffix(root, found, listings)
+        if found != path:
             others[row] = found
     return Files(root, paths, others)
+
+
+class Spelling:
+    """How the disk spells the names below a folder, whose letters and accents lists may compose otherwise.
+
+    Args:
+        root: folder that relative paths start from.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._folders: Made[str, str] = Made(self.of)
+        self._names: Made[str, dict[str, str]] = Made(lambda folder: _names_in(os.path.join(root, folder)))
+
+    def of(self, path: str) -> str:
+        """Return a path as the disk spells it; as it is where nothing there is called so."""
+        folder, name = os.path.split(path)
+        if folder != path and not folder.isascii():
+            folder = self._folders[folder]
+        known = {} if name.isascii() else self._names[folder]
+        return os.path.join(folder, known.get(name) or known.get(normalize("NFC", name), name))
+
+
+def _names_in(folder: str) -> dict[str, str]:
+    """Return the names in a folder that are not ASCII, by themselves and by their composed forms."""
+    try:
+        found = [name for name in os.listdir(folder or os.curdir) if not name.isascii()]
+    except (OSError, ValueError):
+        found = []
+    return {**{normalize("NFC", name): name for name in found}, **{name: name for name in found}}
 
 
 def _with_suffix(root: str, path: str, listings: dict[str, dict[str, list[str]]]) -> str:
     folder, name = os.path.split(path)
     if folder not in listings:
         listings[folder] = _by_stem(os.path.join(root, folder))
-    found = listings[folder].get(name, [])
+    found = listings[folder].get(normalize("NFC", name), [])
     if not found or name in found:
         return path
     if len(found) > 1:
@@ -57,7 +90,7 @@ def _by_stem(folder: str) -> dict[str, list[str]]:
         with os.scandir(folder or os.curdir) as entries:
             for entry in entries:
                 if is_video_name(entry.name) or entry.is_dir():
-                    names.setdefault(stem_of(entry.name), []).append(entry.name)
+                    names.setdefault(normalize("NFC", stem_of(entry.name)), []).append(entry.name)
     except OSError:
         pass  # whoever opens the files says what is wrong
     return names

@@ -15,7 +15,6 @@ from itertools import zip_longest
 
 from dualformer_cli.config.schema import ListFormat, ReadFormat
 from dualformer_cli.data.lists.annotation_tools import (
-    DamagedExportError,
     annotations_in_json,
     annotations_in_text,
     parse_annotations,
@@ -179,16 +178,12 @@ def is_export(source: str) -> bool:
 
     Raises:
         DamagedExportError: if it is, and is damaged.
+        DualFormerError: if it cannot be read, is XML of another kind, or labels no videos.
     """
-    try:
-        text = _decode(_read_list(source), source)
-        if source.lower().endswith(".json"):
-            return annotations_in_json(load_json(text, source), source, os.path.dirname(source)) is not None
-    except DamagedExportError:
-        raise
-    except DualFormerError:
-        return False
-    return annotations_in_text(text, source, os.path.dirname(source)) is not None
+    text, folder = _decode(_read_list(source), source), os.path.dirname(source)
+    if source.lower().endswith(".json"):
+        return annotations_in_json(load_json(text, source), source, folder) is not None
+    return annotations_in_text(text, source, folder) is not None
 
 
 def write_manifest(manifest: Manifest, path: str | os.PathLike[str]) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from dualformer_cli.data.lists.columns import CHUNK, Array, Column, ColumnBuilde
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, blocks_of
 from dualformer_cli.data.lists.time_columns import TimeColumns, check_times, find_time_columns
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.numbers import amount_in, count_in
 from dualformer_cli.system.words import counted
 
 COLUMNS = ("path", "label", "num_frames", "fps", "width", "height", "duration_seconds", "status")
@@ -128,9 +128,9 @@ def parse_table(text: str, delimiter: str, labels: Labels, *, with_splits: bool 
         listed,
         is_multi_label=is_multi_label,
         numbers={
-            "start": _convert(table, "start", _whole, labels, empty=0) if has_frames else None,
-            **{name: _convert(table, name, _whole, labels) for name in ("num_frames", "width", "height")},
-            **{name: _convert(table, name, _number, labels) for name in ("fps", "duration_seconds")},
+            "start": _convert(table, "start", count_in, labels, empty=0) if has_frames else None,
+            **{name: _convert(table, name, count_in, labels) for name in ("num_frames", "width", "height")},
+            **{name: _convert(table, name, amount_in, labels) for name in ("fps", "duration_seconds")},
             "start_seconds": starts,
             "end_seconds": ends,
         },
@@ -280,13 +280,11 @@ def _convert(
     for number, value in enumerate(column.values):
         try:
             converted.append(convert(value) if value else empty)
-        except ValueError:
-            expected = "a whole number of at least 0" if convert is _whole else "a number of at least 0"
-            if isinstance(convert, partial):
-                expected = "a time in seconds, or such as 1:23.5"
-            problem = f"{name} {value!r} is not {expected}; leave it empty if it is unknown"
+        except ValueError as error:
+            what = str(error) if isinstance(convert, partial) else f"{name} {error}"
+            problem = f"{what}; leave it empty if it is unknown"
             raise table.error(column.first_row_of(number), labels, problem) from None
-    return column.numbers(converted, int if convert is _whole else float)
+    return column.numbers(converted, int if convert is count_in else float)
 
 
 def _read_times(table: _Table, labels: Labels) -> tuple[Array | None, Array | None]:
@@ -304,21 +302,6 @@ def _read_times(table: _Table, labels: Labels) -> tuple[Array | None, Array | No
             start = None if starts is None or np.isnan(starts[row]) else starts[row]
             raise table.error(row, labels, check_times(start, ends[row]))
     return starts, ends
-
-
-def _whole(value: str) -> int:
-    """Read a whole number, also as tools write it that turn columns with gaps into decimals ("300.0")."""
-    number = float(value)
-    if not number.is_integer() or not 0 <= number < 2**53:
-        raise ValueError
-    return int(number)
-
-
-def _number(value: str) -> float:
-    number = float(value)
-    if not math.isfinite(number) or number < 0:
-        raise ValueError
-    return number
 
 
 def _read_labels(table: _Table, labels: Labels) -> tuple[LabelSets, bool]:
@@ -381,8 +364,8 @@ def _parse_kinetics(table: _Table, labels: Labels) -> ParsedList:
                 f"annotations of Kinetics have {', '.join(_KINETICS)}, a manifest has path"
             )
     listed, is_multi_label = _read_labels(table, labels)
-    starts = _convert(table, "time_start", _number, labels)
-    ends = _convert(table, "time_end", _number, labels)
+    starts = _convert(table, "time_start", amount_in, labels)
+    ends = _convert(table, "time_end", amount_in, labels)
     has_all = np.diff(table.paths.ends, prepend=0) > 0
     for times in (starts, ends):
         has_all &= False if times is None else ~np.isnan(times)

@@ -49,7 +49,10 @@ class TimeColumns:
         Raises:
             ValueError: if it means none.
         """
-        return seconds_of(text) * next((_UNITS[word] for word in _words(name) if word in _UNITS), 1.0)
+        try:
+            return seconds_of(text) * next((_UNITS[word] for word in _words(name) if word in _UNITS), 1.0)
+        except ValueError as error:
+            raise ValueError(f"{name} {error}") from None
 
 
 def find_time_columns(header: Sequence[str], what: str) -> TimeColumns | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,11 +12,11 @@ from torch import Tensor
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import ModelConfig, RunConfig, TrainConfig
 from dualformer_cli.data.datasets.catalogue import load_catalogue
-from dualformer_cli.data.fetch.hub import hub_problem, local_weights
+from dualformer_cli.data.fetch.hub import NO_TIMM_OFFLINE, hub_problem, local_weights, no_timm, timm_model
 from dualformer_cli.data.fetch.weights import published_weights, weights_names
 from dualformer_cli.data.lists.class_lists import load_class_names
-from dualformer_cli.errors import DualFormerError, WeightsError
-from dualformer_cli.model.dualformer import DualFormer
+from dualformer_cli.errors import WeightsError
+from dualformer_cli.model.dualformer import DualFormer, Stage
 from dualformer_cli.model.weights import (
     FRESH_IN_TRAINING,
     class_names_of,
@@ -28,9 +28,6 @@ from dualformer_cli.model.weights import (
     state_dict_of,
 )
 from dualformer_cli.system.words import counted, some_of
-
-TIMM_MODELS = {64: "twins_svt_small", 96: "twins_svt_base", 128: "twins_svt_large"}
-"""timm's image models with the shapes of DualFormer tiny, small and base, by the first stage's embed_dim."""
 
 _PARTS_IN_WORDS = {
     "motion_vote.": "the motion vote is",
@@ -210,24 +207,18 @@ def _depthwise(key: str, value: Tensor) -> Tensor:
 
 
 def _timm_weights(model: DualFormer, offline: bool) -> dict[str, Tensor]:
-    dim = model.norm.normalized_shape[0] // 8
-    if dim not in TIMM_MODELS:
-        raise WeightsError(f"timm has no Twins-SVT with embed_dim {dim}; sizes tiny, small and base have one")
     import timm
 
-    name = TIMM_MODELS[dim]
-    problem = "--offline or DUALFORMER_OFFLINE forbids the network" if offline else hub_problem()
+    name = timm_model([cast(Stage, stage).patch_embed.proj.out_channels for stage in model.stages])
+    problem = None if offline else hub_problem()
     try:
-        with nullcontext() if problem is None else _hub_offline():
+        with _hub_offline() if offline or problem else nullcontext():
             weights: dict[str, Tensor] = timm.create_model(name, pretrained=True).state_dict()
     except (OSError, RuntimeError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
         if problem is not None:
             reason = f"it was not fetched before, and {problem}"
-        raise DualFormerError(
-            f"timm's {name} cannot be fetched: {reason}; fetch its weights elsewhere and give --pretrained-2d FILE, or "
-            "start without with --set train.pretrained_2d=null"
-        ) from error
+        raise no_timm(name, NO_TIMM_OFFLINE if offline else reason) from error
     return {key: value for key, value in weights.items() if not key.startswith("head.")}
 
 

@@ -11,9 +11,11 @@ import io
 import json
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import pytest
 
+from dualformer_cli.data.lists.folder_tables import FileFinder
 from dualformer_cli.data.lists.labelled_lists import read_lists
 from dualformer_cli.data.lists.manifest import Manifest, read_manifest
 from dualformer_cli.errors import DualFormerError
@@ -136,6 +138,7 @@ LABEL_STUDIO = [
                         "id": "y", "from_name": "timelineLabels", "to_name": "video", "type": "timelinelabels",
                     },
                     {"value": {"labels": ["hand"], "sequence": []}, "type": "videorectangle", "to_name": "video"},
+                    {"type": "relation", "from_id": "x", "to_id": "y", "direction": "right"},
                 ],
             },
         ],
@@ -165,7 +168,7 @@ def test_label_studio_has_choices_timelines_and_labels_with_times(export: Any) -
         ("clips/two b.mp4", ("Still",), WHOLE),
         ("three.mp4", ("Moving",), seconds(0.5, 3.25)),
     ]
-    assert manifest.warnings[-1].endswith("1 result of other kinds (videorectangle) left out")
+    assert manifest.warnings[-1].endswith("2 results of other kinds (videorectangle, relation) left out")
 
 
 LABEL_STUDIO_TABLE = """\
@@ -274,6 +277,8 @@ def test_via_projects_have_the_same(export: Any) -> None:
         "metadata": {"-glfwaaX": {"vid": "1", "flg": 0, "z": [0.5, 6.5], "xy": [], "av": {"1": "break"}}},
         "view": {"1": {"fid_list": ["1"]}},
     }
+    numbered = changed(content, "metadata", "-glfwaaX", "av", {"1": 3})
+    assert read_manifest(export("numbered.json", numbered)).samples[0].labels == (3,)
     assert rows(read_manifest(export("via.json", content, "one.mp4"))) == [("one.mp4", ("break",), seconds(0.5, 6.5))]
 
 
@@ -407,12 +412,24 @@ def test_a_job_of_cvat_is_of_the_video_that_the_file_is_called_after(export: Any
     [
         ("a.xml", "<?xml version='1.0'?><annotations>", "is not as its tool writes it: it is not XML"),
         ("a.xml", "<?xml version='1.0'?><!DOCTYPE x [<!ENTITY a 'b'>]><annotations/>", "it declares entities"),
-        ("a.xml", "<?xml version='1.0'?><html/>", "its XML is <html>, and that of CVAT <annotations>"),
+        ("a.xml", "<?xml version='1.0'?><html/>", "is XML of <html>, and that of CVAT is of <annotations>"),
         ("a.xml", CVAT.format(mode="annotation", start=0, step="", body=""), "labels no videos and no parts"),
-        ("a.json", {"database": {"x": {"annotations": [{"label": "y"}]}}}, "it: video 'x' has no 'segment'"),
-        ("a.json", {"database": {"x": {"annotations": [{"label": "y", "segment": [1]}]}}}, "it: video 'x': not enough"),
+        (
+            "a.json",
+            {"database": {"x": {"annotations": [{"label": "y"}]}}},
+            "it: video 'x': it has no 'segment'; it has 'label'; mend it",
+        ),
+        (
+            "a.json",
+            {"database": {"x": {"annotations": [{"label": "y", "segment": [1]}]}}},
+            r"it: video 'x': its 'segment' is \[1\], and two",
+        ),
         ("a.json", {"database": {"x": {"annotations": [{"label": "y", "segment": [3, 2]}]}}}, "ends at 2 seconds"),
-        ("a.json", {"database": {"x": {"annotations": [{"label": "y", "segment": [-3, 2]}]}}}, "does not begin in"),
+        (
+            "a.json",
+            {"database": {"x": {"annotations": [{"label": "y", "segment": [-3, 2]}]}}},
+            "video 'x': '-3' is not a time",
+        ),
         ("a.json", {"classes": ["a"], "labels": {"x": 7}}, "it: video 'x': label 7 is none of the 1 classes"),
         ("a.json", {"classes": ["a"], "labels": {"x": -1}}, "it: video 'x': label -1 is none of the 1 classes"),
         (
@@ -432,6 +449,130 @@ def test_what_is_not_as_a_tool_writes_it_is_named(export: Any, name: str, conten
     with pytest.raises(DualFormerError, match=complaint) as caught:
         read_manifest(export(name, content))
     assert "\n" not in str(caught.value)
+
+
+def changed(document: Any, *places: Any) -> Any:
+    """Return a document with the last of some keys and values in place of what the keys before it lead to."""
+    copied = json.loads(json.dumps(document))
+    *keys, last, value = places
+    inner = copied
+    for key in keys:
+        inner = inner[key]
+    inner[last] = value
+    return copied
+
+
+RESULT = (0, "annotations", 1, "result", 0, "value")
+MIN = [
+    {"video": "one.mp4", "id": 1, "annotator": 1, "annotation_id": 4, "lead_time": 2, "choice": "a"},
+    {"video": "two.mp4", "id": 2, "annotator": 1, "annotation_id": 5, "lead_time": 2, "choice": "b"},
+]
+VIA = {
+    "attribute": {},
+    "file": {"1": {"fname": "one.mp4"}},
+    "metadata": {"x": {"vid": "1", "z": [0.5, 6.5], "xy": [], "av": {"1": "break"}}},
+    "view": {"1": {"fid_list": ["1"]}},
+}
+FIFTYONE = {
+    "classes": ["a"],
+    "labels": {"v": [{"label": "a", "timestamps": [1, 2]}, {"label": "a", "support": [1, 2]}]},
+}
+VIDEO = "--0edUL8zmA"
+SEGMENT = ("database", VIDEO, "annotations", 0, "segment")
+A_TIME = "is not a time in seconds, or such as 1:23.5 or 1:02:03"
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (changed(ACTIVITYNET, *SEGMENT, ["1_0", 20]), f"video '{VIDEO}': '1_0' {A_TIME}"),
+        (changed(ACTIVITYNET, *SEGMENT, [float("nan"), 20]), f"video '{VIDEO}': 'nan' {A_TIME}"),
+        (changed(ACTIVITYNET, *SEGMENT, [0, True]), f"video '{VIDEO}': 'True' {A_TIME}"),
+        (changed(ACTIVITYNET, *SEGMENT, None), f"video '{VIDEO}': its 'segment' is None, and a list is expected"),
+        (changed(ACTIVITYNET, "database", VIDEO, "x"), f"video '{VIDEO}': 'x' stands where an object is expected"),
+        (
+            changed(ACTIVITYNET, "database", VIDEO, "annotations", 0, "label", {"name": "run"}),
+            f"video '{VIDEO}': {{'name': 'run'}} is no label: neither text nor the number of a class",
+        ),
+        (changed(FIFTYONE, "labels", "v", 0, "timestamps", [1]), "video 'v': its 'timestamps' is [1], and two numbers"),
+        (changed(FIFTYONE, "labels", "v", 1, "support", [0, 2]), "video 'v': its frames 0 to 2 are none: they count"),
+        (changed(FIFTYONE, "labels", "v", 1, "support", [5, 2]), "video 'v': its frames 5 to 2 are none: they count"),
+        (changed(FIFTYONE, "labels", "v", 1, "support", [1.5, 2]), "video 'v': 1.5 is not the number of a frame"),
+        (changed(FIFTYONE, "classes", [{}]), "'classes': {} is no label"),
+        (changed(LABEL_STUDIO, 0, "broken"), "task 1: 'broken' stands where an object is expected"),
+        (changed(LABEL_STUDIO, 1, "data", {"text": "x"}), "task 2: no column or key is a video: text"),
+        (changed(LABEL_STUDIO, *RESULT, "ranges", 0, "end", "x"), "task 1: 'x' is not the number of a frame"),
+        (changed(LABEL_STUDIO, *RESULT, "ranges", 0, "end", 0), "task 1: its frames 1 to 0 are none"),
+        (changed(LABEL_STUDIO, *RESULT, "ranges", 0, {"start": 1}), "task 1: it has no 'end'; it has 'start'"),
+        (changed(LABEL_STUDIO, *RESULT, "timelinelabels", "x"), "task 1: its 'timelinelabels' is 'x', and a list"),
+        (changed(LABEL_STUDIO, 1, "annotations", 0, "result", 0, "value", {}), "task 2: it has no 'choices'"),
+        (changed(LABEL_STUDIO, 2, "annotations", 0, "result", 0, "value", "start", "1:75"), f"task 5: '1:75' {A_TIME}"),
+        (changed(MIN, 1, "video", None), "entry 2: no column or key is a video"),
+        (changed(MIN, 0, 7), "entry 1: 7 stands where an object is expected"),
+        (changed(VIA, "metadata", "x", "z", [5, 1]), "segment 'x': its part ends at 1 seconds and starts at 5"),
+        (changed(VIA, "metadata", "x", "vid", "7"), "segment 'x': it has no '7'; it has '1'"),
+        (changed(VIA, "metadata", "x", "av", {"1": [3]}), "segment 'x': [3] is no label: neither text nor the number"),
+        (changed(VIA, "file", "1", {}), "segment 'x': it has no 'fname'; it has nothing"),
+        (changed(VIA, "view", "1", "fid_list", []), "segment 'x': its list of files is [], and the name of a video"),
+        (VIA_CSV.replace("[1.124,5.31493]", "[1.124,"), "line 8: its temporal_coordinates '[1.124,' is not valid JSON"),
+        (VIA_CSV.replace("[0,6.5]", "[-1,6.5]"), f"line 10: '-1' {A_TIME}"),
+        (VIA_CSV + '"1_x"\n', "line 11: '\"1_x\"' has 1 field, and six are expected"),
+        (LABEL_STUDIO_TABLE.replace('""end"":20', '""end"":2'), "line 3: its frames 11 to 2 are none"),
+        (LABEL_STUDIO_TABLE.replace('"two.mp4"', '""'), "line 3: no column or key is a video"),
+        (LABEL_STUDIO_TABLE + '"run",7\n', "line 5: it has 2 fields and the header 9; quote commas"),
+        (
+            CVAT.format(mode="annotation", start=0, step="", body='<image id="x"><tag label="run"/></image>'),
+            "image x: 'x' is not the number of a frame, a whole one of at least 0",
+        ),
+        (
+            CVAT.format(mode="annotation", start=0, step="", body='<image id="3"><tag/></image>'),
+            "image 3: <tag> has no 'label'; it has {}",
+        ),
+        (
+            CVAT.format(mode="x", start=0, step="", body='<track id="4" label="a"><box frame="1_0"/></track>'),
+            "track 4: '1_0' is not the number of a frame",
+        ),
+        (
+            cvat_project({"a": "", "b": ""}).replace('task_id="b"', 'task_id="z"'),
+            "track None: its task_id is 'z', and the tasks are a, b",
+        ),
+    ],
+)
+def test_a_broken_entry_is_named_with_its_value_and_what_is_allowed(export: Any, content: Any, complaint: str) -> None:
+    is_text = isinstance(content, str)
+    name = "list.json" if not is_text else "list.xml" if content.startswith("<") else "list.csv"
+    with pytest.raises(DualFormerError) as caught:
+        read_manifest(export(name, content))
+    said = str(caught.value)
+    assert f"{name}' is not as its tool writes it: {complaint}" in said
+    assert said.endswith("; mend it there, or export the list again")
+    assert "\n" not in said
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"classes": ["a", "b"], "labels": {"one": 0, ', "is not valid JSON"),
+        (b'{"classes": ["a", "b"], "labels": {"one": 0, "one": 1}}', "an object has the key 'one' twice; keep one"),
+        ('{"classes": ["a"], "labels": {"one": 0}}'.encode("utf-16"), "is UTF-16 text; save it as UTF-8"),
+        (b'{"classes": ["a"], "labels": {}}', "labels no videos and no parts of videos"),
+    ],
+)
+def test_a_file_in_a_folder_that_may_label_its_videos_and_cannot_be_read_is_said(
+    content: bytes, reason: str, export: Any, tmp_path: Path
+) -> None:
+    labels = tmp_path / "labels.json"
+    for name in ("one", "two"):
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / f"{name}.mp4").touch()
+    labels.write_bytes(content)
+    found, _ = _read_content(PrepareRequest(names=(str(tmp_path),)), lambda _line: None)
+    assert found.class_names == ["data"]
+    (note,) = [note for note in found.notes if "labels.json" in note]
+    assert note.startswith(f"'{labels}' is left out: ")
+    assert reason in note
+    with pytest.raises(DualFormerError, match=reason):
+        _read_content(PrepareRequest(names=(str(tmp_path),), labels=str(labels)), lambda _line: None)
 
 
 def test_the_file_of_a_tool_in_a_folder_labels_its_videos(export: Any, tmp_path: Path) -> None:
@@ -457,3 +598,24 @@ def test_a_part_from_the_first_frame_on_stays_a_part_for_prepare(export: Any) ->
     rows_of_frames = "path,label,start,num_frames\na.mp4,0,0,40\na.mp4,1,40,20\nb.mp4,0,0,30\n"
     videos = read_lists([export("parts.csv", rows_of_frames, "a.mp4", "b.mp4")]).videos
     assert [[part.part for part in video.parts] for video in videos] == [[Part(0, 40), Part(40, 20)], [Part(0, 30)]]
+
+
+@pytest.mark.parametrize(("listed", "on_disk"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_that_are_composed_otherwise_are_the_same_name(
+    listed: Any, on_disk: Any, export: Any, tmp_path: Path
+) -> None:
+    """Archives that a Mac packed have letters and accents apart, and lists that people type have them together."""
+    folder, name = "Việt", "수영 é"
+    video = tmp_path / normalize(on_disk, folder) / f"{normalize(on_disk, name)}.mp4"
+    path = normalize(listed, f"{folder}/{name}")
+    sources = [
+        export("list.csv", f"path,label\n{path}.mp4,0\n{path},0\nnöne.mp4,0\n", str(video)),
+        export("labels.json", {"classes": ["a"], "labels": {path: 0, f"{path}.mp4": 0}}),
+    ]
+    for source in sources:
+        assert list(read_manifest(source).files)[:2] == [str(video), str(video)]
+    assert read_manifest(sources[0]).files[2] == str(tmp_path / "nöne.mp4")
+    for written in (path, f"{path}.mp4"):
+        assert FileFinder(str(tmp_path), [str(video.relative_to(tmp_path))]).find(written, "") == str(
+            video.relative_to(tmp_path)
+        )

@@ -453,6 +453,20 @@ IN_LINE = [
     ("path,label\na,1.5\n", {}, "'1.5' is not a class number"),
     ("path,label\na,-1\n", {}, "label -1 is negative"),
     ("path,num_frames\na,3\nb,many\n", {}, "line 3: 'b,many': num_frames 'many' is not a whole number of at least 0"),
+    ("path,num_frames\na,1_0\n", {}, "line 2: 'a,1_0': num_frames '1_0' is not a whole number of at least 0"),
+    ("path,width\na,\u0663\n", {}, "line 2: 'a,\u0663': width '\u0663' is not a whole number of at least 0"),
+    ("path,fps\na,2_5.0\n", {}, "line 2: 'a,2_5.0': fps '2_5.0' is not a number of at least 0"),
+    (
+        "path,label,start_seconds\na,0,1:75\n",
+        {},
+        "line 2: 'a,0,1:75': start_seconds '1:75' is not a time in seconds, or such as 1:23.5 or 1:02:03; leave it",
+    ),
+    (
+        '[{"filename": "a.mp4", "label": 0, "start": "1_0"}]',
+        {},
+        "start '1_0' is not a time in seconds, or such as 1:23.5 or 1:02:03",
+    ),
+    ('{"a": 1, "b": {"c": 1, "c": 2}}', {}, "is not valid JSON: an object has the key 'c' twice; keep one"),
     (
         "path,fps\na,nan\n",
         {},

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dualformer_cli.data.lists.tables import kinetics_name
-from dualformer_cli.data.lists.tools.base import Annotations, Entry, Folder, reading, texts
+from dualformer_cli.data.lists.tools.base import Annotations, Entry, Folder, got, got_two, reading, seconds_part, texts
 from dualformer_cli.video.parts import Part
 
 
@@ -33,16 +33,20 @@ def read_activitynet(document: Mapping[str, Any], files: Folder) -> Annotations:
     return found
 
 
-def _of(name: str, said: Mapping[str, Any], files: Folder) -> Iterator[Entry]:
-    where, split = f"video {name!r}", str(said.get("subset", ""))
-    annotated = said.get("annotations")
+def _of(name: str, said: object, files: Folder) -> Iterator[Entry]:
+    where, split = f"video {name!r}", got(said, "subset", str, "")
+    annotated = got(said, "annotations", object, None)
     if isinstance(annotated, dict):
-        path = files.first(kinetics_name(name, *map(float, annotated["segment"])), name)
+        part = _segment(annotated)
+        path = files.first(kinetics_name(name, part.start_seconds or 0.0, part.end_seconds or 0.0), name)
         yield Entry(where, path, texts(annotated.get("label")), split=split)
         return
     path = files.first(name, f"v_{name}")
     if not annotated:
         yield Entry(where, path, (), split=split)
-    for part in annotated or ():
-        start, end = map(float, part["segment"])
-        yield Entry(where, path, texts(part["label"]), Part(start_seconds=start, end_seconds=end), split)
+    for each in got(said, "annotations", list, None) or ():
+        yield Entry(where, path, texts(got(each, "label", object)), _segment(each), split)
+
+
+def _segment(said: object) -> Part:
+    return seconds_part(*(got_two(said, "segment") or got(said, "segment", list)))

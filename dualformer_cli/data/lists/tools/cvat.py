@@ -11,9 +11,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from xml.etree import ElementTree
 
-from dualformer_cli.data.lists.tools.base import Annotations, Entry, Folder
+from dualformer_cli.data.lists.tools.base import Annotations, Entry, Folder, frame, reading, shown
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.words import counted
 from dualformer_cli.video.parts import Part
@@ -41,7 +42,8 @@ def read_cvat(text: str, source: str, files: Folder) -> Annotations:
         files: finds the videos.
 
     Raises:
-        ValueError: if it is other XML.
+        ValueError: if it is damaged.
+        DualFormerError: if it is other XML.
     """
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
         raise ValueError("it declares entities, and no export of CVAT does")
@@ -50,21 +52,28 @@ def read_cvat(text: str, source: str, files: Folder) -> Annotations:
     except ElementTree.ParseError as error:
         raise ValueError(f"it is not XML: {error}") from None
     if root.tag != "annotations":
-        raise ValueError(f"its XML is <{root.tag}>, and that of CVAT <annotations>")
+        raise DualFormerError(f"list {source!r} is XML of <{root.tag}>, and that of CVAT is of <annotations>")
     tasks = {_text(task, "id"): _task(task, root, source, files) for task in _tasks(root)}
     alone = next(iter(tasks.values())) if len(tasks) == 1 else None
     spans: dict[tuple[_Task, str], set[int]] = defaultdict(set)
     entries, num_tracks = [], 0
+
+    def task_of(element: ElementTree.Element) -> _Task:
+        if alone is None and element.get("task_id") not in tasks:
+            raise ValueError(f"its task_id is {element.get('task_id')!r}, and the tasks are {', '.join(tasks)}")
+        return alone or tasks[element.get("task_id", "")]
+
     for image in root.iter("image"):
-        task = alone or tasks[image.get("task_id", "")]
-        for tag in image.iter("tag"):
-            spans[task, tag.attrib["label"]].add(int(image.get("id", "0")))
+        with reading(f"image {image.get('id')}"):
+            for tag in image.iter("tag"):
+                spans[task_of(image), _attribute(tag, "label")].add(frame(_attribute(image, "id")))
     for (task, label), frames in spans.items():
         entries += [_entry(task, label, first, stop) for first, stop in _runs(frames, task.step)]
     for track in root.iter("track"):
-        task = alone or tasks[track.get("task_id", "")]
         num_tracks += 1
-        entries += [_entry(task, track.attrib["label"], first, stop) for first, stop in _shown(track, task.step)]
+        with reading(f"track {track.get('id')}"):
+            task, label = task_of(track), _attribute(track, "label")
+            entries += [_entry(task, label, first, stop) for first, stop in _shown(track, task.step)]
     entries.sort(key=lambda entry: (entry.path, entry.part.start))
     notes = (
         [f"{counted(num_tracks, 'track')} taken as the parts of videos in which they are shown"] if num_tracks else []
@@ -100,6 +109,17 @@ def _task(task: ElementTree.Element, root: ElementTree.Element, source: str, fil
     return _Task(path, int(step[1]) if step else 1, "" if split == _NO_SUBSET else split)
 
 
+def _attribute(element: ElementTree.Element, name: str) -> str:
+    """Return an attribute.
+
+    Raises:
+        ValueError: if it is not there.
+    """
+    if name not in element.attrib:
+        raise ValueError(f"<{element.tag}> has no {name!r}; it has {shown(dict(element.attrib))}")
+    return element.attrib[name]
+
+
 def _text(element: ElementTree.Element, path: str) -> str:
     return (element.findtext(path) or "").strip()
 
@@ -111,12 +131,12 @@ def _entry(task: _Task, label: str, first: int, stop: int) -> Entry:
 def _runs(frames: Iterable[int], step: int) -> Iterator[tuple[int, int]]:
     """Yield first frame, and the one after the last, of each run of neighbouring frames of a task."""
     first = stop = -1
-    for frame in sorted(frames):
-        if frame != stop:
+    for at in sorted(frames):
+        if at != stop:
             if stop > first:
                 yield first, stop
-            first = frame
-        stop = frame + step
+            first = at
+        stop = at + step
     if stop > first:
         yield first, stop
 
@@ -127,14 +147,13 @@ def _shown(track: ElementTree.Element, step: int) -> Iterator[tuple[int, int]]:
     Between two shapes it is interpolated. A skeleton is shown while one of its points is.
     """
     first, stop = None, 0
-    for shape in sorted(track, key=lambda shape: int(shape.get("frame", "0"))):
-        frame = int(shape.get("frame", "0"))
+    for at, shape in sorted(((frame(_attribute(shape, "frame")), shape) for shape in track), key=itemgetter(0)):
         if all(each.get("outside") == "1" for each in (shape if shape.tag == "skeleton" else [shape])):
             if first is not None:
-                yield first, frame
+                yield first, at
             first = None
         elif first is None:
-            first = frame
-        stop = frame + step
+            first = at
+        stop = at + step
     if first is not None:
         yield first, stop

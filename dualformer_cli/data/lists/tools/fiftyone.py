@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from dualformer_cli.data.lists.tools.base import Annotations, Entry, Folder, reading, texts
+from dualformer_cli.data.lists.tools.base import (
+    Annotations,
+    Entry,
+    Folder,
+    frames_part,
+    got_two,
+    reading,
+    seconds_part,
+    texts,
+)
 from dualformer_cli.video.parts import WHOLE, Part
 
 
@@ -16,7 +25,8 @@ def is_fiftyone(document: Mapping[str, Any]) -> bool:
 
 def read_fiftyone(document: Mapping[str, Any], files: Folder) -> Annotations:
     """Return the label of each video, or of its parts: those have "timestamps", or "support", frames from 1."""
-    classes = texts(document["classes"])
+    with reading("'classes'"):
+        classes = texts(document["classes"])
     found = Annotations([], classes)
     for name, target in document["labels"].items():
         with reading(f"video {name!r}"):
@@ -30,18 +40,21 @@ def _of(name: str, target: Any, classes: tuple[str, ...], files: Folder) -> Iter
     for said in parts:
         label, part = said, WHOLE
         if isinstance(said, dict):
-            label = said.get("label")
-            if (seconds := said.get("timestamps")) is not None:
-                part = Part(start_seconds=float(seconds[0]), end_seconds=float(seconds[1]))
-            elif (frames := said.get("support")) is not None:
-                part = Part(int(frames[0]) - 1, int(frames[1]) - int(frames[0]) + 1)
+            label, part = said.get("label"), _part(said)
         several = label if isinstance(label, list) else [label]
         yield Entry(where, path, texts([_class(each, classes) for each in several]), part)
 
 
+def _part(said: Mapping[str, Any]) -> Part:
+    if times := got_two(said, "timestamps"):
+        return seconds_part(*times)
+    frames = got_two(said, "support")
+    return frames_part(*frames) if frames else WHOLE
+
+
 def _class(label: Any, classes: tuple[str, ...]) -> Any:
     """Return the name of a class that is named by its number."""
-    if not isinstance(label, int) or not classes:
+    if not isinstance(label, int) or isinstance(label, bool) or not classes:
         return label
     if not 0 <= label < len(classes):
         raise ValueError(f"label {label} is none of the {len(classes)} classes, which count from 0")

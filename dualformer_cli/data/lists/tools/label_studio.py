@@ -8,15 +8,25 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from dualformer_cli.data.lists.samples import lines_of
 from dualformer_cli.data.lists.tables import PATH_NAMES
-from dualformer_cli.data.lists.tools.base import Annotations, Entry, Folder, texts
+from dualformer_cli.data.lists.tools.base import (
+    Annotations,
+    Entry,
+    Folder,
+    frame,
+    frames_part,
+    got,
+    reading,
+    seconds_part,
+    shown,
+    texts,
+)
 from dualformer_cli.system.words import counted
-from dualformer_cli.video.parts import Part
 from dualformer_cli.video.suffixes import is_video_name
 
 _COLUMNS = frozenset(("annotation_id", "annotator", "lead_time"))
@@ -28,9 +38,12 @@ _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)", re.DOTALL)
 
 def is_label_studio(document: Sequence[Any]) -> bool:
     """Return whether a list is JSON or JSON-MIN of Label Studio."""
-    first = document[0] if document and isinstance(document[0], dict) else {}
-    is_full = isinstance(first.get("data"), dict) and not {"annotations", "completions"}.isdisjoint(first)
-    return is_full or is_label_studio_table(list(first))
+    return any(
+        (isinstance(each.get("data"), dict) and not {"annotations", "completions"}.isdisjoint(each))
+        or is_label_studio_table(list(each))
+        for each in document
+        if isinstance(each, dict)
+    )
 
 
 def is_label_studio_table(header: Sequence[str]) -> bool:
@@ -47,25 +60,25 @@ def header_of_table(text: str) -> list[str]:
 def read_label_studio(tasks: Sequence[Any], files: Folder) -> Annotations:
     """Return what the first annotation of each task says that nobody has cancelled, or that is called the truth.
 
-    Frames of a timeline count from 1, and the last one belongs to the part.
-
-    Raises:
-        ValueError: if a table does not show which of its columns is the label.
+    Frames of a timeline count from 1, and the last one belongs to the part. JSON-MIN is rows of a table.
     """
-    _check_columns([task for task in tasks if "data" not in task])
+    if not any(isinstance(task, dict) and "data" in task for task in tasks):
+        rows = [(f"entry {number}", task) for number, task in enumerate(tasks, start=1)]
+        return _annotations(rows, files)
     found = Annotations([])
     ignored: Counter[str] = Counter()
     num_several = 0
     for number, task in enumerate(tasks, start=1):
-        if "data" not in task:
-            found.entries += _of_row(number, task, files)
-            continue
-        where, path = f"task {task.get('id', number)}", _path(task["data"], files)
-        given = [each for each in task.get("annotations", task.get("completions")) if not each.get("was_cancelled")]
-        given.sort(key=lambda each: not each.get("ground_truth"))
-        num_several += len(given) > 1
-        entries = [entry for each in given[:1] for entry in _of_results(where, path, each["result"], ignored)]
-        found.entries += entries or [Entry(where, path, ())]
+        where = f"task {task['id'] if isinstance(task, dict) and 'id' in task else number}"
+        with reading(where):
+            path = _path(got(task, "data", dict), files)
+            listed = got(task, "annotations", list, None)
+            listed = got(task, "completions", list) if listed is None and "completions" in task else listed
+            given = [each for each in listed or () if not got(each, "was_cancelled", object, None)]
+            given.sort(key=lambda each: not each.get("ground_truth"))
+            num_several += len(given) > 1
+            results = [result for each in given[:1] for result in got(each, "result", list)]
+            found.entries += _of_results(where, path, results, ignored) or [Entry(where, path, ())]
     if num_several:
         found.notes.append(f"{counted(num_several, 'video')} with several annotations: the first one counts")
     if ignored:
@@ -76,37 +89,67 @@ def read_label_studio(tasks: Sequence[Any], files: Folder) -> Annotations:
 
 def read_label_studio_table(text: str, files: Folder) -> Annotations:
     """Return what a CSV or TSV of Label Studio says."""
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text.partition("\n")[0]), strict=True)
-    rows = [{name: _json_in(value) for name, value in row.items()} for row in table]
-    return read_label_studio([row for row in rows if row.get("was_cancelled") != "True"], files)
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text.partition("\n")[0]), strict=True)
+    header, rows = next(table), []
+    line = table.line_num + 1
+    for values in table:
+        with reading(f"line {line}"):
+            if values and len(values) != len(header):
+                raise ValueError(f"it has {counted(len(values), 'field')} and the header {len(header)}; quote commas")
+        row = {name: _json_in(value) for name, value in zip(header, values, strict=False)}
+        if row and row.get("was_cancelled") != "True":
+            rows.append((f"line {line}", row))
+        line = table.line_num + 1
+    return _annotations(rows, files)
+
+
+def _annotations(rows: Sequence[tuple[str, Any]], files: Folder) -> Annotations:
+    """Return what rows of a table say, each with its place in the file.
+
+    Raises:
+        ValueError: if it does not show which of its columns is the label.
+    """
+    _check_columns(row for _, row in rows if isinstance(row, dict))
+    found = Annotations([])
+    for where, row in rows:
+        with reading(where):
+            found.entries += _of_row(where, row, files)
+    return found
 
 
 def _delimiter(header: str) -> str:
     return "\t" if "\t" in header else ","
 
 
-def _of_results(where: str, path: str, results: Sequence[Mapping[str, Any]], ignored: Counter[str]) -> Iterator[Entry]:
-    choices = [label for each in results if each["type"] == "choices" for label in each["value"]["choices"]]
-    if choices:
-        yield Entry(where, path, texts(list(dict.fromkeys(choices))))
-    for each in results:
-        kind, value = each["type"], each["value"]
+def _of_results(where: str, path: str, results: Sequence[Any], ignored: Counter[str]) -> list[Entry]:
+    kinds = [got(each, "type", str) for each in results]
+    values = [got(each, "value", dict, {}) for each in results]  # a relation of two others has none
+    chosen = [got(value, "choices", list) for kind, value in zip(kinds, values, strict=True) if kind == "choices"]
+    choices = texts([label for labels in chosen for label in labels])
+    entries = [Entry(where, path, tuple(dict.fromkeys(choices)))] if choices else []
+    for kind, value in zip(kinds, values, strict=True):
         if kind == "timelinelabels":
-            yield from _of_timeline(where, path, value)
+            entries += _of_timeline(where, path, value)
         elif kind == "labels" and "start" in value:
-            part = Part(start_seconds=float(value["start"]), end_seconds=float(value["end"]))
-            yield Entry(where, path, texts(value["labels"]), part)
+            entries.append(_of_times(where, path, value))
         elif kind != "choices":
             ignored[kind] += 1
+    return entries
 
 
-def _of_timeline(where: str, path: str, value: Mapping[str, Any]) -> Iterator[Entry]:
-    for frames in value["ranges"]:
-        first = max(1, int(frames["start"]))
-        yield Entry(where, path, texts(value["timelinelabels"]), Part(first - 1, int(frames["end"]) - first + 1))
+def _of_timeline(where: str, path: str, value: object) -> Iterator[Entry]:
+    labels = texts(got(value, "timelinelabels", list))
+    for frames in got(value, "ranges", list):
+        first = max(1, frame(got(frames, "start", object)))
+        yield Entry(where, path, labels, frames_part(first, got(frames, "end", object)))
 
 
-def _check_columns(rows: Sequence[Mapping[str, Any]]) -> None:
+def _of_times(where: str, path: str, value: object) -> Entry:
+    part = seconds_part(got(value, "start", object), got(value, "end", object))
+    return Entry(where, path, texts(got(value, "labels", list)), part)
+
+
+def _check_columns(rows: Iterable[Mapping[str, Any]]) -> None:
     """Refuse a table in which several columns may be labels, as one of what was imported beside the video may."""
     names = sorted({name for row in rows for name, value in _said(row) if not _has_parts(value)})
     if len(names) > 1:
@@ -127,18 +170,19 @@ def _has_parts(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
-def _of_row(number: int, row: Mapping[str, Any], files: Folder) -> list[Entry]:
+def _of_row(where: str, row: Any, files: Folder) -> list[Entry]:
     """Return what a row of a CSV or of JSON-MIN says: its control tags are columns."""
-    where, path = f"row {number}", _path(row, files)
+    if not isinstance(row, dict):
+        raise ValueError(f"{shown(row)} stands where an object is expected")
+    path = _path(row, files)
     entries: list[Entry] = []
     for _, value in _said(row):
         if _has_parts(value):
             for each in value:
-                if "timelinelabels" in each:
+                if got(each, "timelinelabels", object, None) is not None:
                     entries += _of_timeline(where, path, each)
                 elif "start" in each and "labels" in each:
-                    part = Part(start_seconds=float(each["start"]), end_seconds=float(each["end"]))
-                    entries.append(Entry(where, path, texts(each["labels"]), part))
+                    entries.append(_of_times(where, path, each))
         elif value:
             entries.append(Entry(where, path, texts(value)))
     return entries or [Entry(where, path, ())]
