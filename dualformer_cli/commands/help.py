@@ -276,7 +276,7 @@ def _refuse_call(command: str, words: list[str]) -> None:
     Raises:
         click.UsageError: with that line.
     """
-    from dualformer_cli.config.foreign_calls import call_instead
+    from dualformer_cli.config.other_code_calls import call_instead
 
     if (answer := call_instead(command, words)) is not None:
         error = UsageError(answer.message)

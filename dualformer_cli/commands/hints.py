@@ -60,7 +60,7 @@ def hint(message: str, typed: Sequence[str], ctx: Any) -> str | None:
         typed: the words of the command line that it is about.
         ctx: Typer's context of the command.
     """
-    from dualformer_cli.config.foreign import what_instead
+    from dualformer_cli.config.other_code import what_instead
     from dualformer_cli.video.suffixes import is_video_name
 
     names = [word.partition("=")[0] for word in typed]

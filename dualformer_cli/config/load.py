@@ -13,7 +13,7 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, get_origin, get_type_hints
 
-from dualformer_cli.config.foreign import foreign_config, foreign_key, key_instead, option_instead
+from dualformer_cli.config.other_code import foreign_config, foreign_key, key_instead, option_instead
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.config.typed_yaml import Document, Plain, checked, shown
 from dualformer_cli.errors import ConfigError, closest, nearest

@@ -182,10 +182,11 @@ def _write(request: EvaluateRequest, document: Evaluation, scores: Dump, on_writ
 
 
 def _write_page(scores: Dump, document: Evaluation, target: Path, other: Path | None) -> None:
+    from dualformer_cli.engine.scoring.page import page_of
     from dualformer_cli.outputs.eval_page import write_eval_report
     from dualformer_cli.video.thumbnails import read_thumbnails
 
-    page = replace(scores.page(document), other=None if other is None else str(other))
+    page = replace(page_of(scores, document), other=None if other is None else str(other))
     if page.worst:
         with WorkerPool(1, THUMBNAIL_SECONDS) as pool:
             pictures = read_thumbnails({row.path: scores.file_of(row.path) for row in page.worst}, pool)

@@ -23,7 +23,7 @@ from dualformer_cli.engine.scoring.video_scores import failure
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.parts import Parts
 from dualformer_cli.tasks.session import Fetching
-from dualformer_cli.video import file_index, remote_files, remote_shards
+from dualformer_cli.video import file_index, remote_files, remote_videos
 from dualformer_cli.video.inputs import InputList, InputSink, ListedLabel
 from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.parts import split_part
@@ -51,7 +51,7 @@ def stamp_of(path: str, ask: Callable[[str], tuple[int, str]] = remote_files.sta
     """
     try:
         if remote_files.is_address(path):
-            return list(remote_shards.version_of(path, ask))
+            return list(remote_videos.version_of(path, ask))
         return list(file_index.stamp_of(split_part(path)[0])[:2])
     except (OSError, ValueError, DualFormerError):
         return None
@@ -261,8 +261,8 @@ class _Sink:
         elif not is_remote and is_live(path) and not os.path.lexists(path):
             self.complain(mask_credentials(path), "a live input has no end; classify it without --output")
         else:
-            stamp = stamp_of(path, self._version) if is_remote and remote_shards.is_placed(path) else None
-            self._append(identity, path, remote_shards.name_of(path) if is_remote else path, None, labels, stamp)
+            stamp = stamp_of(path, self._version) if is_remote and remote_videos.is_placed(path) else None
+            self._append(identity, path, remote_videos.name_of(path) if is_remote else path, None, labels, stamp)
 
     def complain(self, name: str, reason: str) -> None:
         self._append(f"problem {name}", name, name, reason)

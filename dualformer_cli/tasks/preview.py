@@ -18,7 +18,7 @@ from dualformer_cli.data.datasets.catalogue import flip_labels
 from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.errors import ConfigError, DualFormerError
 from dualformer_cli.system.workers import WorkerPool
-from dualformer_cli.video.remote_shards import name_of
+from dualformer_cli.video.remote_videos import name_of
 
 _MIN_SHARE = 0.01
 """Of a label; label smoothing gives every class less."""

@@ -17,7 +17,7 @@ from dualformer_cli.video.live_inputs import absent_camera, is_live, mask_creden
 from dualformer_cli.video.parts import split_part
 from dualformer_cli.video.refusals import missing
 from dualformer_cli.video.remote_files import is_remote, list_videos, require_remote
-from dualformer_cli.video.remote_shards import is_in_shard, list_shard, name_of
+from dualformer_cli.video.remote_videos import is_in_shard, list_shard, name_of
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import expand_ranges, is_shard_name, is_there, members
 

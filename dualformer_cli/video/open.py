@@ -18,7 +18,7 @@ from dualformer_cli.video.decord_reader import load_decord
 from dualformer_cli.video.numbered_images import FrameFolderReader
 from dualformer_cli.video.reader import FileIndex, VideoReader
 from dualformer_cli.video.refusals import is_folder
-from dualformer_cli.video.remote_shards import fetch_copy, is_placed, name_of
+from dualformer_cli.video.remote_videos import fetch_copy, is_placed, name_of
 
 
 def open_video(

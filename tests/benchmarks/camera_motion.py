@@ -24,7 +24,7 @@ from dualformer_cli.config.load import load_config
 from dualformer_cli.data.camera_motion.classes import CLASSES
 from dualformer_cli.data.camera_motion.files import write_h264
 from dualformer_cli.data.camera_motion.pictures import PictureSource
-from dualformer_cli.data.camera_motion.scenes import render_clip
+from dualformer_cli.data.camera_motion.render import render_clip
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.predict import VideoResult
 from dualformer_cli.engine.engine import Engine

@@ -25,7 +25,7 @@ from dualformer_cli.engine.scoring import evaluate as scoring
 from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.system.workers import WorkerTimeout
 from dualformer_cli.tasks import needs
-from dualformer_cli.video import remote_shards
+from dualformer_cli.video import remote_videos
 
 RUNNER = CliRunner(env={"COLUMNS": "100"})
 NAMES = ["running", "jumping", "sitting down", "waving, both hands", "naïve dancing 💃"]
@@ -141,14 +141,14 @@ def test_remote_shards_are_scored_as_local_ones_and_what_cannot_be_had_is_tried_
     names = ("videos", "digest", "list_fingerprint", "top1", "loss")
     assert {name: document[name] for name in names} == {name: local[name] for name in names}
     assert "unreadable: x-0.tar/broken.mp4: a text file, not a video" in result.stderr
-    fetch = remote_shards.fetch_file
+    fetch = remote_videos.fetch_file
 
     def lose_one(address: str, target: str, *, member: Any) -> None:
         if member.name == "v1.mp4":
             raise VideoError(address, "cannot be had: the cable is out")
         fetch(address, target, member=member)
 
-    monkeypatch.setattr(remote_shards, "fetch_file", lose_one)
+    monkeypatch.setattr(remote_videos, "fetch_file", lose_one)
     lost = evaluate("--data", remote, "--dump", dump, "--json")
     assert json.loads(lost.stdout)["videos"] == {**local["videos"], "scored": 2, "missing": 1}
     assert "missing: x-0.tar/v1.mp4: cannot be had: the cable is out" in lost.stderr

@@ -10,7 +10,7 @@ from dualformer_cli import create_model, load_weights
 from dualformer_cli.config.load import load_config
 from dualformer_cli.data.camera_motion.classes import CLASSES
 from dualformer_cli.data.camera_motion.pictures import PictureSource
-from dualformer_cli.data.camera_motion.scenes import render_clip
+from dualformer_cli.data.camera_motion.render import render_clip
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.fetch.weights import shipped_weights
 

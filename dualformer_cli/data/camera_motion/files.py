@@ -24,7 +24,7 @@ from av.video.reformatter import Colorspace
 
 from dualformer_cli.data.camera_motion.classes import CLASSES
 from dualformer_cli.data.camera_motion.pictures import PictureSource, Pixels, find_pictures, photographs, read_picture
-from dualformer_cli.data.camera_motion.scenes import render_clip
+from dualformer_cli.data.camera_motion.render import render_clip
 from dualformer_cli.data.lists.manifest import Manifest, write_manifest
 from dualformer_cli.data.lists.samples import Sample
 from dualformer_cli.documents.base import JsonObject, to_json

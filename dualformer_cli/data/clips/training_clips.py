@@ -32,7 +32,7 @@ from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.parts import WHOLE, Part
 from dualformer_cli.video.reader import FileIndex
-from dualformer_cli.video.remote_shards import name_of
+from dualformer_cli.video.remote_videos import name_of
 
 
 class VideoClips(ClipSource):

@@ -21,7 +21,7 @@ from dualformer_cli.system.files import cache_dir
 from dualformer_cli.video.inputs import InputList
 from dualformer_cli.video.live_inputs import mask_credentials
 from dualformer_cli.video.remote_files import list_videos
-from dualformer_cli.video.remote_shards import name_of
+from dualformer_cli.video.remote_videos import name_of
 
 _STREAM_TYPES = frozenset(
     {

@@ -22,9 +22,9 @@ from dualformer_cli.data.lists.annotation_tools import (
 from dualformer_cli.data.lists.class_lists import CLASSES_FILE, class_names_beside, load_class_names
 from dualformer_cli.data.lists.columns import Columns, Files, Texts
 from dualformer_cli.data.lists.json_lists import format_json, load_json, parse_json
+from dualformer_cli.data.lists.line_formats import format_lines, parse_lines
 from dualformer_cli.data.lists.listed_files import find_files
 from dualformer_cli.data.lists.matching import ClassLookup, ClassMatch, match_classes
-from dualformer_cli.data.lists.older_formats import format_lines, parse_lines
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable, lines_of
 from dualformer_cli.data.lists.shards import check_shards, read_shards, shards_folder
 from dualformer_cli.data.lists.tables import (

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from dualformer_cli.documents.base import JsonObject
-from dualformer_cli.documents.evaluate import ClassRow, Evaluation, EvaluationPage, UnscoredVideo, ViewsPoint
+from dualformer_cli.documents.evaluate import ClassRow, Evaluation, ViewsPoint
 from dualformer_cli.engine.scoring.comparison import compare_runs
-from dualformer_cli.engine.scoring.metrics import Labels, Scores, calibration
-from dualformer_cli.engine.scoring.mistakes import Confusion, class_rows, confused_pairs, worst_videos
+from dualformer_cli.engine.scoring.metrics import Labels, Scores
+from dualformer_cli.engine.scoring.mistakes import Confusion, class_rows
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.engine.scoring.views_curve import view_curve, view_hits, view_order
@@ -22,9 +22,6 @@ from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.words import cannot_read
 
 DUMP_VERSION = 1
-
-MOST_CLASSES_OF_A_TABLE = 30
-"""Up to here a page shows how often each class was taken for each; beyond, the commonest mistakes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,35 +66,14 @@ class Dump:
         root = self.facts.get("root") or os.path.dirname(str(self.facts.get("list") or ""))
         return os.path.join(str(root), path)
 
-    def page(self, evaluation: Evaluation) -> EvaluationPage:
-        """Return the content of the page: with classes, confusions, calibration and the worst videos."""
-        unscored = tuple(
-            UnscoredVideo(path=record.path, status=record.bucket, reason=record.reason)
-            for record in self.records
-            if record.scores is None
-        )
-        if (answers := self._single_answers()) is None:
-            return EvaluationPage(evaluation=evaluation, unscored=unscored)
-        paths, scores, labels = answers
-        confusion = Confusion.of(labels, scores.argmax(axis=1), len(self.class_names))
-        return EvaluationPage(
-            evaluation=evaluation,
-            unscored=unscored,
-            classes=class_rows(confusion, self.class_names),
-            confusion=confusion.table() if len(self.class_names) <= MOST_CLASSES_OF_A_TABLE else (),
-            confused=confused_pairs(confusion, self.class_names),
-            worst=worst_videos(paths, scores, labels, self.class_names),
-            calibration=calibration(scores, labels),
-        )
-
     def classes(self) -> tuple[ClassRow, ...]:
         """Return how many videos of each class were right; nothing of lists whose videos have several labels."""
-        if (answers := self._single_answers()) is None:
+        if (answers := self.single_answers()) is None:
             return ()
         _, scores, labels = answers
         return class_rows(Confusion.of(labels, scores.argmax(axis=1), len(self.class_names)), self.class_names)
 
-    def _single_answers(self) -> tuple[list[str], Scores, Labels] | None:
+    def single_answers(self) -> tuple[list[str], Scores, Labels] | None:
         """Return path, mean scores and label of every scored video; None where there is none with one label."""
         scored = [record for record in self.records if record.scores is not None and record.labels]
         if self.multi_label or not scored:

@@ -25,7 +25,7 @@ from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import Outcome, WorkerPool, WorkerTimeout
 from dualformer_cli.video.parts import Part
 from dualformer_cli.video.reader import FileIndex
-from dualformer_cli.video.remote_shards import is_placed, name_of
+from dualformer_cli.video.remote_videos import is_placed, name_of
 from dualformer_cli.video.tar_members import is_there
 
 

@@ -52,7 +52,7 @@ from dualformer_cli.errors import ConfigError, DualFormerError, VideoError
 from dualformer_cli.system.disk import lack_of_room
 from dualformer_cli.system.versions import versions
 from dualformer_cli.system.workers import Outcome, WorkerPool
-from dualformer_cli.video.remote_shards import name_of
+from dualformer_cli.video.remote_videos import name_of
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from dualformer_cli.config.load import ResolvedConfig
 from dualformer_cli.config.metric_table import best_metrics
 from dualformer_cli.config.schema import RENDERED, RunConfig
-from dualformer_cli.data.camera_motion.rendering import check_rendering, picture_files, rendered_list
+from dualformer_cli.data.camera_motion.rendered_source import check_rendering, picture_files, rendered_list
 from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.data.lists.samples import LabelledList

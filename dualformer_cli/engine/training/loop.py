@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dualformer_cli.config.load import ResolvedConfig, to_yaml, values_of
 from dualformer_cli.config.schema import RENDERED, TrainConfig
-from dualformer_cli.data.camera_motion.rendering import RenderedClips
+from dualformer_cli.data.camera_motion.rendered_source import RenderedClips
 from dualformer_cli.data.clips.index_cache import IndexCache
 from dualformer_cli.data.clips.loader import Batch, BatchPlan, Order, epoch_order, training_steps
 from dualformer_cli.data.clips.source import ClipSource
@@ -48,7 +48,7 @@ from dualformer_cli.engine.training.initial_weights import note_of_classes, star
 from dualformer_cli.engine.training.lists import open_lists, overlap
 from dualformer_cli.engine.training.optim import lr_at, train_mode
 from dualformer_cli.engine.training.prefetch import Prefetch
-from dualformer_cli.engine.training.resuming import changes_of, flaw_in
+from dualformer_cli.engine.training.resume_check import changes_of, flaw_in
 from dualformer_cli.engine.training.run_log import Pace, RunLog
 from dualformer_cli.engine.training.saving import Saver
 from dualformer_cli.engine.training.state import Origin, TrainingState

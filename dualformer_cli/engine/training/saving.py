@@ -9,7 +9,7 @@ from dualformer_cli.config.schema import TrainConfig
 from dualformer_cli.documents.train import Saved, ValidationRow
 from dualformer_cli.engine.parallel.watch import long_work
 from dualformer_cli.engine.training.checkpoint_files import Checkpoint, CheckpointFolder
-from dualformer_cli.engine.training.resuming import first_non_finite
+from dualformer_cli.engine.training.resume_check import first_non_finite
 from dualformer_cli.engine.training.run_log import RunLog
 from dualformer_cli.engine.training.state import TrainingState
 from dualformer_cli.errors import CannotWriteError, DualFormerError

@@ -156,7 +156,7 @@ class TrainingState:
         }
 
     def restore(self, checkpoint: Checkpoint, *, rank: int = 0, changed: frozenset[str] = frozenset()) -> None:
-        """Take over the contents of a checkpoint that `resuming` has found to fit.
+        """Take over the contents of a checkpoint that `resume_check` has found to fit.
 
         Args:
             checkpoint: as `contents` makes it.

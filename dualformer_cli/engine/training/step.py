@@ -31,7 +31,7 @@ from dualformer_cli.engine.training.optim import set_learning_rate
 from dualformer_cli.engine.training.state import TrainingState
 from dualformer_cli.engine.training.token_labels import TokenLabeller
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.video.remote_shards import name_of
+from dualformer_cli.video.remote_videos import name_of
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dualformer_cli.data.camera_motion import scenes
+from dualformer_cli.data.camera_motion import render as render_module
 from dualformer_cli.data.camera_motion.classes import CLASSES, PAN_RIGHT, STATIC
 from dualformer_cli.data.camera_motion.paths import PAN_SHARE, ROLL_RADIANS, ZOOM_LOG, mixed_path
 from dualformer_cli.data.camera_motion.pictures import PictureSource
-from dualformer_cli.data.camera_motion.scenes import RenderedClip, render_clip
+from dualformer_cli.data.camera_motion.render import RenderedClip, render_clip
 
 PICTURES = PictureSource(seed=9, num_drawn=24, side=128)
 
@@ -31,7 +31,7 @@ def test_clips_that_are_not_busy_are_the_same_for_any_share(difficulty):
 
 
 def test_before_a_camera_that_stands_still_things_move_and_much_of_the_background_stays(monkeypatch):
-    monkeypatch.setattr(scenes, "_ROLLING", 0.0)
+    monkeypatch.setattr(render_module, "_ROLLING", 0.0)
     moving, still = [], []
     for seed in range(40):
         frames = render(seed, label=STATIC, busy=1.0).frames.astype(int)
@@ -56,10 +56,10 @@ def test_behind_what_moves_the_background_goes_where_the_camera_says():
 
 
 def test_the_picture_of_a_rolling_card_moves_and_the_camera_does_not(monkeypatch):
-    monkeypatch.setattr(scenes, "_CARDS", 1.0)
+    monkeypatch.setattr(render_module, "_CARDS", 1.0)
     moved = {}
     for rolling in (0.0, 1.0):
-        monkeypatch.setattr(scenes, "_ROLLING", rolling)
+        monkeypatch.setattr(render_module, "_ROLLING", rolling)
         clips = [render(seed, label=STATIC, busy=1.0) for seed in range(20)]
         for clip in clips:
             np.testing.assert_allclose(clip.motion, np.tile(np.eye(2, 3), (7, 1, 1)), atol=1e-6)

@@ -25,6 +25,7 @@ from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.ranks import Ranks
 from dualformer_cli.engine.scoring.dump import Dump, read_dump
 from dualformer_cli.engine.scoring.evaluate import evaluate
+from dualformer_cli.engine.scoring.page import page_of
 from dualformer_cli.engine.scoring.records import VideoRecord
 from dualformer_cli.engine.scoring.scorer import Scored, Scorer
 from dualformer_cli.engine.scoring.summary import summarise
@@ -168,7 +169,7 @@ def test_a_dump_gives_the_same_document_again(dump: Dump, tmp_path: Path) -> Non
     write_json_lines(dump.rows(), tmp_path / "dump.jsonl")
     again = read_dump(tmp_path / "dump.jsonl")
     assert again.document() == dump.document()
-    assert again.page(again.document()) == dump.page(dump.document())
+    assert page_of(again, again.document()) == page_of(dump, dump.document())
     curve = to_json(again.document())["views_curve"]
     assert [row["views"] for row in curve] == [1, 2]
     assert curve[-1]["top1"] == pytest.approx(to_json(again.document())["top1"])
@@ -194,7 +195,7 @@ def test_a_comparison_names_the_videos_that_flipped(dump: Dump) -> None:
 
 def test_a_page_has_a_table_of_confusions_up_to_30_classes(dump: Dump) -> None:
     scored = [record for record in dump.records if record.scores is not None]
-    table = dump.page(dump.document()).confusion
+    table = page_of(dump, dump.document()).confusion
     expected = [[0] * 4 for _ in range(4)]
     for record in scored:
         expected[record.labels[0]][int(record.mean().argmax())] += 1
@@ -208,14 +209,14 @@ def test_a_page_has_a_table_of_confusions_up_to_30_classes(dump: Dump) -> None:
             for record in dump.records
         ]
         many = replace(dump, records=wider, class_names=[*NAMES, *(f"class {n}" for n in range(4, num_classes))])
-        page = many.page(many.document())
+        page = page_of(many, many.document())
         assert bool(page.confusion) is has_table
         assert page.confused
 
 
 def test_a_page_without_scored_videos_has_what_went_wrong(dump: Dump) -> None:
     lost = replace(dump, records=[record for record in dump.records if record.scores is None])
-    page = lost.page(lost.document())
+    page = page_of(lost, lost.document())
     assert [row.status for row in page.unscored].count("unreadable") == 4
     assert page.classes == ()
 

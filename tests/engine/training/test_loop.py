@@ -500,7 +500,7 @@ def test_workers_load_the_renderer_only_where_clips_are_rendered(
     trainer = make_trainer()
     assert set(trainer.pool()) == {"dualformer_cli.data.clips.training_clips"}
     trainer.lists = replace(trainer.lists, training=replace(trainer.lists.training, source=RENDERED))
-    assert "dualformer_cli.data.camera_motion.rendering" in trainer.pool()
+    assert "dualformer_cli.data.camera_motion.rendered_source" in trainer.pool()
 
 
 def test_ranks_but_the_first_write_nothing(make_trainer: Make, data: Data, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from checkpoints import load_checkpoint
 
 from dualformer_cli.config.schema import RENDERED
-from dualformer_cli.data.camera_motion.rendering import RenderedClips
+from dualformer_cli.data.camera_motion.rendered_source import RenderedClips
 from dualformer_cli.data.clips.transforms import normalize
 
 Make = Callable[..., Any]

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 
 from dualformer_cli.app import app
 from dualformer_cli.data.lists.labelled_lists import read_lists
+from dualformer_cli.data.lists.labels_without_classes import labels_of_lines
 from dualformer_cli.data.lists.manifest import Manifest, read_manifest
-from dualformer_cli.data.lists.named_labels import labels_of_lines
 from dualformer_cli.errors import DualFormerError
 
 

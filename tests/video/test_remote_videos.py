@@ -17,9 +17,9 @@ from tar_shards import write_shard
 from web_server import WebServer, body, status
 
 from dualformer_cli.errors import UnavailableError, VideoError
-from dualformer_cli.video import remote_files, remote_shards
+from dualformer_cli.video import remote_files, remote_videos
 from dualformer_cli.video.inputs import InputList, expand_inputs
-from dualformer_cli.video.remote_shards import fetch_video, list_shard, name_of, version_of
+from dualformer_cli.video.remote_videos import fetch_video, list_shard, name_of, version_of
 
 needs_http = pytest.mark.skipif(importlib.util.find_spec("aiohttp") is None, reason="aiohttp is not installed")
 MEMBERS = {"run/2.mp4": b"two" * 9000, "run/2.cls": b"7", "run/1.mp4": b"one" * 7, ".x/3.mp4": b"no", "run/4.mp4": b""}
@@ -135,7 +135,7 @@ def test_a_copy_is_gone_once_it_is_closed_and_open_in_no_process_that_cannot_nam
 ) -> None:
     monkeypatch.setenv("DUALFORMER_CACHE", str(tmp_path / "cache"))
     if not has_names_of_open_files:
-        monkeypatch.setattr(remote_shards, "_OPEN_FILES", str(tmp_path / "not here"))
+        monkeypatch.setattr(remote_videos, "_OPEN_FILES", str(tmp_path / "not here"))
     store.pipe("/bucket/s.tar", archive)
     fetched: list[list[str]] = []
 
@@ -144,15 +144,15 @@ def test_a_copy_is_gone_once_it_is_closed_and_open_in_no_process_that_cannot_nam
         fetched.append([name for name in opened if name.startswith(str(tmp_path / "cache"))])
         fetch_video(address, target)
 
-    monkeypatch.setattr(remote_shards, "fetch_video", noted)
-    held, path = remote_shards.fetch_copy(list(list_shard("memory://bucket/s.tar"))[1])
+    monkeypatch.setattr(remote_videos, "fetch_video", noted)
+    held, path = remote_videos.fetch_copy(list(list_shard("memory://bucket/s.tar"))[1])
     assert Path(path).read_bytes() == MEMBERS["run/1.mp4"]
     assert len(fetched[0]) == has_names_of_open_files
     held.close()
     assert list((tmp_path / "cache/copies").iterdir()) == []
     store.rm("/bucket/s.tar")
     with pytest.raises(UnavailableError, match="not found"):
-        remote_shards.fetch_copy("memory://bucket/s.tar/run/1.mp4#bytes=512-533")
+        remote_videos.fetch_copy("memory://bucket/s.tar/run/1.mp4#bytes=512-533")
     assert list((tmp_path / "cache/copies").iterdir()) == []
 
 

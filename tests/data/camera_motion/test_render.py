@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dualformer_cli.data.camera_motion import scenes
+from dualformer_cli.data.camera_motion import render as render_module
 from dualformer_cli.data.camera_motion.classes import CLASSES
 from dualformer_cli.data.camera_motion.pictures import PictureSource
-from dualformer_cli.data.camera_motion.scenes import render_clip
+from dualformer_cli.data.camera_motion.render import render_clip
 
 PICTURES = PictureSource(seed=9, num_drawn=24, side=128)
 
@@ -113,7 +113,7 @@ def test_a_static_camera_does_not_move_though_things_may():
 
 def test_a_tall_clip_survives_jpeg_in_several_parts(monkeypatch):
     clip = np.random.default_rng(0).integers(100, 110, (9, 16, 16, 3), dtype=np.uint8)
-    whole = scenes._compress(clip, 80)
+    whole = render_module._compress(clip, 80)
     assert whole.shape == clip.shape
     assert np.abs(whole.astype(int) - clip).mean() < 4
 

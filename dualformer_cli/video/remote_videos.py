@@ -1,7 +1,8 @@
-"""Videos in tar archives on other machines: of an archive its headers are read, and of a video its own bytes.
+"""Videos on other machines, in files of their own or in tar archives: their names, versions and copies.
 
-Such a video is named after its archive, as on a disk, and with its place: https://host/a.tar/NAME.mp4#bytes=1536-9728.
-So each process that fetches it need not search the archive again.
+Of an archive its headers are read, and of a video in it its own bytes. Such a video is named after its archive, as on a
+disk, and with its place: https://host/a.tar/NAME.mp4#bytes=1536-9728. So each process that fetches it need not search
+the archive again.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from dualformer_cli.app import app
-from dualformer_cli.config.foreign import COMMANDS, KEYS, OPTIONS, foreign_config, key_instead
 from dualformer_cli.config.load import known_keys, known_presets, load_config
+from dualformer_cli.config.other_code import COMMANDS, KEYS, OPTIONS, foreign_config, key_instead
 from dualformer_cli.errors import ConfigError
 
 OF_OPTIONS = ("train", "eval", "predict", "gradcam")

@@ -21,7 +21,7 @@ from dualformer_cli.data.camera_motion.classes import CLASSES, FLIP_PAIRS, SHAKE
 from dualformer_cli.data.camera_motion.files import Settings, find_sources, share_out
 from dualformer_cli.data.camera_motion.paths import mixed_path
 from dualformer_cli.data.camera_motion.pictures import PictureSource, Pixels
-from dualformer_cli.data.camera_motion.scenes import render_clip, render_path
+from dualformer_cli.data.camera_motion.render import render_clip, render_path
 from dualformer_cli.data.clips.source import ClipSource, Seeds, TrainingClips
 from dualformer_cli.data.lists.samples import LabelledList, Sample
 from dualformer_cli.documents.base import to_json

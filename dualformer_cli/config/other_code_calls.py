@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dualformer_cli.config.foreign import OPTIONS, PAGE, command_instead, key_instead, preset_instead, what_instead
+from dualformer_cli.config.other_code import OPTIONS, PAGE, command_instead, key_instead, preset_instead, what_instead
 
 _WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors")
 _LISTS = {"train": ("--data", "train.csv", "--data", "val.csv"), "eval": ("--data", "val.csv")}
