@@ -23,6 +23,7 @@ from dualformer_cli.kernels.frame_patches import frame_patches
 from dualformer_cli.model.attention import GlobalPyramidAttention, LocalWindowAttention, PyramidPool
 from dualformer_cli.model.blocks import Block, PatchEmbed, PositionConv
 from dualformer_cli.model.motion import MotionHead, MotionVote, start_from_motion
+from dualformer_cli.model.weight_casts import recomputed_casts
 from dualformer_cli.model.windows import Size3
 
 
@@ -166,7 +167,13 @@ class Stage(nn.Module):
 
 def _recompute_contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Contexts of a checkpointed block's two forward passes: the second one must not count its batch again."""
-    return nullcontext(), _still_statistics(block)
+    return nullcontext(), _recomputing(block)
+
+
+@contextmanager
+def _recomputing(block: nn.Module) -> Iterator[None]:
+    with recomputed_casts(), _still_statistics(block):
+        yield
 
 
 @contextmanager
