@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from dualformer_cli.model.dualformer import _recompute_contexts
+from dualformer_cli.model.recomputing import recompute_contexts
 from dualformer_cli.model.weight_casts import kept_casts
 
 
@@ -18,7 +18,7 @@ def test_a_thread_that_recomputed_in_a_step_forgets_casts_after_it() -> None:
 
     def loss() -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            y = checkpoint(layer, x, use_reentrant=False, context_fn=lambda: _recompute_contexts(layer))
+            y = checkpoint(layer, x, use_reentrant=False, context_fn=lambda: recompute_contexts(layer))
         return y.float().sum()
 
     with ThreadPoolExecutor(1) as thread:
