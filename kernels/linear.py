@@ -43,7 +43,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         Shape (..., outputs).
     """
-    if not (_prefers_onednn() and is_eager() and _is_large_product(x, weight)):
+    # is_eager comes first: torch.compile cannot trace what follows
+    if not (is_eager() and _prefers_onednn() and _is_large_product(x, weight)):
         return F.linear(x, weight, bias)
     if torch.is_grad_enabled():
         return cast(Tensor, _Linear.apply(x, weight, bias))

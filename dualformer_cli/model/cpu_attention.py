@@ -31,7 +31,7 @@ def own_attention(q: Tensor, k: Tensor, v: Tensor) -> Callable[[Tensor, Tensor, 
         return None
     if is_plainly_recorded(q, k, v):
         return cast("Callable[..., Tensor]", _Products.apply if _prefers_products() else _WideBackward.apply)
-    return attend_by_products if _prefers_products() and can_work_in_pieces(q) else None
+    return attend_by_products if can_work_in_pieces(q) and _prefers_products() else None
 
 
 @cache

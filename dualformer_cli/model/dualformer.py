@@ -5,8 +5,7 @@ DualFormer, arXiv 2112.04674. Activations stay (b, t, h, w, c) from the patch em
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import lcm
@@ -23,6 +22,7 @@ from dualformer_cli.kernels.frame_patches import frame_patches
 from dualformer_cli.model.attention import GlobalPyramidAttention, LocalWindowAttention, PyramidPool
 from dualformer_cli.model.blocks import Block, PatchEmbed, PositionConv
 from dualformer_cli.model.motion import MotionHead, MotionVote, start_from_motion
+from dualformer_cli.model.recomputing import recompute_contexts
 from dualformer_cli.model.windows import Size3
 
 
@@ -152,7 +152,7 @@ class Stage(nn.Module):
         blocks = [cast(Block, self.blocks[index]) for index in indices]
         if self.gradient_checkpointing and torch.is_grad_enabled():
             for block in blocks:
-                x = checkpoint(block, x, use_reentrant=False, context_fn=partial(_recompute_contexts, block))
+                x = checkpoint(block, x, use_reentrant=False, context_fn=partial(recompute_contexts, block))
             return x
         if not adds_with_triton(x, self.kernels):
             for block in blocks:
@@ -162,27 +162,6 @@ class Stage(nn.Module):
         for block in blocks:
             x, branch, factors = block.advance(x, branch, factors)
         return add_branch(x, branch, factors)
-
-
-def _recompute_contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Contexts of a checkpointed block's two forward passes: the second one must not count its batch again."""
-    return nullcontext(), _still_statistics(block)
-
-
-@contextmanager
-def _still_statistics(block: nn.Module) -> Iterator[None]:
-    norms = [module for module in block.modules() if isinstance(module, nn.BatchNorm3d)]
-    before = [
-        (norm.momentum, norm.num_batches_tracked.clone()) for norm in norms if norm.num_batches_tracked is not None
-    ]
-    for norm in norms:
-        norm.momentum = 0.0  # the running statistics stay the same tensors, which the backward pass checks
-    try:
-        yield
-    finally:
-        for norm, (momentum, count) in zip(norms, before, strict=True):
-            norm.momentum = momentum
-            norm.num_batches_tracked.copy_(count)  # type: ignore[union-attr]
 
 
 class DualFormer(nn.Module):
@@ -254,10 +233,9 @@ class DualFormer(nn.Module):
         self.input_size, self.num_classes = input_size, num_classes
         self.size_multiples = _size_multiples(plans, patch_sizes)
         rates = (drop_path * index / max(1, sum(depths) - 1) for index in range(sum(depths)))
-        in_dims = [3, *embed_dims[:-1]]
         self.stages = nn.ModuleList(
             Stage(
-                in_dims[index],
+                (3, *embed_dims)[index],
                 embed_dims[index],
                 patch_size=patch_sizes[index],
                 plan=plan,

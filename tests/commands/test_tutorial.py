@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from dualformer_cli.app import app
 from dualformer_cli.config.load import load_config
 from dualformer_cli.data.camera_motion import files
+from dualformer_cli.kernels.window_attention import HEAD_WIDTHS
 
 PAGE = Path(__file__).parents[2] / "dualformer_cli" / "docs" / "tutorial.md"
 FEWER = {
@@ -58,4 +59,6 @@ def test_every_line_of_the_tutorial_works(here_pool: Any, monkeypatch: pytest.Mo
 def test_the_preset_of_the_tutorial_is_as_large_as_the_text_says(tmp_path: Path) -> None:
     (tmp_path / "motion.yaml").write_text(tutorial()[0])
     config = load_config(str(tmp_path / "motion.yaml"), environ={}).config
+    widths = zip(config.model.embed_dims, config.model.num_heads, strict=True)
+    assert all(dim // heads in HEAD_WIDTHS for dim, heads in widths), "a card runs its kernels in the tutorial"
     assert (len(config.model.depths), config.train.epochs * config.data.render.num_clips) == (2, 9600)

@@ -602,6 +602,18 @@ def test_operands_of_several_types_are_refused() -> None:
         pool.pyramid_pool(x.bfloat16(), torch.ones(6, 1, 1, 1, 1, device=DEVICE), bias, backend="triton")
     with pytest.raises(ValueError, match=r"there are no kernels for torch\.float64"):
         torch.ops.dualformer.depthwise_conv3d(x.double(), weight.double(), bias.double())
+    tokens, sums = torch.zeros(1, 1, 1, 3, 16, device=DEVICE), torch.zeros(1, 1, 1, 3, device=DEVICE)
+    qkv_of_half = torch.zeros(1, 1, 1, 3, 48, device=DEVICE).bfloat16()
+    box = torch.ones(6, 1, 1, 1, 1, device=DEVICE)
+    for operation, inputs in (
+        (window._backward_operation, (tokens.bfloat16(), qkv_of_half, tokens, sums, [1, 1, 3], 1)),
+        (conv._backward_input, (x.bfloat16(), weight)),
+        (conv._backward_weight, (x.bfloat16(), x)),
+        (pool._backward_input, (x.bfloat16(), x[:, :0, :0, :0, :0], box, None)),
+        (pool._backward_weight, (x.bfloat16(), x)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            operation(*inputs)
 
 
 def test_norm_and_gelu_refuse_types_without_kernels_and_mixed_pairs() -> None:

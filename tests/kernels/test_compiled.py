@@ -25,8 +25,8 @@ pytestmark = [
 ]
 
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
-WIDTH = {"bias_gelu": 256}
-"""Channels of an operation, as in the table; 64 of the others."""
+WIDTH = {"bias_gelu": 256, "frame_patches": 4}
+"""Channels of an operation, or pixels along a patch, as in the table; 64 channels of the others."""
 
 
 def compiled(operation: str, width: int, dtype: torch.dtype, capability: int, *, b: int = 2) -> list[Launch]:
@@ -94,7 +94,9 @@ def test_other_operations_spill_nothing(operation: str, width: int, dtype: torch
     check(compiled(operation, width, dtype, capability), capability)
 
 
-@pytest.mark.parametrize("operation", ["depthwise_conv3d", "pyramid_pool", "add_layer_norm", "bias_gelu"])
+@pytest.mark.parametrize(
+    "operation", ["depthwise_conv3d", "pyramid_pool", "add_layer_norm", "bias_gelu", "frame_patches"]
+)
 def test_another_number_of_clips_compiles_nothing_anew(operation: str) -> None:
     capability = 86 if operation == "pyramid_pool" else 80
     first = [code for _, code in compiled(operation, WIDTH.get(operation, 64), BF16, capability, b=1)]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd import forward_ad
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -109,3 +110,22 @@ def test_gradients_of_torch_func_are_those_of_a_backward_pass() -> None:
         own = weight.clone().requires_grad_()
         (expected,) = torch.autograd.grad(loss(own, clip[None]), own)
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="needs a torch that knows CUDA")
+def test_on_a_card_the_library_gets_channels_first_for_which_it_needs_no_cudnn(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    convolve = torch.nn.functional.conv3d
+
+    def watched(x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        seen.append(x.is_contiguous())
+        return convolve(x, *arguments, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "conv3d", watched)
+    with FakeTensorMode():
+        x, weight, bias = (
+            torch.empty(*shape, device="cuda", dtype=torch.float16)
+            for shape in ((1, 2, 4, 4, 6), (6, 1, 1, 2, 2), (6,))
+        )
+        assert conv3d_channels_last(x, weight, bias, stride=(1, 2, 2)).shape == (1, 2, 2, 2, 6)
+    assert seen == [True]

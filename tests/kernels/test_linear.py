@@ -177,3 +177,11 @@ def test_the_layers_of_the_model_are_of_this_kind(layer: torch.nn.Module, count:
     with torch.no_grad(), _Calls() as calls:
         layer(torch.randn(1, 2, 3, 3, 32))
     assert calls.onednn == count
+
+
+def test_torch_compile_takes_a_linear_layer_without_breaking_its_graph() -> None:
+    """Whatever processor there is: what it prefers is not asked."""
+    linear_module._prefers_onednn.cache_clear()
+    layer, x = Linear(3, 2), torch.randn(4, 3)
+    compiled = torch.compile(layer, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), F.linear(x, layer.weight, layer.bias))

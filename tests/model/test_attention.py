@@ -155,3 +155,10 @@ def test_attention_in_bfloat16_has_gradients_by_torch_func() -> None:
     own = q.clone().requires_grad_()
     (expected,) = torch.autograd.grad(loss(own), own)
     torch.testing.assert_close(torch.func.grad(loss)(q), expected, rtol=0.05, atol=0.05)
+
+
+def test_torch_compile_takes_attention_in_bfloat16_without_breaking_its_graph() -> None:
+    q, k, v = torch.randn(3, 1, 2, 2, 8, dtype=torch.bfloat16).unbind()
+    compiled = torch.compile(attend, fullgraph=True, backend="eager")
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(q, k, v), attend(q, k, v), rtol=2**-6, atol=2**-6)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -80,10 +81,23 @@ class ForwardGraphs:
         torch.cuda.empty_cache()
         before = torch.cuda.memory_reserved(device)
         own = [x.clone() for x in inputs]
-        graph = torch.cuda.CUDAGraph()
         # Other threads may lock pages meanwhile. Each graph has memory of its own: none writes to another's.
-        with torch.cuda.graph(graph, stream=torch.cuda.Stream(device), capture_error_mode="thread_local"):
+        graph, pool, stream = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
+        capture = torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local")
+        with _restored(device, pool), capture:
             result = self._forward(*own)
         taken = (torch.cuda.memory_reserved(device) - before) / 2**20
         _LOGGER.info("a CUDA graph of %d views keeps %.0f MiB of the GPU's memory", len(inputs[0]), taken)
         return _Graph(graph, own, result)
+
+
+@contextmanager
+def _restored(device: torch.device, pool: Any) -> Iterator[None]:
+    """Undo what PyTorch leaves of a capture that cannot be ended: its stream, and until 2.12 its source of memory."""
+    with torch.cuda.stream(torch.cuda.current_stream(device)):
+        try:
+            yield
+        except RuntimeError:
+            with suppress(RuntimeError):  # PyTorch has done it
+                torch._C._cuda_endAllocateToPool(device.index, pool)
+            raise

@@ -54,13 +54,42 @@ class NoMemory:
     reason: str = FULL_GPU
 
 
+@dataclass(frozen=True, slots=True)
+class _Launched:
+    """Views of videos that a GPU may still compute."""
+
+    scores: Tensor
+    """Of all that differ."""
+    features: Tensor
+    equal: list[tuple[list[int], list[int]]]
+    """For each video, what `_distinct` returns."""
+    begin: torch.cuda.Event | float
+    end: torch.cuda.Event | float
+
+    def read(self) -> tuple[list[tuple[Scores, Features]], float]:
+        """Wait for the scores and features of each video; return them and the seconds that they took."""
+        if isinstance(self.begin, float) or isinstance(self.end, float):
+            seconds = cast(float, self.end) - cast(float, self.begin)
+        else:
+            self.end.synchronize()
+            seconds = self.begin.elapsed_time(self.end) / 1000
+        scores, features = self.scores.numpy(), self.features.numpy()
+        ends = list(accumulate(len(distinct) for _, distinct in self.equal))
+        videos = [
+            (scores[start:end][places], features[start:end][places])
+            for start, end, (places, _) in zip([0, *ends], ends, self.equal, strict=False)
+        ]
+        return videos, seconds
+
+
 class Scorer:
     """Runs a model over the views of videos.
 
     A GPU takes 16 views at a time, of one video or of several, or what its memory holds: there the last digits of a
-    score may depend on how many views share a batch. On a CPU a score never depends on other videos. Of a small model
-    each thread takes up to 4 views of a video; of a large one each takes a view, no two threads wait for each other
-    before the end of a video, and views that are fewer than the threads are computed one after the other by all.
+    score may depend on how many views share a batch. It computes a batch while the next one is fetched and uploaded. On
+    a CPU a score never depends on other videos. Of a small model each thread takes up to 4 views of a video; of a large
+    one each takes a view, no two threads wait for each other before the end of a video, and views that are fewer than
+    the threads are computed one after the other by all.
 
     Args:
         model: on its device, in the mode and precision that it is to run in.
@@ -89,6 +118,8 @@ class Scorer:
         self.parameter = next(model.parameters())
         self.autocast = autocast
         self.batch_size = 16 if self.parameter.device.type == "cuda" else 1
+        self._is_ahead = self.parameter.device.type == "cuda"
+        """Whether a batch is launched before the scores of the one before are waited for."""
         self._is_compiled = compile
         self._takes_frames = model.takes_frames()
         forward: Callable[..., Tensor] = model.forward_frames if self._takes_frames else model.forward_tokens
@@ -104,7 +135,8 @@ class Scorer:
 
         Views that are equal, as all clips of a video shorter than one are, are computed once.
         """
-        return self._score_videos([clips])[0]
+        ((scores, features),), _ = self._launch([clips]).read()
+        return scores, features
 
     def score_each(
         self, items: Iterable[Item], clips_of: Callable[[Item], Clips | None]
@@ -116,43 +148,62 @@ class Scorer:
             clips_of: the views of an item, as `score` takes them; None if it has none.
 
         Yields:
-            Each item in order with what its views score; None if it has none, NoMemory if one view is too much.
+            Each item in order with what its views score; None if it has none, NoMemory if one view is too much. On
+            a GPU those of a batch come once the next one is launched.
         """
         waiting: list[Item] = []
         clips: list[Clips] = []
+        before: Iterator[tuple[Item, Scored | NoMemory | None]] = iter(())
         for item in items:
             waiting.append(item)
             if (views := clips_of(item)) is not None:
                 clips.append(views)
             if self._is_enough(clips):
-                yield from self._score_waiting(waiting, clips, clips_of)
+                begun = self._begin(waiting, clips, clips_of)
+                yield from before
+                before = begun
+                if not self._is_ahead:
+                    yield from before
                 waiting, clips = [], []
-        yield from self._score_waiting(waiting, clips, clips_of)
+        begun = self._begin(waiting, clips, clips_of)
+        yield from before
+        yield from begun
 
-    def _score_waiting(
+    def _begin(
         self, items: Sequence[Item], clips: Sequence[Clips], clips_of: Callable[[Item], Clips | None]
     ) -> Iterator[tuple[Item, Scored | NoMemory | None]]:
-        started = perf_counter()
+        """Launch the views of items, and return what waits for their scores."""
         try:
-            results = zip(self._score_videos(clips), clips, strict=True)
+            launched = self._launch(clips)
         except torch.OutOfMemoryError as error:
             full = NoMemory(error.with_traceback(None))  # whose frames hold tensors
             torch.cuda.empty_cache()
-            if len(clips) == 1:
-                yield from ((item, None if clips_of(item) is None else full) for item in items)
-                return
-            for item in items:  # each by itself: most of them may be smaller
-                views = clips_of(item)
-                yield from self._score_waiting([item], [] if views is None else [views], clips_of)
-            return
-        seconds = perf_counter() - started
-        num_views = sum(map(len, clips))
+            return self._each_by_itself(items, len(clips), clips_of, full)
+        return self._finish(items, clips_of, launched)
+
+    def _each_by_itself(
+        self, items: Sequence[Item], num_videos: int, clips_of: Callable[[Item], Clips | None], full: NoMemory
+    ) -> Iterator[tuple[Item, Scored | NoMemory | None]]:
+        """Score items whose views together were too much, most of which may be smaller."""
+        for item in items:
+            views = clips_of(item)
+            if num_videos == 1:
+                yield item, None if views is None else full
+            else:
+                yield from self._begin([item], [] if views is None else [views], clips_of)
+
+    def _finish(
+        self, items: Sequence[Item], clips_of: Callable[[Item], Clips | None], launched: _Launched
+    ) -> Iterator[tuple[Item, Scored | NoMemory | None]]:
+        videos, seconds = launched.read()
+        num_views = sum(len(scores) for scores, _ in videos)
+        results = iter(videos)
         for item in items:
             if clips_of(item) is None:
                 yield item, None
             else:
-                (scores, features), views = next(results)
-                yield item, Scored(scores, features, seconds * len(views) / num_views)
+                scores, features = next(results)
+                yield item, Scored(scores, features, seconds * len(scores) / num_views)
 
     def _is_enough(self, videos: Sequence[Clips]) -> bool:
         """Return whether the views of these videos keep the device busy."""
@@ -160,34 +211,31 @@ class Scorer:
             return sum(map(len, videos)) >= self.batch_size
         return not videos or not self._is_small(videos[0]) or len(videos) >= torch.get_num_threads() // 2
 
-    def _score_videos(self, videos: Sequence[Clips]) -> list[tuple[Scores, Features]]:
-        if not videos:
-            return []
-        equal = [_distinct(clips) for clips in videos]
+    def _launch(self, videos: Sequence[Clips]) -> _Launched:
+        device = self.parameter.device
+        begin, equal = _now(device), [_distinct(clips) for clips in videos]
         parts = [
             clips if len(distinct) == len(clips) else clips[distinct]
             for clips, (_, distinct) in zip(videos, equal, strict=True)
         ]
-        if self._is_small(parts[0]):
-            scores, features = self._score_small(parts)
+        if not parts:
+            scores = features = torch.empty(0)
+        elif self._is_small(parts[0]):
+            scores, features = _joined(self._score_small(parts))
         else:
-            scores, features = self._score_all(parts[0] if len(parts) == 1 else np.concatenate(parts))
-        ends = list(accumulate(map(len, parts)))
-        return [
-            (scores[start:end][places], features[start:end][places])
-            for start, end, (places, _) in zip([0, *ends], ends, equal, strict=False)
-        ]
+            scores, features = _joined(self._score_all(parts[0] if len(parts) == 1 else np.concatenate(parts)))
+        return _Launched(scores, features, equal, begin, _now(device))
 
-    def _score_small(self, videos: Sequence[Clips]) -> tuple[Scores, Features]:
+    def _score_small(self, videos: Sequence[Clips]) -> list[tuple[Tensor, Tensor]]:
         """Score views of a small model, whose every operation is done before threads could share it."""
         pieces = [
             clips[start : start + _VIEWS_PER_THREAD]
             for clips in videos
             for start in range(0, len(clips), _VIEWS_PER_THREAD)
         ]
-        return _joined(self._score_on_threads(pieces))
+        return self._score_on_threads(pieces)
 
-    def _score_all(self, clips: Clips) -> tuple[Scores, Features]:
+    def _score_all(self, clips: Clips) -> list[tuple[Tensor, Tensor]]:
         num_threads = torch.get_num_threads()
         is_shared = self.parameter.device.type == "cpu" and not self._is_compiled
         num_alone = len(clips) // num_threads * num_threads if is_shared else 0
@@ -206,7 +254,7 @@ class Scorer:
                 self.batch_size //= 2
                 torch.cuda.empty_cache()
                 _LOGGER.warning("GPU memory is full: scoring %d views at a time", self.batch_size)
-        return _joined(parts)
+        return parts
 
     def _score_on_threads(self, pieces: Sequence[Clips]) -> list[tuple[Tensor, Tensor]]:
         """Score each piece on a thread of its own."""
@@ -240,9 +288,19 @@ class Scorer:
             return scores, self.model.pool(tokens.float())
 
 
-def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Scores, Features]:
-    scores, features = (torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True))
-    return scores, features
+def _joined(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Scores and features of all parts in this computer's memory, to where a GPU may still be copying them."""
+    scores, features = (torch.cat(part) for part in zip(*parts, strict=True))
+    return scores.to("cpu", non_blocking=scores.is_cuda), features.to("cpu", non_blocking=features.is_cuda)
+
+
+def _now(device: torch.device) -> torch.cuda.Event | float:
+    """Return a mark after what a GPU is to compute by now, or the time."""
+    if device.type != "cuda":
+        return perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record(torch.cuda.current_stream(device))
+    return event
 
 
 def _distinct(clips: Clips) -> tuple[list[int], list[int]]:

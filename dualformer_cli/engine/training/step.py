@@ -31,6 +31,7 @@ from dualformer_cli.engine.training.optim import set_learning_rate
 from dualformer_cli.engine.training.state import TrainingState
 from dualformer_cli.engine.training.token_labels import TokenLabeller
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.model.weight_casts import kept_casts
 from dualformer_cli.video.remote_videos import name_of
 
 _LOGGER = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ class Stepper:
             torch._foreach_copy_(self._statistics, list(state.model.buffers()))
         losses = torch.zeros(len(names), dtype=torch.float64, device=self.ranks.device)
         last = max((number for number, batch in enumerate(batches) if len(batch.clips)), default=None)
-        with torch.autocast(self.ranks.device.type, enabled=False):  # at whose end casts of weights are forgotten
+        with kept_casts(self.ranks.device.type):
             for number, batch in enumerate(batches):
                 if number == last and self.train.batch_norm != "synchronized":  # all ranks exchange in one order there
                     self.gradients.follow()

@@ -13,7 +13,7 @@ import torch
 from dualformer_cli.config.load import load_config
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.scoring import scorer as module
-from dualformer_cli.engine.scoring.scorer import Scorer
+from dualformer_cli.engine.scoring.scorer import NoMemory, Scored, Scorer
 
 
 @pytest.fixture
@@ -161,7 +161,16 @@ def test_a_compiled_model_runs_on_the_thread_that_compiled_it(
 def test_views_of_neighbours_share_batches_and_score_what_they_score_alone(
     scorer: Scorer, toy_preset: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    videos = {"a": (1, 2), "none": None, "b": (3, 4, 3), "c": (5,), "end": None, "d": (6, 7, 8, 9, 10), "e": (1,)}
+    videos = {
+        "a": (1, 2),
+        "none": None,
+        "b": (3, 4, 3),
+        "c": (5,),
+        "end": None,
+        "f": (11,),
+        "d": (6, 7, 8, 9, 10),
+        "e": (1,),
+    }
     clips = {
         name: None if numbers is None else views_of(scorer, toy_preset, *numbers) for name, numbers in videos.items()
     }
@@ -184,7 +193,7 @@ def test_views_of_neighbours_share_batches_and_score_what_they_score_alone(
     assert (first, asked) == ("a", ["a", "none", "b"]), "no more is read than fills a batch"
     rest = list(found)
     assert [name for name, _ in rest] == list(videos)[1:]
-    assert batches == [4, 4, 2, 1], "a and b have 4 views that differ, c and d 6, e is left"
+    assert batches == [4, 4, 3, 1], "a and b have 4 views that differ, c, f and d 7, e is left"
     for name, scored in rest:
         assert (scored is None) == (clips[name] is None)
         if scored is not None:
@@ -192,6 +201,48 @@ def test_views_of_neighbours_share_batches_and_score_what_they_score_alone(
             np.testing.assert_allclose(scored.features, alone[name][1], rtol=0, atol=1e-5)
     seconds = {name: scored.seconds for name, scored in rest if scored is not None}
     assert seconds["d"] == pytest.approx(5 * seconds["c"])
+
+
+def test_on_a_gpu_a_batch_is_launched_before_the_scores_of_the_one_before_are_waited_for(
+    scorer: Scorer, toy_preset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    videos = [views_of(scorer, toy_preset, *numbers) for numbers in ((1, 2), (3, 4), (5, 6), (7,))]
+    alone = [scorer.score(views)[0] for views in videos]
+    monkeypatch.setattr(scorer, "_is_small", lambda clips: False)
+    monkeypatch.setattr(scorer, "_score_on_threads", lambda pieces: [])
+    monkeypatch.setattr(scorer, "_is_ahead", True)
+    scorer.batch_size = 2
+    log: list[str] = []
+
+    class Mark:
+        def synchronize(self) -> None:
+            log.append("wait")
+
+        def elapsed_time(self, end: Any) -> float:
+            return 3000.0
+
+    compute = scorer._score_batch
+
+    def launch(clips: Any) -> Any:
+        log.append("launch")
+        if len(log) == 2:
+            scorer.batch_size = 1
+            raise torch.OutOfMemoryError  # at one view: nothing is smaller
+        return compute(clips)
+
+    monkeypatch.setattr(module, "_now", lambda device: Mark())
+    monkeypatch.setattr(scorer, "_score_batch", launch)
+    found = scorer.score_each(range(4), videos.__getitem__)
+    assert next(found)[0] == 0
+    assert log == ["launch", "launch", "wait"]
+    scorer.batch_size = 2
+    rest = [scored for _, scored in found]
+    assert log == ["launch", "launch", "wait", "launch", "launch", "wait", "wait"]
+    assert isinstance(rest[0], NoMemory), "of the second video alone"
+    for scored, expected in zip(rest[1:], alone[2:], strict=True):
+        assert isinstance(scored, Scored)
+        np.testing.assert_allclose(scored.scores, expected, rtol=0, atol=1e-6)
+        assert scored.seconds == 3.0
 
 
 def test_on_a_cpu_each_item_is_scored_before_the_next_is_read(scorer: Scorer, toy_preset: Path) -> None:

@@ -309,6 +309,16 @@ def stop_at(step: int) -> Callable[[Any], None]:
     return on_event
 
 
+def test_a_run_without_a_loss_scale_goes_on_in_fp16_with_a_new_one(make_trainer: Make, data: Data) -> None:
+    overrides, labels = [*SMALL, "train.save_every=3 steps"], [0, 1, 2, 3, 0, 1]
+    with pytest.raises(InterruptedError):
+        make_trainer(*overrides, "runtime.precision=bf16", labels=labels, on_event=stop_at(4)).run()
+    changes = frozenset({"runtime.precision"})
+    again = make_trainer(*overrides, "runtime.precision=fp16", labels=labels, resume=True, changes=changes)
+    assert again.state.step == 3
+    assert again.state.scaler.get_scale() == 2**16
+
+
 def test_a_resumed_run_has_everything_that_was_saved(make_trainer: Make, data: Data, tmp_path: Path) -> None:
     overrides = [*SMALL, "train.save_every=3 steps", "runtime.precision=fp16", "train.max_unreadable=0.5"]
     data.unreadable = 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -381,6 +383,36 @@ class Casts(TorchDispatchMode):
         if function is torch.ops.aten._to_copy.default and args[0].data_ptr() in self.names:
             self.counts[self.names[args[0].data_ptr()]] += 1
         return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def backward_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[TorchDispatchMode]]:
+    """Backward passes run on a thread of their own, as autograd's for a GPU, in these modes."""
+    modes: list[TorchDispatchMode] = []
+    backward = Tensor.backward
+
+    def in_modes(loss: Tensor) -> None:
+        with ExitStack() as stack:
+            for mode in modes:
+                stack.enter_context(mode)
+            backward(loss)
+
+    with ThreadPoolExecutor(1) as thread:
+        monkeypatch.setattr(Tensor, "backward", lambda loss: thread.submit(in_modes, loss).result())
+        yield modes
+
+
+def test_weights_are_cast_once_a_step_where_blocks_are_recomputed_on_another_thread(
+    make_trainer: Make, backward_thread: list[TorchDispatchMode]
+) -> None:
+    trainer = make_trainer("runtime.precision=bf16", "model.gradient_checkpointing=true")
+    casts = Casts(trainer.state.model)
+    backward_thread.append(casts)
+    for step in (1, 2):  # casts of the first would be those of weights from before its update
+        with casts:
+            trainer.stepper.step([batch_of(0, 1), batch_of(2, 3, seed=1)], 0.01)
+        assert casts.counts["stages.0.blocks.0.mlp.fc1.weight"] == step
+        assert set(casts.counts.values()) == {step}
 
 
 @pytest.mark.parametrize("checkpointing", ["true", "false"])
