@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -173,9 +173,7 @@ def predict(
             "choose one of --json and --json-lines" if as_json else "--output keeps the lines in predictions.jsonl"
         )
         raise typer.BadParameter(problem, param_hint="--json-lines")
-    for name, seconds in (("--every", every), ("--duration", duration)):
-        if seconds is not None and not 0 < seconds < float("inf"):
-            raise typer.BadParameter(f"{seconds:g} is not a positive number of seconds", param_hint=name)
+    _check_seconds({"--every": every, "--duration": duration})
     if retry_failed and output is None:
         raise typer.BadParameter("it goes with --output, which keeps what failed", param_hint="--retry-failed")
     form: _Form = "json" if as_json else "lines" if as_json_lines else "text"
@@ -252,6 +250,12 @@ def _print_absent(absent: Sequence[VideoResult], form: _Form) -> None:
             _print_line(result)
         else:
             print_predictions(result)
+
+
+def _check_seconds(given: Mapping[str, float | None]) -> None:
+    for name, seconds in given.items():
+        if seconds is not None and not 0 < seconds < float("inf"):
+            raise typer.BadParameter(f"{seconds:g} is not a positive number of seconds", param_hint=name)
 
 
 def _share(percent: str | None) -> float | None:

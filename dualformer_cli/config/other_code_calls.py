@@ -35,6 +35,8 @@ def call_instead(command: str, words: Sequence[str]) -> Answer | None:
     call = _Call(words)
     if call.config is None or (found := preset_instead(call.config)) is None:
         return None
+    if any(word.partition("=")[0] == "--preset" for word in words):  # ours, which theirs have not
+        return None
     script = what_instead(command)
     ours = command_instead(command) or command
     # The shell makes such words of * too, where a script lies beside videos: in a call weights come next.

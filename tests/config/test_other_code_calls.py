@@ -86,6 +86,11 @@ def test_a_script_beside_videos_is_an_input_that_fails_like_others(typed: list[s
     assert CliRunner().invoke(app, ["predict", *typed]).exit_code == 3
 
 
+def test_a_line_that_names_our_preset_is_ours() -> None:
+    error = CliRunner().invoke(app, ["gradcam", "--preset", "nothing", __file__]).exception
+    assert str(error).startswith("preset 'nothing'")
+
+
 def test_a_preset_of_other_code_keeps_its_own_answer() -> None:
     result = CliRunner().invoke(app, ["train", "--preset", CONFIG, "--data", "train.csv"])
     assert str(result.exception).startswith(
