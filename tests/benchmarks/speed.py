@@ -20,6 +20,9 @@ when a check fails or something breaks.
 
 from __future__ import annotations
 
+import dualformer_cli  # noqa: F401 - before torch, whose threads wait as it says
+
+# isort: split
 import argparse
 import json
 import subprocess
