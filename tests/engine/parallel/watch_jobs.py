@@ -180,16 +180,19 @@ def _end_soon(ranks: Ranks) -> None:
 
 
 def absent(rank: int, world_size: int) -> Any:
-    """SIGTERM comes while the others are waited for, each of which waits alone in a world of its own."""
+    """SIGTERM comes once it is said who is waited for; each rank waits alone in a world of its own."""
     lines = Lines()
     unwind_on_sigterm()
     joining.FIRST_LINE_SECONDS = 0.2
+    last = time.monotonic() + 60
 
     def end(number: int, frame: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        if lines.lines or time.monotonic() > last:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGALRM, end)
-    signal.setitimer(signal.ITIMER_REAL, 2.0)
+    signal.setitimer(signal.ITIMER_REAL, 0.5, 0.5)
     os.environ["MASTER_PORT"] = str(*free_ports(1))
     try:
         with init_ranks("cpu"):
