@@ -204,9 +204,7 @@ def _convolve(x: Tensor, weight: Tensor, bias: Tensor, y: Tensor, *, mirrored: b
     parts = min(triton.cdiv(t, 2), triton.cdiv(ENOUGH_PROGRAMS, b * num_tiles * num_blocks))
     num_frames = triton.cdiv(t, parts)
     grid = (b * num_tiles * triton.cdiv(t, num_frames), num_blocks)
-    num_warps = (
-        4 if x.dtype == torch.bfloat16 else 8
-    )  # with 4 the other types do not fit into the registers of all cards
+    num_warps = 4 if x.dtype == torch.bfloat16 else 8  # with 4, other types do not fit into all cards' registers
     with torch.cuda.device_of(x):
         depthwise_conv3d_forward_kernel[grid](
             x, taps_first(weight), bias, y, t, h, w, channels, num_tiles, num_frames,

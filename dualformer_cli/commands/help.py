@@ -318,8 +318,10 @@ def _check_number(parameter: Any, typed: Sequence[str], ctx: Any) -> None:
     from dualformer_cli.system.numbers import number_in
 
     given = _given(parameter, typed)
+    if given is None:
+        return
     try:
-        number_in("0" if given is None else given)
+        number_in(given)
     except ValueError:
         raise BadParameter(f"must be a number, got {given!r}", ctx=ctx, param=parameter) from None
 

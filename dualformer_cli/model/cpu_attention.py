@@ -108,8 +108,9 @@ class _Products(torch.autograd.Function):
         queries = q.flatten(0, 1) * scale
         keys_turned, values_turned = keys.mT.contiguous(), values.mT.contiguous()
         of_queries = torch.empty_like(queries)
-        num_parts = 1 + max(number for number, _, _ in _parts(len(queries), q.shape[2], k.shape[2]))
-        of_keys, of_values = (x.new_empty(num_parts, *x.shape) for x in (keys, values))
+        parts = list(_parts(len(queries), q.shape[2], k.shape[2]))
+        last, _, _ = parts[-1]
+        of_keys, of_values = (x.new_empty(last + 1, *x.shape) for x in (keys, values))
 
         def go_back(part: _Part) -> None:
             number, heads, rows = part
@@ -122,7 +123,7 @@ class _Products(torch.autograd.Function):
             torch.bmm(of_scores.mT, queries[heads, rows], out=of_keys[number, heads])
             torch.bmm(shares.mT, slope, out=of_values[number, heads])
 
-        for_each_piece(go_back, _parts(len(queries), q.shape[2], k.shape[2]))
+        for_each_piece(go_back, parts)
         found = (of_queries.mul_(scale), _sum_of_parts(of_keys), _sum_of_parts(of_values))
         return tuple(x.view(of.shape) for x, of in zip(found, (q, k, v), strict=True))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
@@ -14,10 +15,7 @@ def number_in(text: str) -> float:
     Raises:
         ValueError: if it is none.
     """
-    number = float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{text!r} is not a number")
-    return number
+    return _read(text, "a number")
 
 
 def amount_in(text: str) -> float:
@@ -26,13 +24,7 @@ def amount_in(text: str) -> float:
     Raises:
         ValueError: if it is none.
     """
-    try:
-        number = number_in(text)
-    except ValueError:
-        number = -1.0
-    if number < 0:
-        raise ValueError(f"{text!r} is not a number of at least 0")
-    return number
+    return _read(text, "a number of at least 0", lambda number: number >= 0)
 
 
 def count_in(text: str) -> int:
@@ -41,10 +33,11 @@ def count_in(text: str) -> int:
     Raises:
         ValueError: if it is none.
     """
-    try:
-        number = amount_in(text)
-    except ValueError:
-        number = 0.5
-    if not number.is_integer() or number >= 2**53:
-        raise ValueError(f"{text!r} is not a whole number of at least 0")
-    return int(number)
+    return int(_read(text, "a whole number of at least 0", lambda number: number.is_integer() and 0 <= number < 2**53))
+
+
+def _read(text: str, what: str, fits: Callable[[float], bool] = math.isfinite) -> float:
+    number = float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
+    if not (math.isfinite(number) and fits(number)):
+        raise ValueError(f"{text!r} is not {what}")
+    return number
