@@ -66,6 +66,17 @@ def plenty_of_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**15))
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """One thread in torch: results do not depend on how many cores are free."""
+    import torch  # here, as tests of other rooms do without it
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 CLASS_NAMES = ["running", "jumping", "sitting down", "waving, both hands", "naïve dancing 💃"]
 
 MINI_PRESET = """\

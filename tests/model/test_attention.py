@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from dualformer_cli.model.attention import GlobalPyramidAttention, attend
 
 
 class _Calls(TorchDispatchMode):
-    """Names of all operations that run."""
+    """Names of all operations that run on this thread."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -57,15 +56,6 @@ def test_attention_in_bfloat16_is_near_on_every_processor(
 
 
 @pytest.fixture
-def one_thread() -> Iterator[None]:
-    """All is computed by this thread, whose operations `_Calls` sees."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
 def by_products(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> bool:
     """Whether the processor is one on which products are faster than PyTorch's attention."""
     monkeypatch.setattr(cpu_attention, "_prefers_products", lambda: request.param)
@@ -101,6 +91,7 @@ def test_gradients_of_attention_in_bfloat16_are_nearer_than_the_library_s(by_pro
         assert (own - truth).norm() < 2**-8 * truth.norm(), "rounded once"
 
 
+@pytest.mark.usefixtures("one_thread")  # which restores their number
 @pytest.mark.parametrize("cached", [53, 1000, 2**20], ids=["a row", "some rows", "some heads"])
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("by_products", [True], indirect=True)
@@ -109,29 +100,25 @@ def test_gradients_by_products_are_as_near_as_the_published_model_s(
 ) -> None:
     """In as many parts as the cache has room for: their sums in float32 or rounded once more."""
     monkeypatch.setattr(cpu_attention, "_CACHED_SCORES", cached)
-    before = torch.get_num_threads()
     torch.set_num_threads(threads)
-    try:
-        with _Calls() as calls:
-            found = _gradients(attend, torch.bfloat16)
-    finally:
-        torch.set_num_threads(before)
+    with _Calls() as calls:
+        found = _gradients(attend, torch.bfloat16)
     assert not any("flash" in name for name in calls.names)
     exact = _gradients(_of_library, torch.float64)
     for own, published, truth in zip(found, _gradients(_of_the_published_model, torch.bfloat16), exact, strict=True):
         assert (own - truth).norm() < 1.25 * (published - truth).norm()
 
 
+@pytest.mark.usefixtures("one_thread")  # which restores their number
 @pytest.mark.parametrize("by_products", [True], indirect=True)
 def test_gradients_by_products_are_the_same_bits_on_any_number_of_threads(
     by_products: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu_attention, "_CACHED_SCORES", 1000)
-    before, found = torch.get_num_threads(), []
+    found = []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
         found.append(_gradients(attend, torch.bfloat16))
-    torch.set_num_threads(before)
     assert all(torch.equal(a, b) for other in found[1:] for a, b in zip(found[0], other, strict=True))
 
 

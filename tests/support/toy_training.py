@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ __all__ = [
     "make_teacher",
     "make_trainer",
     "one_clip_list",
-    "one_thread",
     "part_of",
     "teacher_file",
     "toy_list",
@@ -110,15 +109,6 @@ def toy_preset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("preset") / "toy.yaml"
     path.write_text(TOY_PRESET)
     return path
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """One thread in torch: results do not depend on how many cores are free."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

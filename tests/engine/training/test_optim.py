@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,12 +27,7 @@ from dualformer_cli.model.dualformer import DualFormer
 RECIPE: dict[str, Any] = {"lr": 1e-3, "backbone_lr_scale": 0.1, "weight_decay": 0.02, "decay_norms": True}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def small_model(*, token_head: bool = False) -> DualFormer:
