@@ -32,6 +32,7 @@ from dualformer_cli.commands.options import (
     show_config_that_runs,
 )
 from dualformer_cli.commands.predict import announce
+from dualformer_cli.config.option_defaults import GRADCAM_ALPHA, GRADCAM_FPS, GRADCAM_LAYER
 
 if TYPE_CHECKING:
     from dualformer_cli.documents.gradcam import Gradcam
@@ -47,7 +48,7 @@ def gradcam(
     weights: WeightsOption = None,
     layer: Annotated[
         str, typer.Option(metavar="STAGE/BLOCK|last", help="Block to look at; negative numbers count from the end.")
-    ] = "last",
+    ] = GRADCAM_LAYER,
     list_layers: Annotated[bool, typer.Option("--list-layers", help="List the model's layers, then stop.")] = False,
     class_: Annotated[
         str | None, typer.Option("--class", metavar="NAME|ID", help="Class to look for. [default: the best]")
@@ -68,8 +69,8 @@ def gradcam(
     npz: Annotated[
         Path | None, typer.Option("--npz", metavar="FILE.npz", help="Also write the maps as arrays.")
     ] = None,
-    fps: Annotated[float, typer.Option(help="Frames per second of the GIF or video.")] = 10.0,
-    alpha: Annotated[float, typer.Option(help="Share of the heat's colours in the picture, 0 to 1.")] = 0.5,
+    fps: Annotated[float, typer.Option(help="Frames per second of the GIF or video.")] = GRADCAM_FPS,
+    alpha: Annotated[float, typer.Option(help="Share of the heat's colours in the picture, 0 to 1.")] = GRADCAM_ALPHA,
     colormap: Annotated[Literal["magma", "viridis", "turbo", "gray"], typer.Option(help="Colours of the heat.")] = (
         "magma"
     ),

@@ -37,6 +37,7 @@ from dualformer_cli.commands.options import (
     sample_input,
     show_config_that_runs,
 )
+from dualformer_cli.config.option_defaults import TOP_K
 from dualformer_cli.system.exit_codes import INTERRUPTED, SOME_FAILED
 from dualformer_cli.system.words import shown_path
 
@@ -57,7 +58,7 @@ def predict(
     ] = None,
     preset: PresetOption = None,
     weights: WeightsOption = None,
-    top_k: Annotated[int, typer.Option("--top-k", min=1, metavar="N", help="Labels per video.")] = 5,
+    top_k: Annotated[int, typer.Option("--top-k", min=1, metavar="N", help="Labels per video.")] = TOP_K,
     views: ViewsOption = None,
     every: Annotated[
         float | None,

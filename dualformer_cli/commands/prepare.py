@@ -19,6 +19,17 @@ from dualformer_cli.commands.options import (
     VerboseOption,
     print_document,
 )
+from dualformer_cli.config.option_defaults import (
+    CONVERTED_SHORT_SIDE,
+    DECODE_TIMEOUT_SECONDS,
+    JPEG_QUALITY,
+    RENDERED_BUSY,
+    RENDERED_CLIPS,
+    RENDERED_DIFFICULTY,
+    RENDERED_FRAMES,
+    SPLIT_SHARES,
+    TRANSCODE_CRF,
+)
 from dualformer_cli.system.exit_codes import SOME_FAILED
 
 if TYPE_CHECKING:
@@ -36,10 +47,6 @@ FOLDER_OPTIONS = frozenset(
     {"split", "group_pattern", "group_column", "group_look_alikes", "labels", "layout", "class_depth", "multi_label"}
 )
 """Options that say what a folder of one's own holds."""
-DEFAULT_COUNT = 10_000
-DEFAULT_SPLIT = "0.8/0.2"
-DEFAULT_CRF = 23
-DEFAULT_JPEG_QUALITY = 95
 
 
 def prepare(
@@ -71,16 +78,16 @@ def prepare(
     short_side: Annotated[
         int,
         typer.Option("--short-side", min=16, metavar="PIXELS", help="Shrink to this, with --transcode or --frames."),
-    ] = 256,
+    ] = CONVERTED_SHORT_SIDE,
     crf: Annotated[
         int, typer.Option("--crf", min=0, max=51, help="Compression of --transcode; less is better and larger.")
-    ] = DEFAULT_CRF,
+    ] = TRANSCODE_CRF,
     jpeg_quality: Annotated[
         int, typer.Option("--jpeg-quality", min=1, max=100, help="Compression of --frames; more is better and larger.")
-    ] = DEFAULT_JPEG_QUALITY,
+    ] = JPEG_QUALITY,
     split: Annotated[
         str | None,
-        typer.Option("--split", metavar="TRAIN/VAL[/TEST]", help=f"Shares of the splits. [default: {DEFAULT_SPLIT}]"),
+        typer.Option("--split", metavar="TRAIN/VAL[/TEST]", help=f"Shares of the splits. [default: {SPLIT_SHARES}]"),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", min=0, metavar="N", help="Seed of the random splits.")] = 0,
     group_pattern: Annotated[
@@ -130,7 +137,9 @@ def prepare(
     overrides: OverridesOption = None,
     count: Annotated[
         int | None,
-        typer.Option("--count", min=1, metavar="N", help="Clips of camera-motion, all splits. [default: 10000]"),
+        typer.Option(
+            "--count", min=1, metavar="N", help=f"Clips of camera-motion, all splits. [default: {RENDERED_CLIPS}]"
+        ),
     ] = None,
     pictures: Annotated[
         list[str] | None,
@@ -142,21 +151,21 @@ def prepare(
     ] = None,
     num_frames: Annotated[
         int, typer.Option("--num-frames", metavar="N", help="Frames of a clip of camera-motion.")
-    ] = 32,
+    ] = RENDERED_FRAMES,
     difficulty: Annotated[
         float,
         typer.Option("--difficulty", metavar="0..1", help="camera-motion from large and clean (0) to hardly seen (1)."),
-    ] = 1.0,
+    ] = RENDERED_DIFFICULTY,
     busy: Annotated[
         float,
         typer.Option("--busy", metavar="0..1", help="Share of camera-motion's clips in which much else moves."),
-    ] = 0.0,
+    ] = RENDERED_BUSY,
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, metavar="N", help="Processes that work. [default: all cores]")
     ] = None,
     timeout: Annotated[
         float, typer.Option("--timeout", min=0.1, metavar="SECONDS", help="Give up a video without progress.")
-    ] = 20.0,
+    ] = DECODE_TIMEOUT_SECONDS,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace lists, videos and a sheet that are there.")
     ] = False,
@@ -182,7 +191,7 @@ def prepare(
         _refuse_options(context, CAMERA_MOTION)
         rendering = RenderRequest(
             root=root or Path(CAMERA_MOTION),
-            count=count or DEFAULT_COUNT,
+            count=count or RENDERED_CLIPS,
             pictures=tuple(pictures or ()),
             num_frames=num_frames,
             difficulty=difficulty,

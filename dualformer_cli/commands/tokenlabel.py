@@ -29,6 +29,7 @@ from dualformer_cli.commands.options import (
     relaunched,
     show_config,
 )
+from dualformer_cli.config.option_defaults import TOKEN_LABELS_OUTPUT, TOKENS_MOMENTS, TOKENS_OUT, VIDEOS_PER_SHARD
 from dualformer_cli.system.exit_codes import SOME_FAILED
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 def show(
     source: Annotated[str, typer.Argument(metavar="INPUT", help="A video, or a folder of numbered frames.")],
-    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Picture to write.")] = Path("tokens.png"),
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.png", help="Picture to write.")] = TOKENS_OUT,
     preset: PresetOption = None,
     weights: WeightsOption = None,
     head: Annotated[
@@ -49,7 +50,9 @@ def show(
             help="Which head scores the tokens; auto: the token head, if any.",
         ),
     ] = "auto",
-    frames: Annotated[int, typer.Option("--frames", min=1, metavar="N", help="Moments of the clip to draw.")] = 8,
+    frames: Annotated[
+        int, typer.Option("--frames", min=1, metavar="N", help="Moments of the clip to draw.")
+    ] = TOKENS_MOMENTS,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a picture that exists.")] = False,
     overrides: OverridesOption = None,
     device: DeviceOption = None,
@@ -100,12 +103,12 @@ def write(
             help="Who labels. [default: the preset's train.teacher]",
         ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Folder of the labels.")] = Path(
-        "token-labels"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", metavar="DIR", help="Folder of the labels.")
+    ] = TOKEN_LABELS_OUTPUT,
     videos_per_shard: Annotated[
         int, typer.Option("--videos-per-shard", min=1, metavar="N", help="Videos whose labels share a file.")
-    ] = 64,
+    ] = VIDEOS_PER_SHARD,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Try the teacher and estimate the disk space; write nothing.")
     ] = False,

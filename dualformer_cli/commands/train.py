@@ -30,6 +30,7 @@ from dualformer_cli.commands.options import (
     say,
     show_config,
 )
+from dualformer_cli.config.option_defaults import TRAIN_OUTPUT
 from dualformer_cli.errors import Stopped
 from dualformer_cli.system.exit_codes import INTERRUPTED, SAVED
 
@@ -43,7 +44,7 @@ def train(
         list[str] | None,
         typer.Option("--data", metavar="LIST", help="List, or tar shards, to train with; the second one is validated."),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Run folder.")] = Path("runs/train"),
+    output: Annotated[Path, typer.Option("--output", metavar="DIR", help="Run folder.")] = TRAIN_OUTPUT,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")] = False,
     change: Annotated[
         list[str] | None,

@@ -12,6 +12,7 @@ from math import inf
 from typing import Literal, get_args
 
 from dualformer_cli.config.metric_table import best_metrics
+from dualformer_cli.config.option_defaults import DECODE_TIMEOUT_SECONDS
 from dualformer_cli.errors import ConfigError
 
 _FRAME_NAME = re.compile(r"[^{}%]*(\{:?[0-9]*d?\}|%[0-9]*d)[^{}%]*\.(jpe?g|png|bmp|webp|tiff?|ppm)", re.IGNORECASE)
@@ -251,7 +252,7 @@ class DataConfig:
     """How the frames in a folder of them are called, such as img_{:05}.jpg; None finds the one series of images."""
     decoder: Decoder = "auto"
     """Library that decodes; auto is PyAV, else decord."""
-    decode_timeout_seconds: float = 20.0
+    decode_timeout_seconds: float = DECODE_TIMEOUT_SECONDS
     """A file on which the decoder makes no progress for so long is given up."""
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from dualformer_cli.config.load import ResolvedConfig
 from dualformer_cli.config.schema import DataConfig, RunConfig
 from dualformer_cli.data.clips.transforms import FrameSizeError, FrameTransform
 from dualformer_cli.data.clips.views import VideoViews, read_views
-from dualformer_cli.data.fetch.hub import is_hub_address, local_weights
+from dualformer_cli.data.fetch.hugging_face import is_hub_address, local_weights
 from dualformer_cli.data.fetch.local_copies import LocalCopies, LocalCopy
 from dualformer_cli.data.fetch.weights import preset_of, published_weights, require_weights, shipped_weights
 from dualformer_cli.data.lists.class_lists import load_class_names

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageDraw
 
+from dualformer_cli.config.option_defaults import GRADCAM_ALPHA
 from dualformer_cli.config.schema import Decoder
 from dualformer_cli.outputs.annotated_video import VideoWriter
 from dualformer_cli.outputs.fonts import draw_label, font_of, prefer
@@ -85,7 +86,7 @@ class Heatmaps:
 class Style:
     """How heat is painted."""
 
-    alpha: float = 0.5
+    alpha: float = GRADCAM_ALPHA
     """Share of the heat's colour in the picture."""
     colormap: Colormap = "magma"
     side_by_side: bool = False

@@ -170,8 +170,8 @@ class WorkerPool:
 
     def __init__(
         self,
-        num_workers: int = 1,
-        timeout_seconds: float = 20.0,
+        num_workers: int,
+        timeout_seconds: float,
         preload: Sequence[str] = (),
         initializer: Callable[[], object] | None = None,
     ) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dualformer_cli.data.fetch.hub import DEFAULT_FILE
+from dualformer_cli.data.fetch.hugging_face import DEFAULT_FILE
 from dualformer_cli.documents.base import JsonObject
 from dualformer_cli.documents.export import Export, ExportCalibration, ExportFormat, ModelFileFacts
 from dualformer_cli.errors import DualFormerError

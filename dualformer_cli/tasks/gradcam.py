@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dualformer_cli.config.option_defaults import GRADCAM_ALPHA, GRADCAM_FPS, GRADCAM_LAYER
 from dualformer_cli.documents.gradcam import DeletionCurves, ExplainedClass, ExplainedVideo, Gradcam, LayerList
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import check_outputs, path_in_own_folder, write_all
@@ -34,7 +35,7 @@ class GradcamRequest:
     model: ModelRequest
     video: str
     """A video file or a folder of frames."""
-    layer: str = "last"
+    layer: str = GRADCAM_LAYER
     """STAGE/BLOCK or last; negative numbers count from the end."""
     class_: str | None = None
     """Name or number of the class; None for the one with the best score."""
@@ -48,9 +49,9 @@ class GradcamRequest:
     """Picture or video to draw, .gif, .mp4 or .png, or a folder for NAME.gradcam.gif; None for the current folder."""
     npz: Path | None = None
     """File for the maps as arrays."""
-    fps: float = 10.0
+    fps: float = GRADCAM_FPS
     """Frames per second of the GIF or video."""
-    alpha: float = 0.5
+    alpha: float = GRADCAM_ALPHA
     """Share of the heat's colours in the picture, 0 to 1."""
     colormap: Literal["magma", "viridis", "turbo", "gray"] = "magma"
     font: Path | None = None

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from dualformer_cli.config.schema import RENDERED, DataConfig, RunConfig
 from dualformer_cli.data.datasets.catalogue import load_catalogue
-from dualformer_cli.data.fetch.hub import check_timm, is_hub_address, local_weights
+from dualformer_cli.data.fetch.hugging_face import check_timm, is_hub_address, local_weights
 from dualformer_cli.data.fetch.weights import SHIPPED_WEIGHTS, cached_weights
 from dualformer_cli.data.lists.manifest import check_list
 from dualformer_cli.errors import DownloadError, DualFormerError, MissingError, WeightsError

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from dualformer_cli.config.option_defaults import TOP_K
 from dualformer_cli.data.fetch.web_videos import fetch_addresses, is_web_address
 from dualformer_cli.documents.predict import LiveClip, ModelFacts, PredictionRun, Predictions, VideoResult
 from dualformer_cli.engine.score_settings import settings_before_loading
@@ -40,7 +41,7 @@ class PredictRequest:
     model: ModelRequest = field(default_factory=ModelRequest)
     inputs: tuple[str, ...] = ()
     """Videos, folders, patterns, @list.txt, - for a list on stdin, cameras and addresses."""
-    top_k: int = 5
+    top_k: int = TOP_K
     """Labels per video."""
     min_score: float | None = None
     """Below it the best label is unsure, 0 to 1; None: a tenth of the way from chance, 1 / classes, to 1."""

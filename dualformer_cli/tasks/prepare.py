@@ -11,6 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualformer_cli.config.load import load_config
+from dualformer_cli.config.option_defaults import (
+    CONVERTED_SHORT_SIDE,
+    DECODE_TIMEOUT_SECONDS,
+    JPEG_QUALITY,
+    SPLIT_SHARES,
+    TRANSCODE_CRF,
+)
 from dualformer_cli.config.schema import ListFormat
 from dualformer_cli.data.datasets.catalogue import load_catalogue
 from dualformer_cli.data.datasets.find_videos import DATA
@@ -34,8 +41,7 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 """Shows a line."""
 
-_SHARES = "0.8/0.2"
-_QUALITY: Mapping[Convert, int] = {"transcode": 23, "frames": 95}
+_QUALITY: Mapping[Convert, int] = {"transcode": TRANSCODE_CRF, "frames": JPEG_QUALITY}
 _SHEET_PRESET = "k400-small"
 _SHEET_VIDEOS = 12
 
@@ -51,12 +57,12 @@ class PrepareRequest:
     check: bool = False
     """Whether to decode every video to its end, and to compare frames reached by seeking."""
     convert: Convert | None = None
-    short_side: int = 256
+    short_side: int = CONVERTED_SHORT_SIDE
     """Larger videos are shrunk to this by a conversion."""
     quality: int | None = None
-    """Constant rate factor of transcode, or quality of JPEG; None for 23 and 95."""
+    """Constant rate factor of transcode, or quality of JPEG; None for the usual."""
     split: str | None = None
-    """Shares of train, val and maybe test, such as 0.8/0.1/0.1; None for 0.8/0.2."""
+    """Shares of train, val and maybe test, such as 0.8/0.1/0.1; None for the usual."""
     seed: int = 0
     """Of the random splits, and of the clips on the sheet."""
     group_pattern: str | None = None
@@ -82,7 +88,7 @@ class PrepareRequest:
     """Configuration keys of it, each "dotted.key=value"."""
     num_workers: int | None = None
     """Worker processes; None for all cores."""
-    timeout_seconds: float = 20.0
+    timeout_seconds: float = DECODE_TIMEOUT_SECONDS
     """A video without progress for so long is given up."""
     overwrite: bool = False
     """Whether lists, videos and a sheet that are there may be replaced."""
@@ -208,7 +214,7 @@ def _plan(request: PrepareRequest, say: Say) -> Plan:
     plan = Plan(
         content=content,
         root=str(root),
-        shares=parse_shares(request.split or _SHARES),
+        shares=parse_shares(request.split or SPLIT_SHARES),
         seed=request.seed,
         group_look_alikes=request.group_look_alikes,
         check=request.check,

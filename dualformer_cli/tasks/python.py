@@ -24,7 +24,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dualformer_cli.config.load import load_config, to_yaml
-from dualformer_cli.data.fetch.hub import is_hub_address, local_weights
+from dualformer_cli.config.option_defaults import GRADCAM_LAYER, TOP_K
+from dualformer_cli.data.fetch.hugging_face import is_hub_address, local_weights
 from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.documents.evaluate import Evaluation
 from dualformer_cli.documents.gradcam import Gradcam
@@ -191,7 +192,7 @@ def predict(
     inputs: Name | Frames | Iterable[Name | Frames],
     *,
     fps: float | None = None,
-    top_k: int = 5,
+    top_k: int = TOP_K,
     every_seconds: float | None = None,
     min_score: float | None = None,
     **options: Unpack[ModelOptions],
@@ -333,7 +334,7 @@ def train(
 def gradcam(
     video: Name,
     *,
-    layer: str = "last",
+    layer: str = GRADCAM_LAYER,
     class_: str | int | None = None,
     out: Name | None = None,
     npz: Name | None = None,

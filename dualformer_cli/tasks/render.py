@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from dualformer_cli.config.option_defaults import RENDERED_BUSY, RENDERED_DIFFICULTY, RENDERED_FRAMES
 from dualformer_cli.data.camera_motion.files import Settings, estimate, find_sources, render_all
 from dualformer_cli.data.prepare.work import Watch, unwatched
 from dualformer_cli.documents.render import RenderEstimate, RenderSummary
@@ -20,11 +21,11 @@ class RenderRequest:
     """Clips of all splits."""
     pictures: tuple[str, ...] = ()
     """Folders of pictures, or "scikit-image", to move over besides drawn pictures."""
-    num_frames: int = 32
+    num_frames: int = RENDERED_FRAMES
     """Of a clip."""
-    difficulty: float = 1.0
+    difficulty: float = RENDERED_DIFFICULTY
     """From large and clean (0) to hardly seen (1)."""
-    busy: float = 0.0
+    busy: float = RENDERED_BUSY
     """Share of the clips in which much moves before the camera."""
     seed: int = 0
     num_workers: int = 1

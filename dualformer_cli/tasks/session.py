@@ -205,7 +205,7 @@ class Session:
 
 def _require_file(weights: str | None) -> None:
     """Refuse a name of weights that leads to nothing, before torch loads."""
-    from dualformer_cli.data.fetch.hub import is_hub_address
+    from dualformer_cli.data.fetch.hugging_face import is_hub_address
     from dualformer_cli.data.fetch.weights import preset_of, require_weights
 
     if weights not in (None, "published", "random") and not is_hub_address(weights) and preset_of(weights) is None:
@@ -223,7 +223,7 @@ def _resolve(
     preset, checkpoint = request.preset, None
     _require_file(request.weights)
     if request.weights is not None and request.weights not in ("published", "random"):
-        from dualformer_cli.data.fetch.hub import local_weights
+        from dualformer_cli.data.fetch.hugging_face import local_weights
         from dualformer_cli.data.fetch.weights import preset_of
 
         named = preset_of(request.weights)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dualformer_cli.config.option_defaults import TOKENS_MOMENTS, TOKENS_OUT
 from dualformer_cli.documents.tokenlabel import TokenClass, Tokens
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import check_outputs
@@ -33,10 +34,10 @@ class ShowTokensRequest:
     model: ModelRequest
     video: str
     """A video file or a folder of frames."""
-    out: Path = Path("tokens.png")
+    out: Path = TOKENS_OUT
     head: Head = "auto"
     """The head that scores the tokens; auto: the token head, if there is one."""
-    num_frames: int = 8
+    num_frames: int = TOKENS_MOMENTS
     """Moments of the clip to draw."""
     overwrite: bool = False
     """Whether a picture that exists may be replaced."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dualformer_cli.config.load import ResolvedConfig, known_presets
+from dualformer_cli.config.option_defaults import TRAIN_OUTPUT
 from dualformer_cli.documents.train import Preflight, TrainEvent, TrainResult, ValidationRow
 from dualformer_cli.errors import DualFormerError, Stopped, is_out_of_memory
 from dualformer_cli.outputs.curves import write_curves
@@ -40,7 +41,7 @@ class TrainRequest:
     model: ModelRequest
     training_list: str | None = None
     validation_list: str | None = None
-    output: Path = Path("runs/train")
+    output: Path = TRAIN_OUTPUT
     """The run folder."""
     resume: bool = False
     """Go on from the run folder's last checkpoint."""
@@ -107,7 +108,7 @@ class TrainRequest:
             return str(config), None
         if start is None or start in known_presets():
             return start, None
-        from dualformer_cli.data.fetch.hub import local_weights
+        from dualformer_cli.data.fetch.hugging_face import local_weights
         from dualformer_cli.model.weights import config_of, read_checkpoint
 
         text = config_of(read_checkpoint(local_weights(start, offline=self.model.offline), mapped=True))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dualformer_cli.config.option_defaults import TOKEN_LABELS_OUTPUT, VIDEOS_PER_SHARD
 from dualformer_cli.data.tokens.store import LabelFolder
 from dualformer_cli.documents.tokenlabel import LabelPlan, TriedTeacher, WrittenLabels
 from dualformer_cli.errors import ConfigError
@@ -37,9 +38,9 @@ class WriteLabelsRequest:
     """None for the one that the configuration names."""
     teacher: str | None = None
     """A file of weights, or a preset with published ones; None for the one that the configuration names."""
-    output: Path = Path("token-labels")
+    output: Path = TOKEN_LABELS_OUTPUT
     """Folder of the labels; labels of an interrupted run are gone on with."""
-    videos_per_shard: int = 64
+    videos_per_shard: int = VIDEOS_PER_SHARD
     """Videos whose labels share a file."""
 
     def resolve(self) -> ResolvedConfig:

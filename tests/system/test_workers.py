@@ -48,7 +48,7 @@ def pool_of(request, monkeypatch):
 @pytest.fixture(scope="module")
 def shared_pool(jobs):
     """Three workers for tests that do them no harm."""
-    with WorkerPool(3) as pool:
+    with WorkerPool(3, 20.0) as pool:
         yield pool
 
 
@@ -80,7 +80,7 @@ def script_environment():
 
 def test_results_come_in_the_order_of_the_items_and_errors_stay_with_theirs(pool_of, jobs):
     kinds = ["a", "video", "b", "bug", "c"]
-    with pool_of(2) as pool:
+    with pool_of(2, 20.0) as pool:
         outcomes = list(pool.imap(jobs.fail, kinds))
     assert [outcome.item for outcome in outcomes] == kinds
     assert [outcome.value for outcome in outcomes] == ["a", None, "b", None, "c"]
@@ -183,7 +183,7 @@ def test_a_hang_costs_its_item_and_a_slow_job_with_heartbeats_lives(pool_of, job
 def test_time_in_which_a_worker_waits_for_a_core_is_no_hang(jobs, tmp_path, monkeypatch):
     started = time.monotonic()
     monkeypatch.setattr(launchers, "starved_seconds", lambda pid: min(time.monotonic() - started, 1.5))
-    with WorkerPool(timeout_seconds=0.3) as pool:
+    with WorkerPool(1, 0.3) as pool:
         assert isinstance(pool.call(jobs.end, "hang").error, WorkerTimeout)
     assert time.monotonic() - started > 1.7
     started = time.monotonic()
@@ -191,7 +191,10 @@ def test_time_in_which_a_worker_waits_for_a_core_is_no_hang(jobs, tmp_path, monk
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(launchers, "START_SECONDS", 0.3)
     monkeypatch.setattr(launchers, "REAP_SECONDS", 0.1)
-    with WorkerPool(1, preload=["hangs_on_import"]) as pool, pytest.raises(WorkerStartError, match="not ready after"):
+    with (
+        WorkerPool(1, 20.0, preload=["hangs_on_import"]) as pool,
+        pytest.raises(WorkerStartError, match="not ready after"),
+    ):
         pool.call(jobs.double, 1)
     assert time.monotonic() - started > 1.7
 
@@ -205,7 +208,7 @@ def test_the_kernel_says_how_long_a_process_has_waited_for_a_core():
 
 
 def test_a_death_costs_its_item_and_says_how(pool_of, jobs):
-    with pool_of(1) as pool:
+    with pool_of(1, 20.0) as pool:
         outcomes = list(pool.imap(jobs.end, ["segfault", "one", "kill", "two", "exit", "three"]))
     assert [outcome.value for outcome in outcomes] == [None, "one", None, "two", None, "three"]
     deaths = {outcome.item: outcome.error for outcome in outcomes if isinstance(outcome.error, WorkerDied)}
@@ -217,7 +220,7 @@ def test_a_death_costs_its_item_and_says_how(pool_of, jobs):
 
 
 def test_a_result_that_never_came_raises_what_became_of_the_worker(jobs):
-    with WorkerPool(timeout_seconds=0.3) as pool:
+    with WorkerPool(1, 0.3) as pool:
         with pytest.raises(WorkerDied, match=r"^decoder crashed \(signal SIGSEGV\)$"):
             pool.call(jobs.end, "segfault").result()
         with pytest.raises(WorkerTimeout, match=r"^decoder made no progress for 0\.3 s$"):
@@ -234,7 +237,7 @@ def test_errors_of_workers_are_for_the_user_and_survive_pickling():
 
 
 def test_a_worker_that_was_killed_while_idle_costs_nothing(jobs):
-    with WorkerPool(1) as pool:
+    with WorkerPool(1, 20.0) as pool:
         first = pool.call(jobs.surroundings, None).value["pid"]
         os.kill(first, signal.SIGKILL)
         wait_until(lambda: not pool._workers or not next(iter(pool._workers)).channel.is_open())
@@ -242,7 +245,7 @@ def test_a_worker_that_was_killed_while_idle_costs_nothing(jobs):
 
 
 def test_a_template_that_was_killed_is_replaced(jobs):
-    with WorkerPool(1) as pool:
+    with WorkerPool(1, 20.0) as pool:
         template = pool._launcher._template._process
         assert pool.call(jobs.double, 1).value == 2
         template.kill()
@@ -253,7 +256,7 @@ def test_a_template_that_was_killed_is_replaced(jobs):
 
 def test_large_arrays_arrive_intact(pool_of, jobs):
     expected = jobs.arrays(7)
-    with pool_of(1) as pool:
+    with pool_of(1, 20.0) as pool:
         received = pool.call(jobs.arrays, 7).value
         assert pool.call(jobs.total, expected["frames"]).value == expected["frames"].sum()
     assert received["frames"].nbytes > 32e6
@@ -265,7 +268,7 @@ def test_large_arrays_arrive_intact(pool_of, jobs):
 
 
 def test_workers_have_no_stdin_one_thread_and_a_stdout_that_is_stderr(pool_of, jobs, capfd):
-    with pool_of(1, preload=["json.tool", "no_such_module"], initializer=jobs.note_initialized) as pool:
+    with pool_of(1, 20.0, preload=["json.tool", "no_such_module"], initializer=jobs.note_initialized) as pool:
         seen = pool.call(jobs.surroundings, None).value
         assert pool.call(jobs.surroundings, None).value["pid"] == seen["pid"]
     assert seen.pop("pid") != os.getpid()
@@ -283,7 +286,7 @@ def test_workers_have_no_stdin_one_thread_and_a_stdout_that_is_stderr(pool_of, j
 
 
 def test_an_initializer_that_fails_is_no_items_fault(jobs):
-    with WorkerPool(1, initializer=jobs.fail_to_initialize) as pool:
+    with WorkerPool(1, 20.0, initializer=jobs.fail_to_initialize) as pool:
         with pytest.raises(VideoError, match="'nowhere': no such decoder"):
             list(pool.imap(jobs.double, [1, 2]))
         with pytest.raises(VideoError, match="'nowhere': no such decoder"):
@@ -292,7 +295,10 @@ def test_an_initializer_that_fails_is_no_items_fault(jobs):
 
 def test_workers_that_die_while_starting_are_no_items_fault(jobs):
     message = r"^cannot start a worker process: it crashed \(signal SIGSEGV\)$"
-    with WorkerPool(1, initializer=jobs.die_while_initializing) as pool, pytest.raises(WorkerStartError, match=message):
+    with (
+        WorkerPool(1, 20.0, initializer=jobs.die_while_initializing) as pool,
+        pytest.raises(WorkerStartError, match=message),
+    ):
         list(pool.imap(jobs.double, [1, 2]))
 
 
@@ -300,7 +306,7 @@ def test_a_template_that_dies_while_starting_is_no_items_fault(jobs, tmp_path, m
     (tmp_path / "exits_on_import.py").write_text("import os; os._exit(7)")
     monkeypatch.syspath_prepend(str(tmp_path))
     message = r"its template ended without a result \(exit code 7\); see the messages above$"
-    with WorkerPool(1, preload=["exits_on_import"]) as pool, pytest.raises(WorkerStartError, match=message):
+    with WorkerPool(1, 20.0, preload=["exits_on_import"]) as pool, pytest.raises(WorkerStartError, match=message):
         list(pool.imap(jobs.double, [1, 2]))
 
 
@@ -310,12 +316,12 @@ def test_a_template_that_is_not_ready_in_time_is_not_said_to_lack_memory(jobs, t
     monkeypatch.setattr(launchers, "START_SECONDS", 0.5)
     monkeypatch.setattr(launchers, "REAP_SECONDS", 0.1)
     message = r"not ready after 0.5 s; the machine is too busy, or a library that it loads hangs$"
-    with WorkerPool(1, preload=["hangs_on_import"]) as pool, pytest.raises(WorkerStartError, match=message):
+    with WorkerPool(1, 20.0, preload=["hangs_on_import"]) as pool, pytest.raises(WorkerStartError, match=message):
         list(pool.imap(jobs.double, [1, 2]))
 
 
 def test_closing_early_stops_the_work_and_leaves_the_pool_usable(jobs, tmp_path):
-    with WorkerPool(2) as pool:
+    with WorkerPool(2, 20.0) as pool:
         names = [str(tmp_path / name) for name in "ab"]
         work = iter([(jobs.double, 1), (jobs.note_and_sleep, names[0]), (jobs.note_and_sleep, names[1])])
         results = pool.imap(jobs.run, work)
@@ -329,7 +335,7 @@ def test_closing_early_stops_the_work_and_leaves_the_pool_usable(jobs, tmp_path)
 
 def test_what_is_in_work_when_the_pool_is_closed_is_no_items_fault(jobs, tmp_path):
     names = [str(tmp_path / name) for name in "ab"]
-    with WorkerPool(1) as pool:
+    with WorkerPool(1, 20.0) as pool:
         results = pool.imap(jobs.run, [(jobs.note_and_sleep, name) for name in names], ahead=2)
         closing = threading.Thread(target=lambda: (wait_until(Path(names[0]).exists), pool.close()))
         closing.start()
@@ -354,7 +360,7 @@ def call_in_thread(pool, function, item):
 
 
 def test_close_ends_a_hanging_worker_at_once_and_leaves_no_process(pool_of, jobs, tmp_path):
-    pool = pool_of(1)
+    pool = pool_of(1, 20.0)
     caller, errors = call_in_thread(pool, jobs.hang_for_good, str(tmp_path / "pids"))
     wait_until((tmp_path / "pids").exists)
     pool.close()
@@ -373,7 +379,7 @@ def test_closing_does_not_wait_for_slow_imports(jobs, tmp_path, monkeypatch):
         f"open({str(tmp_path / 'begun')!r}, 'w')\nimport time; time.sleep(60)"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    with WorkerPool(2, preload=["sleeps_on_import"]) as pool:
+    with WorkerPool(2, 20.0, preload=["sleeps_on_import"]) as pool:
         caller, errors = call_in_thread(pool, jobs.double, 1)
         wait_until((tmp_path / "begun").exists)
         started = time.monotonic()
@@ -387,7 +393,7 @@ import functools, sys
 import worker_jobs
 from dualformer_cli.system import launchers, workers
 workers._CAN_FORK = sys.argv[1] == "forked"
-with workers.WorkerPool(1) as pool:
+with workers.WorkerPool(1, 20.0) as pool:
     pool.call(worker_jobs.{job}, sys.argv[2])
 """
 
@@ -422,7 +428,7 @@ PROGRAM = """
 print("main program runs")
 import worker_jobs
 from dualformer_cli.system.workers import WorkerPool
-with WorkerPool(2) as pool:
+with WorkerPool(2, 20.0) as pool:
     print([outcome.value for outcome in pool.imap(worker_jobs.double, range(4))])
 """
 
@@ -435,7 +441,8 @@ def test_the_main_program_is_run_once_however_it_was_started(tmp_path, arguments
 
 
 def test_functions_of_the_main_program_are_refused(tmp_path):
-    program = "from dualformer_cli.system.workers import WorkerPool\ndef work(x): pass\nWorkerPool().imap(work, [1])"
+    imports = "from dualformer_cli.system.workers import WorkerPool"
+    program = f"{imports}\ndef work(x): pass\nWorkerPool(1, 20.0).imap(work, [1])"
     run = run_script(tmp_path, program, "-")
     assert run.stderr.splitlines()[-1].startswith("ValueError: workers cannot see <function work at ")
     assert run.stderr.splitlines()[-1].endswith(": move it from the main program into a module")
@@ -443,9 +450,9 @@ def test_functions_of_the_main_program_are_refused(tmp_path):
 
 def test_settings_out_of_range_are_named(shared_pool, jobs):
     with pytest.raises(ValueError, match="num_workers must be at least 1, got 0"):
-        WorkerPool(0)
+        WorkerPool(0, 20.0)
     with pytest.raises(ValueError, match="timeout_seconds must be positive, got 0"):
-        WorkerPool(timeout_seconds=0)
+        WorkerPool(1, 0)
     with pytest.raises(ValueError, match="ahead must be at least 1, got 0"):
         shared_pool.imap(jobs.double, [], ahead=0)
 

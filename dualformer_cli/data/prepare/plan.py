@@ -36,14 +36,14 @@ class Plan:
     """Whether videos that look alike stay in one split."""
     check: bool = False
     convert: Convert | None = None
-    short_side: int = 256
-    quality: int = 23
+    short_side: int
+    quality: int
     """As `Conversion` has it."""
     formats: tuple[ListFormat, ...] = ()
     """Older list formats to write beside the manifests."""
     overwrite: bool = False
-    num_workers: int = 1
-    timeout_seconds: float = 20.0
+    num_workers: int
+    timeout_seconds: float
 
     @property
     def arguments(self) -> Arguments:

@@ -12,7 +12,7 @@ from torch import Tensor
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import ModelConfig, RunConfig, TrainConfig
 from dualformer_cli.data.datasets.catalogue import load_catalogue
-from dualformer_cli.data.fetch.hub import NO_TIMM_OFFLINE, hub_problem, local_weights, no_timm, timm_model
+from dualformer_cli.data.fetch.hugging_face import NO_TIMM_OFFLINE, hub_problem, local_weights, no_timm, timm_model
 from dualformer_cli.data.fetch.weights import published_weights, weights_names
 from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.errors import WeightsError

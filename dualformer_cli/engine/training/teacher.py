@@ -15,7 +15,7 @@ from dualformer_cli.config.load import ResolvedConfig, known_presets, load_confi
 from dualformer_cli.config.schema import RuntimeConfig, Size3
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.datasets.catalogue import load_catalogue
-from dualformer_cli.data.fetch.hub import local_weights
+from dualformer_cli.data.fetch.hugging_face import local_weights
 from dualformer_cli.data.lists.matching import match_classes
 from dualformer_cli.documents.tokenlabel import TeacherFacts
 from dualformer_cli.engine.build import build_model, token_grid

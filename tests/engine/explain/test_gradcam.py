@@ -35,7 +35,10 @@ def test_a_worker_that_dies_is_the_videos_fault_and_one_that_does_not_start_is_n
         raise WorkerDied(path, 3)
 
     engine: Any = SimpleNamespace(config=load_config("tiny", environ={}).config)
-    with WorkerPool(1, initializer=partial(os._exit, 4)) as pool, pytest.raises(WorkerStartError, match="exit code 4"):
+    with (
+        WorkerPool(1, 20.0, initializer=partial(os._exit, 4)) as pool,
+        pytest.raises(WorkerStartError, match="exit code 4"),
+    ):
         read_video(engine, "a.mp4", pool)
     monkeypatch.setattr(gradcam, "read_views", die)
     with pytest.raises(VideoError, match=r"^'a\.mp4': decoder ended without a result \(exit code 3\)$"):

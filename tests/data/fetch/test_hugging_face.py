@@ -12,8 +12,8 @@ import pytest
 from hub_server import COMMIT, HubServer, serve
 from huggingface_hub.utils import close_session
 
-from dualformer_cli.data.fetch import hub as hub_module
-from dualformer_cli.data.fetch.hub import local_weights
+from dualformer_cli.data.fetch import hugging_face as hub_module
+from dualformer_cli.data.fetch.hugging_face import local_weights
 from dualformer_cli.errors import DownloadError, WeightsError
 
 
