@@ -32,7 +32,14 @@ from dualformer_cli.commands.options import (
     show_config_that_runs,
 )
 from dualformer_cli.commands.predict import announce
-from dualformer_cli.config.option_defaults import GRADCAM_ALPHA, GRADCAM_FPS, GRADCAM_LAYER
+from dualformer_cli.config.option_defaults import (
+    GRADCAM_ALPHA,
+    GRADCAM_COLORMAP,
+    GRADCAM_FPS,
+    GRADCAM_LAYER,
+    GRADCAM_SCORE,
+    Colormap,
+)
 
 if TYPE_CHECKING:
     from dualformer_cli.documents.gradcam import Gradcam
@@ -56,7 +63,7 @@ def gradcam(
     score: Annotated[
         Literal["logit", "probability"],
         typer.Option(help="What the gradient is of; the published code takes the probability."),
-    ] = "logit",
+    ] = GRADCAM_SCORE,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -71,9 +78,7 @@ def gradcam(
     ] = None,
     fps: Annotated[float, typer.Option(help="Frames per second of the GIF or video.")] = GRADCAM_FPS,
     alpha: Annotated[float, typer.Option(help="Share of the heat's colours in the picture, 0 to 1.")] = GRADCAM_ALPHA,
-    colormap: Annotated[Literal["magma", "viridis", "turbo", "gray"], typer.Option(help="Colours of the heat.")] = (
-        "magma"
-    ),
+    colormap: Annotated[Colormap, typer.Option(help="Colours of the heat.")] = GRADCAM_COLORMAP,
     font: FontOption = None,
     views: ViewsOption = None,
     side_by_side: Annotated[

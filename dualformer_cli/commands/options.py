@@ -110,7 +110,7 @@ def show_config(resolved: ResolvedConfig) -> None:
 def show_config_that_runs(model: ModelRequest) -> None:
     """Print the configuration of the model that would run: the built-in one's where the default one is not here."""
     from dualformer_cli.outputs.screen import log
-    from dualformer_cli.tasks.fall_back import resolve_what_runs
+    from dualformer_cli.tasks.built_in_model import resolve_what_runs
     from dualformer_cli.tasks.session import DEFAULT_PRESET
 
     show_config(resolve_what_runs(model, log, default=DEFAULT_PRESET))

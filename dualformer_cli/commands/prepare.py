@@ -20,6 +20,7 @@ from dualformer_cli.commands.options import (
     print_document,
 )
 from dualformer_cli.config.option_defaults import (
+    CLASS_DEPTH,
     CONVERTED_SHORT_SIDE,
     DECODE_TIMEOUT_SECONDS,
     JPEG_QUALITY,
@@ -109,7 +110,7 @@ def prepare(
     ] = "auto",
     class_depth: Annotated[
         int, typer.Option("--class-depth", min=1, metavar="N", help="Folder levels that make the class name.")
-    ] = 1,
+    ] = CLASS_DEPTH,
     multi_label: Annotated[
         bool, typer.Option("--multi-label", help="Labels of the table are several, with ';' between them.")
     ] = False,

@@ -6,15 +6,22 @@ The commands, the requests of `tasks` and the Python functions all take it from 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 TOP_K = 5
 """Labels that predict shows of a video."""
+LIVE_SECONDS = 2.0
+"""How often it classifies a camera or stream."""
 
 GRADCAM_LAYER = "last"
+GRADCAM_SCORE: Literal["logit", "probability"] = "logit"
 GRADCAM_FPS = 10.0
 """Frames per second of its GIF or video."""
 GRADCAM_ALPHA = 0.5
 """Share of the heat's colours in the picture, 0 to 1."""
+Colormap = Literal["magma", "viridis", "turbo", "gray"]
+GRADCAM_COLORMAP: Colormap = "magma"
+"""Colours of the heat."""
 
 TRAIN_OUTPUT = Path("runs/train")
 
@@ -27,6 +34,8 @@ VIDEOS_PER_SHARD = 64
 
 DECODE_TIMEOUT_SECONDS = 20.0
 """prepare gives up a video on which the decoder makes no progress for so long; so does data.decode_timeout_seconds."""
+CLASS_DEPTH = 1
+"""Levels of a folder of videos that make a class's name."""
 SPLIT_SHARES = "0.8/0.2"
 """Train and val of videos that nothing puts into a split."""
 CONVERTED_SHORT_SIDE = 256

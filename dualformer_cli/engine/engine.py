@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from dualformer_cli.config.load import ResolvedConfig
+from dualformer_cli.config.option_defaults import TOP_K
 from dualformer_cli.config.schema import DataConfig, RunConfig
 from dualformer_cli.data.clips.transforms import FrameSizeError, FrameTransform
 from dualformer_cli.data.clips.views import VideoViews, read_views
@@ -140,7 +141,7 @@ class Engine:
         paths: Iterable[str],
         pool: WorkerPool,
         *,
-        top_k: int = 5,
+        top_k: int = TOP_K,
         every_seconds: float | None = None,
         min_score: float | None = None,
     ) -> Iterator[Prediction]:
@@ -173,7 +174,7 @@ class Engine:
         *,
         name: str,
         fps: float | None,
-        top_k: int = 5,
+        top_k: int = TOP_K,
         every_seconds: float | None = None,
         min_score: float | None = None,
     ) -> Prediction:
@@ -248,7 +249,7 @@ class Engine:
         name: str,
         *,
         every_seconds: float,
-        top_k: int = 5,
+        top_k: int = TOP_K,
         duration_seconds: float | None = None,
         min_score: float | None = None,
         on_clip: Callable[[LiveClip], None],

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dualformer_cli.kernels.backend import Backend
+from dualformer_cli.kernels.backend import Backend, Size3
 from dualformer_cli.kernels.depthwise_conv3d import conv3d_channels_last
 from dualformer_cli.kernels.linear import Linear
 from dualformer_cli.kernels.pyramid_pool import pyramid_pool
 from dualformer_cli.kernels.window_attention import attends_with_triton, window_attention
 from dualformer_cli.model.cpu_attention import own_attention
-from dualformer_cli.model.windows import Size3, merge_windows, split_windows
+from dualformer_cli.model.windows import merge_windows, split_windows
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

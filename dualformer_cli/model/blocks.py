@@ -8,14 +8,14 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dualformer_cli.kernels.add_layer_norm import add_branch, add_layer_norm
-from dualformer_cli.kernels.backend import Backend, uses_triton
+from dualformer_cli.kernels.backend import Backend, Size3, uses_triton
 from dualformer_cli.kernels.bias_gelu import bias_gelu
 from dualformer_cli.kernels.depthwise_conv3d import depthwise_conv3d
 from dualformer_cli.kernels.frame_patches import split_patches
 from dualformer_cli.kernels.linear import Linear, linear
 from dualformer_cli.model.attention import DepthwiseConv3d, GlobalPyramidAttention, LocalWindowAttention
 from dualformer_cli.model.cpu_pieces import PIECE_NUMBERS, can_work_in_pieces, for_each_piece
-from dualformer_cli.model.windows import Size3, merge_windows, split_windows
+from dualformer_cli.model.windows import merge_windows, split_windows
 
 
 class PatchEmbed(nn.Module):

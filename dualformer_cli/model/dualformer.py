@@ -17,13 +17,12 @@ from torch.utils.checkpoint import checkpoint
 
 from dualformer_cli.errors import ConfigError
 from dualformer_cli.kernels.add_layer_norm import add_branch, adds_with_triton
-from dualformer_cli.kernels.backend import Backend, compute_dtype, uses_triton
+from dualformer_cli.kernels.backend import Backend, Size3, compute_dtype, uses_triton
 from dualformer_cli.kernels.frame_patches import frame_patches
 from dualformer_cli.model.attention import GlobalPyramidAttention, LocalWindowAttention, PyramidPool
 from dualformer_cli.model.blocks import Block, PatchEmbed, PositionConv
 from dualformer_cli.model.motion import MotionHead, MotionVote, start_from_motion
 from dualformer_cli.model.recomputing import recompute_contexts
-from dualformer_cli.model.windows import Size3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -420,7 +419,7 @@ def _size_multiples(plans: Sequence[StagePlan], patch_sizes: Sequence[Size3]) ->
 
 def _plan_or_explain(input_size: Size3, **sizes: Sequence[Size3] | Size3) -> list[StagePlan]:
     try:
-        return plan_stages(input_size, **sizes)  # type: ignore[arg-type]
+        return plan_stages(input_size, **sizes)
     except ConfigError as error:
         frames = [t for t in range(1, 129) if _fits((t, *input_size[1:]), sizes)]
         sides = [side for side in range(8, 513) if _fits((input_size[0], side, side), sizes)]
@@ -437,7 +436,7 @@ def _plan_or_explain(input_size: Size3, **sizes: Sequence[Size3] | Size3) -> lis
 
 def _fits(input_size: Size3, sizes: dict[str, Sequence[Size3] | Size3]) -> bool:
     try:
-        plan_stages(input_size, **sizes)  # type: ignore[arg-type]
+        plan_stages(input_size, **sizes)
     except ConfigError:
         return False
     return True

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dualformer_cli.model.windows import Size3
+from dualformer_cli.kernels.backend import Size3
 
 PIXELS_PER_STEP = 0.25
 """Motions much smaller than this, in pixels a frame, are taught evenly; larger ones by their logarithm."""

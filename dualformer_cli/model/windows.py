@@ -5,8 +5,7 @@ from __future__ import annotations
 from einops import rearrange
 from torch import Tensor
 
-Size3 = tuple[int, int, int]
-"""Tokens along (time, height, width)."""
+from dualformer_cli.kernels.backend import Size3
 
 
 def split_windows(x: Tensor, window_size: Size3) -> Tensor:

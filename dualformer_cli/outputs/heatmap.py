@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from dualformer_cli.config.option_defaults import GRADCAM_ALPHA
+from dualformer_cli.config.option_defaults import GRADCAM_ALPHA, GRADCAM_COLORMAP, Colormap
 from dualformer_cli.config.schema import Decoder
 from dualformer_cli.outputs.annotated_video import VideoWriter
 from dualformer_cli.outputs.fonts import draw_label, font_of, prefer
@@ -22,7 +22,6 @@ from dualformer_cli.system.workers import heartbeat
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.reader import Frame, VideoReader
 
-Colormap = Literal["magma", "viridis", "turbo", "gray"]
 Heat = np.ndarray[Any, np.dtype[np.uint8]]
 """0 to 255, shape (H, W)."""
 
@@ -88,7 +87,7 @@ class Style:
 
     alpha: float = GRADCAM_ALPHA
     """Share of the heat's colour in the picture."""
-    colormap: Colormap = "magma"
+    colormap: Colormap = GRADCAM_COLORMAP
     side_by_side: bool = False
     """The plain frame to the left of the painted one."""
 

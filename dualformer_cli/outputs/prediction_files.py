@@ -20,7 +20,8 @@ from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.predict import FeatureRow, Segment, VideoResult
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.predictions import best_shown, shown_parts
-from dualformer_cli.system.files import atomic_path, check_place
+from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.output_checks import check_place
 from dualformer_cli.system.words import os_reason, printable
 from dualformer_cli.video.parts import split_part
 

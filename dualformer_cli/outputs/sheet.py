@@ -11,7 +11,8 @@ from PIL import Image, ImageDraw
 
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.outputs.fonts import draw_label
-from dualformer_cli.system.files import atomic_path, check_outputs
+from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.output_checks import check_outputs
 from dualformer_cli.video.reader import Frame
 
 Clip = tuple[str, str, Sequence[Frame] | np.ndarray]

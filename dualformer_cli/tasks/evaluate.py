@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from dualformer_cli.documents.evaluate import Evaluation
 from dualformer_cli.engine.score_settings import FREE_SETTINGS, settings_before_loading
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.files import check_outputs, write_all
+from dualformer_cli.system.files import write_all
+from dualformer_cli.system.output_checks import check_outputs
 from dualformer_cli.system.parts import Parts
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.tasks.needs import check_lists

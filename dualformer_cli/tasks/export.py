@@ -15,7 +15,8 @@ from dualformer_cli.data.fetch.hugging_face import DEFAULT_FILE
 from dualformer_cli.documents.base import JsonObject
 from dualformer_cli.documents.export import Export, ExportCalibration, ExportFormat, ModelFileFacts
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.files import atomic_path, check_output_folder, check_outputs
+from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.output_checks import check_output_folder, check_outputs
 from dualformer_cli.system.words import cannot_read
 from dualformer_cli.tasks.session import Fetching, ModelRequest, load_engine
 

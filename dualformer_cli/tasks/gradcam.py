@@ -9,10 +9,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from dualformer_cli.config.option_defaults import GRADCAM_ALPHA, GRADCAM_FPS, GRADCAM_LAYER
+from dualformer_cli.config.option_defaults import (
+    GRADCAM_ALPHA,
+    GRADCAM_COLORMAP,
+    GRADCAM_FPS,
+    GRADCAM_LAYER,
+    GRADCAM_SCORE,
+    Colormap,
+)
 from dualformer_cli.documents.gradcam import DeletionCurves, ExplainedClass, ExplainedVideo, Gradcam, LayerList
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.files import check_outputs, path_in_own_folder, write_all
+from dualformer_cli.system.files import path_in_own_folder, write_all
+from dualformer_cli.system.output_checks import check_outputs
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, Session, open_session
 from dualformer_cli.video.one_input import check_one_video
 
@@ -39,7 +47,7 @@ class GradcamRequest:
     """STAGE/BLOCK or last; negative numbers count from the end."""
     class_: str | None = None
     """Name or number of the class; None for the one with the best score."""
-    score: Literal["logit", "probability"] = "logit"
+    score: Literal["logit", "probability"] = GRADCAM_SCORE
     """What the gradient is of."""
     deletion: bool = False
     """Whether to test the map by deleting its hottest places."""
@@ -53,7 +61,7 @@ class GradcamRequest:
     """Frames per second of the GIF or video."""
     alpha: float = GRADCAM_ALPHA
     """Share of the heat's colours in the picture, 0 to 1."""
-    colormap: Literal["magma", "viridis", "turbo", "gray"] = "magma"
+    colormap: Colormap = GRADCAM_COLORMAP
     font: Path | None = None
     """Font of the labels, for letters that the built-in one lacks; None: one of the system."""
     side_by_side: bool = False
@@ -71,7 +79,7 @@ class GradcamRequest:
 def list_layers(model: ModelRequest, *, on_fallback: Callable[[str], None] = lambda note: None) -> LayerList:
     """Return the layers of the model that would run; it raises what `resolve` and `fall_back` do."""
     from dualformer_cli.engine.explain import gradcam as explain
-    from dualformer_cli.tasks.fall_back import resolve_what_runs
+    from dualformer_cli.tasks.built_in_model import resolve_what_runs
 
     resolved = resolve_what_runs(model, on_fallback, default=DEFAULT_PRESET)
     return LayerList(preset=resolved.preset, layers=tuple(explain.list_layers(resolved.config)))
@@ -103,7 +111,7 @@ def gradcam(
     _check(request)
     with open_session(request.model, default=DEFAULT_PRESET, num_workers=1) as session:
         from dualformer_cli.engine.explain.gradcam import find_class, find_layer
-        from dualformer_cli.tasks.fall_back import fall_back  # loads torch, as the line above
+        from dualformer_cli.tasks.built_in_model import fall_back  # loads torch, as the line above
 
         fall_back(session, fetching, on_fallback)
         resolved = session.resolved

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from dualformer_cli.config.option_defaults import TOP_K
+from dualformer_cli.config.option_defaults import LIVE_SECONDS, TOP_K
 from dualformer_cli.data.fetch.web_videos import fetch_addresses, is_web_address
 from dualformer_cli.documents.predict import LiveClip, ModelFacts, PredictionRun, Predictions, VideoResult
 from dualformer_cli.engine.score_settings import settings_before_loading
@@ -26,9 +26,6 @@ from dualformer_cli.video.remote_files import is_remote, require_remote
 if TYPE_CHECKING:
     from dualformer_cli.engine.engine import Engine
     from dualformer_cli.engine.scoring.video_scores import Prediction
-
-LIVE_SECONDS = 2.0
-"""How often a camera or stream is classified unless the request says."""
 
 Watching = Callable[[Callable[[], int]], AbstractContextManager[Callable[[VideoResult], None]]]
 """Opens a display of as many videos as what it is given says; what it gives is called with each result as it comes."""
@@ -173,7 +170,7 @@ def _load_engine(
     on_model: Callable[[ModelFacts], None],
 ) -> Engine:
     """Return the model that classifies, and say on rank 0 which one it is; refuse a run folder of another one."""
-    from dualformer_cli.tasks.fall_back import fall_back  # loads torch
+    from dualformer_cli.tasks.built_in_model import fall_back  # loads torch
 
     fall_back(session, fetching, on_fallback)
     if request.output is not None and request.model.model is None:  # else it is loaded already

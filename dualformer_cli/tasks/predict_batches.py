@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dualformer_cli.tasks.fall_back import fall_back
+from dualformer_cli.tasks.built_in_model import fall_back
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, open_session
 
 _LOGGER = logging.getLogger(__name__)

@@ -34,7 +34,8 @@ from dualformer_cli.outputs.prediction_files import (
     write_segments,
 )
 from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
-from dualformer_cli.system.files import check_outputs, remove_unfinished
+from dualformer_cli.system.files import remove_unfinished
+from dualformer_cli.system.output_checks import check_outputs
 from dualformer_cli.system.parts import Parts, PartWriter
 from dualformer_cli.system.workers import WorkerPool, WorkerTimeout
 from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels

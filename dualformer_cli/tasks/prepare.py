@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.option_defaults import (
+    CLASS_DEPTH,
     CONVERTED_SHORT_SIDE,
     DECODE_TIMEOUT_SECONDS,
     JPEG_QUALITY,
@@ -73,7 +74,7 @@ class PrepareRequest:
     labels: str | None = None
     """Table with the labels of a folder's videos."""
     layout: Layout = "auto"
-    class_depth: int = 1
+    class_depth: int = CLASS_DEPTH
     """Folder levels that make the class name."""
     multi_label: bool = False
     take_frames: bool = False

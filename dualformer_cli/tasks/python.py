@@ -432,7 +432,7 @@ def _predict_frames(videos: Iterable[Iterable[Frames]], request: PredictRequest,
     if every is not None and fps is None:
         raise ValueError("a timeline of frames in memory needs their fps")
     with open_session(request.model, default=DEFAULT_PRESET, num_workers=1) as session:
-        from dualformer_cli.tasks.fall_back import fall_back  # loads torch
+        from dualformer_cli.tasks.built_in_model import fall_back  # loads torch
 
         quiet = lambda: nullcontext(lambda name, done, total: None)  # noqa: E731
         fall_back(session, quiet, _LOGGER.warning)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dualformer_cli.config.option_defaults import TOKENS_MOMENTS, TOKENS_OUT
 from dualformer_cli.documents.tokenlabel import TokenClass, Tokens
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.files import check_outputs
+from dualformer_cli.system.output_checks import check_outputs
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, open_session
 from dualformer_cli.video.one_input import check_one_video
 

@@ -46,7 +46,7 @@ from dualformer_cli.documents.predict import VideoResult
 from dualformer_cli.engine.scoring import video_scores
 from dualformer_cli.errors import ConfigError, DownloadError, DualFormerError, WeightsError
 from dualformer_cli.outputs import json_text, prediction_files, predictions
-from dualformer_cli.tasks import fall_back, prediction_outputs, session
+from dualformer_cli.tasks import built_in_model, prediction_outputs, session
 from dualformer_cli.tasks import gradcam as gradcam_task
 from dualformer_cli.tasks import predict as predict_task
 from dualformer_cli.video import decord_reader
@@ -770,7 +770,7 @@ def two_models(mini_preset: Path, mini_weights: Path, tmp_path: Path, monkeypatc
     shutil.copy(mini_weights, shipped)
     for module in (session, predict_task):
         monkeypatch.setattr(module, "DEFAULT_PRESET", default)
-    monkeypatch.setattr(fall_back, "BUILT_IN_PRESET", built_in)
+    monkeypatch.setattr(built_in_model, "BUILT_IN_PRESET", built_in)
     monkeypatch.setattr(weights, "SHIPPED_WEIGHTS", {built_in: str(shipped)})
     entry = {"url": "http://127.0.0.1:9/mini.pth", "file_name": "mini.pth", "browser_url": "b", "minimum_bytes": 1000}
     Path("mirror.yaml").write_text(json.dumps({"weights": {default: entry}}))

@@ -19,7 +19,7 @@ import dualformer_cli
 from dualformer_cli.app import app
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.outputs import predictions_page
-from dualformer_cli.tasks import fall_back, prediction_outputs, prediction_run, session
+from dualformer_cli.tasks import built_in_model, prediction_outputs, prediction_run, session
 
 pytestmark = pytest.mark.usefixtures("_own_environment")
 
@@ -91,7 +91,7 @@ def test_the_page_says_what_the_document_says(output: tuple[str, ...], predict: 
 def test_the_page_says_which_model_it_was_and_why(
     predict: Predict, videos: Path, monkeypatch: pytest.MonkeyPatch, mini_preset: Path
 ) -> None:
-    monkeypatch.setattr(fall_back, "fall_back", lambda session, *_: setattr(session, "fallback", "no network"))
+    monkeypatch.setattr(built_in_model, "fall_back", lambda session, *_: setattr(session, "fallback", "no network"))
     given: list[dict[str, Any]] = []
     for module in (prediction_outputs, prediction_run):
         monkeypatch.setattr(module, "write_predictions_page", lambda *_, **facts: given.append(facts) or [])

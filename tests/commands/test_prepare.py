@@ -134,6 +134,16 @@ def test_the_shown_clips_are_those_of_the_recipe(prepare: Any, mini_preset: Path
         assert np.abs(after.frames[:, changed] - np.array([123.675, 116.28, 103.53])).max() < 1
 
 
+def test_the_labels_shown_of_mirrored_clips_are_those_of_the_other_side(prepare: Any, mini_preset: Path) -> None:
+    rows = [f"videos/{CLASSES[1]}/clip {number}.mp4,pan left" for number in range(2)]
+    Path("turned.csv").write_text("\n".join(["path,label", *rows, ""]))
+    wanted = ["data.train_list=turned.csv", "data.classes=camera_motion", "model.num_classes=10", "data.train.flip="]
+    for share, label in ((0, "pan left"), (1, "pan right")):
+        overrides = [*wanted[:-1], f"{wanted[-1]}{share}"]
+        shown = preview_clips(load_config(str(mini_preset), overrides=overrides).config, num_videos=2)
+        assert [clip.label for clip in shown] == [label, label]
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [

@@ -10,10 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from dualformer_cli.app import app
+from dualformer_cli.config.load import load_config
+from dualformer_cli.engine.build import build_model
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.workers import WorkerTimeout
 
@@ -73,7 +76,9 @@ def test_a_panel_shows_the_frame_in_the_middle_of_its_token(
     assert [panel.caption for panel in panels] == wanted
 
 
-def test_show_takes_the_token_head_where_there_is_one(command: Any, scenes: Path, tmp_path: Path) -> None:
+def test_show_takes_the_token_head_where_there_is_one(
+    command: Any, scenes: Path, tmp_path: Path, mini_preset: Path
+) -> None:
     options = ("--weights", "random", "--json", "--overwrite", "--out", tmp_path / "x.png", scenes / "a.mp4")
     plain = json.loads(command("show", *options).stdout)
     assert plain["head"] == "classifier"
@@ -83,6 +88,19 @@ def test_show_takes_the_token_head_where_there_is_one(command: Any, scenes: Path
     both = ("--set", "model.token_head=true")
     assert json.loads(command("show", *options, *both).stdout)["head"] == "token"
     assert json.loads(command("show", *options, *both, "--head", "classifier").stdout)["head"] == "classifier"
+    config = load_config(str(mini_preset), overrides=[both[1]], environ={}).config
+    model = build_model(config.model, config.data)
+    assert model.token_head is not None
+    last: Any = model.token_head[-1]
+    with torch.no_grad():
+        for layer, index in ((last, 3), (model.classifier, 0)):  # each knows one class alone
+            layer.weight.zero_()
+            layer.bias.copy_(9 * torch.eye(5)[index])
+    torch.save({"state_dict": model.state_dict()}, tmp_path / "two.pt")
+    trained = ("--weights", tmp_path / "two.pt", *options[2:], *both)
+    for head, label in (("token", "waving, both hands"), ("classifier", "running")):
+        (entry,) = json.loads(command("show", *trained, "--head", head).stdout)["classes"]
+        assert (entry["label"], entry["tokens"]) == (label, 16)
     result = command("show", *options, "--head", "token")
     assert "has no token head; use --head classifier" in str(result.exception)
     assert command("show", *options, "--head", "both").exit_code == 2

@@ -225,7 +225,9 @@ def test_the_document_multiplies_by_the_views_of_the_test(config: RunConfig, cos
 def test_uniform_segments_make_one_clip_per_crop(config: RunConfig) -> None:
     clip = replace(config.data.clip, sampling="segments")
     data = replace(config.data, clip=clip, test=replace(config.data.test, num_crops=3))
-    assert describe(replace(config, data=data), name="mine").views == 3
+    described = describe(replace(config, data=data), name="mine")
+    assert described.views == 3
+    assert described.multiply_adds_per_video == 3 * described.multiply_adds_per_view
 
 
 def test_latency_states_its_conditions(config: RunConfig) -> None:

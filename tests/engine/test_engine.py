@@ -78,6 +78,37 @@ def test_random_weights_are_warned_of(
     assert "weights are random: labels and scores mean nothing" in caplog.text
 
 
+def test_random_weights_are_those_of_the_seed(make_engine: Any) -> None:
+    one, same, other = (
+        make_engine(f"runtime.seed={seed}", weights="random").model.classifier.weight for seed in (3, 3, 4)
+    )
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+def test_frames_are_normalised_by_the_colours_of_the_configuration(make_engine: Any) -> None:
+    engine = make_engine("data.mean=[100, 50, 20]", "data.std=[10, 20, 40]")
+    clips = np.random.default_rng(0).integers(0, 256, (1, 8, 64, 64, 3), dtype=np.uint8)
+    by_hand = (clips - np.array([100.0, 50, 20])) / np.array([10.0, 20, 40])
+    with torch.no_grad():
+        logits = engine.model(torch.from_numpy(by_hand.transpose(0, 4, 1, 2, 3)).float())
+    np.testing.assert_allclose(engine.scorer.score(clips)[0], logits.softmax(-1).numpy(), atol=1e-5)
+
+
+def test_names_inside_the_weights_are_the_labels_as_many_as_are_wanted(
+    make_engine: Any, mini_weights: Path, clip: str, here_pool: Any, tmp_path: Path
+) -> None:
+    names = ["ant", "bee", "cat", "dog", "eel"]
+    named = torch.load(mini_weights, weights_only=True) | {"class_names": names}
+    torch.save(named, tmp_path / "named.pt")
+    engine = make_engine(weights=str(tmp_path / "named.pt"))
+    assert (engine.class_names, engine.is_nameless) == (names, False)
+    for top_k in (1, 2):
+        (found,) = engine.predict([clip], here_pool(), top_k=top_k)
+        assert len(found.result.predictions) == top_k
+        assert {best.label for best in found.result.predictions} <= set(names)
+
+
 @pytest.mark.parametrize("every_seconds", [None, 1.0])
 def test_the_next_videos_are_read_while_one_is_scored(
     every_seconds: float | None, make_engine: Any, clip: str, here_pool: Any

@@ -10,14 +10,8 @@ from pathlib import Path
 import pytest
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.files import (
-    atomic_path,
-    check_output_folder,
-    check_outputs,
-    path_in_own_folder,
-    sha256_of,
-    write_all,
-)
+from dualformer_cli.system.files import atomic_path, path_in_own_folder, sha256_of, write_all
+from dualformer_cli.system.output_checks import check_output_folder, check_outputs
 
 
 def write(path, *, then=None):

@@ -12,7 +12,7 @@ import pytest
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.data.datasets.find_videos import find_videos
-from dualformer_cli.data.datasets.match_files import VideosOnDisk
+from dualformer_cli.data.datasets.join_files import VideosOnDisk
 from dualformer_cli.data.lists.folders import read_folder
 from dualformer_cli.errors import ConfigError, VideoError
 from dualformer_cli.video.frame_folders import find_frames, kind_of_folder

@@ -30,7 +30,8 @@ from dualformer_cli.data.lists.samples import Sample
 from dualformer_cli.documents.base import JsonObject, to_json
 from dualformer_cli.documents.render import RenderEstimate, RenderSettings, RenderSummary
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.files import atomic_path, check_outputs
+from dualformer_cli.system.files import atomic_path
+from dualformer_cli.system.output_checks import check_outputs
 from dualformer_cli.system.words import os_reason
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.writer import QUICK_TO_READ, open_mp4

@@ -1,4 +1,5 @@
-"""What training changes about a batch: mixing, which mixes targets alike, and erasing.
+"""What training changes about a batch: mixing, which mixes targets alike, and erasing. RandAugment is in
+`augment_clip`.
 
 A new change per batch needs a setting in `TrainConfig`, and a line in `augment_batch` with the function that it calls.
 """

@@ -1,4 +1,5 @@
-"""What training changes about a clip after it was cut: the recipe per clip, and RandAugment.
+"""What training changes about a clip after it was cut: the recipe per clip, and RandAugment. What needs a whole batch,
+mixing and erasing, is in `augment_batch`.
 
 A new change per clip needs a setting in `TrainConfig`, and a line in `augment_clip` with the function that it calls.
 """

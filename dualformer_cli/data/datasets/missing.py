@@ -11,7 +11,7 @@ from dualformer_cli.data.datasets.annotations import read_annotations
 from dualformer_cli.data.datasets.catalogue import Catalogue, DatasetEntry
 from dualformer_cli.data.datasets.find_videos import find_videos
 from dualformer_cli.data.datasets.formats.base import Annotation
-from dualformer_cli.data.datasets.match_files import VideosOnDisk, join
+from dualformer_cli.data.datasets.join_files import VideosOnDisk, join
 from dualformer_cli.documents.download import SplitPresence
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path

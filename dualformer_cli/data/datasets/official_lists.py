@@ -20,7 +20,7 @@ from dualformer_cli.data.datasets.annotations import (
 from dualformer_cli.data.datasets.catalogue import Catalogue, DatasetEntry
 from dualformer_cli.data.datasets.find_videos import PREPARED, find_videos
 from dualformer_cli.data.datasets.formats.base import Annotation, ClassIndex, Part
-from dualformer_cli.data.datasets.match_files import JoinedSplit, Key, VideosOnDisk, by_split, join, key_of
+from dualformer_cli.data.datasets.join_files import JoinedSplit, Key, VideosOnDisk, by_split, join, key_of
 from dualformer_cli.data.datasets.missing import published_beyond
 from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.data.lists.folders import Row, Video, VideoFolder, VideoList

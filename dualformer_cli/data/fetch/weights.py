@@ -1,4 +1,7 @@
-"""The weights of presets: the published ones, fetched into the cache or a folder, and those that the package ships."""
+"""The weights of presets: the published ones, fetched into the cache or a folder, and those that the package ships.
+
+Their addresses, sizes and checksums are in `data/datasets/catalogue.yaml`, with those of the datasets.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ SHIPPED_WEIGHTS = {"camera-motion": "camera-motion.safetensors"}
 
 
 def published_weights(
-    preset: str, *, offline: bool, progress: OnBytes | None = None, connect_timeout: float = 10.0
+    preset: str, *, offline: bool, progress: OnBytes | None = None, patience: Patience = Patience()
 ) -> Path:
     """Return the file of a preset's published weights, fetching it into the cache if it is not there.
 
@@ -37,7 +40,7 @@ def published_weights(
         preset: a preset with published weights.
         offline: fail instead of using the network.
         progress: called with the bytes as they come.
-        connect_timeout: seconds to reach the server.
+        patience: how long to wait for the server.
 
     Raises:
         DownloadError: a preset without published weights, or a file that cannot be fetched.
@@ -45,7 +48,6 @@ def published_weights(
     if (shipped := shipped_weights(preset)) is not None:
         return shipped
     catalogue = load_catalogue()
-    patience = Patience(connect_seconds=connect_timeout)
     target = _weights_path(catalogue, preset, None)
     return fetch(
         published_source(catalogue, preset), target, progress=progress, patience=patience, offline=offline
@@ -99,7 +101,9 @@ def weights_within_reach(
     """
     require_reachable(preset, offline=offline, answer_seconds=answer_seconds)
     try:
-        return published_weights(preset, offline=offline, progress=progress, connect_timeout=answer_seconds)
+        return published_weights(
+            preset, offline=offline, progress=progress, patience=Patience(connect_seconds=answer_seconds)
+        )
     except DownloadError as error:
         if not offline:
             _note_failure(preset, error.reason)

@@ -36,7 +36,7 @@ from dualformer_cli.data.prepare.work import Watch, Work, make_folder, unwatched
 from dualformer_cli.data.prepare.written_lists import check_formats, list_names, lists_of
 from dualformer_cli.documents.prepare import ConversionCounts, FoundVideos, Preparation, PreparationPlan
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.files import check_outputs
+from dualformer_cli.system.output_checks import check_outputs
 from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import WorkerPool
 

@@ -18,7 +18,8 @@ from dualformer_cli.config.schema import DataConfig, Size3
 from dualformer_cli.documents.base import from_json
 from dualformer_cli.documents.tokenlabel import TeacherFacts
 from dualformer_cli.errors import DualFormerError, VideoError
-from dualformer_cli.system.files import atomic_path, check_output_folder, sha256_of
+from dualformer_cli.system.files import atomic_path, sha256_of
+from dualformer_cli.system.output_checks import check_output_folder
 from dualformer_cli.system.words import cannot_read, os_reason
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dualformer_cli.config.schema import RunConfig, ViewsConfig
+from dualformer_cli.config.schema import RunConfig, Size3, ViewsConfig
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.clips.views import VideoViews, read_views
 from dualformer_cli.data.lists.matching import ClassLookup
@@ -30,7 +30,6 @@ from dualformer_cli.engine.parallel.devices import widest
 from dualformer_cli.errors import DualFormerError, VideoError, nearest
 from dualformer_cli.model.attention import LocalWindowAttention
 from dualformer_cli.model.dualformer import DualFormer, Stage
-from dualformer_cli.model.windows import Size3
 from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import WorkerPool
 

@@ -1,4 +1,7 @@
-"""Gradients are added up over the ranks while the backward pass computes those of earlier layers."""
+"""Gradients are added up over the ranks while the backward pass computes those of earlier layers.
+
+`training/step.py` divides the loss by the clips of all ranks, so that their sum is the mean.
+"""
 
 from __future__ import annotations
 

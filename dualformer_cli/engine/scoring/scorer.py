@@ -1,4 +1,7 @@
-"""Views to scores: the one place where the model runs over clips of a video."""
+"""Views to scores: the one place where the model runs over clips of a video.
+
+Where the memory of a GPU is full, it takes half as many views at a time (`Scorer._score_all`).
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a run is saved, and that what is saved can be gone on from."""
+"""When a run is saved, and that what is saved can be gone on from; `checkpoint_files` keeps the latest few."""
 
 from __future__ import annotations
 

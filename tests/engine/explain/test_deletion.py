@@ -48,6 +48,8 @@ def test_the_spread_is_that_of_the_areas_over_views_and_random_orders(clips: Any
     both = delete(bright_share, clips, heat, colour=GREY, num_steps=4, num_random=1, seed=5)
     first = delete(bright_share, clips[:1], heat[:1], colour=GREY, num_steps=4, num_random=1, seed=5)
     second = 2 * both.score - first.score
+    several = delete(bright_share, clips[:1], np.zeros_like(heat[:1]), colour=GREY, num_random=5)
+    assert several.spread > 0.01  # five orders and not one five times
     assert both.spread == pytest.approx(abs(first.score - second) / 2**0.5)  # of two values, with n - 1
     assert first.spread == 0
 

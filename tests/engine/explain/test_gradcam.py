@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -226,6 +226,26 @@ def test_the_best_class_is_explained_and_the_model_stays_as_it_was(mini: Engine,
     assert len(calls) == 4
     assert all(parameter.requires_grad and parameter.grad is None for parameter in mini.model.parameters())
     assert [stage.gradient_checkpointing for stage in mini.model.stages] == [False, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("multi_label", "score"),
+    [
+        (False, ((np.e / (np.e**2 + np.e + 3)) + np.e**3 / (np.e**3 + 4)) / 2),
+        (True, (1 / (1 + np.exp(-1)) + 1 / (1 + np.exp(-3))) / 2),
+    ],
+)
+def test_the_class_and_its_numbers_are_of_all_views(
+    multi_label: bool, score: float, mini: Engine, clips: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logits = torch.tensor([[2.0, 1, 0, 0, 0], [0, 3, 0, 0, 0]], dtype=torch.float64)  # the first view has another best
+    monkeypatch.setattr(gradcam, "_run_until", lambda *_: ([torch.ones(1, 4, 2, 2, 3)] * 2, logits))
+    monkeypatch.setattr(gradcam, "grad_cam", lambda *_, **__: torch.ones(1, 4, 2, 2))
+    data = replace(mini.config.data, multi_label=multi_label)
+    monkeypatch.setattr(mini, "config", replace(mini.config, data=data))
+    found = explain(mini, clips, Layer(3, 1))
+    assert (found.class_index, found.label, found.logit) == (1, mini.class_names[1], 2)
+    assert found.score == pytest.approx(score)
 
 
 def test_views_do_not_depend_on_each_other(mini: Engine, clips: Any) -> None:

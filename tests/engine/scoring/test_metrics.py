@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
+import struct
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -143,6 +145,9 @@ def test_map_over_classes_and_over_videos_leave_out_what_has_no_label() -> None:
     results = multi_label(scores, [(0,), (0, 1), ()])
     assert results["mean_average_precision"] == pytest.approx(100 * np.mean([(1 + 2 / 3) / 2, 1]))
     assert results["sample_average_precision"] == pytest.approx(100 * np.mean([1, (1 + 2 / 3) / 2]))
+    wide = multi_label(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7]]), [(0,), (1,), (1,)])
+    assert wide["mean_average_precision"] == 100  # each class ranks its own videos first
+    assert wide["sample_average_precision"] == pytest.approx(100 * (1 + 1 / 2 + 1) / 3)  # the second video's is second
     nothing = multi_label(scores, [(), (), ()])
     assert all(map(math.isnan, nothing.values()))
 
@@ -247,7 +252,12 @@ def test_the_curve_over_views_ends_at_the_accuracy_of_all() -> None:
 def test_the_digest_depends_on_paths_and_scores_but_not_on_their_order() -> None:
     videos = [("b\n.mp4", np.array([0.25, 1.0])), ("a\udcff.mp4", np.array([0.1, -0.0]))]
     digest = summary.score_digest(videos)
-    assert len(digest) == 64
+    lines = (
+        f'"b\\n.mp4" {struct.pack("<2f", 0.25, 1).hex()}\n',
+        f'"a\\udcff.mp4" {struct.pack("<2f", 0.1, 0).hex()}\n',
+    )
+    assert digest == hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+    assert summary.score_digest([videos[0], ("a\udcff.mp4", np.array([0.1, -1e-60]))]) == digest
     assert summary.score_digest(reversed(videos)) == digest
     assert summary.score_digest([(path, (scores + 1e-12).astype(np.float32)) for path, scores in videos]) != digest
     assert summary.score_digest([(path, scores.astype(np.float32)) for path, scores in videos]) == digest

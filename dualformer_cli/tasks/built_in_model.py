@@ -9,6 +9,7 @@ from functools import partial
 
 from dualformer_cli.config.load import ResolvedConfig
 from dualformer_cli.data.fetch.weights import require_reachable, shipped_weights, weights_within_reach
+from dualformer_cli.documents.predict import BUILT_IN_QUESTION
 from dualformer_cli.errors import DownloadError
 from dualformer_cli.tasks.session import Fetching, ModelRequest, Session, resolve
 
@@ -16,8 +17,6 @@ _LOGGER = logging.getLogger(__name__)
 
 BUILT_IN_PRESET = "camera-motion"
 """Model in the place of the default one where its weights cannot be had."""
-BUILT_IN_QUESTION = "how the camera moves"
-"""What it answers."""
 
 
 def fall_back(session: Session, fetching: Fetching, note: Callable[[str], None]) -> None:
