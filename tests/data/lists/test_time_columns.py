@@ -155,7 +155,8 @@ def test_prepare_writes_the_frames_of_parts_which_hold_what_was_labelled(
     )
     for content in (read_folder(str(tmp_path)), read_lists([str(tmp_path / "labels.csv")])):
         root = tmp_path / "prepared"
-        plan = Plan(content=content, root=str(root), shares=(0.8, 0.2), overwrite=True)
+        work = {"short_side": 256, "quality": 23, "num_workers": 1, "timeout_seconds": 20.0, "overwrite": True}
+        plan = Plan(content=content, root=str(root), shares=(0.8, 0.2), **work)
         prepare(plan, watch=unwatched, say=lambda _line: None, start=lambda _found: None)
         rows = [
             (row["path"], row["label"], row["start"] or "0", row["num_frames"])
