@@ -67,6 +67,8 @@ def test_a_start_alone_is_seconds_unless_frames_are_counted_beside_it(listed: An
     assert manifest.samples[0].part == Part(start_seconds=1.0)
     assert manifest.warnings == (f"list {manifest.source!r}: its column 'start' is read as seconds",)
     assert listed("path,label,num_frames,start\na.mp4,0,300,7\n").samples[0].part == Part(7, 300)
+    both = listed("path,label,num_frames,start,end\na.mp4,0,300,1.5,4\n").samples[0]
+    assert both.part == Part(start_seconds=1.5, end_seconds=4.0)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +156,7 @@ def test_prepare_writes_the_frames_of_parts_which_hold_what_was_labelled(
         "file,label,split,start,end\none.mp4,run,train,0.4,1.2\none.mp4,walk,train,1.2,\ntwo.mp4,run,val,,0.4\n"
     )
     for content in (read_folder(str(tmp_path)), read_lists([str(tmp_path / "labels.csv")])):
+        assert sum(note.endswith("its columns 'start' and 'end' are read as seconds") for note in content.notes) == 1
         root = tmp_path / "prepared"
         plan = Plan(content=content, root=str(root), shares=(0.8, 0.2), overwrite=True)
         prepare(plan, watch=unwatched, say=lambda _line: None, start=lambda _found: None)
