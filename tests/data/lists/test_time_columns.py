@@ -161,16 +161,31 @@ def test_prepare_writes_the_frames_of_parts_which_hold_what_was_labelled(
         plan = Plan(content=content, root=str(root), shares=(0.8, 0.2), overwrite=True)
         prepare(plan, watch=unwatched, say=lambda _line: None, start=lambda _found: None)
         rows = [
-            (row["path"], row["label"], row["start"] or "0", row["num_frames"])
+            (row["path"], row["label"], row["start"] or "0", row["num_frames"], row["duration_seconds"])
             for row in csv.DictReader((root / "train.csv").open())
         ]
-        assert rows == [("../one.mp4", "0", "10", "20"), ("../one.mp4", "1", "30", "10")]
+        assert rows == [("../one.mp4", "0", "10", "20", "0.8"), ("../one.mp4", "1", "30", "10", "0.4")]
         val = read_manifest(str(root / "val.csv"))
         assert [sample.part for sample in val.samples] == [Part(0, 10)]
         sample = read_manifest(str(root / "train.csv")).samples[0]
         with open_video(str(root / sample.path)) as reader:
             first, count = sample.part.frames(reader)
             assert [frame_number(frame) for frame in reader.read([first, first + count - 1])] == [10, 29]
+
+
+def test_a_part_behind_the_end_of_its_video_is_listed_as_broken(
+    clips: Any, tmp_path: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualformer_cli.data.prepare.preparation.WorkerPool", lambda *_, **__: here_pool())
+    (tmp_path / "one.mp4").symlink_to(clips.path("h264.mp4"))  # of 1.6 seconds
+    (tmp_path / "labels.csv").write_text("file,label,split,start,end\none.mp4,run,train,1,2\none.mp4,run,train,2,3\n")
+    plan = Plan(content=read_folder(str(tmp_path)), root=str(tmp_path / "prepared"), shares=(0.8, 0.2))
+    prepare(plan, watch=unwatched, say=lambda _line: None, start=lambda _found: None)
+    samples = read_manifest(str(tmp_path / "prepared" / "train.csv")).samples
+    assert [(sample.part, sample.status) for sample in samples] == [
+        (Part(25, 15), "ok"),
+        (Part(40, 0), "broken: the part is outside of the video"),
+    ]
 
 
 @pytest.mark.parametrize(
