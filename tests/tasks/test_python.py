@@ -78,6 +78,21 @@ def test_frames_in_memory_are_classified_like_their_file(clip: Path, frames: Fra
     assert document.facts.weights == "in memory"
 
 
+@pytest.mark.parametrize("antialias", [False, True])
+def test_frames_in_memory_are_shrunk_and_cut_as_those_of_their_file(
+    antialias: bool, clip_drawer: Callable[..., Path], model: DualFormer, tmp_path: Path
+) -> None:
+    clip = clip_drawer(tmp_path / "large.mp4", size=(240, 160))
+    with av.open(str(clip)) as file:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+    settings = {"data.test.short_side": 80, "data.antialias": antialias}
+    (of_file,), (of_frames,) = (
+        predict(each, model=model, views=(2, 3), settings=settings).results for each in (clip, frames)
+    )
+    assert of_frames.views == of_file.views == 6
+    assert of_frames.predictions == of_file.predictions
+
+
 def test_a_timeline_of_frames_is_that_of_the_file(
     clip: Path, frames: Frames, model: DualFormer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
