@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from prediction_documents import result, scored, segment
 
 from dualformer_cli.config.schema import DataConfig
@@ -51,8 +52,6 @@ def test_each_moment_has_the_label_of_its_part_and_the_video_its_times_and_sound
 def test_a_video_that_says_too_little_is_called_unsure_and_a_folder_has_no_sound(
     clips: Any, drawn: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    from PIL import Image
-
     for number in range(3):
         Image.fromarray(clips.draw(number)).save(tmp_path / f"img_{number}.png")
     found = result(str(tmp_path), predictions=[scored("run", 0.2, 1), scored("jump", 0.1, 2)])
