@@ -530,3 +530,11 @@ def test_a_key_of_an_older_recipe_in_a_checkpoint_is_left_out_and_no_other() -> 
     assert load_config("old.pt", text=text, environ={}).config.train.lr == 0.25
     with pytest.raises(ConfigError, match=r"model\.depth: unknown key"):
         load_config("old.pt", text="model: {depth: 3}\n", environ={})
+
+
+def test_the_values_of_a_recipe_in_a_checkpoint_win_over_what_it_extends() -> None:
+    parent = load_config("k400-tiny", environ={})
+    found = load_config("old.pt", text="extends: k400-tiny\ntrain: {warmup_epochs: 7}\n", environ={})
+    assert (parent.config.train.warmup_epochs, found.config.train.warmup_epochs) == (3, 7)
+    assert (found.config.data, found.config.model) == (parent.config.data, parent.config.model)
+    assert found.origins["train.warmup_epochs"] == "preset old.pt"

@@ -155,6 +155,16 @@ def test_a_timeline_is_the_same_however_many_segments_are_read_at_once(
         np.testing.assert_array_equal(one.features, other.features)
 
 
+@pytest.mark.parametrize("segments_per_read", [1, 100])
+def test_a_part_has_the_timeline_of_its_own_frames(
+    segments_per_read: int, make_engine: Any, clip: str, here_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SEGMENTS_PER_READ", segments_per_read)
+    (prediction,) = make_engine().predict([f"{clip}#t=2,5"], here_pool(), every_seconds=0.7)
+    assert [row.start_seconds for row in prediction.features] == pytest.approx([2.0, 2.7, 3.4, 4.1])
+    assert prediction.features[-1].end_seconds == pytest.approx(5.0)
+
+
 def test_one_segment_as_long_as_the_video_covers_all_of_it(make_engine: Any, clip: str, here_pool: Any) -> None:
     (prediction,) = make_engine().predict([clip], here_pool(), every_seconds=1000)
     (segment,) = prediction.result.segments

@@ -17,6 +17,7 @@ from dualformer_cli.data.fetch.local_copies import LocalCopy
 from dualformer_cli.engine import engine as module
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.parallel.ranks import Ranks
+from dualformer_cli.engine.score_settings import named_weights, score_settings
 from dualformer_cli.errors import VideoError
 
 
@@ -48,6 +49,55 @@ def test_the_choice_of_kernels_reaches_the_network(make_engine: Callable[..., En
     for weights in ("random", str(tmp_path / "own.pt")):
         model = make_engine("runtime.kernels=torch", weights=weights).model
         assert {module.kernels for module in model.modules() if hasattr(module, "kernels")} == {"torch"}
+
+
+def test_cuda_graphs_are_tried_where_the_configuration_asks_for_them(
+    make_engine: Callable[..., Engine], caplog: pytest.LogCaptureFixture
+) -> None:
+    make_engine()
+    assert "cuda_graphs" not in caplog.text
+    make_engine("runtime.cuda_graphs=true")
+    assert "runtime.cuda_graphs: there are none on cpu" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("setting", "is_one"),
+    [
+        ("data.clip.num_frames=16", True),
+        ("data.clip.frame_interval=3", True),
+        ("data.clip.sampling=segments", True),
+        ("data.crop_size=32", True),
+        ("data.antialias=false", True),
+        ("data.mean=[1,2,3]", True),
+        ("data.std=[1,2,3]", True),
+        ("data.test.num_clips=3", True),
+        ("data.test.num_crops=3", True),
+        ("data.test.short_side=80", True),
+        ("data.multi_label=true", True),
+        ("data.min_frames=5", True),
+        ("data.frame_rate=5", True),
+        ("data.decoder=pyav", True),
+        ("model.drop_path=0.5", True),
+        ("data.root=there", False),
+        ("data.validation_list=list.csv", False),
+        ("data.validation.num_clips=2", False),
+        ("data.train.flip=0", False),
+        ("train.lr=1", False),
+        ("runtime.num_workers=3", False),
+    ],
+)
+def test_the_settings_that_a_score_depends_on_are_known(mini_preset: Path, setting: str, is_one: bool) -> None:
+    plain, changed = (
+        score_settings(load_config(str(mini_preset), overrides=overrides, environ={})) for overrides in ((), (setting,))
+    )
+    assert (plain != changed) is is_one
+
+
+@pytest.mark.parametrize(("weights", "is_another"), [("random", True), ("mini.pth", False)])
+def test_a_seed_makes_other_weights_only_where_they_are_random(weights: str, is_another: bool) -> None:
+    sha256 = None if weights == "random" else "0123"
+    one, two = (named_weights(weights, sha256, seed=seed) for seed in (1, 2))
+    assert (one != two) is is_another
 
 
 def test_random_weights_follow_the_seed(make_engine: Callable[..., Engine]) -> None:
@@ -130,6 +180,42 @@ def test_weights_may_name_the_classes(make_engine: Callable[..., Engine], tmp_pa
     engine = make_engine("data.classes=null", weights=str(tmp_path / "named.pt"))
     assert (engine.class_names, engine.is_nameless) == (names, False)
     assert make_engine("data.classes=null").is_nameless
+
+
+def test_weights_that_name_no_classes_are_scored_under_the_names_of_the_list(
+    make_engine: Callable[..., Engine], tmp_path: Path
+) -> None:
+    (tmp_path / "classes.txt").write_text("one\ntwo\nthree\nfour\nfive\n")
+    (tmp_path / "list.csv").write_text("path,label\na.mp4,two\n")
+    engine = make_engine("data.classes=null", f"data.validation_list={tmp_path / 'list.csv'}")
+    assert engine.class_names[1] == "class 1"
+    listed = engine.open_list(Ranks(rank=0, local_rank=0, world_size=1, device=torch.device("cpu")))
+    assert listed.labels == [(1,)]
+    assert engine.class_names == ["one", "two", "three", "four", "five"]
+
+
+def test_a_live_input_has_clips_as_the_configuration_says(
+    make_engine: Callable[..., Engine], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    class Ended:
+        def __init__(self, name: str) -> None:
+            """Connected at once."""
+
+        def __enter__(self) -> Ended:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            """Disconnected at once."""
+
+        def clips(self, *given: Any) -> Any:
+            asked.append(given[:3])
+            raise VideoError("camera:0", "it has ended")
+
+    monkeypatch.setattr(module, "LiveSource", Ended)
+    make_engine("data.clip.frame_interval=3").predict_live("camera:0", every_seconds=1.5, on_clip=lambda clip: None)
+    assert asked == [(8, 3, 1.5)]
 
 
 def test_a_live_input_stops_at_the_clip_that_reaches_the_end(

@@ -95,6 +95,16 @@ def test_the_legend_names_the_end_of_the_smoothed_line(monkeypatch: pytest.Monke
     assert "validation: 2.5" in texts
 
 
+def test_the_legend_names_the_last_value_and_the_best_which_of_a_loss_is_the_lowest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    texts: list[str] = []
+    monkeypatch.setattr(curves._Picture, "_text", lambda self, at, text, **_: texts.append(text))
+    found = [(10, 3.0, 40.0), (20, 1.0, 60.0), (30, 2.0, 50.0)]
+    curves.write_curves([validation(n, loss=loss, top1=top1) for n, loss, top1 in found], tmp_path / "curves.png")
+    assert {"validation: 2 (best 1)", "top-1: 50 (best 60)"} <= set(texts)
+
+
 def test_several_labels_show_their_average_precision(tmp_path: Path) -> None:
     assert has(drawn([validation(5, mean_average_precision=40.0)], tmp_path), ACCURACY, RED)
 

@@ -109,6 +109,7 @@ def test_parts_that_say_too_little_are_one_part_called_unsure() -> None:
         "  00:10.0 - 00:12.0  unsure   10.0%",
     ]
     assert "unsure" not in shown(result(segments=parts[2:3], unsure_below=0.19))
+    assert "unsure" not in shown(result(segments=parts[2:3], unsure_below=0.5))  # a score that reaches it is sure
 
 
 def test_a_video_whose_best_label_says_too_little_says_so() -> None:

@@ -14,8 +14,14 @@ from evaluation_documents import evaluation_of
 
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.evaluate import ClassRow
-from dualformer_cli.documents.train import Preflight
-from dualformer_cli.outputs.runs import metric_line, print_evaluation, print_preflight, write_json_lines
+from dualformer_cli.documents.train import Change, Preflight, TrainResult
+from dualformer_cli.outputs.runs import (
+    metric_line,
+    print_evaluation,
+    print_preflight,
+    print_training,
+    write_json_lines,
+)
 
 VIDEOS = {"listed": 5, "scored": 3, "missing": 1, "unreadable": 0, "too_short": 1}
 DOCUMENT: dict[str, Any] = {
@@ -135,6 +141,24 @@ def test_an_evaluation_names_its_worst_classes_and_the_run_it_is_compared_with()
 def test_an_evaluation_without_labels_prints_no_accuracy() -> None:
     rows = printed(print_evaluation, evaluation_of({"videos": VIDEOS, "digest": "abc"}))
     assert set(rows) == {"videos", "digest"}
+
+
+def test_a_run_prints_what_it_reached_and_what_was_changed_on_the_way() -> None:
+    result = TrainResult(
+        epochs=3,
+        steps=12,
+        best=62.5,
+        best_metric="top1",
+        checkpoint="run/best.pt",
+        validation_list="my val.csv",
+        validation=None,
+        output="run",
+        changes=(Change(key="train.lr", before="0.1", now="0.01", epoch=2, step=8),),
+    )
+    rows = printed(print_training, result)
+    assert rows["trained"] == "3 epochs, 12 steps"
+    assert rows["best"] == "run/best.pt (top-1 62.50%)"
+    assert rows["changed"] == "train.lr was 0.1, and 0.01 after step 8"
 
 
 def test_a_dry_run_prints_its_table() -> None:

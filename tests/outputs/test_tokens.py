@@ -6,7 +6,8 @@ import io
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+import pytest
+from PIL import Image, ImageDraw
 
 from dualformer_cli.documents.tokenlabel import (
     ClassShare,
@@ -61,6 +62,17 @@ def test_many_classes_and_panels_fit(tmp_path: Path) -> None:
     names = [name * 20 for name in NAMES]
     picture = sheet(panels, tmp_path / "a.png", names)
     assert picture.shape == (47 + 4 * (224 + 22 + 16) + 16, 16 + 2 * (456 + 32) + 340, 3)
+
+
+def test_shares_are_of_all_tokens_also_of_those_that_have_no_colour(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    texts: list[str] = []
+    text = ImageDraw.ImageDraw.text
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", lambda *given, **o: (texts.append(given[2]), text(*given, **o))[1])
+    classes = np.repeat(np.arange(20), 5).reshape(10, 10)  # 12 of the 20 have a colour, 5% each
+    sheet([Panel(grey(), classes, "x")], tmp_path / "a.png")
+    assert [each for each in texts if each.endswith("%")] == ["5%"] * 12 + ["40%"]
 
 
 def test_numbers_of_a_dry_run_and_of_a_run_are_printed() -> None:

@@ -39,7 +39,7 @@ def events() -> list[TrainEvent]:
     for epoch in (1, 2):
         found.append(Advanced(phase="training", epoch=epoch, done=0, total=2))
         for done in (1, 2):
-            row = replace(ROW, epoch=epoch - 1, step=2 * epoch - 2 + done, losses={"loss": 2.0 + done})
+            row = replace(ROW, epoch=epoch - 1, step=2 * epoch - 2 + done, losses={"loss": 3.0 + done - epoch})
             found.append(Advanced(phase="training", epoch=epoch, done=done, total=2, row=row))
             if done == 2:
                 found.append(row)
@@ -85,7 +85,7 @@ def test_a_log_has_one_line_for_each_logged_step_and_each_validation(capsys: pyt
         "a note",
         "epoch 1/2, step 2/4: loss 4.0000, lr 0.000123, 12.3 clips/s, 5% waiting for data, 2 h 5 min left",
         "validation after epoch 1/2: top-1 74.00%, top-5 100.00%, loss 1.2346; the best so far",
-        "epoch 2/2, step 4/4: loss 4.0000, lr 0.000123, 12.3 clips/s, 5% waiting for data, 2 h 5 min left",
+        "epoch 2/2, step 4/4: loss 3.0000, lr 0.000123, 12.3 clips/s, 5% waiting for data, 2 h 5 min left",
         "validation after epoch 2/2: top-1 73.00%, top-5 100.00%, loss 1.2346",
     ]
     assert not {"\x1b", "\r"} & set(captured.err)
@@ -101,7 +101,7 @@ def test_a_terminal_keeps_a_table_of_the_validations_and_its_bars_go(monkeypatch
         "a note",
         "  epoch    top-1    top-5     loss  training loss",
         "    1/2    74.00   100.00   1.2346         3.5000  best",
-        "    2/2    73.00   100.00   1.2346         3.5000",
+        "    2/2    73.00   100.00   1.2346         2.5000",
     ]
 
 

@@ -113,6 +113,16 @@ def test_half_precision_halves_the_file(checkpoint: Path, tmp_path: Path) -> Non
     assert {tensor.dtype for tensor in kept if tensor.is_floating_point()} == {torch.float16}
 
 
+def test_a_graph_in_half_precision_has_logits_in_full(mini_preset: Path) -> None:
+    model = create_model(str(mini_preset)).eval()
+    clips = model_files.example_clips(model, 1)
+    with torch.no_grad():
+        wanted, found = model(clips), model_files._InHalf(model)(clips)
+    assert found.dtype == torch.float32
+    assert found.numpy() == pytest.approx(wanted.numpy(), abs=0.01)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}  # it is a copy
+
+
 def test_a_pt2_file_computes_what_the_model_does(checkpoint: Path, mini_preset: Path, tmp_path: Path) -> None:
     target = tmp_path / "out.pt2"
     result = run(checkpoint, "--format", "pt2", "--output", target, "--dynamic-batch")

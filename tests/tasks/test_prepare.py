@@ -7,12 +7,15 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dualformer_cli.data.camera_motion import files
+from dualformer_cli.data.prepare import preparation
 from dualformer_cli.documents.prepare import FoundVideos
+from dualformer_cli.tasks import prepare as task
 from dualformer_cli.tasks.prepare import PrepareRequest, UselessOptionError, plan_preparation, prepare
 from dualformer_cli.tasks.render import RenderRequest, render
 
@@ -55,6 +58,43 @@ def test_each_conversion_has_a_quality_of_its_own(videos: Path, convert: Any, qu
     prepared = prepare(PrepareRequest(names=(str(videos),), convert=convert, num_workers=1))
     assert prepared is not None
     assert prepared.summary.found.arguments.quality == quality
+
+
+def test_what_a_request_says_is_in_the_plan(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans: list[Any] = []
+    monkeypatch.setattr(preparation, "prepare", lambda plan, **_: plans.append(plan))
+    settings: dict[str, Any] = {
+        "seed": 3,
+        "group_look_alikes": True,
+        "check": True,
+        "convert": "transcode",
+        "short_side": 100,
+        "quality": 30,
+        "formats": ("json",),
+        "overwrite": True,
+        "num_workers": 2,
+        "timeout_seconds": 9.0,
+    }
+    prepare(PrepareRequest(names=(str(videos),), root=tmp_path / "out", split="0.5/0.25/0.25", **settings))
+    (plan,) = plans
+    assert {name: getattr(plan, name) for name in settings} == settings
+    assert (plan.root, plan.shares) == (str(tmp_path / "out"), (0.5, 0.25, 0.25))
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(None, 2), (5, 5)])
+def test_processes_of_one_machine_share_its_cores(
+    given: int | None, wanted: int, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three of four processes are on this one, which has eight cores."""
+    plans: list[Any] = []
+    ranks = SimpleNamespace(rank=1, world_size=4, is_main=False)
+    monkeypatch.setattr(task, "join_ranks", lambda: nullcontext(ranks))
+    monkeypatch.setattr(task, "usable_cores", lambda: 8)
+    gather = lambda own: [own, own, "another machine", own]  # noqa: E731
+    monkeypatch.setattr("dualformer_cli.engine.parallel.reductions.gather_objects", gather)
+    monkeypatch.setattr(preparation, "help_prepare", lambda plan, *, team: plans.append((plan.num_workers, team.rank)))
+    assert prepare(PrepareRequest(names=(str(videos),), num_workers=given)) is None
+    assert plans == [(wanted, 1)]
 
 
 def test_a_split_of_split_videos_is_named_with_its_option(videos: Path) -> None:

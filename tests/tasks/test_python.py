@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,11 @@ from dualformer_cli.documents.train import StepRow
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.tasks import python
+from dualformer_cli.tasks.evaluate import EvaluateRequest
+from dualformer_cli.tasks.gradcam import GradcamRequest
+from dualformer_cli.tasks.predict import PredictRequest
+from dualformer_cli.tasks.session import ModelRequest
+from dualformer_cli.tasks.train import TrainRequest
 
 Frames = npt.NDArray[np.uint8]
 
@@ -70,6 +76,22 @@ def test_frames_in_memory_are_classified_like_their_file(clip: Path, frames: Fra
         assert found.predictions == wanted.predictions
         assert (found.num_frames, found.fps, found.duration_seconds) == (40, 25, pytest.approx(1.6))
     assert document.facts.weights == "in memory"
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+def test_frames_in_memory_are_shrunk_and_cut_as_those_of_their_file(
+    antialias: bool, clip_drawer: Callable[..., Path], model: DualFormer, tmp_path: Path
+) -> None:
+    clip = clip_drawer(tmp_path / "large.mp4", size=(240, 160))
+    with av.open(str(clip)) as file:
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in file.decode(video=0)])
+    settings = {"data.test.short_side": 80, "data.antialias": antialias}
+    wanted, *found = (
+        predict(each, model=model, views=(2, 3), settings=settings).results[0]
+        for each in (clip, frames, iter(frames))  # frames of an iterator are made small before they are asked for
+    )
+    assert wanted.views == 6
+    assert [each.predictions for each in found] == [wanted.predictions] * 2
 
 
 def test_a_timeline_of_frames_is_that_of_the_file(
@@ -234,6 +256,69 @@ def test_lists_are_scored_and_maps_drawn(clip: Path, model: DualFormer, tmp_path
     drawn = gradcam(clip, model=model, class_=3, out=tmp_path / "map.png")
     assert (drawn.class_.index, drawn.output) == (3, str(tmp_path / "map.png"))
     assert (tmp_path / "map.png").exists()
+
+
+def test_every_argument_is_in_the_request(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Any] = []
+    for name in ("predict.predict", "evaluate.evaluate", "train.train", "gradcam.gradcam"):
+        monkeypatch.setattr(f"dualformer_cli.tasks.{name}", lambda request, **_: asked.append(request))
+    options: Any = {
+        "preset": tmp_path / "p.yaml",
+        "settings": {"data.root": None, "data.mean": [1, 2, 3]},
+        "device": "cpu",
+        "precision": "bf16",
+        "compile": True,
+        "seed": 7,
+        "views": (2, 3),
+        "offline": True,
+    }
+    expected = ModelRequest(
+        preset=str(tmp_path / "p.yaml"),
+        overrides=("data.root=null", "data.mean=[1, 2, 3]"),
+        device="cpu",
+        precision="bf16",
+        compile=True,
+        seed=7,
+        views=(2, 3),
+        offline=True,
+    )
+    weights, of_weights = {**options, "weights": Path("w.pt")}, replace(expected, weights="w.pt")
+    predict(["a.mp4", Path("b.mp4")], top_k=3, every_seconds=1.5, min_score=0.3, **weights)
+    evaluate("list.csv", dump="d.jsonl", report="r.html", overwrite=True, **weights)
+    train(
+        "list.csv",
+        "val.csv",
+        output="run",
+        resume=True,
+        init_from="i.pt",
+        teacher=Path("t.pt"),
+        log=["wandb", "mlflow"],
+        **options,
+    )
+    gradcam("a.mp4", layer="3/0", class_=3, out="o.mp4", npz="o.npz", overwrite=True, **weights)
+    assert asked == [
+        PredictRequest(model=of_weights, inputs=("a.mp4", "b.mp4"), top_k=3, every_seconds=1.5, min_score=0.3),
+        EvaluateRequest(model=of_weights, data="list.csv", dump=Path("d.jsonl"), report=Path("r.html"), overwrite=True),
+        TrainRequest(
+            model=expected,
+            training_list="list.csv",
+            validation_list="val.csv",
+            output=Path("run"),
+            resume=True,
+            init_from="i.pt",
+            teacher="t.pt",
+            log=("wandb", "mlflow"),
+        ),
+        GradcamRequest(
+            model=of_weights,
+            video="a.mp4",
+            layer="3/0",
+            class_="3",
+            out=Path("o.mp4"),
+            npz=Path("o.npz"),
+            overwrite=True,
+        ),
+    ]
 
 
 def test_training_tells_what_happens(

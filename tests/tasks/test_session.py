@@ -168,6 +168,17 @@ def test_each_core_of_this_rank_gets_a_decoder_unless_their_number_is_given(
     assert reached.value.args == (wanted,)
 
 
+def test_a_decoder_is_given_up_after_the_time_that_the_configuration_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pool(num_workers: int, timeout_seconds: float, *, preload: list[str]) -> None:
+        raise _ReachedError(timeout_seconds, preload)
+
+    monkeypatch.setattr(session, "WorkerPool", pool)
+    request = ModelRequest(preset="tiny", overrides=("data.decode_timeout_seconds=7",))
+    with pytest.raises(_ReachedError) as reached, open_session(request, preload="some.module"):
+        pass
+    assert reached.value.args == (7.0, ["some.module"])
+
+
 def test_the_other_ranks_are_waited_for_as_long_as_the_configuration_says(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)

@@ -9,13 +9,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from dualformer_cli.documents.base import to_json
-from dualformer_cli.documents.tokenlabel import LabelPlan, WrittenLabels
+from dualformer_cli.documents.tokenlabel import LabelPlan, TeacherFacts, TeacherTrial, WrittenLabels
 from dualformer_cli.errors import ConfigError, DualFormerError
+from dualformer_cli.tasks import write_token_labels as task
 from dualformer_cli.tasks.session import ModelRequest
 from dualformer_cli.tasks.write_token_labels import WriteLabelsRequest, write_token_labels
 
@@ -62,8 +64,44 @@ def test_labels_are_a_request_and_a_document(
     assert (seen[0], len(seen), seen[-1]) == (8, 10, document)
     assert (document.teacher, document.estimated_bytes) == (plan.teacher, plan.estimated_bytes)
     assert json.loads((request_.output / "summary.json").read_text()) == to_json(document.summary)
+    assert len(list(request_.output.glob("shard-*.bin"))) == 3  # of 3, 3 and 2 videos
     assert (request_.output / "sheet.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("chance", "is_warned_of"), [(0.001, False), (0.5, True)])
+def test_a_teacher_that_chance_explains_is_warned_of_and_the_disk_is_looked_at(
+    chance: float, is_warned_of: bool
+) -> None:
+    class Writer:
+        """Tries a teacher that is right on three of eight videos."""
+
+        header = SimpleNamespace(teacher=TeacherFacts(source="t.pt", weights_sha256=None, precision="fp32"))
+        folder = SimpleNamespace(root=Path("labels"))
+        room = 10**9
+
+        def verify(self, pool: Any) -> TeacherTrial:
+            return TeacherTrial(videos=8, right=3, chance=chance)
+
+        def estimate(self, pool: Any) -> Any:
+            return SimpleNamespace(bytes=2e6, standard_error=1e5)
+
+        def check_space(self, estimate: Any) -> None:
+            if estimate.bytes > self.room:
+                raise DualFormerError("no room")
+
+    notes: list[str] = []
+    writer: Any = Writer()
+    pool: Any = None
+    plan = task._plan(writer, pool, notes.append)
+    assert (plan.estimated_bytes, plan.teacher.trial.right) == (2_000_000, 3)
+    assert [note for note in notes if note.startswith("warning: chance would do as well in 50% of cases")] == (
+        notes[1:2] if is_warned_of else []
+    )
+    assert notes[-1] == "the labels will take 2.0 MB (give or take 10%)"
+    writer.room = 10**6
+    with pytest.raises(DualFormerError, match="no room"):
+        task._plan(writer, pool, notes.append)
 
 
 def test_a_request_is_checked_without_torch() -> None:

@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -201,12 +202,13 @@ def test_the_default_stream_is_the_video_in_a_known_file_too(
 @pytest.mark.parametrize("keeps_time", [False, True])
 def test_the_index_of_a_file_that_was_replaced_is_ignored(clips: Any, tmp_path: Path, keeps_time: bool) -> None:
     path = tmp_path / "video.mp4"
-    shutil.copy(clips.path("h264.mp4"), path)
+    contents = [clips.path(name).read_bytes() for name in ("h264.mp4", "h264_odd_size.mp4")]
+    first, other = (content.ljust(max(map(len, contents)), b"\0") for content in contents)  # sizes tell nothing
+    path.write_bytes(first)
     with open_video(path, decoder="pyav") as reader:
         index = reader.index
     before = path.stat()
-    other = clips.path("h264_odd_size.mp4").read_bytes()
-    path.write_bytes(other + bytes(max(0, before.st_size - len(other))))
+    path.write_bytes(other)
     if keeps_time:
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with open_video(path, decoder="pyav", index=index) as reader:
@@ -778,6 +780,34 @@ def test_a_stream_that_turns_up_late_ends_the_packets(clips: Any, monkeypatch: p
     with open_video(clips.path("h264.ts"), decoder="pyav") as reader:
         assert (reader.info.num_frames, reader.warnings) == (40, [])
         assert numbers_in(reader, clips, [39, 1]) == [39, 1]
+
+
+def test_a_file_that_can_be_read_no_further_is_said_to_be_cut_short(
+    clips: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        """A container on a disk that fails after 25 pictures."""
+
+        def __init__(self, container: Any) -> None:
+            self.container = container
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.container, name)
+
+        def demux(self, stream: Any) -> Iterator[Any]:
+            yield from islice(self.container.demux(stream), 25)
+            raise av.error.OSError(5, "Input/output error", "mjpeg.avi")
+
+    open_container = pyav_file.open_container
+
+    def open_failing(path: str, known_stream: int | None) -> Any:
+        container, *rest = open_container(path, known_stream)
+        return Failing(container), *rest
+
+    monkeypatch.setattr(pyav_file, "open_container", open_failing)
+    with open_video(clips.path("mjpeg.avi"), decoder="pyav") as reader:
+        assert reader.info.num_frames == 25
+        assert reader.warnings == ["the file is damaged or cut short: not all of it can be read"]
 
 
 def test_a_video_without_a_decodable_frame_is_an_error(clips: Any, tmp_path: Path) -> None:

@@ -392,3 +392,28 @@ def test_a_colour_matrix_that_ffmpeg_does_not_know_is_replaced_as_in_files():
     with sender([bytes(written)]) as address, LiveSource(address) as source:
         _, _, clip = next(source.clips(2, 1, 0))
     assert np.abs(clip[0].astype(int) - (50, 80, 200)).max() < 6
+
+
+def test_a_stream_that_says_it_is_turned_comes_upright(tmp_path):
+    written = Bytes()
+    picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    picture[:, WIDTH // 2 :] = 200
+    with av.open(str(tmp_path / "in.mp4"), "w") as output:
+        track = output.add_stream("libx264", rate=FPS)
+        track.width, track.height, track.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for _ in range(10):
+            output.mux(track.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        output.mux(track.encode())
+    with av.open(str(tmp_path / "in.mp4")) as whole, av.open(written, "w", format="mpegts") as output:
+        track = output.add_stream_from_template(whole.streams.video[0])
+        option = "h264_metadata=display_orientation=insert:rotate=90"
+        told = av.bitstream.BitStreamFilterContext(option, whole.streams.video[0], track)
+        for packet in whole.demux(video=0):
+            for changed in told.filter(packet):
+                changed.stream = track
+                output.mux(changed)
+    with sender([bytes(written)]) as address, LiveSource(address) as source:
+        _, _, clip = next(source.clips(2, 1, 0))
+    assert clip.shape == (2, WIDTH, HEIGHT, 3)
+    assert clip[:, : WIDTH // 4].mean() > 150  # counter-clockwise, what was on the right is above
+    assert clip[:, -WIDTH // 4 :].mean() < 50

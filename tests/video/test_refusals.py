@@ -75,6 +75,17 @@ def test_a_matrix_that_is_close_to_a_known_one_is_read_with_a_warning(tmp_path: 
         assert [warning.partition(";")[0] for warning in reader.warnings] == ["its colour matrix is chroma-derived"]
 
 
+def test_constant_luminance_is_read_by_the_usual_matrix_of_its_standard(tmp_path: Path) -> None:
+    pictures = []
+    for matrix in ("bt2020c", "bt2020nc", "smpte170m"):
+        render(tmp_path / f"{matrix}.mp4", matrix=matrix)
+        with open_video(tmp_path / f"{matrix}.mp4") as reader:
+            pictures.append(reader.read([5])[0].astype(int))
+    constant, usual, older = pictures
+    assert (constant == usual).all()
+    assert np.abs(constant - older).max() > 6
+
+
 @pytest.mark.parametrize("larger_is_default", [False, True])
 def test_the_default_stream_wins_over_the_largest(tmp_path: Path, larger_is_default: bool) -> None:
     path = tmp_path / "clip.mkv"

@@ -17,8 +17,9 @@ from tar_shards import write_shard
 from web_server import WebServer, body, status
 
 from dualformer_cli.errors import UnavailableError, VideoError
-from dualformer_cli.video import remote_files, remote_videos
+from dualformer_cli.video import decord_reader, remote_files, remote_videos
 from dualformer_cli.video.inputs import InputList, expand_inputs
+from dualformer_cli.video.open import open_video
 from dualformer_cli.video.remote_videos import fetch_video, list_shard, name_of, version_of
 
 needs_http = pytest.mark.skipif(importlib.util.find_spec("aiohttp") is None, reason="aiohttp is not installed")
@@ -63,6 +64,20 @@ def test_one_member_can_be_named_and_each_is_fetched_alone(store: Any, archive: 
     assert expanded("memory://bucket/s.tar/run/9.mp4").problems == [
         ("memory://bucket/s.tar/run/9.mp4", "no such member in the archive")
     ]
+
+
+def test_a_video_of_an_archive_is_read_by_the_decoder_asked_for_and_keeps_no_index_of_its_copy(
+    store: Any, clips: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DUALFORMER_CACHE", str(tmp_path / "cache"))
+    store.pipe("/bucket/s.tar", write_shard(tmp_path / "s.tar", [("1.mp4", clips.path("h264.mp4"))]).read_bytes())
+    (address,) = list_shard("memory://bucket/s.tar")
+    with open_video(address) as reader:
+        assert (reader.info.path, reader.info.num_frames) == ("memory://bucket/s.tar/1.mp4", 40)
+        assert reader.index is None  # another copy is another file
+    monkeypatch.setattr(decord_reader, "load_decord", lambda: None)
+    with pytest.raises(VideoError, match=r"memory://bucket/s\.tar/1\.mp4': decord is not installed"):
+        open_video(address, decoder="decord")
 
 
 def test_videos_that_are_found_in_a_folder_called_as_an_archive_are_files(store: Any) -> None:

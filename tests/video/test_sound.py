@@ -77,6 +77,25 @@ def test_sound_keeps_in_time_with_pictures_that_start_later(tmp_path: Path) -> N
     assert [time for time, _ in after] == pytest.approx([time for time, _ in kept], abs=0.003)
 
 
+@pytest.mark.parametrize("default", [0, 1])
+def test_of_several_sounds_the_default_one_is_taken(default: int, tmp_path: Path) -> None:
+    source = tmp_path / "in.mkv"
+    with av.open(str(a_video(tmp_path / "tone.mkv", "aac"))) as tone, av.open(str(source), "w") as container:
+        pictures = container.add_stream_from_template(tone.streams.video[0])
+        sounds = [container.add_stream_from_template(tone.streams.audio[0]) for _ in range(2)]
+        for number, sound in enumerate(sounds):
+            sound.disposition = av.stream.Disposition.default.value if number == default else 0
+        packets = [packet for packet in tone.demux() if packet.size]
+        for number, packet in enumerate(packets):
+            is_picture = packet.stream.type == "video"
+            packet.stream = pictures if is_picture else sounds[number % 2]  # so that each has packets of its own
+            container.mux(packet)
+    assert copied(source, tmp_path / "out.mp4") is None
+    with av.open(str(source)) as container:
+        wanted = [bytes(packet) for packet in container.demux(container.streams.audio[default]) if packet.size]
+    assert [packet for _, packet in sound_in(tmp_path / "out.mp4")[1]] == wanted
+
+
 @pytest.mark.parametrize("codec", ["pcm_s16le", "pcm_s24le"])
 def test_sound_that_is_strange_to_an_mp4_becomes_aac_and_sounds_the_same(codec: str, tmp_path: Path) -> None:
     source = a_video(tmp_path / "in.mkv", codec)

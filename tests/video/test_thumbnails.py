@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,6 +19,12 @@ def test_a_thumbnail_is_a_small_jpeg_of_the_same_shape(tmp_path: Path, clip_draw
     clip_drawer(tmp_path / "wide.mp4", num_frames=9, size=(480, 240))
     with Image.open(io.BytesIO(read_thumbnail(str(tmp_path / "wide.mp4")))) as picture:
         assert (picture.format, picture.size) == ("JPEG", (SIDE, SIDE // 2))
+
+
+@pytest.mark.parametrize(("part", "middle"), [("", 20), ("#t=0.8,1.6", 30), ("#t=0,0.4", 5), ("#t=1.52,9", 39)])
+def test_a_thumbnail_shows_the_middle_of_what_is_named(clips: Any, part: str, middle: int) -> None:
+    encoded = read_thumbnail(f"{clips.path('h264.mp4')}{part}")  # 40 frames, 25 a second
+    assert clips.number_of(np.asarray(Image.open(io.BytesIO(encoded)))) == middle
 
 
 def test_a_video_that_cannot_be_read_has_no_thumbnail(

@@ -14,7 +14,7 @@ from dualformer_cli.data.clips import sampling
 from dualformer_cli.data.clips import views as views_module
 from dualformer_cli.data.clips.transforms import FrameTransform
 from dualformer_cli.data.clips.views import read_views
-from dualformer_cli.errors import VideoError
+from dualformer_cli.errors import TooShortError, VideoError
 from dualformer_cli.video import pyav_reader
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.parts import Part
@@ -247,6 +247,13 @@ def test_a_video_that_is_too_short_says_how_many_frames_it_has(fake_video, num_f
         read_views("clip.mp4", replace(DATA, min_frames=min_frames), VIEWS)
     assert reader.asked == []
     assert reader.closed
+
+
+@pytest.mark.parametrize(("part", "said"), [(Part(18, 1), "has 1 frame"), (Part(30, 9), "has 0 frames")])
+def test_a_part_that_is_too_short_says_so_however_long_its_video_is(fake_video, part, said):
+    fake_video(20)
+    with pytest.raises(TooShortError, match=rf"'clip.mp4': {said} in the listed part \(of 20\); at least 2"):
+        read_views("clip.mp4", DATA, VIEWS, part=part)
 
 
 def test_a_single_frame_is_repeated_where_that_is_allowed(fake_video):

@@ -62,6 +62,13 @@ def test_what_is_left_out_is_counted_by_its_reason(folder) -> None:
     assert content.class_names == ["a", "b"]
 
 
+def test_folders_that_are_left_out_are_not_searched(folder, tmp_path: Path) -> None:
+    path = folder("a/1.mp4", "old/b/2.mp4", "old/c/3.mp4", "c/4.mp4")
+    (tmp_path / "link").symlink_to(tmp_path / "videos" / "old")
+    assert list(labels_of(read_folder(path, leave_out=[str(tmp_path / "link")]))) == ["a/1.mp4", "c/4.mp4"]
+    assert len(read_folder(path, leave_out=[path]).videos) == 4  # the folder itself is searched
+
+
 def test_links_are_followed_once_and_dangling_ones_are_listed(folder, tmp_path: Path) -> None:
     path = Path(folder("a/1.mp4"))
     (tmp_path / "elsewhere").mkdir()

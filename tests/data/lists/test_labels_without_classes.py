@@ -159,6 +159,21 @@ def test_lists_named_after_splits_are_these_splits(tmp_path: Path) -> None:
     ]
 
 
+def test_lists_with_other_classes_share_one_numbering_and_each_keeps_its_names(tmp_path: Path) -> None:
+    content = read_lists(write(tmp_path, train="a.mp4 run\nb.mp4 jump\n", val="c.mp4 walk\nd.mp4 run\n"))
+    assert content.class_names == ["jump", "run", "walk"]
+    assert [video.labels for video in content.videos] == [("run",), ("jump",), ("walk",), ("run",)]
+    (tmp_path / "fewer").mkdir()
+    content = read_lists(write(tmp_path / "fewer", train="a.mp4 run\nb.mp4 jump\n", val="c.mp4 run\n"))
+    assert content.class_names == ["jump", "run"]
+    assert [video.labels for video in content.videos] == [("run",), ("jump",), ("run",)]
+
+
+def test_a_list_alone_is_no_split_whatever_it_is_called(tmp_path: Path) -> None:
+    content = read_lists(write(tmp_path, train="a.mp4 run\nb.mp4 jump\n"))
+    assert [video.split for video in content.videos] == [None, None]
+
+
 def test_a_column_of_splits_decides_and_numbers_stay_numbers(tmp_path: Path) -> None:
     (one,) = write(tmp_path, all="video_name,class_id,split\na.mp4,1,train\nb.mp4,0,Validation\nc.mp4,0,test\n")
     content = read_lists([one])

@@ -303,10 +303,11 @@ def test_a_manifest_has_several_labels_between_semicolons(folder):
 
 
 def test_rows_that_prepare_found_broken_are_kept_with_their_status(folder):
-    manifest = read_manifest(write(folder, "path,status\na,ok\nb,\nc,sequential_only\nd,broken: empty\n"))
-    assert [sample.status for sample in manifest.samples] == ["ok", "ok", "sequential_only", "broken: empty"]
-    assert [sample.is_usable for sample in manifest.samples] == [True, True, True, False]
-    assert len(manifest) == 4
+    manifest = read_manifest(write(folder, "path,status\na,ok\nb,\nc,sequential_only\nd,broken: empty\ne, ok \nf, \n"))
+    statuses = ["ok", "ok", "sequential_only", "broken: empty", "ok", "ok"]
+    assert [sample.status for sample in manifest.samples] == statuses
+    assert [sample.is_usable for sample in manifest.samples] == [True, True, True, False, True, True]
+    assert len(manifest) == 6
 
 
 # Folders and class names

@@ -11,6 +11,7 @@ from dualformer_cli.data.datasets.catalogue import flip_labels
 from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.data.lists.model_labels import open_list
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.video.parts import Part
 
 NAMES = ["dark", "red", "green", "blue"]
 
@@ -24,6 +25,19 @@ def test_labels_that_the_model_does_not_know_are_refused(tmp_path: Path) -> None
     source.write_text("path,label\na.mp4,1\n")
     with pytest.raises(DualFormerError, match=r"has videos of 1 class that the model does not know, such as 'violet'"):
         open_list(DataConfig(), str(source), class_names=NAMES)
+
+
+def test_a_list_is_read_as_the_configuration_says(tmp_path: Path) -> None:
+    (tmp_path / "frames.txt").write_text("a 5 10 2\n")  # or 5 frames with the labels 10 and 2
+    data = DataConfig(root=str(tmp_path), list_format="rawframe_offset")
+    listed = open_list(data, str(tmp_path / "frames.txt"), class_names=NAMES)
+    assert (listed.labels[0], listed.samples[0].part) == ((2,), Part(5, 10))
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "groups.json").write_text('[{"filename": "a.mp4", "label": {"action": [3], "scene": [1, 2]}}]')
+    data = DataConfig(root=str(tmp_path / "videos"), label_group="scene", multi_label=True)
+    listed = open_list(data, str(tmp_path / "groups.json"), class_names=NAMES)
+    assert listed.labels[0] == (1, 2)
+    assert listed.files[0] == str(tmp_path / "videos" / "a.mp4")
 
 
 def test_pairs_that_a_mirror_exchanges_follow_the_names_of_the_list(

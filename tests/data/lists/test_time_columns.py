@@ -67,6 +67,8 @@ def test_a_start_alone_is_seconds_unless_frames_are_counted_beside_it(listed: An
     assert manifest.samples[0].part == Part(start_seconds=1.0)
     assert manifest.warnings == (f"list {manifest.source!r}: its column 'start' is read as seconds",)
     assert listed("path,label,num_frames,start\na.mp4,0,300,7\n").samples[0].part == Part(7, 300)
+    both = listed("path,label,num_frames,start,end\na.mp4,0,300,1.5,4\n").samples[0]
+    assert both.part == Part(start_seconds=1.5, end_seconds=4.0)
 
 
 @pytest.mark.parametrize(
@@ -154,21 +156,37 @@ def test_prepare_writes_the_frames_of_parts_which_hold_what_was_labelled(
         "file,label,split,start,end\none.mp4,run,train,0.4,1.2\none.mp4,walk,train,1.2,\ntwo.mp4,run,val,,0.4\n"
     )
     for content in (read_folder(str(tmp_path)), read_lists([str(tmp_path / "labels.csv")])):
+        assert sum(note.endswith("its columns 'start' and 'end' are read as seconds") for note in content.notes) == 1
         root = tmp_path / "prepared"
         work = {"short_side": 256, "quality": 23, "num_workers": 1, "timeout_seconds": 20.0, "overwrite": True}
         plan = Plan(content=content, root=str(root), shares=(0.8, 0.2), **work)
         prepare(plan, watch=unwatched, say=lambda _line: None, start=lambda _found: None)
         rows = [
-            (row["path"], row["label"], row["start"] or "0", row["num_frames"])
+            (row["path"], row["label"], row["start"] or "0", row["num_frames"], row["duration_seconds"])
             for row in csv.DictReader((root / "train.csv").open())
         ]
-        assert rows == [("../one.mp4", "0", "10", "20"), ("../one.mp4", "1", "30", "10")]
+        assert rows == [("../one.mp4", "0", "10", "20", "0.8"), ("../one.mp4", "1", "30", "10", "0.4")]
         val = read_manifest(str(root / "val.csv"))
         assert [sample.part for sample in val.samples] == [Part(0, 10)]
         sample = read_manifest(str(root / "train.csv")).samples[0]
         with open_video(str(root / sample.path)) as reader:
             first, count = sample.part.frames(reader)
             assert [frame_number(frame) for frame in reader.read([first, first + count - 1])] == [10, 29]
+
+
+def test_a_part_behind_the_end_of_its_video_is_listed_as_broken(
+    clips: Any, tmp_path: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualformer_cli.data.prepare.preparation.WorkerPool", lambda *_, **__: here_pool())
+    (tmp_path / "one.mp4").symlink_to(clips.path("h264.mp4"))  # of 1.6 seconds
+    (tmp_path / "labels.csv").write_text("file,label,split,start,end\none.mp4,run,train,1,2\none.mp4,run,train,2,3\n")
+    plan = Plan(content=read_folder(str(tmp_path)), root=str(tmp_path / "prepared"), shares=(0.8, 0.2))
+    prepare(plan, watch=unwatched, say=lambda _line: None, start=lambda _found: None)
+    samples = read_manifest(str(tmp_path / "prepared" / "train.csv")).samples
+    assert [(sample.part, sample.status) for sample in samples] == [
+        (Part(25, 15), "ok"),
+        (Part(40, 0), "broken: the part is outside of the video"),
+    ]
 
 
 @pytest.mark.parametrize(

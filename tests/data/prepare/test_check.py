@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import av
 import numpy as np
 import pytest
+from rendered_clips import Recipe, render
 
 from dualformer_cli.data.prepare.check import CheckJob, check_video
 from dualformer_cli.video.pyav_reader import PyAVReader
@@ -59,6 +61,38 @@ def test_damage_that_decoders_paint_over_is_found(clips, tmp_path) -> None:
         data[place : place + 20] = bytes(255 - byte for byte in data[place : place + 20])
     (tmp_path / "damaged.mp4").write_bytes(data)
     assert checked(tmp_path / "damaged.mp4").status.startswith("broken: ")
+
+
+def spoil_packet(source, target, number):
+    """Copy a file with the picture in one packet overwritten."""
+    with av.open(str(source)) as container:
+        packet = [bytes(packet) for packet in container.demux(video=0) if packet.size][number]
+    head = packet[:8]  # length and kind of the slice
+    target.write_bytes(source.read_bytes().replace(packet, head + b"\xff" * (len(packet) - len(head))))
+    return checked(target)
+
+
+def test_damage_reaches_to_the_next_key_picture_unless_nothing_refers_to_it(clips, tmp_path) -> None:
+    render(tmp_path / "in.mp4", Recipe(options={"preset": "veryfast", "g": "12", "bf": "0"}))
+    found = spoil_packet(tmp_path / "in.mp4", tmp_path / "out.mp4", 13)  # of frame 13, in the group of 12 to 23
+    assert found.status == "broken: only partly readable, 11 of its 40 frames are damaged or missing"
+    # frame 11 comes after the key picture 12, is shown before it, and no other frame is made from it
+    found = spoil_packet(clips.path("hevc_open_groups.mkv"), tmp_path / "out.mkv", 12)
+    assert (found.status, found.notes) == ("ok", ("1 of its 40 frames are damaged or missing",))
+
+
+def test_the_stuffing_of_a_constant_bit_rate_is_no_damage(tmp_path) -> None:
+    rate = dict.fromkeys(("b", "minrate", "maxrate"), "2000000")
+    with av.open(str(tmp_path / "stuffed.mpg"), "w") as container:
+        stream = container.add_stream("mpeg2video", rate=25, options={**rate, "bufsize": "800000", "g": "12"})
+        stream.width, stream.height, stream.pix_fmt = 128, 96, "yuv420p"
+        for _ in range(40):
+            grey = av.VideoFrame.from_ndarray(np.full((96, 128, 3), 90, np.uint8), "rgb24")
+            container.mux(stream.encode(grey))
+        container.mux(stream.encode(None))
+    assert (tmp_path / "stuffed.mpg").stat().st_size > 300_000  # a grey video needs a hundredth of that
+    found = checked(tmp_path / "stuffed.mpg")
+    assert (found.status, found.notes) == ("sequential_only", ())
 
 
 def test_a_reader_that_seeks_to_the_wrong_frame_is_found(clips, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -183,6 +183,20 @@ def test_frames_become_numbered_images(clips, tmp_path) -> None:
     assert np.abs(ours.astype(int) - frames).mean() < 6
 
 
+def test_images_are_as_good_as_asked_for(clips, tmp_path) -> None:
+    sizes, errors = [], []
+    with open_video(clips.path("h264.mp4")) as reader:
+        wanted = reader.read([5])[0].astype(int)
+    for quality in (10, 50, 95):
+        folder = tmp_path / str(quality)
+        sizes.append(extract_frames(job_for(clips.path("h264.mp4"), folder, quality=quality)).num_bytes)
+        with PIL.Image.open(folder / "img_00006.jpg") as image:
+            errors.append(np.abs(np.asarray(image) - wanted).mean())
+    assert sizes == sorted(sizes)
+    assert sizes[2] > 1.5 * sizes[0]
+    assert errors[0] > 1.5 * errors[1] > 1.5 * 1.5 * errors[2]
+
+
 def test_a_folder_of_frames_can_be_transcoded(clips, tmp_path) -> None:
     extract_frames(job_for(clips.path("h264.mp4"), tmp_path / "clip", quality=95))
     transcode(job_for(tmp_path / "clip", tmp_path / "again.mp4"))

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualformer_cli.data.prepare.estimate import sample, total
+from dualformer_cli.data.lists.folders import read_folder
+from dualformer_cli.data.prepare import convert
+from dualformer_cli.data.prepare.check import Finding
+from dualformer_cli.data.prepare.estimate import estimate_conversions, sample, total
+from dualformer_cli.data.prepare.plan import Plan
 
 WEIGHTS = st.lists(st.floats(0.1, 1e9), min_size=1, max_size=60)
 
@@ -49,3 +56,21 @@ def test_a_mixed_folder_is_reckoned_better_than_by_every_nth_video_and_the_error
     assert np.median(ours) < 0.6 * np.median(theirs)
     assert np.exp(np.quantile(ours, 0.95)) < 1.5
     assert within > 180
+
+
+@pytest.mark.parametrize("kind", ["frames", "transcode"])
+def test_a_few_frames_of_a_video_stand_for_all_of_them(
+    kind: Any, clips: Any, here_pool: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "videos" / "a").mkdir(parents=True)
+    (tmp_path / "videos" / "a" / "1.avi").symlink_to(clips.path("mjpeg.avi"))
+    content, root = read_folder(str(tmp_path / "videos")), tmp_path / "out"
+    plan = Plan(content=content, root=str(root), shares=(0.8, 0.2), convert=kind, quality=30, num_workers=2)
+    job = plan.conversion(0, Finding(status="ok", num_frames=40, width=128, height=96))
+    Path(job.target).parent.mkdir(parents=True)
+    function = convert.extract_frames if kind == "frames" else convert.transcode
+    whole = function(job).num_bytes
+    monkeypatch.setattr(convert, "SAMPLE_FRAMES", 10)
+    estimate = estimate_conversions(here_pool(), plan, {0: job}, 1)
+    assert estimate.videos == 1
+    assert estimate.bytes == pytest.approx(whole, rel=0.1 if kind == "frames" else 0.6)  # a file has a beginning, too

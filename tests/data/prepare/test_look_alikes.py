@@ -30,6 +30,10 @@ def test_the_frames_that_stand_for_a_video_exist_and_rise(num_frames: int) -> No
     assert 0 <= frames[0] <= frames[-1] < num_frames
 
 
+def test_the_frames_that_stand_for_a_video_are_the_middles_of_its_quarters() -> None:
+    assert frames_to_hash(80) == [10, 30, 50, 70]  # not the first one, which is black or a title
+
+
 def test_a_black_frame_says_nothing(clips) -> None:
     assert hash_frame(shrink(np.full((90, 120, 3), 3, np.uint8))) is None
     assert hash_frame(shrink(clips.draw(5))) is not None

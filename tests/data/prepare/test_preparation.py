@@ -30,6 +30,7 @@ from dualformer_cli.data.prepare.preparation import Team, help_prepare, prepare,
 from dualformer_cli.data.prepare.work import unwatched
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.workers import WorkerTimeout
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 NAMES = ["a b.mp4", 'it\'s "1", x.MP4', "-dash.mp4", "ünï\nnew.mp4", "sub/[1] (2) & #;.mp4"]
@@ -277,6 +278,30 @@ def test_whatever_a_worker_raises_costs_that_video_alone(
     reasons = {row.status for row in rows if "-dash" in row.path}
     begin = "broken: " if step == "check_video" else "broken: cannot be converted: "
     assert reasons == {f"{begin}unexpected IndexError: tuple index out of range; -v shows where"}
+
+
+def test_a_check_of_whole_files_is_known_to_a_run_that_asks_for_less(
+    run: Any, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(own, check=True)
+    monkeypatch.setattr(findings, "check_video", None)
+    assert run(own, overwrite=True)["status"] == {"ok": 15, "sequential_only": 0, "broken": 2}
+
+
+def test_a_video_whose_decoder_was_given_up_is_tried_again(
+    run: Any, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = findings.check_video
+
+    def slow(job: Any) -> Any:
+        if "-dash" in job.path:
+            raise WorkerTimeout(job, 20.0)
+        return right(job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(findings, "check_video", slow)
+        assert run(own)["status"] == {"ok": 12, "sequential_only": 0, "broken": 5}
+    assert run(own)["status"] == {"ok": 15, "sequential_only": 0, "broken": 2}
 
 
 def test_copies_of_an_earlier_version_are_made_again_once(run: Any, own: Path) -> None:

@@ -39,6 +39,7 @@ from dualformer_cli.engine.parallel.reductions import (
     in_touch,
     sum_over_ranks,
 )
+from dualformer_cli.engine.parallel.same_weights import digest_of
 from dualformer_cli.errors import DualFormerError
 
 HERE = Path(__file__).resolve().parent
@@ -52,6 +53,15 @@ Results = dict[str, list[Any]]
 def script_environment() -> dict[str, str]:
     clean = {name: value for name, value in os.environ.items() if name not in PLACEMENT}
     return {**clean, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+
+
+def test_a_digest_is_of_values_in_their_places() -> None:
+    one, two = torch.ones(3), torch.zeros(3)
+    found = [digest_of(tensors) for tensors in ({"a": one, "b": two}, {"a": two, "b": one}, {"b": one, "a": two})]
+    found.append(digest_of({"a": one.clone(), "b": two.clone()}))
+    assert found[0] == found[3]
+    assert len(set(found)) == 3
+    assert digest_of({"a": one}) != digest_of({"b": one})
 
 
 @pytest.fixture(scope="module")

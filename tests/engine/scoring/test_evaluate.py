@@ -106,6 +106,14 @@ def test_a_list_scored_again_is_not_read_as_a_whole_and_has_the_same_scores(
     assert documents[0] == documents[1]
 
 
+def test_parts_of_one_video_are_told_apart_by_their_times(evaluate_list: Any, toy_validation: Path) -> None:
+    name = toy_validation.read_text().splitlines()[1].split(",")[0]
+    target = toy_validation.with_name("parts.csv")
+    target.write_text(f"path,label,start_seconds,end_seconds\n{name},0,0,0.2\n{name},0,0.2,\n")
+    _, records = evaluate_list(target)
+    assert [record.path for record in records] == [f"{name}#t=0,0.2", f"{name}#t=0.2"]
+
+
 def make_record(index: int, label: int | None, scores: list[float] | None) -> VideoRecord:
     labels = () if label is None else (label,)
     bucket: Any = "scored" if scores else "missing"

@@ -358,6 +358,16 @@ def test_mistakes_of_other_kinds_are_no_permutation(rows: list[list[int]]) -> No
     assert label_order.find_permutation(confusion_of(rows)) is None
 
 
+@pytest.mark.parametrize(("taken", "is_found"), [(4, True), (8, False)])
+def test_two_classes_that_many_others_are_taken_for_are_not_swapped(taken: int, is_found: bool) -> None:
+    """All 20 videos of each are taken for the other one: of 20 + 8 * 4 or of 20 + 8 * 8 that are taken for that."""
+    matrix = (20 - 2 * taken) * np.eye(10, dtype=np.int64)
+    matrix[:, :2] += taken
+    matrix[:2] = 0
+    matrix[0, 1] = matrix[1, 0] = 20
+    assert (label_order.find_permutation(confusion_of(matrix)) is not None) is is_found
+
+
 def test_two_swapped_classes_among_many_are_found_and_named() -> None:
     matrix = 18 * np.eye(4, dtype=np.int64) + 1
     matrix[[0, 1]] = matrix[[1, 0]]

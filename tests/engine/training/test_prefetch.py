@@ -48,3 +48,25 @@ def test_waiting_for_data_is_counted_once() -> None:
     assert ahead.waited() == 0
     ahead.fetch()
     assert ahead.batches is None
+
+
+@pytest.mark.parametrize("is_idle", [False, True])
+def test_what_is_read_while_a_gpu_computes_is_not_waited_for(is_idle: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Event:
+        """Of a GPU that was done, or was not, with all that was launched before."""
+
+        def record(self, stream: object) -> None:
+            """Nothing is launched."""
+
+        def query(self) -> bool:
+            return is_idle
+
+    def slow_steps() -> Iterator[list[Any]]:
+        time.sleep(0.02)
+        yield []
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    ahead = Prefetch(slow_steps(), torch.device("cuda"))
+    ahead.fetch()
+    assert (ahead.waited() >= 0.02) is is_idle

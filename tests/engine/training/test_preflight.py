@@ -38,3 +38,19 @@ def test_a_dry_run_warns_of_a_full_disk_and_of_slow_reading(
     warnings = preflight(trainer).warnings
     assert re.fullmatch(r"no room: about \d+\.\d [kMG]B are needed in '.*/run', and 0\.0 kB are free", warnings[0])
     assert re.fullmatch(r"videos are read slower \(.* clips/s\) than the model could take them \(.*", warnings[1])
+
+
+def test_a_dry_run_reckons_with_all_workers_and_with_every_checkpoint(
+    make_trainer: Make, tmp_path: Path, toy_list: Path, part_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = part_of(toy_list, 8)
+    trainer = make_trainer(tmp_path / "run", "train.keep_epochs=2", "runtime.num_workers=3", data=data)
+    monkeypatch.setattr(trainer, "steps", lambda *_, **__: iter([[SimpleNamespace(read_seconds=6.0)]] * 2))
+    monkeypatch.setattr(trainer.stepper, "step", lambda batches, lr, **_: (0.0, 8))
+    found = preflight(trainer)
+    assert found.read_clips_per_second == pytest.approx(8 / (6.0 / 3))
+    assert found.limited_by == "reading"
+    numbers = sum(parameter.numel() for parameter in trainer.state.model.parameters())
+    copies = 1 + 2 + (trainer.state.average is not None)  # weights, two moments of AdamW, and maybe the average
+    files = 3 + 2  # last, previous, best, and two epochs
+    assert found.disk_needed_gib == pytest.approx(4 * numbers * copies * files / 2**30)

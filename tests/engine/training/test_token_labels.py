@@ -15,6 +15,7 @@ from einops import rearrange
 from published_layout import to_published
 
 from dualformer_cli.config.load import load_config
+from dualformer_cli.config.schema import RuntimeConfig
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.documents.base import to_json
 from dualformer_cli.engine.build import build_model
@@ -335,3 +336,20 @@ def test_soft_labels_of_a_batch_are_those_of_the_published_rule(
     kept = torch.zeros_like(logits).scatter(-1, indices, values)
     torch.testing.assert_close(trainer.stepper.labeller.labels(batch), kept.softmax(-1))
     torch.testing.assert_close(soft_token_labels(values, indices, num_classes=4), kept.softmax(-1))
+
+
+def test_a_teacher_computes_as_the_run_does_whatever_names_it(
+    mini_preset: Path, mini_weights: Path, tmp_path: Path
+) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(f"extends: {mini_preset}\nweights: {mini_weights}\n")
+    runtime = RuntimeConfig(precision="bf16", device="cpu", seed=7)
+    for source, preset, expected in (
+        ("k400-tiny", None, ("k400-tiny", "published")),
+        (str(own), None, (str(own), str(mini_weights))),
+        (str(mini_weights), str(mini_preset), (str(mini_preset), str(mini_weights))),
+    ):
+        found = teachers._resolve(source, preset, runtime, offline=True)
+        assert (found.preset, found.config.weights) == expected
+        of_run = found.config.runtime
+        assert (of_run.precision, of_run.device, of_run.seed) == ("bf16", "cpu", 7)
