@@ -33,9 +33,12 @@ class Metric:
     """The metric that this is of all listed videos, those that were not scored counted as wrong."""
 
 
+CONFIDENCE_PERCENT = 95
+"""Of the interval of an accuracy."""
+
 METRICS: dict[str, Metric] = {
     "top1": Metric(title="top-1", chooses_best=True, is_drawn=True),
-    "top1_interval": Metric(title="95% interval", interval_of="top1", is_headline=False),
+    "top1_interval": Metric(title=f"{CONFIDENCE_PERCENT}% interval", interval_of="top1", is_headline=False),
     "top5": Metric(title="top-5", is_drawn=True, least_classes=6),
     "mean_class_accuracy": Metric(title="mean class accuracy", chooses_best=True),
     "top1_all_listed": Metric(title="top-1 of all listed", all_listed_of="top1"),

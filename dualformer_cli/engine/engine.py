@@ -43,9 +43,9 @@ from dualformer_cli.model.weights import class_names_of, load_weights, read_chec
 from dualformer_cli.system.files import sha256_of
 from dualformer_cli.system.versions import versions
 from dualformer_cli.system.workers import Outcome, WorkerPool
+from dualformer_cli.video.frames_in_memory import FramesReader
 from dualformer_cli.video.live import LiveSource
 from dualformer_cli.video.live_inputs import mask_credentials
-from dualformer_cli.video.memory import FramesReader
 from dualformer_cli.video.reader import Frame
 
 _LOGGER = logging.getLogger(__name__)

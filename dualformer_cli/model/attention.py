@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dualformer_cli.kernels.backend import Backend, Size3
-from dualformer_cli.kernels.depthwise_conv3d import conv3d_channels_last
 from dualformer_cli.kernels.linear import Linear
-from dualformer_cli.kernels.pyramid_pool import pyramid_pool
 from dualformer_cli.kernels.window_attention import attends_with_triton, window_attention
 from dualformer_cli.model.cpu_attention import own_attention
+from dualformer_cli.model.pyramid import PyramidPool
 from dualformer_cli.model.windows import merge_windows, split_windows
 
 
@@ -29,24 +27,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)
     attention = own_attention(q, k, v) or F.scaled_dot_product_attention
     return attention(q, k, v).transpose(1, 2).flatten(2)
-
-
-class DepthwiseConv3d(nn.Module):
-    """One kernel per channel on a channels-last token grid; PyTorch's default initialisation of Conv3d."""
-
-    def __init__(self, dim: int, kernel_size: Size3, *, stride: Size3, padding: Size3 = (0, 0, 0)) -> None:
-        super().__init__()
-        convolution = nn.Conv3d(dim, dim, kernel_size, groups=dim)
-        self.weight, self.bias = convolution.weight, convolution.bias
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, t, h, w, c) to (b, t', h', w', c)."""
-        return conv3d_channels_last(x, self.weight, self.bias, stride=self.stride, padding=self.padding)
-
-    def extra_repr(self) -> str:
-        """Show the kernel like nn.Conv3d does."""
-        return f"{self.weight.shape[0]}, kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
 
 
 class LocalWindowAttention(nn.Module):
@@ -78,51 +58,6 @@ class LocalWindowAttention(nn.Module):
         grid = (x.shape[1], x.shape[2], x.shape[3])
         windows = self.attend_windows(split_windows(x, self.window_size))
         return merge_windows(windows, self.window_size, grid)
-
-
-class PyramidPool(nn.Module):
-    """The pyramid of context tokens: a fine level, a coarse level where the grid is large, and their LayerNorm.
-
-    Args:
-        dim: channels of a token.
-        fine_kernel: tokens of the grid that one fine token covers.
-        coarse_kernels: kernels of the coarse level's two convolutions, or None without that level.
-        kernels: who computes the convolutions.
-    """
-
-    def __init__(
-        self,
-        dim: int,
-        *,
-        fine_kernel: Size3,
-        coarse_kernels: tuple[Size3, Size3] | None,
-        kernels: Backend = "auto",
-    ) -> None:
-        super().__init__()
-        self.kernels = kernels
-        self.fine = DepthwiseConv3d(dim, fine_kernel, stride=fine_kernel)
-        self.has_coarse = coarse_kernels is not None
-        if coarse_kernels is not None:
-            first, second = coarse_kernels
-            self.coarse_conv = DepthwiseConv3d(dim, first, stride=first)
-            self.coarse_norm = nn.BatchNorm3d(dim)
-            self.coarse_pool = DepthwiseConv3d(dim, second, stride=second)
-        self.norm = nn.LayerNorm(dim, eps=1e-5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(b, t, h, w, c) to context tokens (b, p, c), fine ones first."""
-        fine, coarse = self._pool(x, self.fine, self.coarse_conv if self.has_coarse else None)
-        tokens = fine.flatten(1, 3)
-        if coarse is not None:
-            y = F.relu(self.coarse_norm(coarse.permute(0, 4, 1, 2, 3)).permute(0, 2, 3, 4, 1))
-            tokens = torch.cat([tokens, self._pool(y, self.coarse_pool)[0].flatten(1, 3)], dim=1)
-        return self.norm(tokens)
-
-    def _pool(
-        self, x: Tensor, fine: DepthwiseConv3d, coarse: DepthwiseConv3d | None = None
-    ) -> tuple[Tensor, Tensor | None]:
-        weights = (None, None) if coarse is None else (coarse.weight, coarse.bias)
-        return pyramid_pool(x, fine.weight, fine.bias, *weights, backend=self.kernels)
 
 
 class GlobalPyramidAttention(nn.Module):

@@ -13,8 +13,9 @@ from dualformer_cli.kernels.bias_gelu import bias_gelu
 from dualformer_cli.kernels.depthwise_conv3d import depthwise_conv3d
 from dualformer_cli.kernels.frame_patches import split_patches
 from dualformer_cli.kernels.linear import Linear, linear
-from dualformer_cli.model.attention import DepthwiseConv3d, GlobalPyramidAttention, LocalWindowAttention
+from dualformer_cli.model.attention import GlobalPyramidAttention, LocalWindowAttention
 from dualformer_cli.model.cpu_pieces import PIECE_NUMBERS, can_work_in_pieces, for_each_piece
+from dualformer_cli.model.depthwise_conv3d import DepthwiseConv3d
 from dualformer_cli.model.windows import merge_windows, split_windows
 
 

@@ -19,9 +19,10 @@ from dualformer_cli.errors import ConfigError
 from dualformer_cli.kernels.add_layer_norm import add_branch, adds_with_triton
 from dualformer_cli.kernels.backend import Backend, Size3, compute_dtype, uses_triton
 from dualformer_cli.kernels.frame_patches import frame_patches
-from dualformer_cli.model.attention import GlobalPyramidAttention, LocalWindowAttention, PyramidPool
+from dualformer_cli.model.attention import GlobalPyramidAttention, LocalWindowAttention
 from dualformer_cli.model.blocks import Block, PatchEmbed, PositionConv
 from dualformer_cli.model.motion import MotionHead, MotionVote, start_from_motion
+from dualformer_cli.model.pyramid import PyramidPool
 from dualformer_cli.model.recomputing import recompute_contexts
 
 

@@ -126,15 +126,15 @@ def _page(content: EvaluationPage) -> Html:
 def _headline(summary: Summary) -> Html:
     tiles = []
     metrics = summary.shown_metrics
-    intervals = {row.interval_of: metrics.get(name) for name, row in METRICS.items() if row.interval_of}
+    intervals = {row.interval_of: (row.title, metrics.get(name)) for name, row in METRICS.items() if row.interval_of}
     for name, row in METRICS.items():
         value = metrics.get(name)
         if not row.is_headline or not isinstance(value, float):
             continue
         if row.all_listed_of is not None and value == metrics.get(row.all_listed_of):
             continue
-        interval = intervals.get(name)
-        note = None if not isinstance(interval, tuple) else f"95% interval {' to '.join(map(_percent, interval))}"
+        title, interval = intervals.get(name, ("", None))
+        note = None if not isinstance(interval, tuple) else f"{title} {' to '.join(map(_percent, interval))}"
         tiles.append(tile(_percent(value), row.title, note))
     videos = to_json(summary.videos)
     lost = ", ".join(

@@ -15,7 +15,7 @@ from dualformer_cli.engine.score_settings import FREE_SETTINGS, settings_before_
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import write_all
 from dualformer_cli.system.output_checks import check_outputs
-from dualformer_cli.system.parts import Parts
+from dualformer_cli.system.result_parts import Parts
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.tasks.needs import check_lists
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, open_session

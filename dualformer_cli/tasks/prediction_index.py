@@ -21,7 +21,7 @@ from dualformer_cli.documents.base import from_json
 from dualformer_cli.documents.predict import RunCounts, VideoResult
 from dualformer_cli.engine.scoring.video_scores import failure
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.parts import Parts
+from dualformer_cli.system.result_parts import Parts
 from dualformer_cli.tasks.session import Fetching
 from dualformer_cli.video import file_index, remote_files, remote_videos
 from dualformer_cli.video.inputs import InputList, InputSink, ListedLabel

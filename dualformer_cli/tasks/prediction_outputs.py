@@ -26,7 +26,7 @@ from dualformer_cli.outputs.predictions import best_shown, is_unsure, shown_part
 from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
 from dualformer_cli.system.files import path_in_own_folder
 from dualformer_cli.system.output_checks import check_output_folder, check_outputs
-from dualformer_cli.system.parts import Parts
+from dualformer_cli.system.result_parts import Parts
 from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.inputs import InputList

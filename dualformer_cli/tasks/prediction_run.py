@@ -36,7 +36,7 @@ from dualformer_cli.outputs.prediction_files import (
 from dualformer_cli.outputs.predictions_page import page_files, write_predictions_page
 from dualformer_cli.system.files import remove_unfinished
 from dualformer_cli.system.output_checks import check_outputs
-from dualformer_cli.system.parts import Parts, PartWriter
+from dualformer_cli.system.result_parts import Parts, PartWriter
 from dualformer_cli.system.workers import WorkerPool, WorkerTimeout
 from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels
 from dualformer_cli.tasks.prediction_index import Input, PredictionIndex, Stamp, index_in_words, stamp_of

@@ -16,8 +16,8 @@ from dualformer_cli.config.option_defaults import TRAIN_OUTPUT
 from dualformer_cli.documents.train import Preflight, TrainEvent, TrainResult, ValidationRow
 from dualformer_cli.errors import DualFormerError, Stopped, is_out_of_memory
 from dualformer_cli.outputs.curves import write_curves
+from dualformer_cli.outputs.tracker_events import RunTracker, log_rows
 from dualformer_cli.outputs.trackers import check_trackers
-from dualformer_cli.outputs.tracking import RunTracker, log_rows
 from dualformer_cli.system.locks import LOCK_NAME, FolderLock
 from dualformer_cli.system.output_checks import check_output_folder
 from dualformer_cli.tasks.needs import check_needs

@@ -39,10 +39,11 @@ import numpy.typing as npt
 import torch
 
 from dualformer_cli.config.schema import DataConfig, TrainConfig
+from dualformer_cli.data.clips.crops import random_resized_crop
 from dualformer_cli.data.clips.index_cache import IndexCache
 from dualformer_cli.data.clips.sampling import random_clip
 from dualformer_cli.data.clips.training_clips import read_training_clips
-from dualformer_cli.data.clips.transforms import normalize, random_resized_crop, resized_size
+from dualformer_cli.data.clips.transforms import normalize, resized_size
 
 try:
     import cv2

@@ -43,8 +43,9 @@ from timing import Table, machine
 from torch import Tensor
 
 from dualformer_cli.config.load import ResolvedConfig, load_config
+from dualformer_cli.data.clips.crops import crop_offsets
 from dualformer_cli.data.clips.sampling import test_clips
-from dualformer_cli.data.clips.transforms import crop_offsets, normalize, resized_size
+from dualformer_cli.data.clips.transforms import normalize, resized_size
 from dualformer_cli.data.clips.views import read_views
 
 HERE = Path(__file__).resolve().parent

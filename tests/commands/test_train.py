@@ -131,7 +131,7 @@ def test_trackers_get_what_the_log_has_and_may_fail(
         def close(self, end: str) -> None:
             calls.append((self.name, end))
 
-    monkeypatch.setattr("dualformer_cli.outputs.tracking.open_tracker", Tracker)
+    monkeypatch.setattr("dualformer_cli.outputs.tracker_events.open_tracker", Tracker)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: ModuleSpec(name, None))
     event = TrainingDisplay.event
 

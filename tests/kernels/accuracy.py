@@ -107,6 +107,7 @@ def test_window_attention_of_two_odd_windows_and_heads(dtype: torch.dtype) -> No
         (1, (1, 4, 4), (1, 4, 4), 64),
         (1, (2, 1, 2), (1, 1, 2), 16),
         (1, (1, 2, 9), (1, 2, 9), 24),  # padded to 32
+        (1, (1, 4, 6), (1, 2, 2), 16),  # two windows high, three wide
         (1, (1, 1, 2), (1, 1, 2), 8),  # padded to 16
     ],
 )

@@ -94,7 +94,9 @@ def test_attention_in_float32_is_left_to_pytorch_unless_asked_for_or_lowered_by_
     tokens: Any = SimpleNamespace(device=CUDA, dtype=torch.float32)
     assert not attends_with_triton(tokens, 32)
     assert attends_with_triton(tokens, 32, "triton")
-    assert attends_with_triton(SimpleNamespace(device=CUDA, dtype=torch.bfloat16), 32)  # type: ignore[arg-type]
+    low: Any = SimpleNamespace(device=CUDA, dtype=torch.bfloat16)
+    assert attends_with_triton(low, 32)
+    assert not attends_with_triton(low, 32, "torch")
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda kind: kind == "cuda")
     monkeypatch.setattr(torch, "get_autocast_dtype", lambda kind: torch.float16)
     assert attends_with_triton(tokens, 32)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from dualformer_cli import create_model
 from dualformer_cli.config.load import load_config
@@ -15,6 +16,7 @@ from dualformer_cli.errors import ConfigError
 from dualformer_cli.kernels.add_layer_norm import add_branch
 from dualformer_cli.model import attention, cpu_attention
 from dualformer_cli.model.blocks import DropPath
+from dualformer_cli.model.cpu_pieces import can_work_in_pieces
 from dualformer_cli.model.dualformer import DualFormer
 
 SMALL_WORLD: dict[str, Any] = {
@@ -62,6 +64,22 @@ def test_an_inference_pass_leaves_its_input_alone() -> None:
         again = model.forward_stages(clips)
     assert torch.equal(clips, before)
     assert all(torch.equal(a, b) for a, b in zip(stages, again, strict=True))
+
+
+def test_work_goes_piece_by_piece_only_where_threads_need_no_state_of_the_one_that_asks() -> None:
+    x = torch.zeros(1)
+    assert not can_work_in_pieces(x)
+    with torch.no_grad():
+        assert can_work_in_pieces(x)
+        assert not can_work_in_pieces(x.to("meta"))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert not can_work_in_pieces(x)
+
+
+def test_dropout_is_that_of_the_configuration_in_both_heads() -> None:
+    model = small_world(dropout=0.25, token_head=True)
+    rates = {name: part.p for name, part in model.named_modules() if isinstance(part, nn.Dropout)}
+    assert rates == {"dropout": 0.25, "token_head.1": 0.25, "token_head.4": 0.25}
 
 
 def test_gradient_checkpointing_changes_no_gradient_and_no_statistics() -> None:

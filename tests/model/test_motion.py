@@ -76,6 +76,13 @@ def test_gratings_at_the_start_have_a_norm_of_1_shared_by_three_colours() -> Non
     assert shares.mean().item() == pytest.approx(1 / 3, abs=0.03)
 
 
+def test_filters_of_a_pair_are_a_quarter_of_a_cycle_apart() -> None:
+    torch.manual_seed(0)
+    pairs = _drifting_gratings(400, 1, 4, 16, 16).flatten(1).view(200, 2, -1)
+    likeness = (pairs[:, 0] * pairs[:, 1]).sum(1) / pairs.norm(dim=2).prod(1)
+    assert likeness.abs().max() < 0.05  # of a cosine and a sine 0 but for the borders; of two cosines 1
+
+
 def test_the_start_for_motion_sees_changes_and_no_brightness() -> None:
     model = small_model(start="motion")
     first = model.stages[0].patch_embed.proj  # type: ignore[union-attr]

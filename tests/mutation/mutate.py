@@ -203,6 +203,8 @@ class Slot:
         statuses = {None: "timed out", 0: "survived", 1: "killed"}
         if code == 1 and failed is None:
             code = _NO_TESTS  # an error while tests were collected has this code with some plugins
+        if code is not None and code < 0:
+            code, failed = 1, None  # a test that ended the process has noticed
         name = "the code as it is" if self.mutant is None else self.mutant.name
         noticed_by = failed[1] if failed else ""
         return Outcome(

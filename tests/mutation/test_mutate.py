@@ -93,3 +93,10 @@ def test_a_mutant_that_never_ends_is_stopped(tree: Path) -> None:
     done = run(tree, endless, "--limit", "3", "--no-baseline")
     assert done.returncode == 0, done.stdout
     assert done.stdout.splitlines()[0].split()[:2] == ["timed", "out"]
+
+
+def test_a_mutant_that_ends_the_process_is_killed(tree: Path) -> None:
+    crash = ENTRY.format(name="crash", old="return a + b", new='__import__("os").abort()')
+    done = run(tree, crash, "--no-baseline")
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.split()[0] == "killed"

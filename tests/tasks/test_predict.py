@@ -70,7 +70,7 @@ def engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Asked:
 
     for module in (task, python):
         monkeypatch.setattr(module, "open_session", opened)
-    monkeypatch.setattr("dualformer_cli.tasks.fall_back.fall_back", lambda *_: None)
+    monkeypatch.setattr("dualformer_cli.tasks.built_in_model.fall_back", lambda *_: None)
     monkeypatch.chdir(tmp_path)
     return asked
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dualformer_cli.config.schema import TrainConfig
-from dualformer_cli.data.clips.transforms import Box, random_resized_crop
+from dualformer_cli.data.clips.crops import Box, random_resized_crop
 
 ERASED_AREA = (0.02, 1 / 3)
 """Range of an erased box's share of the frame."""

@@ -1,5 +1,6 @@
-"""What training changes about a clip after it was cut: the recipe per clip, and RandAugment. What needs a whole batch,
-mixing and erasing, is in `augment_batch`.
+"""What training changes about a clip after it was cut (`crops`): the recipe per clip, and RandAugment.
+
+Mixing and erasing need a whole batch: `augment_batch`.
 
 A new change per clip needs a setting in `TrainConfig`, and a line in `augment_clip` with the function that it calls.
 """

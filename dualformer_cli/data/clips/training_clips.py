@@ -16,17 +16,11 @@ import numpy as np
 from dualformer_cli.config.schema import DataConfig, TrainConfig
 from dualformer_cli.data.clips import sampling
 from dualformer_cli.data.clips.augment_clip import augment_clip
+from dualformer_cli.data.clips.crops import Box, random_resized_crop
 from dualformer_cli.data.clips.index_cache import IndexCache
 from dualformer_cli.data.clips.sampling import Indices
 from dualformer_cli.data.clips.source import ClipSource, Seeds, TrainingClips
-from dualformer_cli.data.clips.transforms import (
-    Box,
-    Frames,
-    random_resized_crop,
-    resize_and_cut,
-    resize_clip,
-    resized_size,
-)
+from dualformer_cli.data.clips.transforms import Frames, resize_and_cut, resize_clip, resized_size
 from dualformer_cli.data.clips.views import check_video
 from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.video.open import open_video

@@ -17,7 +17,7 @@ from dualformer_cli.data.datasets.formats import (
     kinetics,
     moments,
     omnisource,
-    twentybn,
+    something_something,
     ucf101,
 )
 from dualformer_cli.data.datasets.formats.base import (
@@ -35,8 +35,8 @@ FORMATS: Mapping[str, Format] = {
     "ucf101": ucf101.FORMAT,
     "activitynet": activitynet.FORMAT,
     "kinetics": kinetics.FORMAT,
-    "twentybn-csv": twentybn.CSV,
-    "twentybn-json": twentybn.JSON,
+    "twentybn-csv": something_something.CSV,
+    "twentybn-json": something_something.JSON,
     "diving48": diving48.FORMAT,
     "moments": moments.FORMAT,
     "hvu": hvu.FORMAT,

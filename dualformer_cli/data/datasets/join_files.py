@@ -15,6 +15,7 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from dualformer_cli.data.datasets.formats.base import Annotation, Names
+from dualformer_cli.data.lists.column_names import SPLITS
 from dualformer_cli.data.lists.matching import loose_key
 from dualformer_cli.video.suffixes import is_video_name, stem_of
 
@@ -148,13 +149,13 @@ def key_of(annotation: Annotation) -> Key:
 def by_split(item: tuple[str, Any]) -> tuple[str, int]:
     """Sort key of items whose first part is a split: train, val, test; then train_1, val_1 and so on."""
     kind, _, number = item[0].partition("_")
-    return number, ("train", "val", "test").index(kind)
+    return number, SPLITS.index(kind)
 
 
 def _may_hold(top: str, split: str) -> bool:
     """Whether videos of a split can be in this folder of a dataset: in that of the split, or one for all."""
     kind = split.partition("_")[0]
-    return not top.endswith(tuple(f"_{other}" for other in ("train", "val", "test") if other != kind))
+    return not top.endswith(tuple(f"_{other}" for other in SPLITS if other != kind))
 
 
 def _top_of(path: str) -> str:

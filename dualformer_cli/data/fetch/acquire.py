@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dualformer_cli.data.datasets.catalogue import Catalogue
+from dualformer_cli.data.fetch.archive_members import DamagedArchiveError, UnfitFileError
 from dualformer_cli.data.fetch.fetch import FILES_AT_ONCE, OnFileBytes, fetch, in_threads
 from dualformer_cli.data.fetch.http import CertificateError, OnBytes, Patience, Source, TransferError
 from dualformer_cli.data.fetch.inventory import is_filled_by_hand, is_from_elsewhere, is_marked, state_of
 from dualformer_cli.data.fetch.items import PIECE, Item, file_name, placed_files, route
 from dualformer_cli.data.fetch.markers import is_done, write_marker
-from dualformer_cli.data.fetch.members import DamagedArchiveError, UnfitFileError
 from dualformer_cli.data.fetch.rar import find_tools, missing_tool
 from dualformer_cli.data.fetch.resume import url_of_part
 from dualformer_cli.data.fetch.unpack import check_gaps, staging_folder, unpack

@@ -12,9 +12,9 @@ from pathlib import Path
 from dualformer_cli.data.datasets.annotations import found_splits
 from dualformer_cli.data.datasets.catalogue import Catalogue
 from dualformer_cli.data.datasets.find_videos import find_videos
+from dualformer_cli.data.fetch.archive_members import stem
 from dualformer_cli.data.fetch.items import Item, file_name, placed_files, plan, route
 from dualformer_cli.data.fetch.markers import is_done, read_marker
-from dualformer_cli.data.fetch.members import stem
 from dualformer_cli.documents.download import DatasetState, FilesState, State
 
 _PER_SPLIT = (

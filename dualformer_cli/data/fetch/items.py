@@ -15,7 +15,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from dualformer_cli.data.datasets.catalogue import GROUPS, Catalogue, FileEntry, chosen_files
-from dualformer_cli.data.fetch.members import Layout
+from dualformer_cli.data.datasets.formats.base import BESIDE_A_FILE
+from dualformer_cli.data.fetch.archive_members import Layout
 from dualformer_cli.errors import DownloadError, nearest
 from dualformer_cli.system.words import natural_key
 
@@ -188,7 +189,7 @@ def placed_files(item: Item, name: str) -> list[Path]:
                 path.name: path
                 for folder in folders
                 for path in map(Path, glob.glob(os.path.join(glob.escape(str(folder)), pattern + ending)))
-                if path.is_file() and not path.name.endswith((".sha256", ".lock", ".part", ".broken"))
+                if path.is_file() and not path.name.endswith(BESIDE_A_FILE)
                 if not ending or PIECE.fullmatch(path.name)
             }
             if found:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from dualformer_cli.data.fetch.members import (
+from dualformer_cli.data.fetch.archive_members import (
     Budget,
     DamagedArchiveError,
     UnfitFileError,

@@ -26,8 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dualformer_cli.data.fetch.http import OnBytes
-from dualformer_cli.data.fetch.members import (
+from dualformer_cli.data.fetch.archive_members import (
     BLOCK_BYTES,
     Budget,
     DamagedArchiveError,
@@ -45,6 +44,7 @@ from dualformer_cli.data.fetch.members import (
     refuse,
     stem,
 )
+from dualformer_cli.data.fetch.http import OnBytes
 from dualformer_cli.data.fetch.rar import unpack_rar
 from dualformer_cli.system.disk import free_bytes
 from dualformer_cli.video.suffixes import IMAGE_FORMATS, VIDEO_SUFFIXES

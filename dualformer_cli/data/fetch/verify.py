@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+from dualformer_cli.data.fetch.archive_members import UnfitFileError, archive_kind, foreign_kind, foreign_problem
 from dualformer_cli.data.fetch.http import FileKind, Source
-from dualformer_cli.data.fetch.members import UnfitFileError, archive_kind, foreign_kind, foreign_problem
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.words import os_reason

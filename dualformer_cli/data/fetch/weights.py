@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Literal
 
 from dualformer_cli.data.datasets.catalogue import Catalogue, load_catalogue
+from dualformer_cli.data.fetch.archive_members import UnfitFileError
 from dualformer_cli.data.fetch.fetch import OnFileBytes, await_answer, fetch, in_threads, not_fetched
 from dualformer_cli.data.fetch.http import OnBytes, Patience, Session, Source, TransferError, open_file
-from dualformer_cli.data.fetch.members import UnfitFileError
 from dualformer_cli.data.fetch.past_failures import note_failure, past_failure
 from dualformer_cli.data.fetch.verify import checked_file
 from dualformer_cli.documents.download import WeightsOutcome, WeightsState

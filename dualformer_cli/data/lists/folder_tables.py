@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from unicodedata import normalize
 
 from dualformer_cli.data.lists.class_lists import load_class_names
+from dualformer_cli.data.lists.column_names import LABEL_NAMES, PATH_NAMES, SPLIT_NAMES, SPLIT_WORDS
 from dualformer_cli.data.lists.samples import is_encodable
-from dualformer_cli.data.lists.tables import LABEL_NAMES, PATH_NAMES, SPLIT_NAMES, SPLIT_WORDS, column_names
+from dualformer_cli.data.lists.tables import column_names
 from dualformer_cli.data.lists.time_columns import TimeColumns, check_times, find_time_columns
 from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.system.words import cannot_read, counted

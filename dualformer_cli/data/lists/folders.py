@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from dualformer_cli.data.lists.column_names import LABEL_NAMES, PATH_NAMES, SPLIT_WORDS
 from dualformer_cli.data.lists.folder_tables import (
     FileFinder,
     TableRow,
@@ -24,7 +25,6 @@ from dualformer_cli.data.lists.folder_tables import (
     read_table,
 )
 from dualformer_cli.data.lists.manifest import check_class_names
-from dualformer_cli.data.lists.tables import LABEL_NAMES, PATH_NAMES, SPLIT_WORDS
 from dualformer_cli.documents.prepare import DatasetCounts
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.words import counted
@@ -36,7 +36,6 @@ from dualformer_cli.video.suffixes import is_video_name
 Layout = Literal["auto", "folders", "splits", "table"]
 LAYOUTS: tuple[Layout, ...] = ("auto", "folders", "splits", "table")
 
-SPLITS = ("train", "val", "test")
 STATE_FILE = ".dualformer-prepare.jsonl"
 """Lies in every folder that `prepare` writes; such folders are not searched for videos."""
 

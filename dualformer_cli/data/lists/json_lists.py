@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dualformer_cli.data.lists.column_names import LABEL_NAMES, PATH_NAMES
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable
-from dualformer_cli.data.lists.tables import LABEL_NAMES, PATH_NAMES
 from dualformer_cli.data.lists.time_columns import TimeColumns, check_times, find_time_columns
 from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.video.suffixes import is_video_name

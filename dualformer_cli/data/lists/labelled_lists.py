@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dualformer_cli.data.lists.annotation_tools import DamagedExportError
+from dualformer_cli.data.lists.column_names import SPLIT_WORDS
 from dualformer_cli.data.lists.folders import Video, VideoFolder, merge_parts
 from dualformer_cli.data.lists.manifest import Manifest, check_class_names, is_export, read_manifest
-from dualformer_cli.data.lists.tables import SPLIT_WORDS
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.video.parts import WHOLE, Part
 from dualformer_cli.video.tar_members import is_shard_name

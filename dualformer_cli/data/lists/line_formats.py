@@ -15,10 +15,10 @@ from functools import partial
 from itertools import islice
 from typing import Literal, NamedTuple
 
-from dualformer_cli.data.lists.columns import CHUNK, Column, ColumnBuilder, Columns, LabelSets, Texts
 from dualformer_cli.data.lists.labels_without_classes import labels_of_lines
 from dualformer_cli.data.lists.listed_files import is_surely_video
 from dualformer_cli.data.lists.matching import ClassLookup
+from dualformer_cli.data.lists.row_arrays import CHUNK, Column, ColumnBuilder, Columns, LabelSets, Texts
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, lines_of
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.video.suffixes import IMAGE_FORMATS, VIDEO_SUFFIXES, is_video_name

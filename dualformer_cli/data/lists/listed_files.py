@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from unicodedata import normalize
 
-from dualformer_cli.data.lists.columns import Files, Made, Texts
+from dualformer_cli.data.lists.row_arrays import Files, Made, Texts
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.video.suffixes import is_video_name, stem_of
 

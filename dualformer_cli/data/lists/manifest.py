@@ -20,22 +20,15 @@ from dualformer_cli.data.lists.annotation_tools import (
     parse_annotations,
 )
 from dualformer_cli.data.lists.class_lists import CLASSES_FILE, class_names_beside, load_class_names
-from dualformer_cli.data.lists.columns import Columns, Files, Texts
+from dualformer_cli.data.lists.column_names import LABEL_NAMES, PATH_NAMES
 from dualformer_cli.data.lists.json_lists import format_json, load_json, parse_json
 from dualformer_cli.data.lists.line_formats import format_lines, parse_lines
 from dualformer_cli.data.lists.listed_files import find_files
 from dualformer_cli.data.lists.matching import ClassLookup, ClassMatch, match_classes
+from dualformer_cli.data.lists.row_arrays import Columns, Files, Texts
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, is_encodable, lines_of
 from dualformer_cli.data.lists.shards import check_shards, read_shards, shards_folder
-from dualformer_cli.data.lists.tables import (
-    COLUMNS,
-    LABEL_NAMES,
-    PATH_NAMES,
-    find_delimiter,
-    format_table,
-    parse_table,
-    unknown_header,
-)
+from dualformer_cli.data.lists.tables import COLUMNS, find_delimiter, format_table, parse_table, unknown_header
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.words import cannot_read

@@ -10,9 +10,9 @@ import numpy as np
 from dualformer_cli.config.schema import DataConfig
 from dualformer_cli.data.datasets.catalogue import flip_labels
 from dualformer_cli.data.lists.class_lists import load_class_names
-from dualformer_cli.data.lists.columns import Columns, LabelSets
 from dualformer_cli.data.lists.manifest import Manifest, read_manifest
 from dualformer_cli.data.lists.matching import match_classes
+from dualformer_cli.data.lists.row_arrays import Columns, LabelSets
 from dualformer_cli.data.lists.samples import LabelledList, Pairs
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.words import counted

@@ -17,7 +17,8 @@ from itertools import chain, islice
 
 import numpy as np
 
-from dualformer_cli.data.lists.columns import CHUNK, Array, Column, ColumnBuilder, Columns, LabelSets, Texts
+from dualformer_cli.data.lists.column_names import LABEL_NAMES, PATH_NAMES, SPLIT_NAMES, SPLIT_WORDS
+from dualformer_cli.data.lists.row_arrays import CHUNK, Array, Column, ColumnBuilder, Columns, LabelSets, Texts
 from dualformer_cli.data.lists.samples import Labels, ParsedList, Sample, blocks_of
 from dualformer_cli.data.lists.time_columns import TimeColumns, check_times, find_time_columns
 from dualformer_cli.errors import DualFormerError
@@ -29,24 +30,6 @@ COLUMNS = ("path", "label", "num_frames", "fps", "width", "height", "duration_se
 
 _PARTS = ("start", "start_seconds", "end_seconds")
 _KNOWN = (*COLUMNS, *_PARTS)
-PATH_NAMES = (
-    *("path", "file", "filename", "file_name", "filepath", "file_path", "video", "video_path", "video_name"),
-    *("video_file", "clip", "clip_path", "name", "video_id", "clip_id"),
-)
-"""What people call the column of files, the usual name first."""
-LABEL_NAMES = (
-    *("label", "labels", "class", "class_name", "class_id", "label_name", "label_id", "category", "action", "target"),
-    "activity",
-)
-"""What people call the column of labels, the usual name first."""
-SPLIT_NAMES = ("split", "subset", "set", "partition")
-"""What people call the column that says in which split a video is."""
-SPLIT_WORDS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-"""What people call a split, to its name."""
 _COLUMN_NAME = re.compile(r"[^\W\d][\w ()\[\]]*")
 _NEEDS_QUOTES = re.compile(r'[",\r\n]|^\s|\s$')
 _KINETICS = ("youtube_id", "time_start", "time_end")

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from dualformer_cli.config.schema import ListFormat
-from dualformer_cli.data.lists.folders import SPLITS, Row, VideoFolder, VideoList
+from dualformer_cli.data.lists.column_names import SPLITS
+from dualformer_cli.data.lists.folders import Row, VideoFolder, VideoList
 from dualformer_cli.data.lists.splits import split_videos
 from dualformer_cli.data.prepare.check import Finding
 from dualformer_cli.data.prepare.convert import Conversion

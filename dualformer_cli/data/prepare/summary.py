@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass, field, replace
 
 import numpy as np
 
-from dualformer_cli.data.lists.folders import SPLITS
+from dualformer_cli.data.lists.column_names import SPLITS
 from dualformer_cli.data.lists.samples import USABLE, Sample
 from dualformer_cli.data.prepare.check import Finding
 from dualformer_cli.data.prepare.journal import size_of, stamp_of

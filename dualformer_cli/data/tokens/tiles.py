@@ -14,9 +14,10 @@ import numpy as np
 
 from dualformer_cli.config.schema import ClipConfig, DataConfig
 from dualformer_cli.data.clips import sampling
+from dualformer_cli.data.clips.crops import Box
 from dualformer_cli.data.clips.sampling import Indices
 from dualformer_cli.data.clips.source import Fractions
-from dualformer_cli.data.clips.transforms import Box, Frames, resize_frame, resized_size
+from dualformer_cli.data.clips.transforms import Frames, resize_frame, resized_size
 from dualformer_cli.data.clips.views import check_video
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.parts import Part

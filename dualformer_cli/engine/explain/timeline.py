@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from dualformer_cli.data.clips.crops import crop_offsets
 from dualformer_cli.data.clips.sampling import Indices
-from dualformer_cli.data.clips.transforms import crop_offsets, resized_size
+from dualformer_cli.data.clips.transforms import resized_size
 from dualformer_cli.data.clips.views import VideoViews
 from dualformer_cli.engine.explain.gradcam import Explanation, Maps, stretch
 

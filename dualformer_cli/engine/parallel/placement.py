@@ -1,4 +1,7 @@
-"""Who this process is among others, as torchrun's or srun's environment variables say; nobody else reads them."""
+"""Who this process is among others, as torchrun's or srun's environment variables say; nobody else reads them.
+
+`devices.device_of` says which GPU it takes.
+"""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import numpy as np
 from dualformer_cli.data.lists.samples import LabelledList
 from dualformer_cli.documents.evaluate import Bucket
 from dualformer_cli.engine.scoring.records import VideoRecord
-from dualformer_cli.system.parts import Parts, PartWriter
+from dualformer_cli.system.result_parts import Parts, PartWriter
 
 
 class KeptRecords:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dualformer_cli.config.metric_table import METRICS
+from dualformer_cli.config.metric_table import CONFIDENCE_PERCENT, METRICS
 from dualformer_cli.documents.evaluate import Calibration, CalibrationBin, MetricValue
 
 Scores = npt.NDArray[np.floating[Any]]
@@ -55,7 +55,7 @@ def accuracy(hits: Hits) -> float:
     return 100 * _ratio(np.count_nonzero(hits), hits.size)
 
 
-def accuracy_interval(hits: Hits, *, confidence: float = 0.95) -> tuple[float, float]:
+def accuracy_interval(hits: Hits, *, confidence: float = CONFIDENCE_PERCENT / 100) -> tuple[float, float]:
     """Return Wilson's interval of an accuracy in percent: the true rates that such a share of hits does not refute.
 
     Where all or no videos are hits it still has a width, which an interval from the videos drawn again has not.

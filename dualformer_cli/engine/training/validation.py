@@ -24,7 +24,7 @@ from dualformer_cli.engine.scoring.summary import summarise
 from dualformer_cli.engine.training.stop_signals import StopSignals
 from dualformer_cli.errors import Stopped
 from dualformer_cli.model.dualformer import DualFormer
-from dualformer_cli.system.parts import Parts
+from dualformer_cli.system.result_parts import Parts
 from dualformer_cli.system.workers import WorkerPool
 
 _LOGGER = logging.getLogger(__name__)

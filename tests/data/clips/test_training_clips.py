@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 from dualformer_cli.config.schema import ClipConfig, DataConfig, TrainClipsConfig, TrainConfig
 from dualformer_cli.data.clips import sampling, training_clips
 from dualformer_cli.data.clips.augment_clip import rand_augment
+from dualformer_cli.data.clips.crops import random_resized_crop
 from dualformer_cli.data.clips.loader import BatchPlan, training_steps
 from dualformer_cli.data.clips.targets import swap_flipped_labels
 from dualformer_cli.data.clips.training_clips import VideoClips, read_training_clips
-from dualformer_cli.data.clips.transforms import random_resized_crop, resize_clip, resize_frame, resized_size
+from dualformer_cli.data.clips.transforms import resize_clip, resize_frame, resized_size
 from dualformer_cli.data.lists.samples import LabelledList, Sample
 from dualformer_cli.errors import TooShortError, VideoError
 from dualformer_cli.video.parts import Part

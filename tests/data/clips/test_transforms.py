@@ -13,15 +13,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dualformer_cli.data.clips import transforms
-from dualformer_cli.data.clips.transforms import (
-    CROP_TRIES,
-    Box,
-    FrameSizeError,
-    FrameTransform,
-    random_resized_crop,
-    resize_clip,
-    resize_frame,
-)
+from dualformer_cli.data.clips.crops import CROP_TRIES, Box, random_resized_crop
+from dualformer_cli.data.clips.transforms import FrameSizeError, FrameTransform, resize_clip, resize_frame
 
 RECIPES = {  # name in the golden file: (short side, crops)
     "k400_test_center": (224, 1),

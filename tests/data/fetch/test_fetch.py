@@ -28,9 +28,9 @@ from toy_checkpoint import CHECKPOINT, body, checkpoint
 from web_server import ATTACHMENT, Responder, WebServer, page, silence, slowly, status
 
 from dualformer_cli.data.fetch import verify as verify_module
+from dualformer_cli.data.fetch.archive_members import UnfitFileError
 from dualformer_cli.data.fetch.fetch import fetch
 from dualformer_cli.data.fetch.http import Patience, Source
-from dualformer_cli.data.fetch.members import UnfitFileError
 from dualformer_cli.data.fetch.verify import FetchResult, checked_file, verify
 from dualformer_cli.errors import DownloadError
 

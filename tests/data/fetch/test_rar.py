@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rar_writer import rar4, rar5
 
-from dualformer_cli.data.fetch.members import Budget, DamagedArchiveError, Limits, UnfitFileError
+from dualformer_cli.data.fetch.archive_members import Budget, DamagedArchiveError, Limits, UnfitFileError
 from dualformer_cli.data.fetch.rar import _rar4_name, find_tools, read_members, unpack_rar
 
 FILES = {"d/a.avi": b"hello" * 50, "b.txt": b"1"}

@@ -23,7 +23,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rar_writer import encrypted5, rar4, rar5
 
-from dualformer_cli.data.fetch.members import (
+from dualformer_cli.data.fetch.archive_members import (
     DamagedArchiveError,
     Layout,
     Limits,
@@ -455,7 +455,7 @@ UNPACK = """
 import sys
 from pathlib import Path
 from dualformer_cli.data.fetch.unpack import unpack
-from dualformer_cli.data.fetch.members import Layout
+from dualformer_cli.data.fetch.archive_members import Layout
 unpack([Path(sys.argv[1])], Path(sys.argv[2]), Layout(into="videos"))
 """
 

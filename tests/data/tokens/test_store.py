@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dualformer_cli.data.clips.transforms import Box
+from dualformer_cli.data.clips.crops import Box
 from dualformer_cli.data.tokens.store import Header, LabelClip, LabelFolder, TokenCounts
 from dualformer_cli.data.tokens.tiles import LabelJob, Layout
 from dualformer_cli.documents.tokenlabel import TeacherFacts

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualformer_cli.config.schema import ClipConfig, DataConfig
-from dualformer_cli.data.clips.transforms import Box
+from dualformer_cli.data.clips.crops import Box
 from dualformer_cli.data.tokens import tiles
 from dualformer_cli.data.tokens.tiles import (
     LabelJob,

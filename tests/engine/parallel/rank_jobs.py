@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from dualformer_cli.config.schema import TrainConfig
-from dualformer_cli.data.lists.columns import Texts
+from dualformer_cli.data.lists.row_arrays import Texts
 from dualformer_cli.engine.parallel import gradients, placement, reductions
 from dualformer_cli.engine.parallel.batch_norm import average_running_statistics, convert_batch_norm
 from dualformer_cli.engine.parallel.gradients import GradientSums

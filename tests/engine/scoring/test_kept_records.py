@@ -12,7 +12,7 @@ import pytest
 from dualformer_cli.data.lists.samples import Sample
 from dualformer_cli.engine.scoring.kept_records import KeptRecords
 from dualformer_cli.engine.scoring.records import VideoRecord
-from dualformer_cli.system.parts import Parts
+from dualformer_cli.system.result_parts import Parts
 
 SCORES = np.array([[0.1, 0.9], [0.3, 0.7], [0.25, 0.75]], np.float32)
 """Of three views."""

@@ -9,12 +9,12 @@ from typing import Any
 
 from dualformer_cli.data.datasets.formats import base
 from dualformer_cli.data.datasets.formats.base import Annotation, ClassIndex, Format, Found, Part
+from dualformer_cli.data.lists.column_names import SPLIT_WORDS
 
 FILES = {"*activity_net*.json|*activitynet*.json|*.json": "train"}
 
 
 def _activitynet(folder: Path) -> Found:
-    splits = {"training": "train", "validation": "val", "testing": "test"}
     for _, path in base.first_files(folder, dict.fromkeys(FILES, "all")):
         content = base.read_json(path)
         with base.reading(path):
@@ -22,7 +22,7 @@ def _activitynet(folder: Path) -> Found:
                 parts = tuple(_part(part, video.get("duration")) for part in video.get("annotations", []))
                 labels = tuple(dict.fromkeys(part.label for part in parts))
                 where = f"annotations {str(path)!r}, video {name!r}"
-                yield Annotation(splits[video["subset"]], (f"v_{name}", name), labels, where, parts=parts)
+                yield Annotation(SPLIT_WORDS[video["subset"]], (f"v_{name}", name), labels, where, parts=parts)
 
 
 def _part(said: Mapping[str, Any], duration: Any) -> Part:

@@ -90,13 +90,17 @@ def first_files(folder: Path, names: Mapping[str, str]) -> Iterator[tuple[str, P
             yield split, path
 
 
+BESIDE_A_FILE = (".sha256", ".lock", ".part", ".part.json", ".broken")
+"""Ends of what a download puts beside a file; it is none of the data."""
+
+
 def all_files(folder: Path) -> list[Path]:
     """Return all files below a folder, the less deep ones first; hidden ones and what is beside them are left out."""
     found = [
         Path(at, name)
         for at, folders, names in os.walk(folder)
         for name in names
-        if not name.startswith(".") and not name.endswith((".sha256", ".part", ".broken"))
+        if not name.startswith(".") and not name.endswith(BESIDE_A_FILE)
         if not any(part.startswith((".", "__MACOSX")) for part in Path(at).relative_to(folder).parts)
     ]
     return sorted(found, key=lambda path: (len(path.parts), path.name.lower(), str(path)))

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from dualformer_cli.data.lists.column_names import PATH_NAMES
 from dualformer_cli.data.lists.samples import lines_of
-from dualformer_cli.data.lists.tables import PATH_NAMES
 from dualformer_cli.data.lists.tools.base import (
     Annotations,
     Entry,

@@ -15,8 +15,8 @@ from dualformer_cli.documents.base import to_json
 from dualformer_cli.documents.evaluate import Summary, VideoCounts
 from dualformer_cli.documents.train import Change, Started, StepRow, TrainEvent, ValidationRow
 from dualformer_cli.errors import Stopped
-from dualformer_cli.outputs import tracking
-from dualformer_cli.outputs.tracking import RunTracker
+from dualformer_cli.outputs import tracker_events
+from dualformer_cli.outputs.tracker_events import RunTracker
 
 
 class _Tracker:
@@ -52,7 +52,7 @@ class _Tracker:
 def tracker(monkeypatch: pytest.MonkeyPatch) -> _Tracker:
     """The tracker that the name "fake" opens."""
     made = _Tracker()
-    monkeypatch.setattr(tracking, "open_tracker", lambda name, output, *, offline: made)
+    monkeypatch.setattr(tracker_events, "open_tracker", lambda name, output, *, offline: made)
     return made
 
 

@@ -18,7 +18,7 @@ JSON_FILES = {
 }
 
 
-def _twentybn_csv(folder: Path) -> Found:
+def _read_csv(folder: Path) -> Found:
     for split, path in base.first_files(folder, CSV_FILES):
         for where, line in base.numbered_lines(path):
             name, _, label = line.partition(";")  # labels have commas and apostrophes, but no semicolon
@@ -32,7 +32,7 @@ def _label_lines(folder: Path) -> Iterator[ClassIndex]:
         yield ClassIndex(str(path), {"": list(base.text_lines(path))})
 
 
-def _twentybn_json(folder: Path) -> Found:
+def _read_json(folder: Path) -> Found:
     for split, path in base.first_files(folder, JSON_FILES):
         answers = _answers(folder) if split == "test" else {}
         content = base.read_json(path)
@@ -64,5 +64,5 @@ def _label_numbers(folder: Path) -> Iterator[ClassIndex]:
             yield base.in_order(path, {_without_brackets(name): int(number) for name, number in content.items()})
 
 
-CSV = Format(files=CSV_FILES, read=_twentybn_csv, classes=_label_lines)
-JSON = Format(files=JSON_FILES, read=_twentybn_json, classes=_label_numbers)
+CSV = Format(files=CSV_FILES, read=_read_csv, classes=_label_lines)
+JSON = Format(files=JSON_FILES, read=_read_json, classes=_label_numbers)

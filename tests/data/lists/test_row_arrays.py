@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualformer_cli.data.lists import columns as of_lists
-from dualformer_cli.data.lists.columns import Columns, LabelSets, Texts
+from dualformer_cli.data.lists import row_arrays as of_lists
 from dualformer_cli.data.lists.manifest import Manifest, read_manifest
+from dualformer_cli.data.lists.row_arrays import Columns, LabelSets, Texts
 from dualformer_cli.data.lists.samples import Sample
 from dualformer_cli.errors import DualFormerError
 

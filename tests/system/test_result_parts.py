@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dualformer_cli.errors import DualFormerError
-from dualformer_cli.system.parts import Parts, PartWriter
+from dualformer_cli.system.result_parts import Parts, PartWriter
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_what_was_read_is_not_read_again_and_a_line_that_was_unfinished_then_is(
 def test_no_more_than_a_few_files_are_open_whatever_the_number_of_parts(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dualformer_cli.system.parts._MOST_OPEN", 3)
+    monkeypatch.setattr("dualformer_cli.system.result_parts._MOST_OPEN", 3)
     parts.open()
     for number in range(8):
         with parts.writer(0) as writer:
