@@ -69,6 +69,14 @@ def test_window_attention_multiplies_in_matrix_units_and_spills_nothing(
     assert all(instruction in code.asm["ptx"] for _, code in launches)
 
 
+@pytest.mark.parametrize("capability", [80, 90])
+def test_weights_are_added_up_by_the_matrix_units(capability: int) -> None:
+    kernel, code = compiled("window_attention", 32, BF16, capability)[0]
+    assert kernel == "window_attention_forward_kernel"
+    of_a_thread = 64 * 64 // 128
+    assert code.asm["ptx"].count("add.f32") < of_a_thread  # what remains is the maximum's negative and the end
+
+
 @pytest.mark.parametrize(("capability", "width"), [(80, 32), (90, 64)])
 def test_window_attention_in_float32_keeps_all_bits_and_spills_nothing(capability: int, width: int) -> None:
     launches = compiled("window_attention", width, FP32, capability)
