@@ -44,7 +44,7 @@ TRANSCODE_CRF = 23
 JPEG_QUALITY = 95
 
 RENDERED_CLIPS = 10_000
-"""Clips of camera-motion, all splits."""
+"""Clips of camera-motion, all splits together; and of an epoch that renders them."""
 RENDERED_FRAMES = 32
 """Frames of such a clip."""
 RENDERED_DIFFICULTY = 1.0

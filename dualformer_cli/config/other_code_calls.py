@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dualformer_cli.config.other_code import OPTIONS, PAGE, command_instead, key_instead, preset_instead, what_instead
+from dualformer_cli.config.schema import WEIGHTS_SUFFIXES
 
-_WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors")
 _LISTS = {"train": ("--data", "train.csv", "--data", "val.csv"), "eval": ("--data", "val.csv")}
 """What their configuration names, and ours does not."""
 _VALUE = re.compile(r"[A-Z]+(/|\.\w+)?(=VALUE|/BLOCK|\|FILE\.yaml)?$")
@@ -90,7 +90,7 @@ class _Call:
     def _take(self, word: str) -> None:
         if self.config is None and preset_instead(word):
             self.config = word
-        elif word.endswith(_WEIGHTS):
+        elif word.endswith(WEIGHTS_SUFFIXES):
             self.weights.append(word)
         else:
             self.others.append(word)

@@ -12,7 +12,12 @@ from math import inf
 from typing import Literal, get_args
 
 from dualformer_cli.config.metric_table import best_metrics
-from dualformer_cli.config.option_defaults import DECODE_TIMEOUT_SECONDS
+from dualformer_cli.config.option_defaults import (
+    DECODE_TIMEOUT_SECONDS,
+    RENDERED_BUSY,
+    RENDERED_CLIPS,
+    RENDERED_DIFFICULTY,
+)
 from dualformer_cli.errors import ConfigError
 
 _FRAME_NAME = re.compile(r"[^{}%]*(\{:?[0-9]*d?\}|%[0-9]*d)[^{}%]*\.(jpe?g|png|bmp|webp|tiff?|ppm)", re.IGNORECASE)
@@ -21,6 +26,9 @@ _TIME = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?) ?(s|m|h|steps?)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 Kernels = Literal["auto", "triton", "torch"]
+
+WEIGHTS_SUFFIXES = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
+"""What files of weights end in, the preferred end first."""
 
 RENDERED = "render:camera-motion"
 """Name of the training list whose clips are rendered while a network trains on them."""
@@ -183,16 +191,16 @@ class TrainClipsConfig:
 class RenderConfig:
     """Clips that are rendered while training, where the training list is render:camera-motion."""
 
-    num_clips: int = 10000
+    num_clips: int = RENDERED_CLIPS
     """Clips of an epoch; no two of a run are equal."""
-    difficulty: float = 1.0
+    difficulty: float = RENDERED_DIFFICULTY
     """The most that is in the way of seeing the motion, 0 to 1."""
     easy_epochs: float = 0.0
     """Epochs over which the difficulty rises from 0."""
     without_motion: float = 0.04
     """Share of clips of noise, of one colour, with a cut, or of mixed motion, which are to be equally likely of every
     class."""
-    busy: float = 0.0
+    busy: float = RENDERED_BUSY
     """Share of the clips in which much moves before the camera."""
     static_turns: int = 1
     """Turns of static while each other class has one: cameras that stand still are the most common, and look like any
@@ -273,6 +281,10 @@ class DataConfig:
             )
         _one_of("decoder", self.decoder, get_args(Decoder))
         _above("decode_timeout_seconds", self.decode_timeout_seconds, 0)
+
+    def clips_of(self, views: ViewsConfig) -> int:
+        """Return how many clips of a video are scored: where they are of segments one, whatever `views` says."""
+        return 1 if self.clip.sampling == "segments" else views.num_clips
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dualformer_cli.config.schema import DataConfig, RunConfig, RuntimeConfig, Size3
+from dualformer_cli.config.schema import RunConfig, RuntimeConfig, Size3
 from dualformer_cli.documents.flops import Flops, Latency, ModuleCost
 from dualformer_cli.engine.build import build_model
 from dualformer_cli.engine.parallel.devices import dtype_of, pick_device, pick_precision
@@ -127,7 +127,7 @@ def describe(config: RunConfig, *, name: str, with_modules: bool = False, with_l
     with torch.device("meta"):
         model = build_model(config.model, config.data, kernels="torch")
     cost = count(model, (3, config.data.clip.num_frames, config.data.crop_size, config.data.crop_size))
-    views = _num_views(config.data)
+    views = config.data.clips_of(config.data.test) * config.data.test.num_crops
     return Flops(
         model=name,
         num_classes=config.model.num_classes,
@@ -145,11 +145,6 @@ def describe(config: RunConfig, *, name: str, with_modules: bool = False, with_l
 def _latency(config: RunConfig, input_size: InputSize) -> Latency:
     model = build_model(config.model, config.data, kernels=config.runtime.kernels)
     return measure_latency(model, input_size, config.runtime)
-
-
-def _num_views(data: DataConfig) -> int:
-    """Views of a test video; uniform segments make one clip, whatever `num_clips` says."""
-    return data.test.num_crops * (1 if data.clip.sampling == "segments" else data.test.num_clips)
 
 
 def count(model: nn.Module, input_size: InputSize) -> Complexity:

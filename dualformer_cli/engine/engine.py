@@ -43,9 +43,9 @@ from dualformer_cli.model.weights import class_names_of, load_weights, read_chec
 from dualformer_cli.system.files import sha256_of
 from dualformer_cli.system.versions import versions
 from dualformer_cli.system.workers import Outcome, WorkerPool
+from dualformer_cli.video.addresses import mask_credentials
 from dualformer_cli.video.frames_in_memory import FramesReader
 from dualformer_cli.video.live import LiveSource
-from dualformer_cli.video.live_inputs import mask_credentials
 from dualformer_cli.video.reader import Frame
 
 _LOGGER = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class Engine:
             weights_sha256=self.weights_sha256,
             device=str(self.device),
             precision=self.precision,
-            views=f"{1 if self._is_segments else views.num_clips}x{views.num_crops}",
+            views=f"{self.config.data.clips_of(views)}x{views.num_crops}",
         )
 
     def settings(self) -> dict[str, object]:
@@ -233,7 +233,7 @@ class Engine:
             records=evaluate_once(self.scorer, listed, data, views, pool, ranks, on_video=on_video, kept=kept),
             class_names=self.class_names,
             multi_label=listed.multi_label,
-            num_clips=1 if self._is_segments else views.num_clips,
+            num_clips=self.config.data.clips_of(views),
             num_crops=views.num_crops,
             facts={
                 **to_json(self.describe()),
@@ -318,10 +318,6 @@ class Engine:
                 yield replace(found, file=copy.path, error=error)
                 copies.remove(copy)
                 video, reason, error = VideoScores(), "", None
-
-    @property
-    def _is_segments(self) -> bool:
-        return self.config.data.clip.sampling == "segments"
 
     def _class_names(self) -> list[str]:
         num_classes, source = self.config.model.num_classes, self.config.data.classes

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dualformer_cli.config.schema import WEIGHTS_SUFFIXES
 from dualformer_cli.data.fetch.hugging_face import DEFAULT_FILE
 from dualformer_cli.documents.base import JsonObject
 from dualformer_cli.documents.export import Export, ExportCalibration, ExportFormat, ModelFileFacts
@@ -53,7 +54,7 @@ class ExportRequest:
         if self.output is not None:
             return self.output
         name = (self.model.weights or "").rpartition("/")[2].partition(":")[0]
-        stem = Path(name).stem if Path(name).suffix in (".pt", ".pth", ".safetensors", ".yaml", ".yml") else name
+        stem = Path(name).stem if Path(name).suffix in (*WEIGHTS_SUFFIXES, ".yaml", ".yml") else name
         return Path(f"{stem}-hub" if self.format == "hub" else f"{stem}.{self.format}")
 
 

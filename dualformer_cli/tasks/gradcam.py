@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dualformer_cli.data.clips.views import VideoViews
     from dualformer_cli.engine.engine import Engine
     from dualformer_cli.engine.explain.gradcam import Explanation, Layer
-    from dualformer_cli.engine.explain.timeline import Timeline
+    from dualformer_cli.engine.explain.heat_over_time import Timeline
 
 OUT_SUFFIXES = (".gif", ".mp4", ".png")
 
@@ -147,7 +147,7 @@ def _explain_and_write(
     on_document: Callable[[Gradcam], None],
 ) -> Gradcam:
     from dualformer_cli.engine.explain.gradcam import read_video
-    from dualformer_cli.engine.explain.timeline import concatenate_views, merge_views
+    from dualformer_cli.engine.explain.heat_over_time import concatenate_views, merge_views
     from dualformer_cli.outputs.prediction_files import write_arrays
 
     views, short_side = read_video(engine, request.video, session.pool), engine.config.data.test.short_side

@@ -19,8 +19,8 @@ from dualformer_cli.errors import DualFormerError
 from dualformer_cli.tasks.labelled_inputs import LabelCheck, count_labels, list_reader
 from dualformer_cli.tasks.prediction_outputs import PredictionOutputs, parts_of
 from dualformer_cli.tasks.session import DEFAULT_PRESET, Fetching, ModelRequest, Session, open_session
+from dualformer_cli.video.addresses import is_live, mask_credentials
 from dualformer_cli.video.inputs import InputList, ListedLabel, expand_inputs, find_absent, list_inputs
-from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.remote_files import is_remote, require_remote
 
 if TYPE_CHECKING:

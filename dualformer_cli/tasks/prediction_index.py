@@ -24,8 +24,8 @@ from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.result_parts import Parts
 from dualformer_cli.tasks.session import Fetching
 from dualformer_cli.video import file_index, remote_files, remote_videos
+from dualformer_cli.video.addresses import is_address, is_live, mask_credentials
 from dualformer_cli.video.inputs import InputList, InputSink, ListedLabel
-from dualformer_cli.video.live_inputs import is_live, mask_credentials
 from dualformer_cli.video.parts import split_part
 from dualformer_cli.video.suffixes import is_video_name
 
@@ -50,7 +50,7 @@ def stamp_of(path: str, ask: Callable[[str], tuple[int, str]] = remote_files.sta
         ask: tells the version of a file on another machine.
     """
     try:
-        if remote_files.is_address(path):
+        if is_address(path):
             return list(remote_videos.version_of(path, ask))
         return list(file_index.stamp_of(split_part(path)[0])[:2])
     except (OSError, ValueError, DualFormerError):

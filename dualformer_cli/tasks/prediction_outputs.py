@@ -31,6 +31,7 @@ from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import WorkerPool
 from dualformer_cli.video.inputs import InputList
 from dualformer_cli.video.parts import WHOLE, split_part
+from dualformer_cli.video.reader import USUAL_FPS
 
 if TYPE_CHECKING:
     from dualformer_cli.engine.scoring.video_scores import Prediction
@@ -250,7 +251,7 @@ def _annotate(job: tuple[VideoResult, str, DataConfig, Path | None]) -> str | No
     lines = [(best.label, best.score) for best in labels]
     decoder, rate, name = data.decoder, data.frame_rate, data.frame_name
     with open_video(result.path, decoder=decoder, frame_rate=rate, frame_name=name) as reader:
-        fps, times = reader.info.fps or 25.0, reader.times_seconds
+        fps, times = reader.info.fps or USUAL_FPS, reader.times_seconds
 
         def captions(seconds: float) -> Sequence[tuple[str, float]]:
             if not segments:

@@ -1,7 +1,7 @@
 """A run folder: results of any number of videos are kept as they come, and a run that was stopped goes on from them.
 
-Every process appends to a part of its own (system/parts.py). At the end the parts become the files that users read, in
-the order of the inputs, whoever classified which video, and when.
+Every process appends to a part of its own (system/result_parts.py). At the end the parts become the files that users
+read, in the order of the inputs, whoever classified which video, and when.
 """
 
 from __future__ import annotations

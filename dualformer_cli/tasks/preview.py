@@ -10,7 +10,8 @@ import torch
 
 from dualformer_cli.config.schema import RunConfig
 from dualformer_cli.data.clips.augment_batch import augment_batch
-from dualformer_cli.data.clips.loader import BatchPlan, epoch_order, training_steps
+from dualformer_cli.data.clips.epoch_plan import BatchPlan, epoch_order
+from dualformer_cli.data.clips.loader import training_steps
 from dualformer_cli.data.clips.targets import one_hot, swap_flipped_labels
 from dualformer_cli.data.clips.training_clips import VideoClips
 from dualformer_cli.data.clips.transforms import normalize

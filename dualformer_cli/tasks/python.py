@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from dualformer_cli.config.load import load_config, to_yaml
 from dualformer_cli.config.option_defaults import GRADCAM_LAYER, TOP_K
+from dualformer_cli.config.schema import WEIGHTS_SUFFIXES
 from dualformer_cli.data.fetch.hugging_face import is_hub_address, local_weights
 from dualformer_cli.data.lists.class_lists import load_class_names
 from dualformer_cli.documents.evaluate import Evaluation
@@ -447,7 +448,7 @@ def _predict_frames(videos: Iterable[Iterable[Frames]], request: PredictRequest,
 
 
 def _is_weights(name: str) -> bool:
-    return is_hub_address(name) or name.endswith((".pt", ".pth", ".safetensors"))
+    return is_hub_address(name) or name.endswith(WEIGHTS_SUFFIXES)
 
 
 def _pretrained(name: str, num_classes: int | None, *, offline: bool) -> DualFormer:

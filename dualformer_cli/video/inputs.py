@@ -12,8 +12,9 @@ from typing import Protocol, TextIO
 
 from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.system.words import cannot_read, natural_key, os_reason
+from dualformer_cli.video.addresses import is_live, mask_credentials
 from dualformer_cli.video.frame_folders import kind_of_folder
-from dualformer_cli.video.live_inputs import absent_camera, is_live, mask_credentials
+from dualformer_cli.video.live_inputs import absent_camera
 from dualformer_cli.video.parts import split_part
 from dualformer_cli.video.refusals import missing
 from dualformer_cli.video.remote_files import is_remote, list_videos, require_remote

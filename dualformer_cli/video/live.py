@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from dualformer_cli.errors import VideoError
-from dualformer_cli.video.live_inputs import choose_stream, connect, explain_failure, is_live, mask_credentials
+from dualformer_cli.video.addresses import is_live, mask_credentials
+from dualformer_cli.video.live_inputs import choose_stream, connect, explain_failure
 from dualformer_cli.video.orientation import orientation_of
 from dualformer_cli.video.reader import Transform
 from dualformer_cli.video.rgb import RgbConverter

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import errno
-import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dualformer_cli.errors import VideoError
+from dualformer_cli.video.addresses import CAMERA, mask_credentials
 from dualformer_cli.video.containers import load_av, shown_stream, without_pictures
 from dualformer_cli.video.reader import MAX_PIXELS
 
 if TYPE_CHECKING:
     import av
 
-_URL = re.compile(r"(rtsps?|rtmps?|udp|tcp|srt|https?)://.", re.IGNORECASE)
-_CAMERA = re.compile(r"(?:camera:|/dev/video)(\d+)")
 _PROTOCOLS = "crypto,data,http,httpproxy,https,rtmp,rtmps,rtmpt,rtp,rtsp,rtsps,srt,srtp,tcp,tls,udp"
 """What a stream may open in turn (a playlist names others): no files of this machine."""
 _OPTIONS = {
@@ -27,30 +25,11 @@ _OPTIONS = {
 }
 
 
-def is_live(name: str) -> bool:
-    """Return whether an input is a camera or an address rather than a file."""
-    return bool(_URL.match(name) or _CAMERA.fullmatch(name))
-
-
 def absent_camera(name: str) -> str | None:
     """Return why a camera cannot be one of this machine; None where it may be, or where only opening it tells."""
-    camera = _CAMERA.fullmatch(name)
+    camera = CAMERA.fullmatch(name)
     is_known = sys.platform not in ("darwin", "win32")
     return _no_camera() if camera and is_known and not Path(f"/dev/video{camera[1]}").exists() else None
-
-
-def mask_credentials(name: str) -> str:
-    """Return the name of a live input or address without user, password, and query values that look secret."""
-    scheme, mark, rest = name.partition("://")
-    if not mark:
-        return name
-    # A password may hold slashes. In the address of a file, an @ after a slash belongs to its path: r@main/clip.mp4.
-    user = r"^.*@" if is_live(name) else r"^([^/@:]*@|[^/:]*:.*@)"
-    rest = re.sub(user, "***@", rest, flags=re.DOTALL)
-    address, mark_of_query, query = rest.partition("?")
-    if re.search(r"pass|pwd|user|login|token|secret|key|auth|sig|streamid", query, re.IGNORECASE):
-        query = "***"
-    return f"{scheme}{mark}{address}{mark_of_query}{query}"
 
 
 def connect(name: str, timeouts: tuple[float, float]) -> Any:
@@ -70,7 +49,7 @@ def connect(name: str, timeouts: tuple[float, float]) -> Any:
     av = load_av()  # silent, as FFmpeg's own messages contain the address with its password
     if av is None:
         raise VideoError(mask_credentials(name), "PyAV is not installed; pip install av")
-    if camera := _CAMERA.fullmatch(name):
+    if camera := CAMERA.fullmatch(name):
         location, kind, options = _find_camera(int(camera[1]))
     else:
         location, kind, options = name, None, _OPTIONS
@@ -116,7 +95,7 @@ def explain_failure(name: str, error: Exception, timeouts: tuple[float, float], 
         )
     elif is_open:
         reason = f"the stream broke off: {error.strerror}"
-    elif _CAMERA.fullmatch(name):
+    elif CAMERA.fullmatch(name):
         reason = _explain_camera(error)
     else:
         reason = _explain_address(error)

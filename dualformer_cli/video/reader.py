@@ -35,7 +35,10 @@ MAX_RESULT_BYTES = 4 * 2**30
 """Bytes that one `read` may return."""
 
 MAX_BAD_SHARE = 0.1
-"""Of the frames of a video, how many may fail before it is refused."""
+"""Of the frames of a video, how many may fail before it is refused, and called broken."""
+
+USUAL_FPS = 25.0
+"""Of a video that does not say how many frames it shows in a second."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

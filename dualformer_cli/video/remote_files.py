@@ -18,7 +18,7 @@ from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.system.disk import is_full
 from dualformer_cli.system.words import natural_key, os_reason
 from dualformer_cli.system.workers import heartbeat
-from dualformer_cli.video.live_inputs import is_live, mask_credentials
+from dualformer_cli.video.addresses import is_live, mask_credentials
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import Member, is_shard_name
 
@@ -50,11 +50,6 @@ _PIECE_BYTES = 1024 * 1024
 _WAIT_SECONDS = 1.0
 _UNHEARD = logging.NullHandler()
 """Without a handler, Python prints what a library logs."""
-
-
-def is_address(path: str) -> bool:
-    """Return whether an input is an address rather than a file, which may have `://` in its name too."""
-    return "://" in path and not os.path.lexists(path)
 
 
 def is_remote(name: str) -> bool:

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory, TemporaryFile
 from dualformer_cli.errors import UnavailableError, VideoError
 from dualformer_cli.system.files import cache_dir
 from dualformer_cli.system.words import os_reason
-from dualformer_cli.video.live_inputs import mask_credentials
+from dualformer_cli.video.addresses import mask_credentials
 from dualformer_cli.video.remote_files import fetch_file, open_file, stamp_of
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import Member, is_shard_name, members_in

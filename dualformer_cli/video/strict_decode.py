@@ -1,4 +1,7 @@
-"""A decode from start to end that forgives nothing, to say what of a video is damaged."""
+"""A decode from start to end that forgives nothing, to say what of a video is damaged.
+
+How much is too much: `MAX_BAD_SHARE` in `reader.py`.
+"""
 
 from __future__ import annotations
 

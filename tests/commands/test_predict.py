@@ -39,7 +39,7 @@ from dualformer_cli import create_model, load_weights
 from dualformer_cli.app import app
 from dualformer_cli.config.load import load_config, to_yaml
 from dualformer_cli.config.schema import DataConfig
-from dualformer_cli.data.clips import sampling
+from dualformer_cli.data.clips import sampling, timeline
 from dualformer_cli.data.clips.transforms import FrameTransform, normalize
 from dualformer_cli.data.fetch import weights
 from dualformer_cli.documents.predict import VideoResult
@@ -168,7 +168,7 @@ def test_a_timeline_is_that_of_a_plain_computation(
         scenes / "b.mp4", "--every", 0.8, "--views", f"4x{crops}", "--features", tmp_path / "f.npz", "--csv", "t.csv"
     )
     frames = frames_of(scenes / "b.mp4")
-    starts, ends, indices = sampling.timeline_clips(
+    starts, ends, indices = timeline.timeline_clips(
         np.arange(30) / 10, num_frames=8, frame_interval=2, every_seconds=0.8, duration_seconds=3.0
     )
     views = plain_scores(frames, indices, crops=crops, preset=mini_preset, weights=mini_weights)

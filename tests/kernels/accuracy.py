@@ -722,6 +722,7 @@ def build(kernels: Any, *, drop_path: float = 0.0) -> DualFormer:
         window_size=(1, 2, 2),
         fine_grid=(2, 1, 1),
         coarse_grid=(1, 1, 1),
+        mlp_ratio=4.0,
         dropout=0.0,
         drop_path=drop_path,
         kernels=kernels,

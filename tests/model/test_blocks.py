@@ -14,6 +14,9 @@ from dualformer_cli.model.blocks import Block, DropPath
 from dualformer_cli.model.dualformer import DualFormer
 
 SIZES: dict[str, Any] = {
+    "mlp_ratio": 4.0,
+    "dropout": 0.5,
+    "drop_path": 0.0,
     "input_size": (8, 64, 64),
     "num_classes": 5,
     "embed_dims": (8, 16, 16, 32),

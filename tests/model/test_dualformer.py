@@ -20,6 +20,9 @@ from dualformer_cli.model.cpu_pieces import can_work_in_pieces
 from dualformer_cli.model.dualformer import DualFormer
 
 SMALL_WORLD: dict[str, Any] = {
+    "mlp_ratio": 4.0,
+    "dropout": 0.5,
+    "drop_path": 0.0,
     "num_classes": 5,
     "embed_dims": (8, 16, 16, 32),
     "depths": (2, 2, 2, 2),

@@ -29,7 +29,7 @@ def small_model(**options: object) -> DualFormer:
         window_size=(2, 2, 2),
         fine_grid=(2, 2, 2),
         coarse_grid=(2, 2, 2),
-        **options,  # type: ignore[arg-type]
+        **{"mlp_ratio": 4.0, "dropout": 0.5, "drop_path": 0.0, **options},  # type: ignore[arg-type]
     )
 
 

@@ -26,6 +26,9 @@ from dualformer_cli.model.dualformer import DualFormer
 from dualformer_cli.model.weights import own_key, read_checkpoint
 
 SIZES: dict[str, Any] = {
+    "mlp_ratio": 4.0,
+    "dropout": 0.5,
+    "drop_path": 0.0,
     "input_size": (8, 64, 64),
     "num_classes": 5,
     "embed_dims": (8, 16, 16, 32),

@@ -12,7 +12,7 @@ import pytest
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.engine.explain.gradcam import Layer
-from dualformer_cli.engine.explain.timeline import Timeline
+from dualformer_cli.engine.explain.heat_over_time import Timeline
 from dualformer_cli.outputs.heatmap import Style
 from dualformer_cli.tasks import gradcam as task
 from dualformer_cli.tasks.gradcam import GradcamRequest
@@ -82,7 +82,7 @@ def test_views_are_laid_onto_the_frames_that_the_test_has(
 
     monkeypatch.setattr("dualformer_cli.engine.explain.gradcam.read_video", lambda *_: None)
     monkeypatch.setattr(task, "_explain", lambda *_: (found, None))
-    monkeypatch.setattr(f"dualformer_cli.engine.explain.timeline.{name}", lay)
+    monkeypatch.setattr(f"dualformer_cli.engine.explain.heat_over_time.{name}", lay)
     request = GradcamRequest(model=ModelRequest(), video="a.mp4", concatenate=concatenate)
     session: Any = SimpleNamespace(pool=None)
     unwatched: Any = None

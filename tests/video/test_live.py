@@ -18,8 +18,8 @@ import pytest
 
 from dualformer_cli.errors import VideoError
 from dualformer_cli.video import live
+from dualformer_cli.video.addresses import is_live, mask_credentials
 from dualformer_cli.video.live import LiveSource
-from dualformer_cli.video.live_inputs import is_live, mask_credentials
 
 FPS = 50
 WIDTH, HEIGHT = 64, 48

@@ -1,4 +1,4 @@
-"""One video becomes its views.
+"""One video becomes its views; how many is in `ViewsConfig`, which frames in `sampling` and `timeline`.
 
 `read_views` runs in a worker process: it takes and returns plain picklable data, and every error is a VideoError.
 """
@@ -13,7 +13,8 @@ from einops import rearrange
 
 from dualformer_cli.config.schema import DataConfig, ViewsConfig
 from dualformer_cli.data.clips import sampling
-from dualformer_cli.data.clips.sampling import Indices, Seconds, TimelineError
+from dualformer_cli.data.clips.sampling import Indices, Seconds
+from dualformer_cli.data.clips.timeline import TimelineError, timeline_clips, timeline_segment_clips
 from dualformer_cli.data.clips.transforms import Frames, FrameSizeError, FrameTransform
 from dualformer_cli.errors import TooShortError, VideoError
 from dualformer_cli.system.words import counted
@@ -197,11 +198,11 @@ def _timeline(
     lasts = None if lasts is None else lasts - offset
     times = shown[first:end] - offset
     if clip.sampling == "segments":
-        starts, ends, indices = sampling.timeline_segment_clips(
+        starts, ends, indices = timeline_segment_clips(
             times, num_frames=clip.num_frames, every_seconds=every_seconds, duration_seconds=lasts
         )
     else:
-        starts, ends, indices = sampling.timeline_clips(
+        starts, ends, indices = timeline_clips(
             times,
             num_frames=clip.num_frames,
             frame_interval=clip.frame_interval,

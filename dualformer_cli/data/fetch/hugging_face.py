@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from dualformer_cli.config.schema import WEIGHTS_SUFFIXES
 from dualformer_cli.data.fetch.fetch import await_answer
 from dualformer_cli.errors import DownloadError, WeightsError
 
@@ -24,7 +25,6 @@ _TIMM_MODELS: dict[tuple[int, ...], str] = {
 """timm's image models with the shapes of DualFormer tiny, small and base, by `model.embed_dims`."""
 
 _ADDRESS = re.compile(r"hf://(?P<repo>[^/@:\s]+/[^/@:\s]+)(?:@(?P<revision>[^:\s]+))?(?::(?P<file>.+))?")
-_WEIGHTS = (".safetensors", ".pt", ".pth", ".bin", ".ckpt")
 
 
 def is_hub_address(source: str) -> bool:
@@ -56,7 +56,7 @@ def _in_folder(folder: Path) -> Path:
     if (folder / DEFAULT_FILE).is_file():
         return folder / DEFAULT_FILE
     there = (path for place in (folder, folder / "checkpoints") for path in sorted(place.glob("*")))
-    found = [str(path) for path in there if path.suffix in _WEIGHTS and path.is_file()]
+    found = [str(path) for path in there if path.suffix in WEIGHTS_SUFFIXES and path.is_file()]
     advice = f"name one of its files: {', '.join(found[:4])}" if found else "no weights are in it"
     raise WeightsError(f"weights {str(folder)!r}: a folder without {DEFAULT_FILE}; {advice}")
 
@@ -156,7 +156,7 @@ def _missing_file(repo: str, revision: str | None, file: str) -> str:
     import huggingface_hub
 
     found = huggingface_hub.HfApi().list_repo_files(repo, revision=revision)
-    weights = [name for name in found if name.endswith(_WEIGHTS)]
+    weights = [name for name in found if name.endswith(WEIGHTS_SUFFIXES)]
     if not weights:
         return f"{repo!r} has no {file!r}, and no other weights"
     return f"{repo!r} has no {file!r}; name one of its files behind a colon: {', '.join(weights[:5])}"

@@ -19,9 +19,8 @@ from dualformer_cli.errors import VideoError
 from dualformer_cli.system.files import cache_dir
 from dualformer_cli.system.threads import begin
 from dualformer_cli.system.words import os_reason
-from dualformer_cli.video.live_inputs import mask_credentials
+from dualformer_cli.video.addresses import is_address, mask_credentials
 from dualformer_cli.video.parts import WHOLE, Part, split_part
-from dualformer_cli.video.remote_files import is_address
 from dualformer_cli.video.remote_videos import fetch_video
 
 _STALE_SECONDS = 24 * 3600

@@ -18,8 +18,8 @@ from dualformer_cli.data.fetch.fetch import fetch
 from dualformer_cli.data.fetch.http import OnBytes, Patience, Session, Source, TransferError, open_file
 from dualformer_cli.errors import DownloadError, VideoError
 from dualformer_cli.system.files import cache_dir
+from dualformer_cli.video.addresses import mask_credentials
 from dualformer_cli.video.inputs import InputList
-from dualformer_cli.video.live_inputs import mask_credentials
 from dualformer_cli.video.remote_files import list_videos
 from dualformer_cli.video.remote_videos import name_of
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from dualformer_cli.errors import DualFormerError, nearest
 from dualformer_cli.system.words import cannot_read
-from dualformer_cli.video.live_inputs import mask_credentials
-from dualformer_cli.video.remote_files import is_address, read_text
+from dualformer_cli.video.addresses import is_address, mask_credentials
+from dualformer_cli.video.remote_files import read_text
 
 CLASSES_FILE = "classes.txt"
 """Beside a list."""

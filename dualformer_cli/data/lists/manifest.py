@@ -32,8 +32,7 @@ from dualformer_cli.data.lists.tables import COLUMNS, find_delimiter, format_tab
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.words import cannot_read
-from dualformer_cli.video.live_inputs import mask_credentials
-from dualformer_cli.video.remote_files import is_address
+from dualformer_cli.video.addresses import is_address, mask_credentials
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import is_shard_name
 

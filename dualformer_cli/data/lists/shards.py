@@ -25,8 +25,8 @@ from dualformer_cli.errors import DualFormerError, VideoError
 from dualformer_cli.system.files import atomic_path, cache_dir
 from dualformer_cli.system.threads import begin
 from dualformer_cli.system.words import counted, natural_key, os_reason
-from dualformer_cli.video.live_inputs import mask_credentials
-from dualformer_cli.video.remote_files import is_address, list_videos, open_file, require_remote, stamp_of
+from dualformer_cli.video.addresses import is_address, mask_credentials
+from dualformer_cli.video.remote_files import list_videos, open_file, require_remote, stamp_of
 from dualformer_cli.video.remote_videos import place_of
 from dualformer_cli.video.suffixes import is_video_name
 from dualformer_cli.video.tar_members import Member, expand_ranges, members_in

@@ -11,10 +11,8 @@ from dualformer_cli.data.prepare.look_alikes import frames_to_hash, hash_frame, 
 from dualformer_cli.errors import VideoError
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.parts import Part
-from dualformer_cli.video.reader import Frame, VideoReader
+from dualformer_cli.video.reader import MAX_BAD_SHARE, Frame, VideoReader
 
-MAX_DAMAGED = 0.1
-"""Share of damaged frames above which a video is called broken, as `decoding` refuses to read it then."""
 _DAMAGED = "broken: only partly readable, "
 _NUM_COMPARED = 6
 _SAME_LEVELS = 1.0
@@ -102,7 +100,7 @@ def _check(reader: VideoReader) -> tuple[str, tuple[str, ...]]:
     notes = _notes(reader, strict.has_edit_list, strict.stated_seconds)
     if strict.num_damaged:
         damage = f"{strict.num_damaged} of its {strict.num_expected} frames are damaged or missing"
-        if strict.num_damaged > MAX_DAMAGED * strict.num_expected:
+        if strict.num_damaged > MAX_BAD_SHARE * strict.num_expected:
             return f"{_DAMAGED}{damage}", notes
         notes = (*notes, damage)
     if not info.is_seekable:

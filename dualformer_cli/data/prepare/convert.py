@@ -27,7 +27,7 @@ from dualformer_cli.system.files import atomic_path
 from dualformer_cli.system.words import os_reason
 from dualformer_cli.system.workers import heartbeat
 from dualformer_cli.video.open import open_video
-from dualformer_cli.video.reader import Frame, VideoReader
+from dualformer_cli.video.reader import USUAL_FPS, Frame, VideoReader
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -203,7 +203,7 @@ def _encode(job: Conversion, reader: VideoReader, target: Path | BytesIO, pictur
     if not has_h264_encoder():
         raise DualFormerError("this PyAV has no H.264 encoder (libx264); pip install --upgrade av")
     ticks, tick = _times(reader)
-    rate = Fraction(reader.info.fps or 25).limit_denominator(1001)
+    rate = Fraction(reader.info.fps or USUAL_FPS).limit_denominator(1001)
     options = {**QUICK_TO_READ, **H264_OPTIONS, "crf": str(job.quality)}
     width, height = fitted_size(reader.info.width, reader.info.height, job.short_side, even=True)
     reformatter, count = VideoReformatter(), 0
@@ -261,7 +261,7 @@ def _upright(picture: VideoFrame, reader: VideoReader) -> VideoFrame:
 
 def _times(reader: VideoReader) -> tuple[np.ndarray[Any, Any], Fraction]:
     """Return when each frame is shown, in ticks, and the length of a tick in seconds."""
-    count, rate = reader.info.num_frames, Fraction(reader.info.fps or 25).limit_denominator(1001)
+    count, rate = reader.info.num_frames, Fraction(reader.info.fps or USUAL_FPS).limit_denominator(1001)
     even = np.arange(count)
     times = reader.times_seconds
     if times is None or np.abs(times - even / float(rate)).max() < 0.002:  # as exact as containers that count in ms

@@ -85,6 +85,11 @@ class _Launched:
         return videos, seconds
 
 
+def views_at_a_time(device: torch.device) -> int:
+    """Return how many views are scored together, where memory allows it."""
+    return 16 if device.type == "cuda" else 1
+
+
 class Scorer:
     """Runs a model over the views of videos.
 
@@ -120,7 +125,7 @@ class Scorer:
         self.model, self.mean, self.std, self.multi_label = model, mean, std, multi_label
         self.parameter = next(model.parameters())
         self.autocast = autocast
-        self.batch_size = 16 if self.parameter.device.type == "cuda" else 1
+        self.batch_size = views_at_a_time(self.parameter.device)
         self._is_ahead = self.parameter.device.type == "cuda"
         """Whether a batch is launched before the scores of the one before are waited for."""
         self._is_compiled = compile

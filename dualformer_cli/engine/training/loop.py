@@ -18,8 +18,9 @@ from torch import Tensor
 from dualformer_cli.config.load import ResolvedConfig, to_yaml, values_of
 from dualformer_cli.config.schema import RENDERED, TrainConfig
 from dualformer_cli.data.camera_motion.rendered_source import RenderedClips
+from dualformer_cli.data.clips.epoch_plan import BatchPlan, Order, epoch_order
 from dualformer_cli.data.clips.index_cache import IndexCache
-from dualformer_cli.data.clips.loader import Batch, BatchPlan, Order, epoch_order, training_steps
+from dualformer_cli.data.clips.loader import Batch, training_steps
 from dualformer_cli.data.clips.source import ClipSource
 from dualformer_cli.data.clips.training_clips import VideoClips
 from dualformer_cli.documents.train import (

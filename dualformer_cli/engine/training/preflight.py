@@ -7,7 +7,8 @@ from time import perf_counter
 
 import torch
 
-from dualformer_cli.data.clips.loader import Batch, epoch_order
+from dualformer_cli.data.clips.epoch_plan import epoch_order
+from dualformer_cli.data.clips.loader import Batch
 from dualformer_cli.documents.train import Preflight
 from dualformer_cli.engine.parallel.devices import peak_memory_mib
 from dualformer_cli.engine.parallel.reductions import any_rank

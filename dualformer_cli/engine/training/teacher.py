@@ -21,6 +21,7 @@ from dualformer_cli.documents.tokenlabel import TeacherFacts
 from dualformer_cli.engine.build import build_model, token_grid
 from dualformer_cli.engine.engine import Engine
 from dualformer_cli.engine.parallel.upload import upload
+from dualformer_cli.engine.scoring.scorer import views_at_a_time
 from dualformer_cli.engine.scoring.video_scores import Scores
 from dualformer_cli.errors import ConfigError, WeightsError, nearest
 from dualformer_cli.model.weights import config_of, own_key, read_checkpoint, state_dict_of
@@ -80,7 +81,7 @@ class Teacher:
         self._tokens = self.engine.model.forward_tokens
         if runtime.compile:
             self._tokens = torch.compile(self._tokens)
-        self._batch_size = 16 if device.type == "cuda" else 1  # as Scorer, whose reasons hold here too
+        self._batch_size = views_at_a_time(device)
 
     @property
     def facts(self) -> TeacherFacts:

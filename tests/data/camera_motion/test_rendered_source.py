@@ -15,7 +15,8 @@ from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import ClipConfig, DataConfig, RenderConfig
 from dualformer_cli.data.camera_motion.classes import CLASSES, PAN_RIGHT, STATIC
 from dualformer_cli.data.camera_motion.rendered_source import RenderedClips, check_rendering, rendered_list
-from dualformer_cli.data.clips.loader import Batch, BatchPlan, epoch_order, training_steps
+from dualformer_cli.data.clips.epoch_plan import BatchPlan, epoch_order
+from dualformer_cli.data.clips.loader import Batch, training_steps
 from dualformer_cli.errors import ConfigError
 from dualformer_cli.system.workers import Outcome, WorkerPool
 

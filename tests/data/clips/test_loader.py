@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from dualformer_cli.config.schema import ClipConfig, DataConfig, TrainClipsConfig, TrainConfig
 from dualformer_cli.data.clips import loader
+from dualformer_cli.data.clips.epoch_plan import BatchPlan, epoch_order
 from dualformer_cli.data.clips.index_cache import IndexCache
-from dualformer_cli.data.clips.loader import Batch, BatchPlan, epoch_order, training_steps
+from dualformer_cli.data.clips.loader import Batch, training_steps
 from dualformer_cli.data.clips.training_clips import VideoClips
 from dualformer_cli.data.lists.samples import LabelledList, Sample
 from dualformer_cli.system.workers import WorkerPool

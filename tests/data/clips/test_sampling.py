@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualformer_cli.data.clips import sampling
+from dualformer_cli.data.clips import sampling, timeline
 
 lengths = st.integers(1, 2000)
 clip_lengths = st.integers(1, 64)
@@ -99,7 +99,7 @@ def test_segment_clips_take_one_frame_of_each_part_in_order(video_frames, num_fr
 )
 def test_timeline_clips_cover_the_video_and_stay_inside_it(gaps, num_frames, frame_interval, every_seconds):
     times = np.concatenate([[0.0], np.cumsum(gaps)])
-    starts, ends, clips = sampling.timeline_clips(
+    starts, ends, clips = timeline.timeline_clips(
         times, num_frames=num_frames, frame_interval=frame_interval, every_seconds=every_seconds
     )
     assert starts[0] == 0
@@ -121,7 +121,7 @@ def test_timeline_clips_cover_the_video_and_stay_inside_it(gaps, num_frames, fra
 
 def test_timeline_clips_are_centred_on_the_middle_of_their_segment():
     times = np.arange(100) / 10  # 10 seconds at 10 frames per second
-    starts, ends, clips = sampling.timeline_clips(times, num_frames=5, frame_interval=2, every_seconds=4.0)
+    starts, ends, clips = timeline.timeline_clips(times, num_frames=5, frame_interval=2, every_seconds=4.0)
     np.testing.assert_allclose(starts, [0, 4, 8])
     np.testing.assert_allclose(ends, [4, 8, 10])
     assert clips.tolist() == [[16, 18, 20, 22, 24], [56, 58, 60, 62, 64], [86, 88, 90, 92, 94]]
@@ -129,33 +129,33 @@ def test_timeline_clips_are_centred_on_the_middle_of_their_segment():
 
 def test_a_timeline_merges_a_remainder_below_half_a_segment():
     times = np.arange(95) / 10
-    starts, ends, _ = sampling.timeline_clips(times, num_frames=2, frame_interval=1, every_seconds=4.0)
+    starts, ends, _ = timeline.timeline_clips(times, num_frames=2, frame_interval=1, every_seconds=4.0)
     np.testing.assert_allclose(starts, [0, 4])
     np.testing.assert_allclose(ends, [4, 9.5])
 
 
 def test_timeline_clips_follow_the_clock_of_a_variable_frame_rate():
     times = np.concatenate([np.arange(40) * 0.1, [4.0, 5.0, 6.0, 7.0]])  # ten frames a second, then one
-    _, _, clips = sampling.timeline_clips(times, num_frames=1, frame_interval=1, every_seconds=2.0)
+    _, _, clips = timeline.timeline_clips(times, num_frames=1, frame_interval=1, every_seconds=2.0)
     assert clips[:, 0].tolist() == [10, 30, 41, 42]
 
 
 def test_timeline_clips_shift_instead_of_wrapping_at_the_ends():
     times = np.arange(20) / 10
-    _, _, clips = sampling.timeline_clips(times, num_frames=10, frame_interval=2, every_seconds=0.5)
+    _, _, clips = timeline.timeline_clips(times, num_frames=10, frame_interval=2, every_seconds=0.5)
     assert clips[0].tolist() == list(range(0, 19, 2))
     assert clips[-1].tolist() == list(range(1, 20, 2))
 
 
 def test_a_timeline_ends_where_the_video_is_known_to_end_but_not_before_its_last_frame():
     times = np.arange(50) / 10
-    assert sampling.timeline(times, every_seconds=2.0, duration_seconds=5.5)[1].tolist() == [2, 4, 5.5]
-    assert sampling.timeline(times, every_seconds=2.0, duration_seconds=1.0)[1].tolist() == [2, 4.9]
+    assert timeline.timeline(times, every_seconds=2.0, duration_seconds=5.5)[1].tolist() == [2, 4, 5.5]
+    assert timeline.timeline(times, every_seconds=2.0, duration_seconds=1.0)[1].tolist() == [2, 4.9]
 
 
 def test_segment_clips_of_a_timeline_spread_over_their_own_segment():
     times = np.arange(100) / 10
-    starts, ends, clips = sampling.timeline_segment_clips(times, num_frames=4, every_seconds=4.0)
+    starts, ends, clips = timeline.timeline_segment_clips(times, num_frames=4, every_seconds=4.0)
     np.testing.assert_allclose(starts, [0, 4, 8])
     np.testing.assert_allclose(ends, [4, 8, 10])
     assert clips[0].tolist() == sampling.segment_clip(40, num_frames=4).tolist()
@@ -164,14 +164,14 @@ def test_segment_clips_of_a_timeline_spread_over_their_own_segment():
 
 
 def test_segment_clips_of_a_timeline_repeat_the_frame_on_screen():
-    _, _, clips = sampling.timeline_segment_clips(np.array([0.0, 10.0]), num_frames=2, every_seconds=4.0)
+    _, _, clips = timeline.timeline_segment_clips(np.array([0.0, 10.0]), num_frames=2, every_seconds=4.0)
     assert clips.tolist() == [[0, 0], [0, 0], [0, 0], [1, 1], [1, 1]]
 
 
 def test_a_timeline_of_absurd_length_is_refused():
     times = np.array([0.0, 0.04, 1e9])
-    with pytest.raises(sampling.TimelineError, match=r"lasts 1.5e\+09 seconds, more than 200000 segments of 2 seconds"):
-        sampling.timeline_clips(times, num_frames=4, frame_interval=1, every_seconds=2.0)
+    with pytest.raises(timeline.TimelineError, match=r"lasts 1.5e\+09 seconds, more than 200000 segments of 2 seconds"):
+        timeline.timeline_clips(times, num_frames=4, frame_interval=1, every_seconds=2.0)
 
 
 @pytest.mark.parametrize("name", ["video_frames", "num_frames", "frame_interval", "num_clips"])
@@ -184,4 +184,4 @@ def test_counts_below_one_are_named(name):
 @pytest.mark.parametrize("every_seconds", [0.0, -1.0, float("nan")])
 def test_a_segment_length_that_is_not_positive_is_named(every_seconds):
     with pytest.raises(ValueError, match=f"every_seconds must be positive, got {every_seconds}"):
-        sampling.timeline(np.array([0.0, 1.0]), every_seconds=every_seconds)
+        timeline.timeline(np.array([0.0, 1.0]), every_seconds=every_seconds)

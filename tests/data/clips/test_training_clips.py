@@ -22,7 +22,8 @@ from dualformer_cli.config.schema import ClipConfig, DataConfig, TrainClipsConfi
 from dualformer_cli.data.clips import sampling, training_clips
 from dualformer_cli.data.clips.augment_clip import rand_augment
 from dualformer_cli.data.clips.crops import random_resized_crop
-from dualformer_cli.data.clips.loader import BatchPlan, training_steps
+from dualformer_cli.data.clips.epoch_plan import BatchPlan
+from dualformer_cli.data.clips.loader import training_steps
 from dualformer_cli.data.clips.targets import swap_flipped_labels
 from dualformer_cli.data.clips.training_clips import VideoClips, read_training_clips
 from dualformer_cli.data.clips.transforms import resize_clip, resize_frame, resized_size

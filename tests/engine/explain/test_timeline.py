@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dualformer_cli.data.clips.sampling import test_clips as clips_of
 from dualformer_cli.data.clips.views import VideoViews
 from dualformer_cli.engine.explain.gradcam import Explanation
-from dualformer_cli.engine.explain.timeline import concatenate_views, merge_views
+from dualformer_cli.engine.explain.heat_over_time import concatenate_views, merge_views
 from dualformer_cli.video.reader import VideoInfo
 
 SIDE = 16

@@ -93,7 +93,9 @@ def video_model() -> DualFormer:
         window_size=(2, 4, 4),
         fine_grid=(2, 4, 4),
         coarse_grid=(2, 2, 2),
+        mlp_ratio=4.0,
         dropout=0.0,
+        drop_path=0.0,
     )
     convert_batch_norm(model, "synchronized")
     return model.double().train()

@@ -42,6 +42,9 @@ def small_model(*, token_head: bool = False) -> DualFormer:
         window_size=(2, 4, 4),
         fine_grid=(2, 4, 4),
         coarse_grid=(2, 2, 2),
+        mlp_ratio=4.0,
+        dropout=0.5,
+        drop_path=0.0,
         token_head=token_head,
     )
 
