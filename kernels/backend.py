@@ -11,14 +11,19 @@ import os
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-Backend = Literal["auto", "triton", "torch"]
-"""auto: kernels on NVIDIA cards that have them; triton: the same, and say why where it cannot be; torch: no kernels."""
+from dualformer_cli.config.schema import Kernels
+
+Backend = Kernels
+"""auto: kernels on NVIDIA cards that have them; triton: the same, and say why where it cannot be; torch: no kernels.
+
+Another way to attend is a name in the schema and its lines in `LocalWindowAttention.attend_windows`, which every pass
+without a kernel comes to; all else is PyTorch's with it."""
 
 Size3 = tuple[int, int, int]
 
@@ -41,7 +46,7 @@ def uses_triton(backend: Backend, x: Tensor, *, problem: str | None = None) -> b
     """
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {', '.join(get_args(Backend))}, got {backend!r}")
-    if backend == "torch" or (backend == "auto" and x.device.type != "cuda"):
+    if backend not in ("auto", "triton") or (backend == "auto" and x.device.type != "cuda"):
         return False
     return _decide(x.device, x.dtype, problem)
 

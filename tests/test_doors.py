@@ -28,7 +28,7 @@ DOORS = {
     "config": {"system"},
     "system": set(),
     "errors": set(),
-    "kernels": set(),
+    "kernels": {"config"},
 }
 """Room to the rooms that it may open besides itself."""
 

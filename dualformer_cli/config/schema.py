@@ -468,7 +468,7 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
-        _one_of("kernels", self.kernels, ("auto", "triton", "torch"))
+        _one_of("kernels", self.kernels, get_args(Kernels))
         if self.compile and self.cuda_graphs:
             raise ConfigError("compile and cuda_graphs do not go together: set one of them to false")
         if not _DEVICE.fullmatch(self.device):

@@ -167,7 +167,12 @@ def _vtt_cue(cue: str) -> str:
 
 
 SUBTITLES: Mapping[str, Callable[[VideoResult, Path], None]] = {"srt": write_srt, "vtt": write_vtt}
-"""Formats of which each video has a file: a new one is its function, a line here, and an option of `predict`."""
+"""Formats of which each video has a file: a new one is its function, a line here, and an option of `predict`, which the
+lists of options in commands/help.py and commands/hints.py name too."""
+
+
+SEGMENTS = (".csv", ".json")
+"""Endings of what `write_segments` writes: a new format is one here, its lines there, and a word in predict's help."""
 
 
 def write_segments(results: Callable[[], Iterable[VideoResult]], path: Path) -> None:
@@ -179,7 +184,7 @@ def write_segments(results: Callable[[], Iterable[VideoResult]], path: Path) -> 
 
     Args:
         results: called to go through the results, which may be many, once or twice.
-        path: the .csv or .json to write.
+        path: the file to write, in the format of its ending.
     """
     sure = (replace(result, unsure_below=None) for result in results() if result.status == "ok")  # the score says it
     found = filter(_has_times, sure)

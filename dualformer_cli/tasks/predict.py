@@ -54,7 +54,7 @@ class PredictRequest:
     subtitles: Mapping[str, Path] = field(default_factory=dict)
     """By format, of those in `SUBTITLES`: a file, or a folder with a file for each video; so is `save`."""
     segments: Path | None = None
-    """Segments of all videos: a CSV that is a list again, or JSON as ActivityNet's evaluation takes it."""
+    """Segments of all videos, in the format of the ending."""
     save: Path | None = None
     font: Path | None = None
     """Font of the labels in `save`, for letters that the built-in one lacks; None: one of the system."""

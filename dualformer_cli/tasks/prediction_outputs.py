@@ -17,6 +17,7 @@ from dualformer_cli.documents.predict import FeatureRow, ModelFacts, VideoResult
 from dualformer_cli.engine.score_settings import FREE_SETTINGS
 from dualformer_cli.errors import DualFormerError, reason_of
 from dualformer_cli.outputs.prediction_files import (
+    SEGMENTS,
     SUBTITLES,
     PredictionTable,
     write_features,
@@ -87,10 +88,8 @@ class PredictionOutputs:
         for option, target, suffix in (("--features", request.features, ".npz"), ("--report", request.report, ".html")):
             if target is not None and target.suffix != suffix:
                 raise DualFormerError(f"{option} {str(target)!r} must end in {suffix}")
-        if request.segments is not None and request.segments.suffix not in (".csv", ".json"):
-            raise DualFormerError(
-                f"--segments {str(request.segments)!r} must end in .csv, or in .json for ActivityNet's"
-            )
+        if request.segments is not None and request.segments.suffix not in SEGMENTS:
+            raise DualFormerError(f"--segments {str(request.segments)!r} must end in {' or '.join(SEGMENTS)}")
 
     def name_files(self, files: Sequence[str]) -> None:
         """Give each video its own files.

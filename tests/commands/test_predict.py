@@ -473,6 +473,7 @@ def test_an_output_that_exists_is_kept_unless_told_otherwise(
         (("--save", "t.avi"), "--save 't.avi' must end in .mp4 or .gif, or be a folder, with a / at its end"),
         (("--srt", "t.txt"), "--srt 't.txt' must end in .srt, or be a folder, with a / at its end"),
         (("--features", "t.npy"), "--features 't.npy' must end in .npz"),
+        (("--segments", "t.xml"), "--segments 't.xml' must end in .csv or .json"),
         (("--report", "t.htm"), "--report 't.htm' must end in .html"),
         (("--report", "no/t.html"), "cannot write 'no/t.html': folder 'no' does not exist; create it"),
         (

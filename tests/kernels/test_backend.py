@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pytest
 import torch
@@ -102,6 +102,13 @@ def test_attention_in_float32_is_left_to_pytorch_unless_asked_for_or_lowered_by_
     assert attends_with_triton(tokens, 32)
     assert not caplog.records
     assert not attends_with_triton(torch.zeros(1, device="meta"), 32)  # which autocast does not know
+
+
+def test_a_further_backend_leaves_to_pytorch_what_is_not_its_own(card: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    card(9, 0)
+    monkeypatch.setattr(backend, "Backend", Literal["auto", "triton", "torch", "flex"])
+    tokens: Any = SimpleNamespace(device=CUDA, dtype=torch.bfloat16)
+    assert [name for name in get_args(backend.Backend) if backend.uses_triton(name, tokens)] == ["auto", "triton"]
 
 
 def test_a_backend_that_does_not_exist_is_named() -> None:

@@ -22,6 +22,7 @@ from dualformer_cli.data.camera_motion.files import Settings, find_sources, shar
 from dualformer_cli.data.camera_motion.paths import mixed_path
 from dualformer_cli.data.camera_motion.pictures import PictureSource, Pixels
 from dualformer_cli.data.camera_motion.render import render_clip, render_path
+from dualformer_cli.data.clips.augment_clip import CLIP_CHANGES
 from dualformer_cli.data.clips.source import ClipSource, Seeds, TrainingClips
 from dualformer_cli.data.lists.samples import LabelledList, Sample
 from dualformer_cli.documents.base import to_json
@@ -233,7 +234,7 @@ def check_rendering(data: DataConfig, train: TrainConfig) -> None:
     """
     if data.train_list != RENDERED:
         return
-    mixed = [name for name in ("mixup_alpha", "cutmix_alpha", "rand_augment_ops") if getattr(train, name)]
+    mixed = [name for name in ("mixup_alpha", "cutmix_alpha", *CLIP_CHANGES) if getattr(train, name)]
     if mixed:
         raise ConfigError(f"train.{mixed[0]} must be 0 where clips are rendered, got {getattr(train, mixed[0])}")
     taught = [name for name in ("teacher", "token_labels") if getattr(train, name) is not None]

@@ -2,13 +2,13 @@
 
 Mixing and erasing need a whole batch: `augment_batch`.
 
-A new change per clip needs a setting in `TrainConfig`, and a line in `augment_clip` with the function that it calls.
+A new change per clip needs a setting in `TrainConfig`, and a line in `CLIP_CHANGES` with the function that it calls.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import PIL.Image
@@ -33,9 +33,18 @@ def augment_clip(clip: Frames, train: TrainConfig, rng: np.random.Generator) -> 
         train: the recipe.
         rng: the clip's own; it decides all that is random.
     """
-    if train.rand_augment_ops:
-        clip = rand_augment(clip, train.rand_augment_ops, train.rand_augment_magnitude, rng)
+    for setting, change in CLIP_CHANGES.items():
+        if getattr(train, setting):
+            clip = change(clip, train, rng)
     return clip
+
+
+CLIP_CHANGES: Mapping[str, Callable[[Frames, TrainConfig, np.random.Generator], Frames]] = {
+    "rand_augment_ops": lambda clip, train, rng: rand_augment(
+        clip, train.rand_augment_ops, train.rand_augment_magnitude, rng
+    ),
+}
+"""What the recipe changes, in this order, by the setting that is not 0 where it does; rendered clips refuse each."""
 
 
 def _affine(coefficients: Callable[[float, int], tuple[float, ...]]) -> ClipOp:

@@ -7,19 +7,11 @@ class where its names need it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
-from dualformer_cli.data.datasets.formats import (
-    activitynet,
-    diving48,
-    hmdb51,
-    hvu,
-    kinetics,
-    moments,
-    omnisource,
-    something_something,
-    ucf101,
-)
+from dualformer_cli.data.datasets import formats
 from dualformer_cli.data.datasets.formats.base import (
     Annotation,
     ClassIndex,
@@ -31,18 +23,11 @@ from dualformer_cli.data.datasets.formats.base import (
 from dualformer_cli.errors import DualFormerError, nearest
 
 FORMATS: Mapping[str, Format] = {
-    "hmdb51": hmdb51.FORMAT,
-    "ucf101": ucf101.FORMAT,
-    "activitynet": activitynet.FORMAT,
-    "kinetics": kinetics.FORMAT,
-    "twentybn-csv": something_something.CSV,
-    "twentybn-json": something_something.JSON,
-    "diving48": diving48.FORMAT,
-    "moments": moments.FORMAT,
-    "hvu": hvu.FORMAT,
-    "omnisource": omnisource.FORMAT,
+    name.replace("_", "-"): import_module(f"{formats.__name__}.{name}").FORMAT
+    for _, name, _ in iter_modules(formats.__path__)
+    if name != "base"
 }
-"""Formats by the name that the facts of a dataset have."""
+"""By the name that the facts of a dataset have: each is the FORMAT of `formats/NAME.py`, with _ in its name for -."""
 
 _USERS_INDEX = "classes.txt"
 

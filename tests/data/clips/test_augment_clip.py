@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from dualformer_cli.config.schema import TrainConfig
-from dualformer_cli.data.clips.augment_clip import augment_clip, rand_augment
+from dualformer_cli.config.schema import RENDERED, DataConfig, TrainConfig
+from dualformer_cli.data.camera_motion.rendered_source import check_rendering
+from dualformer_cli.data.clips.augment_clip import CLIP_CHANGES, augment_clip, rand_augment
+from dualformer_cli.errors import ConfigError
 
 OPS = ["identity", "autocontrast", "equalize", "posterize", "solarize", "color", "contrast", "brightness"]
 OPS += ["sharpness", "rotate", "shear_x", "shear_y", "translate_x", "translate_y"]
@@ -106,3 +108,14 @@ def test_the_recipe_decides_how_often_and_how_strongly_a_clip_is_changed():
         expected = rand_augment(clip, ops, magnitude, np.random.default_rng(1))
         np.testing.assert_array_equal(augment_clip(clip, train, np.random.default_rng(1)), expected)
         assert (expected != clip).any()
+
+
+def test_a_change_of_the_table_is_made_where_its_setting_is_on_and_refused_of_rendered_clips(monkeypatch):
+    monkeypatch.setitem(
+        CLIP_CHANGES, "log_every_steps", lambda clip, train, rng: clip + np.uint8(train.log_every_steps)
+    )
+    monkeypatch.setitem(CLIP_CHANGES, "ema_decay", lambda clip, train, rng: clip * np.uint8(0))  # off
+    clip, train = np.ones((2, 4, 4, 3), np.uint8), TrainConfig(log_every_steps=3)
+    np.testing.assert_array_equal(augment_clip(clip, train, np.random.default_rng(1)), np.full_like(clip, 4))
+    with pytest.raises(ConfigError, match=r"train.log_every_steps must be 0 where clips are rendered, got 3"):
+        check_rendering(DataConfig(train_list=RENDERED), train)

@@ -345,7 +345,9 @@ def test_parts_of_no_length_or_beyond_the_end_are_counted_and_left_out(root: Pat
 
 
 def test_a_format_that_nobody_reads_is_named(root: Path) -> None:
-    with pytest.raises(
-        DualFormerError, match=r"no annotation format is called 'kinetic'; did you mean 'kinetics'\? hmdb"
-    ):
+    formats = "activitynet, diving48, hmdb51, hvu, kinetics, moments, omnisource, twentybn-csv, twentybn-json, ucf101"
+    with pytest.raises(DualFormerError) as wrong:
         read_annotations("kinetic", root)
+    assert str(wrong.value) == f"no annotation format is called 'kinetic'; did you mean 'kinetics'? {formats} are"
+    with pytest.raises(DualFormerError, match="no annotation format is called 'base'"):  # a file beside them
+        read_annotations("base", root)

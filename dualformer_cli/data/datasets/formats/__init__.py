@@ -1,4 +1,4 @@
-"""Annotation formats, one a file; the table in `annotations.py` names them. A new one is a file and a line there.
+"""Annotation formats, one a file, whose name is the format's. A new one is such a file.
 
 They say what an annotation says; `join_files.py` finds the file that it means.
 """

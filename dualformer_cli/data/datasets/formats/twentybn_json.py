@@ -1,4 +1,4 @@
-"""Something-Something and Jester: ID;LABEL in CSV files, or JSON files of templates."""
+"""Something-Something v2: a JSON file of each split, with templates, and the numbers of the templates."""
 
 from __future__ import annotations
 
@@ -7,33 +7,16 @@ from pathlib import Path
 
 from dualformer_cli.data.datasets.formats import base
 from dualformer_cli.data.datasets.formats.base import Annotation, ClassIndex, Format, Found
-from dualformer_cli.errors import DualFormerError
 
-CSV_FILES = {"*train.csv": "train", "*validation.csv|*val.csv": "val", "*test-answers.csv|*test.csv": "test"}
-
-JSON_FILES = {
+FILES = {
     "train.json|*[-_]train.json": "train",
     "validation.json|*[-_]validation.json|val.json|*[-_]val.json": "val",
     "test.json|*[-_]test.json": "test",
 }
 
 
-def _read_csv(folder: Path) -> Found:
-    for split, path in base.first_files(folder, CSV_FILES):
-        for where, line in base.numbered_lines(path):
-            name, _, label = line.partition(";")  # labels have commas and apostrophes, but no semicolon
-            if split != "test" and not label:
-                raise DualFormerError(f"{where}: {line!r} is not ID;LABEL; fetch it again")
-            yield Annotation(split, (name.strip(),), (label.strip(),) if label else (), where)
-
-
-def _label_lines(folder: Path) -> Iterator[ClassIndex]:
-    for _, path in base.first_files(folder, {"*labels.csv": ""}):
-        yield ClassIndex(str(path), {"": list(base.text_lines(path))})
-
-
-def _read_json(folder: Path) -> Found:
-    for split, path in base.first_files(folder, JSON_FILES):
+def _twentybn(folder: Path) -> Found:
+    for split, path in base.first_files(folder, FILES):
         answers = _answers(folder) if split == "test" else {}
         content = base.read_json(path)
         with base.reading(path):
@@ -64,5 +47,4 @@ def _label_numbers(folder: Path) -> Iterator[ClassIndex]:
             yield base.in_order(path, {_without_brackets(name): int(number) for name, number in content.items()})
 
 
-CSV = Format(files=CSV_FILES, read=_read_csv, classes=_label_lines)
-JSON = Format(files=JSON_FILES, read=_read_json, classes=_label_numbers)
+FORMAT = Format(files=FILES, read=_twentybn, classes=_label_numbers)
