@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-from dualformer_cli.data.lists.column_names import SPLITS
 from dualformer_cli.documents.download import (
     DatasetState,
     Download,
@@ -25,7 +24,7 @@ def print_list(document: DownloadList, *, detailed: bool = False) -> None:
     if detailed:
         return _print_details(document)
     if document.datasets:
-        columns = ("name", "classes", *SPLITS, "size", "fetched", "state")
+        columns = ("name", "classes", "train", "val", "test", "size", "fetched", "state")
         print_table(columns, list(map(_dataset_row, document.datasets)), right=[False, *[True] * 5, False, False])
     if document.datasets and document.weights:
         print()
@@ -37,7 +36,7 @@ def print_list(document: DownloadList, *, detailed: bool = False) -> None:
 
 
 def _dataset_row(state: DatasetState) -> tuple[str, ...]:
-    counts = [state.splits.get(split, state.splits.get(f"{split}_1")) for split in SPLITS]
+    counts = [state.splits.get(split, state.splits.get(f"{split}_1")) for split in ("train", "val", "test")]
     return (
         state.name,
         f"{state.num_classes:,}",
