@@ -115,7 +115,7 @@ def test_the_arrays_are_raw_maps_with_their_frames(document: Any, scenes: Path) 
         assert (arrays["heatmaps"].min(), arrays["heatmaps"].max()) == (0, 1)
         assert arrays["grid"].shape == (6, 4, 4, 4)
         assert arrays["frames"].shape == (6, 8)
-        assert (arrays["frames"][0] == arrays["frames"][2]).all()
+        assert (arrays["frames"][:3] == arrays["frames"][0]).all()  # the crops of a clip come one after the other
         assert (arrays["frames"][2] < arrays["frames"][3]).all()
         assert str(arrays["layer"]) == found["layer"] == "2/0"
         assert str(arrays["label"]) == found["class"]["label"]

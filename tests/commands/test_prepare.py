@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 
 from dualformer_cli.app import app
 from dualformer_cli.config.load import load_config
+from dualformer_cli.data.clips.loader import epoch_order
+from dualformer_cli.data.lists.manifest import read_manifest
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.tasks.preview import preview_clips
 
@@ -124,6 +126,18 @@ def test_the_shown_clips_are_those_of_the_recipe(prepare: Any, mini_preset: Path
     assert len(still) == 3
     assert all(clip.frames.shape == (8, 64, 64, 3) and clip.label in CLASSES for clip in still)
     assert all(np.array_equal(a.frames, b.frames) for a, b in zip(still, again, strict=True))
+    files = [Path(file).resolve() for file in read_manifest("videos/prepared/train.csv").files]
+    for seed in (0, 1, 2):  # as many videos as the first step of the first epoch reads first
+        overrides = [*plain, f"runtime.seed={seed}"]
+        shown = preview_clips(load_config(str(mini_preset), overrides=overrides).config, num_videos=3)
+        order = epoch_order(len(files), seed=seed, epoch=0)
+        assert [Path(clip.path).resolve() for clip in shown] == [files[place] for place in order[:3]]
+    smooth = [*plain, "train.label_smoothing=0.3"]
+    share = 0.7 + 0.3 / len(CLASSES)
+    for before, after in zip(
+        still, preview_clips(load_config(str(mini_preset), overrides=smooth).config, num_videos=3), strict=True
+    ):
+        assert after.label.startswith(f"{share:.0%} {before.label} + ")
     mixed = preview_clips(load_config(str(mini_preset), overrides=[*plain, "train.mixup_alpha=8"]).config, num_videos=8)
     assert any(" + " in clip.label and "% " in clip.label for clip in mixed)
     erasing = [*plain, "train.random_erasing=1"]

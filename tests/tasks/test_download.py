@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from unittest.mock import patch
+from unittest.mock import DEFAULT, patch
 
 import pytest
 from web_server import WebServer
@@ -63,6 +63,18 @@ def test_without_names_all_is_listed(mirror: Path) -> None:
 def test_a_name_of_nothing_is_refused() -> None:
     with pytest.raises(DownloadError, match="nothing is known of 'ucf11'; did you mean 'ucf101'"):
         download(DownloadRequest(names=("ucf11",)))
+
+
+def test_a_split_that_is_asked_for_is_the_one_that_is_planned_fetched_and_counted(mirror: Path) -> None:
+    request = DownloadRequest(names=("ucf101",), splits=("val",), root=mirror, offline=True)
+    names = ("plan", "state_of", "acquire", "count_present")
+    with patch.multiple(task, **dict.fromkeys(names, DEFAULT)) as asked:
+        for name in names:
+            asked[name].return_value = []
+        plan_download(request)
+        download(request)
+    assert [call.kwargs["splits"] for call in asked["plan"].call_args_list] == [("val",), ("val",)]
+    assert asked["count_present"].call_args.args[1:] == ("ucf101", mirror, ("val",))
 
 
 @pytest.mark.parametrize("document", [DownloadList, DownloadPlan, Download])

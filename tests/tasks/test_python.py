@@ -236,6 +236,18 @@ def test_a_model_knows_what_it_is() -> None:
     assert "num_classes: 3" in other.config
 
 
+def test_a_model_takes_the_class_names_of_the_weights_that_it_loads(mini_preset: Path, tmp_path: Path) -> None:
+    model, names = create_model(mini_preset), ["e", "d", "c", "b", "a"]
+    before = model.class_names
+    assert before not in (None, names)
+    torch.save({"model": model.state_dict()}, tmp_path / "nameless.pt")
+    load_weights(model, tmp_path / "nameless.pt")
+    assert model.class_names == before
+    torch.save({"model": model.state_dict(), "class_names": names}, tmp_path / "named.pt")
+    load_weights(model, tmp_path / "named.pt")
+    assert model.class_names == names
+
+
 def test_a_model_without_weights_says_so_once(mini_preset: Path, caplog: pytest.LogCaptureFixture) -> None:
     python._say_random.cache_clear()
     with caplog.at_level(logging.WARNING, "dualformer_cli"):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from dualformer_cli.config.load import load_config, to_yaml
 from dualformer_cli.engine.parallel import decoders
 from dualformer_cli.errors import ConfigError, DualFormerError, WeightsError
 from dualformer_cli.tasks import session
+from dualformer_cli.tasks.fall_back import fall_back
 from dualformer_cli.tasks.session import ModelRequest, open_session, resolve
 
 
@@ -185,3 +187,24 @@ def test_the_other_ranks_are_waited_for_as_long_as_the_configuration_says(monkey
     request = ModelRequest(preset="tiny", overrides=("runtime.exchange_timeout=0.5s",), device="cpu")
     with pytest.raises(DualFormerError, match="rank 0 did not come within 1 s"), open_session(request):
         pass
+
+
+@pytest.mark.parametrize(
+    ("request_", "is_taken"),
+    [
+        (ModelRequest(), True),
+        (ModelRequest(preset="k400-tiny"), False),
+        (ModelRequest(weights="random"), False),
+        (ModelRequest(overrides=("weights=random",)), False),
+    ],
+    ids=str,
+)
+def test_every_rank_falls_back_as_rank_0_does_and_only_where_no_model_is_named(
+    request_: ModelRequest, is_taken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dualformer_cli.engine.parallel.reductions.broadcast_object", lambda own: "that of rank 0")
+    own = resolve(request_, default=session.DEFAULT_PRESET)
+    of_rank_1: Any = SimpleNamespace(request=request_, resolved=own, ranks=SimpleNamespace(is_main=False))
+    unused: Any = None
+    fall_back(of_rank_1, unused, unused)
+    assert of_rank_1.resolved == ("that of rank 0" if is_taken else own)

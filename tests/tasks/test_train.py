@@ -279,6 +279,45 @@ def test_a_choice_ends_the_other_one_of_the_preset(
     assert config.model.token_head is (chosen in ("teacher", "token_labels"))
 
 
+@pytest.mark.parametrize(
+    ("given", "lists"),
+    [
+        ({}, ("old.csv", "old val.csv")),
+        ({"training_list": "new.csv"}, ("new.csv", None)),
+        ({"training_list": "new.csv", "validation_list": "new val.csv"}, ("new.csv", "new val.csv")),
+    ],
+)
+def test_weights_that_bring_their_recipe_keep_their_teacher_and_leave_no_list_beside_a_new_one(
+    given: dict[str, str], lists: tuple[str, str | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (
+        "extends: k400-tiny\nmodel: {token_head: true}\ntrain: {teacher: t.pt, warmup_epochs: 7}\n"
+        "data: {train_list: old.csv, validation_list: old val.csv}\n"
+    )
+    monkeypatch.setattr(TrainRequest, "_recipe", lambda self: ("w.pt", text))
+    config = TrainRequest(model=ModelRequest(), init_from="w.pt", **given).resolve().config
+    assert (config.data.train_list, config.data.validation_list) == lists
+    assert (config.train.teacher, config.model.token_head) == (None, False)
+    assert config.train.warmup_epochs == 7
+
+
+def test_a_change_wins_over_a_setting_and_is_named_to_the_run(
+    request_of: Callable[..., TrainRequest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Opened(Exception):  # noqa: N818
+        """The trainer would be made now."""
+
+    def trainer(resolved: Any, ranks: Any, **options: Any) -> None:
+        raise Opened(resolved.config.train.lr, options["changes"], options["resume"])
+
+    monkeypatch.setattr("dualformer_cli.engine.training.loop.Trainer", trainer)
+    request = request_of("train.lr=0.5", changes=("train.lr = 0.25", "train.epochs=9"), resume=True)
+    request.output.mkdir()
+    with pytest.raises(Opened) as opened:
+        train(request)
+    assert opened.value.args == (0.25, {"train.lr", "train.epochs"}, True)
+
+
 def test_neither_typer_nor_torch_is_loaded_with_the_task() -> None:
     code = "import sys, dualformer_cli.tasks.train; print(sorted({'typer', 'torch'} & set(sys.modules)))"
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
