@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from dualformer_cli.app import app
 from dualformer_cli.config.load import load_config
-from dualformer_cli.data.clips.loader import epoch_order
+from dualformer_cli.data.clips.epoch_plan import epoch_order
 from dualformer_cli.data.lists.manifest import read_manifest
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.tasks.preview import preview_clips

@@ -17,7 +17,7 @@ from dualformer_cli.config.load import load_config, to_yaml
 from dualformer_cli.engine.parallel import decoders
 from dualformer_cli.errors import ConfigError, DualFormerError, WeightsError
 from dualformer_cli.tasks import session
-from dualformer_cli.tasks.fall_back import fall_back
+from dualformer_cli.tasks.built_in_model import fall_back
 from dualformer_cli.tasks.session import ModelRequest, open_session, resolve
 
 
