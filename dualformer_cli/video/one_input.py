@@ -8,8 +8,8 @@ import os
 from dualformer_cli.errors import VideoError
 from dualformer_cli.system.words import natural_key
 from dualformer_cli.video.addresses import is_address, is_live, mask_credentials
-from dualformer_cli.video.frame_folder_reader import numbered_images
 from dualformer_cli.video.frame_folders import find_frames
+from dualformer_cli.video.image_frames import numbered_images
 from dualformer_cli.video.parts import split_part
 from dualformer_cli.video.refusals import is_folder, missing
 from dualformer_cli.video.suffixes import is_video_name

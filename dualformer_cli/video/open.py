@@ -15,7 +15,7 @@ from dualformer_cli.config.schema import Decoder
 from dualformer_cli.errors import VideoError
 from dualformer_cli.video.containers import load_av
 from dualformer_cli.video.decord_reader import load_decord
-from dualformer_cli.video.frame_folder_reader import FrameFolderReader
+from dualformer_cli.video.image_frames import FrameFolderReader
 from dualformer_cli.video.reader import FileIndex, VideoReader
 from dualformer_cli.video.refusals import is_folder
 from dualformer_cli.video.remote_videos import fetch_copy, is_placed, name_of

@@ -25,7 +25,7 @@ from dualformer_cli.errors import VideoError
 from dualformer_cli.video import decord_reader, pyav_file, pyav_reader, scan
 from dualformer_cli.video import reader as reader_module
 from dualformer_cli.video.decord_reader import DecordReader
-from dualformer_cli.video.frame_folder_reader import FrameFolderReader
+from dualformer_cli.video.image_frames import FrameFolderReader
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.pyav_reader import PyAVReader
 from dualformer_cli.video.reader import VideoReader

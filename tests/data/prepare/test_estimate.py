@@ -65,7 +65,8 @@ def test_a_few_frames_of_a_video_stand_for_all_of_them(
     (tmp_path / "videos" / "a").mkdir(parents=True)
     (tmp_path / "videos" / "a" / "1.avi").symlink_to(clips.path("mjpeg.avi"))
     content, root = read_folder(str(tmp_path / "videos")), tmp_path / "out"
-    plan = Plan(content=content, root=str(root), shares=(0.8, 0.2), convert=kind, quality=30, num_workers=2)
+    work = {"short_side": 256, "quality": 30, "num_workers": 2, "timeout_seconds": 20.0}
+    plan = Plan(content=content, root=str(root), shares=(0.8, 0.2), convert=kind, **work)
     job = plan.conversion(0, Finding(status="ok", num_frames=40, width=128, height=96))
     Path(job.target).parent.mkdir(parents=True)
     function = convert.extract_frames if kind == "frames" else convert.transcode
