@@ -20,12 +20,13 @@ from dualformer_cli.commands.eval import evaluate
 from dualformer_cli.commands.export import export
 from dualformer_cli.commands.flops import flops
 from dualformer_cli.commands.gradcam import gradcam
-from dualformer_cli.commands.help import Command, CommandGroup, UsageError, epilog_of, print_usage_error, summary_of
+from dualformer_cli.commands.help import Command, CommandGroup, epilog_of, summary_of
 from dualformer_cli.commands.options import PrintSchemaOption, VerboseOption, say
 from dualformer_cli.commands.predict import predict
 from dualformer_cli.commands.prepare import prepare
 from dualformer_cli.commands.tokenlabel import show, write
 from dualformer_cli.commands.train import train
+from dualformer_cli.commands.usage_errors import UsageError, print_usage_error
 from dualformer_cli.errors import FULL_GPU, DualFormerError, MissingError, is_out_of_memory
 from dualformer_cli.system.disk import is_full
 from dualformer_cli.system.exit_codes import FAILED, INTERRUPTED, NO_READER

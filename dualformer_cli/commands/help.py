@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import re
 import shutil
-import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,11 +13,8 @@ from typing import Any
 from typer import BadParameter
 from typer.core import TyperCommand, TyperGroup
 
-from dualformer_cli.errors import closest
+from dualformer_cli.commands.usage_errors import UsageError, answered, check_number, refuse_call
 from dualformer_cli.system.exit_codes import FAILED, INTERRUPTED, SAVED, SOME_FAILED, WRONG_USAGE
-
-UsageError: Any = BadParameter.__mro__[1]
-"""What every error of Typer's about what was typed derives from; where it lives depends on Typer's version."""
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Input": (
@@ -180,14 +176,6 @@ MORE_EXIT_CODES: Mapping[str, Mapping[int, str]] = {
 }
 
 
-_TERMS = {
-    r"^Input should be greater than or equal to ": "must be at least ",
-    r"^Input should be less than or equal to ": "must be at most ",
-    r"^Input should be a valid integer,.*": "must be a whole number",
-    r"^Input should be a valid number,.*": "must be a number",
-}
-"""What the library that checks values says, as a pattern, and what is said here."""
-
 NARROW = 60
 """Columns below which the meaning of an option stands under it, not beside it."""
 
@@ -211,14 +199,14 @@ class Command(_Fitting, TyperCommand):
             click.UsageError: naming what is wrong.
         """
         typed = list(args)
-        _refuse_call(ctx.info_name, typed)
+        refuse_call(ctx.info_name, typed)
         try:
             rest = super().parse_args(ctx, args)
         except UsageError as error:
-            raise _answered(error, typed, ctx) from None
+            raise answered(error, typed, ctx) from None
         for parameter in self.params:
             if type(ctx.params.get(parameter.name)) in (int, float):
-                _check_number(parameter, typed, ctx)
+                check_number(parameter, typed, ctx)
         if ctx.params.get("print_config") and (ctx.params.get("as_json") or ctx.params.get("as_json_lines")):
             raise BadParameter("it prints YAML; leave --json out", param_hint="--print-config")
         return rest
@@ -254,8 +242,8 @@ class CommandGroup(_Fitting, TyperGroup):
         try:
             return super().resolve_command(ctx, args)
         except UsageError as error:
-            _refuse_call(args[0], args[1:])
-            raise _answered(error, args[:1], ctx) from None
+            refuse_call(args[0], args[1:])
+            raise answered(error, args[:1], ctx) from None
 
 
 def _write_rows(rows: Sequence[tuple[str, str]], formatter: Any) -> None:
@@ -268,78 +256,6 @@ def _write_rows(rows: Sequence[tuple[str, str]], formatter: Any) -> None:
         formatter.write(f"{' ' * formatter.current_indent}{name}\n")
         lines = textwrap.wrap(text, formatter.width - len(indent), break_long_words=False, break_on_hyphens=False)
         formatter.write("".join(f"{indent}{line}\n" for line in lines))
-
-
-def _refuse_call(command: str, words: list[str]) -> None:
-    """Refuse a script of mmaction2's, and its words after a command of ours, with the line that does the same here.
-
-    Raises:
-        click.UsageError: with that line.
-    """
-    from dualformer_cli.config.other_code_calls import call_instead
-
-    if (answer := call_instead(command, words)) is not None:
-        error = UsageError(answer.message)
-        error.line = answer.line
-        raise error
-
-
-def _answered(error: UsageError, typed: list[str], ctx: Any) -> UsageError:
-    """Return the error, or a better one where it is known what was meant."""
-    from dualformer_cli.commands.hints import hint
-
-    error.message = _in_our_words(str(error.message), getattr(error, "param", None), typed)
-    if options := getattr(error, "possibilities", None):  # by the dashes all options look alike
-        close = closest(error.option_name.strip("-"), (option.strip("-") for option in options))
-        error.possibilities = [option for option in options if option.strip("-") == close]
-    answer = hint(error.message, typed, ctx)
-    return error if answer is None else UsageError(answer)
-
-
-def _in_our_words(message: str, parameter: Any, typed: Sequence[str]) -> str:
-    """Return the message of the library that checks values as this tool says it, with the value that was typed."""
-    message = message.removeprefix("Value error, ")
-    for theirs, ours in _TERMS.items():
-        message = re.sub(theirs, ours, message)
-    if not message.startswith("must be "):
-        return message
-    given = _given(parameter, typed)
-    return message if given is None else f"{message}, got {given!r}"
-
-
-def _given(parameter: Any, typed: Sequence[str]) -> str | None:
-    """Return the value of an option as it was typed; None if it was not."""
-    found = re.search(rf"(?:^|\0)(?:{'|'.join(map(re.escape, parameter.opts))})[\0=]([^\0]*)", "\0".join(typed))
-    return None if found is None else found[1]
-
-
-def _check_number(parameter: Any, typed: Sequence[str], ctx: Any) -> None:
-    """Refuse what the library that checks values takes for a number as Python does: 1_0, nan and inf."""
-    from dualformer_cli.system.numbers import number_in
-
-    given = _given(parameter, typed)
-    if given is None:
-        return
-    try:
-        number_in(given)
-    except ValueError:
-        raise BadParameter(f"must be a number, got {given!r}", ctx=ctx, param=parameter) from None
-
-
-def print_usage_error(error: UsageError) -> None:
-    """Say on stderr in one line what was typed wrong and whose help has what is right; nothing typed is a help text."""
-    from dualformer_cli.outputs.screen import log
-
-    text = error.format_message()
-    if text.startswith("Usage: "):
-        print(text, file=sys.stderr)
-        return
-    text = text[0].lower() + text[1:] if text[1:2].islower() else text
-    text = re.sub(r"( \(Possible options:|\. Did you mean) ([^?)]*)[?)]+$", r"; did you mean \2?", text).rstrip(".")
-    is_answered = error.ctx is None or text.startswith("invalid value") or text.endswith("?")
-    log(f"dualformer: {text}" + ("" if is_answered else f"; {error.ctx.command_path} --help lists what there is"))
-    if (line := getattr(error, "line", None)) is not None:
-        log(line)
 
 
 def _record(parameter: Any, ctx: Any) -> tuple[str, str] | None:

@@ -7,7 +7,6 @@ import re
 
 _URL = re.compile(r"(rtsps?|rtmps?|udp|tcp|srt|https?)://.", re.IGNORECASE)
 
-
 CAMERA = re.compile(r"(?:camera:|/dev/video)(\d+)")
 
 

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dualformer_cli.app import app
-from dualformer_cli.commands.help import UsageError, print_usage_error
+from dualformer_cli.commands.usage_errors import UsageError, print_usage_error
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from dualformer_cli.app import app
-from dualformer_cli.commands.help import UsageError
+from dualformer_cli.commands.usage_errors import UsageError
 
 PAGE = Path(__file__).parents[2] / "dualformer_cli" / "docs" / "coming-from.md"
 CONFIG = "configs/recognition/dualformer/dualformer_small_patch244_window877_ucf101.py"

@@ -18,8 +18,8 @@ from dualformer_cli.data.fetch.http import CertificateError, OnBytes, Patience, 
 from dualformer_cli.data.fetch.inventory import is_filled_by_hand, is_from_elsewhere, is_marked, state_of
 from dualformer_cli.data.fetch.items import PIECE, Item, file_name, placed_files, route
 from dualformer_cli.data.fetch.markers import is_done, write_marker
+from dualformer_cli.data.fetch.partial_file import url_of_part
 from dualformer_cli.data.fetch.rar import find_tools, missing_tool
-from dualformer_cli.data.fetch.resume import url_of_part
 from dualformer_cli.data.fetch.unpack import check_gaps, staging_folder, unpack
 from dualformer_cli.data.fetch.verify import checked_file, verify
 from dualformer_cli.documents.download import FilesOutcome, Status

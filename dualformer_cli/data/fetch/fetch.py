@@ -21,7 +21,7 @@ from typing import TypeVar
 
 from dualformer_cli.data.fetch.archive_members import UnfitFileError
 from dualformer_cli.data.fetch.http import OnBytes, Patience, Session, Source, TransferError, open_file
-from dualformer_cli.data.fetch.resume import PartialFile
+from dualformer_cli.data.fetch.partial_file import PartialFile
 from dualformer_cli.data.fetch.verify import (
     BEGINNING_BYTES,
     FetchResult,

@@ -8,17 +8,14 @@ PATH_NAMES = (
 )
 """What people call the column of files, the usual name first."""
 
-
 LABEL_NAMES = (
     *("label", "labels", "class", "class_name", "class_id", "label_name", "label_id", "category", "action", "target"),
     "activity",
 )
 """What people call the column of labels, the usual name first."""
 
-
 SPLIT_NAMES = ("split", "subset", "set", "partition")
 """What people call the column that says in which split a video is."""
-
 
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -26,6 +23,5 @@ SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 """What people call a split, to its name."""
-
 
 SPLITS = ("train", "val", "test")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dualformer_cli.data.fetch.resume import Announcement, PartialFile
+from dualformer_cli.data.fetch.partial_file import Announcement, PartialFile
 
 URL = "http://a.example/model.pth"
 GOOD = {"url": URL, "etag": '"1"', "last_modified": "Tue, 07 Jun 2022 10:00:00 GMT", "length": 10}

@@ -1,7 +1,8 @@
 """The part of a file that has arrived, kept so that a later connection or a later run goes on with it.
 
 `NAME.part` holds the bytes and `NAME.part.json` what the server said about the whole file. Either can be gone, stale or
-half written after a crash; then the file is begun anew.
+half written after a crash; then the file is begun anew. When it is tried again say `fetch.py`, and `Patience` in
+`http.py`.
 """
 
 from __future__ import annotations
