@@ -57,6 +57,8 @@ def render(
     """Write a video of the disc and return its path; `options` go to the encoder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(f"file:{path}", "w") as container:
+        if codec == "libx264":  # whose fast routines give other bits in one process than in another
+            options = {"x264-params": "cpu-independent=1", **options}
         stream = container.add_stream(codec, rate=12, options={"threads": "1", **options})
         stream.width, stream.height, stream.pix_fmt = 96, 64, pixels
         for number in range(frames):
