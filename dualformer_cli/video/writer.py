@@ -24,6 +24,9 @@ QUICK_TO_READ = {"preset": "veryfast", "tune": "fastdecode", "g": "16", "bf": "0
 is one frame."""
 GOOD_TO_WATCH = {"crf": "20", "preset": "veryfast"}
 """Options of H.264: hardly a visible loss, in little time."""
+H264_OPTIONS = {"x264-params": "cpu-independent=1"}
+"""Of every H.264: some of x264's fast routines depend on the processor, and now and then on what lies in memory; these
+are left out, so that a picture is the same bytes in every process."""
 GIF_TICK = Fraction(1, 100)
 """A GIF counts its delays in hundredths of a second."""
 
@@ -156,7 +159,8 @@ def _add_stream(
     rate: Fraction,
     options: Mapping[str, str],
 ) -> av.VideoStream:
-    stream = container.add_stream(codec, rate=rate, options=dict(options))
+    own = H264_OPTIONS if codec == "libx264" else {}
+    stream = container.add_stream(codec, rate=rate, options={**own, **options})
     assert isinstance(stream, av.VideoStream)
     stream.width, stream.height, stream.pix_fmt = width, height, pixel_format
     return stream

@@ -31,9 +31,10 @@ import torch
 
 from dualformer_cli.data.clips.sampling import random_clip
 from dualformer_cli.data.clips.transforms import resize_frame, resized_size
-from dualformer_cli.data.prepare.convert import H264_OPTIONS, Conversion, transcode
+from dualformer_cli.data.prepare.convert import Conversion, transcode
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.reader import Frame
+from dualformer_cli.video.writer import H264_OPTIONS
 
 NUM_FRAMES, FRAME_INTERVAL, SHORT_SIDE = 32, 2, 256
 COMPARED_FRAMES = 40

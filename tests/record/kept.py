@@ -38,6 +38,7 @@ FREE = [
     (rf"about {DURATION} on", "about FREE on", "the estimated time of a conversion"),
     (r"in about .+ with (\d+ process(es)?)", r"in about FREE with \1", "the estimated time of rendering"),
     (rf"(free, and about ){DURATION}", r"\1FREE", "the same with `--dry-run`"),
+    (r"process \d+ on \S+", "process FREE", "who holds a run folder"),
 ]
 
 

@@ -9,8 +9,10 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
 from av.video.reformatter import Colorspace
 
+from dualformer_cli.video import writer
 from dualformer_cli.video.writer import QUICK_TO_READ, PictureWriter, open_mp4
 
 
@@ -74,3 +76,19 @@ def test_the_error_of_the_body_is_the_one_that_is_raised_where_closing_fails_too
     error = ZeroDivisionError()
     writer.__exit__(type(error), error, None)
     assert container.closed
+
+
+@pytest.mark.parametrize(
+    ("codec", "options"), [("libx264", {"x264-params": "cpu-independent=1", "crf": "20"}), ("mpeg4", {"crf": "20"})]
+)
+def test_h264_does_without_routines_whose_bytes_depend_on_the_processor(codec: str, options: dict[str, str]) -> None:
+    given: list[dict[str, str]] = []
+
+    class Container:
+        def add_stream(self, codec: str, *, rate: Fraction, options: dict[str, str]) -> Any:
+            given.append(options)
+            return av.open(BytesIO(), "w", format="mp4").add_stream(codec, rate=rate)
+
+    sizes: dict[str, Any] = {"width": 64, "height": 48, "rate": Fraction(25)}
+    writer._add_stream(Container(), codec, "yuv420p", options={"crf": "20"}, **sizes)  # type: ignore[arg-type]
+    assert given == [options]

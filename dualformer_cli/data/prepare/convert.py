@@ -33,9 +33,6 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.reformatter import VideoReformatter
 
-H264_OPTIONS = {"x264-params": "cpu-independent=1"}
-"""Of the encoder, beside those of the writer that make a file quick to read. Some of x264's fast routines depend on the
-processor, and now and then on what lies in memory: these are left out."""
 RECIPE = 2
 """Number of the way in which copies are made. It grows when older ones are not to be trusted: the first spoiled the
 colours of frames whose height is not a multiple of 4, and did not turn mirrored videos upright."""
@@ -204,7 +201,7 @@ def _encode(job: Conversion, reader: VideoReader, target: Path | BytesIO, pictur
         raise DualFormerError("this PyAV has no H.264 encoder (libx264); pip install --upgrade av")
     ticks, tick = _times(reader)
     rate = Fraction(reader.info.fps or USUAL_FPS).limit_denominator(1001)
-    options = {**QUICK_TO_READ, **H264_OPTIONS, "crf": str(job.quality)}
+    options = {**QUICK_TO_READ, "crf": str(job.quality)}
     width, height = fitted_size(reader.info.width, reader.info.height, job.short_side, even=True)
     reformatter, count = VideoReformatter(), 0
     with open_mp4(target, width=width, height=height, rate=rate, options=options, tick=tick) as writer:
