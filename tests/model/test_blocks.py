@@ -86,6 +86,14 @@ def test_a_path_is_dropped_for_a_whole_clip_and_clip_by_clip() -> None:
     assert 4 < values.count(0.0) < 28  # 16 +- 3.5
 
 
+def test_both_branches_of_a_block_are_dropped() -> None:
+    torch.manual_seed(0)
+    attention = LocalWindowAttention(8, 2, window_size=(1, 2, 2))
+    block = Block(8, attention=attention, mlp_ratio=4, drop_path=1 - 1e-6).train()
+    x = torch.randn(2, 1, 4, 4, 8)
+    assert torch.equal(block(x), x)
+
+
 def test_without_training_nothing_is_dropped() -> None:
     model = model_of(drop_path=0.9, dropout=0.9).eval()
     clips = torch.randn(2, 3, 8, 64, 64)

@@ -98,6 +98,14 @@ def test_runs_are_compared_by_what_each_predicted() -> None:
     assert found["flipped"] == [{"path": "0.mp4", "label": 1, "first": 1, "second": 0}]
 
 
+def test_videos_without_a_label_or_with_fewer_views_are_left_out_of_what_needs_them() -> None:
+    records = [record(0, 1, VIEWS), record(1, None, VIEWS), record(2, 0, VIEWS[:1])]
+    dump = Dump(records=records, class_names=NAMES, multi_label=False, num_clips=3, num_crops=1, facts={})
+    document = to_json(dump.document(dump))
+    assert document["comparison"]["videos"] == 2
+    assert [point["top1"] for point in document["views_curve"]] == [100, 0, 100]
+
+
 @pytest.fixture
 def score_list(toy_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The function score_list(text, rank, world_size, others=[...]) -> (records, (file, start, frames) that were read).
