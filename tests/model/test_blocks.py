@@ -140,6 +140,7 @@ def test_checkpointed_blocks_keep_no_activations_and_count_their_batch_once() ->
         assert [bool(stage.gradient_checkpointing) for stage in model.stages] == [enabled] * 4
         model(torch.randn(2, 3, 8, 64, 64, generator=torch.Generator().manual_seed(1))).sum().backward()
         found.append(dict(model.named_buffers()))
+        assert {norm.momentum for norm in model.modules() if isinstance(norm, nn.BatchNorm3d)} == {0.1}
     assert found[0]
     for name, value in found[0].items():
         torch.testing.assert_close(value, found[1][name], msg=name)

@@ -114,7 +114,7 @@ def score_list(toy_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: py
     """
     config = load_config(str(toy_preset), environ={}).config
 
-    def run(text: str, rank: int = 0, world_size: int = 1, others: Any = ()) -> Any:
+    def run(text: str, rank: int = 0, world_size: int = 1, others: Any = (), **options: Any) -> Any:
         (tmp_path / "list.csv").write_text(text)
         reads: list[Any] = []
 
@@ -133,7 +133,7 @@ def score_list(toy_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: py
         scorer: Any = SimpleNamespace(score_each=score_each)
         listed = open_list(config.data, str(tmp_path / "list.csv"), class_names=NAMES)
         place = Ranks(rank=rank, local_rank=rank, world_size=world_size, device=torch.device("cpu"))
-        return evaluate(scorer, listed, config.data, config.data.test, here_pool(), place), reads
+        return evaluate(scorer, listed, config.data, config.data.test, here_pool(), place, **options), reads
 
     return run
 
@@ -155,6 +155,14 @@ def test_ranks_share_the_list_and_all_have_it_in_its_order(score_list: Any) -> N
     assert [(r.index, r.path, r.labels, r.scores[0, 0]) for r in records] == [
         (number, f"{number}.mp4", (number % 2,), number / 8) for number in range(5)
     ]
+
+
+def test_records_that_all_ranks_have_kept_count_once(score_list: Any) -> None:
+    kept = SimpleNamespace(read=lambda listed, patience: {n: record(n, n, VIEWS) for n in range(2)})
+    for rank, expected in ((0, [0, 1]), (1, [])):
+        told: list[VideoRecord] = []
+        score_list("path,label\n0.mp4,0\n1.mp4,1\n", rank, 2, kept=kept, on_video=told.append)
+        assert [each.index for each in told] == expected
 
 
 def test_labels_are_in_the_models_numbers_in_every_record(score_list: Any, tmp_path: Path) -> None:
