@@ -58,6 +58,13 @@ def test_a_machine_without_triton_says_so(caplog: pytest.LogCaptureFixture, monk
     assert "the package triton is not installed" in caplog.text
 
 
+def test_what_autocast_does_not_lower_is_computed_in_the_widest_type_of_its_tensors() -> None:
+    half, single = torch.zeros(1, dtype=torch.float16), torch.zeros(1)
+    assert backend._widest((single, half, 3, None)) == torch.float32
+    assert backend._widest((half, single, half)) == torch.float32
+    assert backend._widest((half, torch.zeros(1, dtype=torch.bfloat16))) == torch.float32
+
+
 @pytest.mark.parametrize("capability", [(8, 0), (9, 0), (12, 0)])
 def test_cards_from_capability_8_run_the_kernels(capability: tuple[int, int], card: Any) -> None:
     card(*capability)

@@ -86,6 +86,14 @@ def test_a_path_is_dropped_for_a_whole_clip_and_clip_by_clip() -> None:
     assert 4 < values.count(0.0) < 28  # 16 +- 3.5
 
 
+def test_both_branches_of_a_block_are_dropped() -> None:
+    torch.manual_seed(0)
+    attention = LocalWindowAttention(8, 2, window_size=(1, 2, 2))
+    block = Block(8, attention=attention, mlp_ratio=4, drop_path=1 - 1e-6).train()
+    x = torch.randn(2, 1, 4, 4, 8)
+    assert torch.equal(block(x), x)
+
+
 def test_without_training_nothing_is_dropped() -> None:
     model = model_of(drop_path=0.9, dropout=0.9).eval()
     clips = torch.randn(2, 3, 8, 64, 64)
@@ -132,6 +140,7 @@ def test_checkpointed_blocks_keep_no_activations_and_count_their_batch_once() ->
         assert [bool(stage.gradient_checkpointing) for stage in model.stages] == [enabled] * 4
         model(torch.randn(2, 3, 8, 64, 64, generator=torch.Generator().manual_seed(1))).sum().backward()
         found.append(dict(model.named_buffers()))
+        assert {norm.momentum for norm in model.modules() if isinstance(norm, nn.BatchNorm3d)} == {0.1}
     assert found[0]
     for name, value in found[0].items():
         torch.testing.assert_close(value, found[1][name], msg=name)

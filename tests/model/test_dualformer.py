@@ -168,6 +168,14 @@ def test_a_clip_that_does_not_fit_lists_what_is_allowed() -> None:
         small_world()(torch.zeros(3, 8, 64, 64))
 
 
+def test_the_second_kernel_of_the_coarse_level_decides_what_sizes_fit() -> None:
+    """The first stage's coarse level has boxes of (1, 4, 4), then of (4, 2, 2), tokens of (1, 4, 4) pixels."""
+    sizes = {"embed_dims": (8, 16), "depths": (2, 2), "num_heads": (1, 2), "patch_sizes": ((1, 4, 4), (1, 2, 2))}
+    model = small_world(**sizes, window_size=(1, 4, 4), fine_grid=(8, 4, 4), coarse_grid=(2, 2, 2))
+    with pytest.raises(ValueError, match=r"frames must be a multiple of 4, height of 32, width of 32"):
+        model(torch.zeros(1, 3, 6, 64, 64))
+
+
 def test_a_size_that_cannot_be_built_lists_sizes_that_can() -> None:
     config = load_config("tiny", overrides=["data.crop_size=200"]).config
     with pytest.raises(ConfigError) as error:

@@ -69,6 +69,18 @@ def test_a_pixel_a_frame_is_four_steps_of_the_compressed_scale() -> None:
     )
 
 
+def test_the_two_gratings_of_a_pair_have_one_colour() -> None:
+    colours = _drifting_gratings(40, 3, 4, 8, 8).flatten(2).norm(dim=2).view(20, 2, 3)
+    torch.testing.assert_close(colours[:, 0], colours[:, 1])
+
+
+def test_the_fastest_gratings_do_not_seem_to_stand_still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 4 pixels a frame and 3/4 of a cycle a pixel, each frame would show 3 whole cycles more."""
+    monkeypatch.setattr(torch, "rand", torch.ones)
+    filters = _drifting_gratings(2, 1, 4, 4, 4)
+    assert (filters[:, :, 1] - filters[:, :, 0]).norm() > 0.3
+
+
 def test_gratings_at_the_start_have_a_norm_of_1_shared_by_three_colours() -> None:
     """Each colour's share is 1/3, give or take a half of it: a mean over 2,000 filters is within 0.03 of it."""
     torch.manual_seed(0)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from dualformer_cli.data.camera_motion import busy
 from dualformer_cli.data.camera_motion import render as render_module
 from dualformer_cli.data.camera_motion.classes import CLASSES, PAN_RIGHT, STATIC
+from dualformer_cli.data.camera_motion.layers import View
 from dualformer_cli.data.camera_motion.paths import PAN_SHARE, ROLL_RADIANS, ZOOM_LOG, mixed_path
-from dualformer_cli.data.camera_motion.pictures import PictureSource
+from dualformer_cli.data.camera_motion.pictures import Picture, PictureSource
 from dualformer_cli.data.camera_motion.render import RenderedClip, render_clip
 
 PICTURES = PictureSource(seed=9, num_drawn=24, side=128)
@@ -65,6 +68,45 @@ def test_the_picture_of_a_rolling_card_moves_and_the_camera_does_not(monkeypatch
             np.testing.assert_allclose(clip.motion, np.tile(np.eye(2, 3), (7, 1, 1)), atol=1e-6)
         moved[rolling] = np.mean([(clip.frames[0] != clip.frames[-1]).any(axis=-1).mean() for clip in clips])
     assert moved[1.0] > 2 * moved[0.0]
+
+
+def test_maps_one_after_the_other_do_the_first_one_first():
+    turn, grow = np.array([[0.0, -1, 5], [1, 0, 0]]), np.array([[2.0, 0, 0], [0, 1, 3]])
+    point = np.array([1.0, 10])  # turned and moved it is at (-5, 1)
+    assert (busy._after(grow, turn) @ [*point, 1]).tolist() == [-10, 4]
+
+
+def test_waves_leave_the_border_where_it_is_and_reach_their_share():
+    offsets = busy._random_waves(np.random.default_rng(0), 8, (48, 64), most=0.1).offsets
+    inner = offsets[:, 1:-1, 1:-1]
+    assert inner.any(axis=-1).all()
+    assert (np.abs(inner) <= [6.4, 4.8]).all()
+    offsets[:, 1:-1, 1:-1] = 0
+    assert not offsets.any()
+
+
+@pytest.mark.parametrize(("is_body", "column"), [(True, 22), (False, 32)])
+def test_the_outline_of_a_body_goes_with_it_and_that_of_a_river_stays(is_body, column):
+    """The content is 10 pixels left of where it was, as seen from the frame: what is there came from the right."""
+    white = Picture(Image.new("RGB", (300, 300), "white"))
+    view = View(white, np.eye(2), np.array([150.0, 150]), (48, 64), 0)
+    mask = Image.new("L", (192, 192))
+    mask.paste(255, (90, 86, 102, 106))
+    inside, place = np.array([[[1.0, 0, 10], [0, 1, 0]]]), np.eye(2, 3)[None]
+    frame = Image.new("RGB", (64, 48))
+    busy.Region(view, inside, place, mask, is_body, None).paste([frame], place, np.array([0]))
+    painted = np.nonzero(np.asarray(frame)[..., 0] > 128)
+    assert painted[1].mean() + 0.5 == pytest.approx(column, abs=0.6)
+    assert painted[0].mean() + 0.5 == pytest.approx(24, abs=0.6)
+
+
+def test_a_swarm_stands_in_the_scene_that_the_camera_passes():
+    at_middle = np.zeros((1, 1))
+    colours = [(255, 255, 255)] * 2
+    swarm = busy.Swarm(at_middle, at_middle, at_middle + 4, np.zeros((1, 2)), 1.0, colours, 1.5)
+    frame = Image.new("RGB", (64, 48))
+    swarm.paste([frame], np.array([[[1.0, 0, 8], [0, 1, 0]]]), np.array([0]))
+    assert np.nonzero(np.asarray(frame)[..., 0])[1].mean() == pytest.approx(32 - 1.5 * 8, abs=0.6)
 
 
 def test_the_same_seed_gives_the_same_busy_clip():

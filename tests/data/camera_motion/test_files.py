@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -143,6 +144,29 @@ def test_pictures_of_a_folder_belong_to_one_split_each(tmp_path):
     assert {split: len(paths) for split, paths in files.share_out(found[:3], seed=1).items()} == dict.fromkeys(
         SPLITS, 1
     )
+
+
+def test_splits_share_neither_clips_nor_drawn_pictures_and_few_files_are_trained_on():
+    jobs = plan(100)
+    assert len({tuple(job.seeds(QUICK)) for job in jobs}) == len(jobs)
+    assert len({files._stock(split, QUICK).seed for split in SPLITS}) == len(SPLITS)
+    assert files.share_out(["a.png", "b.png"], seed=1) == {
+        "train": [Path("a.png"), Path("b.png")],
+        "val": [],
+        "test": [],
+    }
+
+
+def test_easy_clips_are_compressed_least_and_a_picture_of_another_size_is_another(tmp_path):
+    qualities = [{job.describe(Settings(difficulty=hard))[1] for job in plan(100)} for hard in (0.0, 1.0)]
+    assert qualities[0] == {16}
+    assert min(qualities[1]) < 20
+    assert 32 < max(qualities[1]) <= 36
+    picture, digests = tmp_path / "a.png", set()
+    for side in (40, 50):
+        Image.new("RGB", (side, side)).save(picture)
+        digests.add(Settings(pictures=(str(picture),)).fingerprint().pictures)
+    assert len(digests) == 2
 
 
 def test_a_folder_of_broken_pictures_is_named(tmp_path):

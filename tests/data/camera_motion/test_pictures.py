@@ -49,6 +49,22 @@ def test_a_tiled_picture_mirrors_without_a_seam():
     np.testing.assert_array_equal(tiled[31], tiled[32])
 
 
+def test_a_full_stock_forgets_its_oldest_picture_and_easy_clips_show_drawn_ones_alone():
+    stock = PictureSource(num_drawn=9, side=32, max_kept=2, arrays=[np.zeros((40, 40, 3), np.uint8)], taken_share=1.0)
+    kept = [stock._keep(False, number, True) for number in range(3)]
+    assert [picture is known for picture, known in zip(kept[1:], stock._kept.values(), strict=True)] == [True, True]
+    rng = np.random.default_rng(0)
+    assert {stock.choose(rng, 0.0).image.size for _ in range(20)} == {(32, 32)}
+    assert {stock.choose(rng, 1.0).image.size for _ in range(20)} == {(40, 40)}
+
+
+def test_a_picture_file_is_read_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a camera that was held upright
+    Image.new("RGB", (80, 40)).save(tmp_path / "tall.jpg", exif=exif)
+    assert read_picture(tmp_path / "tall.jpg", longest=100).size == (40, 80)
+
+
 def test_a_stock_gives_the_same_pictures_in_another_process_and_forgets_old_ones():
     stock = PictureSource(seed=4, num_drawn=30, side=32, max_kept=3)
     copy = pickle.loads(pickle.dumps(stock))

@@ -111,6 +111,37 @@ def test_a_static_camera_does_not_move_though_things_may():
     assert moved > 15  # things, and light
 
 
+def test_a_frame_that_is_shown_twice_does_not_move(monkeypatch):
+    monkeypatch.setattr(render_module, "_shown_frames", lambda *arguments: np.array([0, 1, 1, 3]))
+    label = CLASSES.index("pan right")
+    clip = render_clip(3, num_frames=4, size=(48, 64), pictures=PICTURES, label=label, difficulty=0.0)
+    np.testing.assert_array_equal(clip.frames[1], clip.frames[2])
+    np.testing.assert_allclose(clip.motion[1], np.eye(2, 3), atol=1e-6)
+    assert (clip.motion[[0, 2], 0, 2] < -1).all()
+
+
+def test_what_hardly_moves_is_not_blurred():
+    still, fast = np.tile(np.eye(2, 3), (3, 1, 1)), np.tile([[1.0, 0, 9], [0, 1, 0]], (3, 1, 1))
+    shutters = [
+        [render_module._shutter(np.random.default_rng(seed), steps, (48, 64), 1.0) for seed in range(40)]
+        for steps in (still, fast)
+    ]
+    assert not any(shutters[0])
+    assert 10 < np.count_nonzero(shutters[1]) < 30
+    assert max(shutters[1]) <= 0.8
+
+
+def test_light_drifts_over_a_clip_and_noise_has_the_strength_that_was_drawn():
+    grey = np.full((8, 40, 40, 3), 128, np.uint8)
+    changes = []
+    for seed in range(20):
+        means = render_module._develop(np.random.default_rng(seed), grey, 1.0).mean(axis=(1, 2, 3))
+        changes.append(abs(means[-1] - means[0]))
+    assert np.median(changes) > 3
+    noisy = render_module._add_noise(np.random.default_rng(0), grey, 8.0).astype(float)
+    assert noisy.std() == pytest.approx(8, rel=0.05)
+
+
 def test_a_tall_clip_survives_jpeg_in_several_parts(monkeypatch):
     clip = np.random.default_rng(0).integers(100, 110, (9, 16, 16, 3), dtype=np.uint8)
     whole = render_module._compress(clip, 80)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from dualformer_cli.config.load import load_config
 from dualformer_cli.config.schema import ClipConfig, DataConfig, RenderConfig
+from dualformer_cli.data.camera_motion import rendered_source
 from dualformer_cli.data.camera_motion.classes import CLASSES, PAN_RIGHT, STATIC
 from dualformer_cli.data.camera_motion.rendered_source import RenderedClips, check_rendering, rendered_list
 from dualformer_cli.data.clips.epoch_plan import BatchPlan, epoch_order
@@ -52,6 +55,49 @@ def test_a_clip_follows_from_its_seed_and_every_other_one_is_the_mirror_image() 
     point = np.array([5.0, 3.0, 1.0])
     moved, mirrored = first.motion[0] @ point, first.motion[1] @ (point * (-1, 1, 1))
     np.testing.assert_allclose(mirrored, moved * (-1, 1), atol=1e-4)
+
+
+def test_a_mirrored_motion_has_x_the_other_way_round() -> None:
+    motion = np.array([[[1, 2, 3], [4, 5, 6]]], np.float32)
+    assert rendered_source._mirror(motion).tolist() == [[[1, -2, -3], [-4, 5, 6]]]
+
+
+def test_clips_are_the_middle_of_wide_and_sometimes_of_tall_frames() -> None:
+    rng = np.random.default_rng(0)
+    sizes = [CLIPS._size(rng) for _ in range(300)]
+    assert set(sizes) == {(32, 32), (32, 43), (32, 57), (57, 32)}
+    assert 30 < sizes.count((57, 32)) < 70  # one in six
+    rows, columns = np.mgrid[:57, :40].astype(np.uint8)
+    middle = CLIPS._middle(np.stack([rows, columns, rows], axis=-1)[None])
+    assert middle.shape == (1, 32, 32, 3)
+    assert middle[0, 0, 0].tolist() == [12, 4, 12]
+
+
+def test_the_difficulty_of_a_clip_is_three_tenths_of_the_most_at_least() -> None:
+    data = replace(DATA, render=replace(DATA.render, difficulty=0.5))
+    clips, rng = replace(CLIPS, data=data, epoch=1000), np.random.default_rng(0)
+    drawn = [clips._drawn_difficulty(rng) / 0.5 for _ in range(500)]
+    assert 0.3 <= min(drawn) < 0.35
+    assert 0.99 < max(drawn) <= 1
+    assert np.mean(drawn) == pytest.approx(1 - 0.7 / 3, abs=0.03)
+
+
+def test_cuts_are_in_the_middle_half_of_a_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    colours = itertools.count()
+
+    def one_colour(*_: Any) -> Any:
+        return np.full((6, 32, 32, 3), next(colours) % 200, np.uint8), None
+
+    monkeypatch.setattr(RenderedClips, "_with_motion", one_colour)
+    cuts = Counter[int]()
+    for seed in range(150):
+        frames, motion = CLIPS._without_motion(np.random.default_rng(seed))
+        of_frames = frames[:, 0, 0, 0]
+        if (frames == of_frames[:, None, None, None]).all() and len(set(of_frames)) == 2:
+            assert np.isnan(motion).all()
+            cuts[int((of_frames == of_frames[0]).sum())] += 1
+    assert set(cuts) == {1, 2, 3, 4}
+    assert 30 < cuts.total() < 75  # of 52
 
 
 def test_static_has_as_many_turns_as_are_asked_for() -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dualformer_cli.config.schema import TrainConfig
-from dualformer_cli.data.clips.augment_batch import (
-    ERASED_AREA,
-    augment_batch,
-    mix_batch,
-    random_erasing,
-)
+from dualformer_cli.data.clips.augment_batch import augment_batch, mix_batch, random_erasing
 from dualformer_cli.data.clips.targets import one_hot
 
 
@@ -61,6 +58,32 @@ def test_both_kinds_of_mixing_take_turns():
     assert 10 < num_blended < 30
 
 
+def test_no_clip_of_two_is_mixed_with_itself():
+    clips, targets = batch(2)
+    for seed in range(20):
+        _, mixed = mix_batch(clips, targets, mixup_alpha=1.0, cutmix_alpha=0.0, rng=np.random.default_rng(seed))
+        assert (mixed > 0).all(), seed
+
+
+def test_half_of_a_mixed_clip_is_the_others_on_average_and_most_are_nearly_one_of_them():
+    clips, targets = batch(2, 2, 2)
+    rng = np.random.default_rng(0)
+    mixes = [mix_batch(clips, targets, mixup_alpha=0.2, cutmix_alpha=0.0, rng=rng)[1] for _ in range(400)]
+    shares = torch.stack(mixes)[:, 0, 1]
+    assert abs(shares.mean() - 0.5) < 0.08
+    assert abs(shares.var() - 1 / (4 * (2 * 0.2 + 1))) < 0.03  # of Beta(a, a)
+
+
+def test_a_box_of_cutmix_has_the_share_that_was_drawn_and_the_frames_shape():
+    clips, targets = batch(2)
+    draws = SimpleNamespace(beta=lambda a, b: 0.25, integers=lambda low, high=None: 1 if high else low // 2)
+    mixed, shares = mix_batch(clips, targets, mixup_alpha=0.0, cutmix_alpha=1.0, rng=draws)
+    expected = torch.zeros(12, 16)
+    expected[3:9, 4:12] = 1
+    assert torch.equal(mixed[0, 0, 0], expected)
+    assert shares[0].tolist() == [0.75, 0.25]
+
+
 def test_nothing_is_mixed_when_off_or_alone():
     clips, targets = batch(3)
     rng = np.random.default_rng(0)
@@ -89,7 +112,16 @@ def test_an_erased_box_is_the_same_in_all_frames_and_within_its_share(seed):
         rows, columns = erased[0, 0].nonzero(as_tuple=True)
         sides = (int(np.ptp(rows.numpy())) + 1, int(np.ptp(columns.numpy())) + 1)
         assert len(rows) == sides[0] * sides[1]
-        assert ERASED_AREA[0] * 0.8 < len(rows) / 1200 < ERASED_AREA[1] * 1.1
+        assert 0.02 * 0.8 < len(rows) / 1200 < 1 / 3 * 1.1
+
+
+def test_erased_boxes_are_as_often_wide_as_tall_up_to_the_published_ratio():
+    clips = batch(300, 80, 80)[0] + 1
+    erased = (random_erasing(clips, 1.0, np.random.default_rng(0)) == 0)[:, 0, 0]
+    ratios = erased.any(dim=1).sum(dim=1) / erased.any(dim=2).sum(dim=1)  # columns over rows
+    assert 0.4 < (ratios > 1).double().mean() < 0.6
+    assert 0.25 < ratios.min() < 0.35
+    assert 2.9 < ratios.max() < 4
 
 
 def test_clips_are_erased_with_the_probability_given():

@@ -69,6 +69,12 @@ def test_ops_of_full_magnitude_do_what_they_say():
     assert np.ptp(grey.astype(int), axis=-1).max() <= 0.1 * 255 + 1
 
 
+def test_ops_are_done_one_after_the_other():
+    clip = noise(2, 20, 20, 3)
+    twice = rand_augment(clip, 2, 10.0, Chosen("translate_x"))
+    np.testing.assert_array_equal(twice[:, :, :2], clip[:, :, 18:])  # 9 of 20 columns each time
+
+
 def test_a_shear_moves_the_rows_apart_and_keeps_the_middle():
     clip = np.zeros((1, 21, 21, 3), np.uint8)
     clip[:, :, 10] = 255

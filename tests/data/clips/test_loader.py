@@ -66,7 +66,7 @@ def steps(
     listed = LabelledList("list.csv", [Sample(path) for path in paths], paths, [()] * len(paths), [], (), "0", False)
     source = VideoClips(listed, DATA, RECIPE, options.pop("indexes", None))
     seed, epoch = options.pop("seed", 1), options.pop("epoch", 0)
-    order = epoch_order(len(paths), seed=seed, epoch=epoch)
+    order = options.pop("order", epoch_order(len(paths), seed=seed, epoch=epoch))
     return list(training_steps(source, plan, pool, order=order, seed=seed, epoch=epoch, **options))
 
 
@@ -230,6 +230,12 @@ def test_a_batch_of_unreadable_videos_only_is_empty(videos: list[str], here_pool
     [[batch]] = steps([videos[5]], here_pool())
     assert batch.clips.shape == (0, 4, 32, 32, 3)
     assert (batch.samples, len(batch.unreadable), batch.read_seconds) == ((), 1, 0.0)
+
+
+def test_a_video_that_comes_twice_in_an_epoch_gives_different_clips(videos: list[str], here_pool: Any) -> None:
+    [[batch]] = steps(videos[:2], here_pool(), order=np.array([1, 1]))
+    assert batch.samples == (1, 1)
+    assert batch.clips[0].tobytes() != batch.clips[1].tobytes()
 
 
 def test_repeats_are_different_clips_of_one_video(videos: list[str], here_pool: Any) -> None:

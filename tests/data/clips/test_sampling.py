@@ -155,6 +155,11 @@ def test_a_timeline_ends_where_the_video_is_known_to_end_but_not_before_its_last
     assert timeline.timeline(times, every_seconds=2.0, duration_seconds=1.0)[1].tolist() == [2, 4.9]
 
 
+def test_the_last_frame_of_a_timeline_lasts_as_long_as_most_do():
+    times = np.array([0.0, 1, 2, 3, 10])  # one long pause
+    assert timeline.timeline(times, every_seconds=4.0)[1].tolist() == [4, 8, 11]
+
+
 def test_segment_clips_of_a_timeline_spread_over_their_own_segment():
     times = np.arange(100) / 10
     starts, ends, clips = timeline.timeline_segment_clips(times, num_frames=4, every_seconds=4.0)
@@ -163,6 +168,13 @@ def test_segment_clips_of_a_timeline_spread_over_their_own_segment():
     assert clips[0].tolist() == sampling.segment_clip(40, num_frames=4).tolist()
     assert clips[1].tolist() == (40 + sampling.segment_clip(40, num_frames=4)).tolist()
     assert clips[2].tolist() == (80 + sampling.segment_clip(20, num_frames=4)).tolist()
+
+
+def test_a_training_clip_of_segments_may_take_any_of_their_frames():
+    clips = [sampling.segment_clip(9, num_frames=2, rng=np.random.default_rng(seed)) for seed in range(100)]
+    first, second = np.transpose(clips)
+    assert set(first.tolist()) == {0, 1, 2, 3, 4}
+    assert set(second.tolist()) == {4, 5, 6, 7, 8}
 
 
 def test_segment_clips_of_a_timeline_repeat_the_frame_on_screen():

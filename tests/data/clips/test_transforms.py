@@ -307,6 +307,13 @@ def test_a_frame_that_holds_no_size_drawn_gives_its_largest_central_crop(height,
     assert random_resized_crop(height, width, area=(1.0, 1.1), aspect=(0.75, 4 / 3), rng=Largest()) == box
 
 
+def test_a_crop_may_touch_every_edge_of_the_frame():
+    options = {"area": (0.3, 0.3), "aspect": (1.0, 1.0)}  # 5x5 pixels
+    boxes = [random_resized_crop(8, 10, **options, rng=np.random.default_rng(seed)) for seed in range(100)]
+    assert {box.x for box in boxes} == set(range(6))
+    assert {box.y for box in boxes} == set(range(4))
+
+
 def test_crops_spread_evenly_over_area_log_aspect_and_place():
     rng = np.random.default_rng(0)
     boxes = np.array([random_resized_crop(2000, 2000, area=(0.1, 0.3), aspect=(0.5, 2), rng=rng) for _ in range(4000)])

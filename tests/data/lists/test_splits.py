@@ -65,6 +65,13 @@ def test_many_classes_of_three_videos_fill_all_splits() -> None:
     assert Counter(split_videos(labels, [None] * 300, (0.8, 0.1, 0.1), seed=0)) == {0: 240, 1: 30, 2: 30}
 
 
+def test_all_videos_of_a_group_count() -> None:
+    groups = [name for name, count in (("a", 4), ("b", 3), ("c", 3)) for _ in range(count)]
+    for seed in range(3):
+        splits = split_videos([["x"]] * 10, groups, (0.5, 0.5), seed=seed)
+        assert Counter(splits) == {0: 4, 1: 6}  # the largest is trained; then 1 is lacking there, and 5
+
+
 def test_another_seed_gives_another_split() -> None:
     labels = [[number % 4] for number in range(200)]
     one, other = (split_videos(labels, [None] * 200, (0.8, 0.2), seed=seed) for seed in (0, 1))

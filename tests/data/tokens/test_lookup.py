@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dualformer_cli.data.tokens.lookup import find_corners
+from dualformer_cli.data.tokens.lookup import _times, find_corners
 from dualformer_cli.data.tokens.store import StoredVideo
 
 RECORD = np.dtype([("values", "<f2", (2,)), ("classes", "<u2", (2,))])
@@ -60,6 +60,13 @@ def test_labels_are_cut_flipped_and_placed_in_time_as_the_clip_is(data: st.DataO
     inside = times[0] in starts
     if inside:
         assert found == pytest.approx(expected, abs=0.01)
+
+
+def test_a_token_after_the_last_of_one_stored_clip_is_the_first_of_the_next() -> None:
+    """Tokens of 2 frames: the clip at 0 has those of 0, 2, 4 and 6, the one at 8 those from 8 on."""
+    clip, time = _times(np.array([0, 8]), 2, 4, 2)
+    assert clip.tolist() == [0, 0, 0, 1]
+    assert time.tolist() == [1, 2, 3, 0]
 
 
 def test_a_clip_that_was_stored_is_found_as_it_is() -> None:

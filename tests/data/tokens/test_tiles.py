@@ -66,6 +66,10 @@ def test_clips_and_tiles_of_a_video_are_read(clips: Any) -> None:
     assert np.array_equal(frame[:, 21:], read[1, 1, 2])
     part = read_label_clips(DATA, replace(job, part=Part(3, 5), first=0))
     assert part.shape == (1, 2, 4, 64, 64, 3)  # frames 3, 5, 7 and, around the end of the part, 4
+    _, indices = read_whole_frame(DATA, replace(job, part=Part(3, 5)))
+    assert indices.tolist() == [3, 5, 7, 4]
+    smooth = read_label_clips(replace(DATA, crop_size=32, antialias=True), job)
+    assert not np.array_equal(smooth, read_label_clips(replace(DATA, crop_size=32), job))
     with pytest.raises(TooShortError, match="has 1 frame in the listed part"):
         read_layout(DATA, replace(job, part=Part(39)))
 

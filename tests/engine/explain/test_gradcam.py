@@ -228,6 +228,17 @@ def test_the_best_class_is_explained_and_the_model_stays_as_it_was(mini: Engine,
     assert [stage.gradient_checkpointing for stage in mini.model.stages] == [False, True, False, False]
 
 
+def test_a_frozen_parameter_is_frozen_after_an_explanation(mini: Engine) -> None:
+    weight = mini.model.classifier.weight.requires_grad_(False)
+    try:
+        with gradcam.prepared(mini.model):
+            pass
+        assert not weight.requires_grad
+        assert mini.model.classifier.bias.requires_grad
+    finally:
+        weight.requires_grad_(True)
+
+
 @pytest.mark.parametrize(
     ("multi_label", "score"),
     [

@@ -62,6 +62,7 @@ def test_a_digest_is_of_values_in_their_places() -> None:
     assert found[0] == found[3]
     assert len(set(found)) == 3
     assert digest_of({"a": one}) != digest_of({"b": one})
+    assert digest_of({"a": torch.tensor([1.0, 2])}) != digest_of({"a": torch.tensor([1.0, 3])})
 
 
 @pytest.fixture(scope="module")

@@ -98,6 +98,14 @@ def test_runs_are_compared_by_what_each_predicted() -> None:
     assert found["flipped"] == [{"path": "0.mp4", "label": 1, "first": 1, "second": 0}]
 
 
+def test_videos_without_a_label_or_with_fewer_views_are_left_out_of_what_needs_them() -> None:
+    records = [record(0, 1, VIEWS), record(1, None, VIEWS), record(2, 0, VIEWS[:1])]
+    dump = Dump(records=records, class_names=NAMES, multi_label=False, num_clips=3, num_crops=1, facts={})
+    document = to_json(dump.document(dump))
+    assert document["comparison"]["videos"] == 2
+    assert [point["top1"] for point in document["views_curve"]] == [100, 0, 100]
+
+
 @pytest.fixture
 def score_list(toy_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The function score_list(text, rank, world_size, others=[...]) -> (records, (file, start, frames) that were read).
@@ -106,7 +114,7 @@ def score_list(toy_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: py
     """
     config = load_config(str(toy_preset), environ={}).config
 
-    def run(text: str, rank: int = 0, world_size: int = 1, others: Any = ()) -> Any:
+    def run(text: str, rank: int = 0, world_size: int = 1, others: Any = (), **options: Any) -> Any:
         (tmp_path / "list.csv").write_text(text)
         reads: list[Any] = []
 
@@ -125,7 +133,7 @@ def score_list(toy_preset: Path, tmp_path: Path, here_pool: Any, monkeypatch: py
         scorer: Any = SimpleNamespace(score_each=score_each)
         listed = open_list(config.data, str(tmp_path / "list.csv"), class_names=NAMES)
         place = Ranks(rank=rank, local_rank=rank, world_size=world_size, device=torch.device("cpu"))
-        return evaluate(scorer, listed, config.data, config.data.test, here_pool(), place), reads
+        return evaluate(scorer, listed, config.data, config.data.test, here_pool(), place, **options), reads
 
     return run
 
@@ -147,6 +155,14 @@ def test_ranks_share_the_list_and_all_have_it_in_its_order(score_list: Any) -> N
     assert [(r.index, r.path, r.labels, r.scores[0, 0]) for r in records] == [
         (number, f"{number}.mp4", (number % 2,), number / 8) for number in range(5)
     ]
+
+
+def test_records_that_all_ranks_have_kept_count_once(score_list: Any) -> None:
+    kept = SimpleNamespace(read=lambda listed, patience: {n: record(n, n, VIEWS) for n in range(2)})
+    for rank, expected in ((0, [0, 1]), (1, [])):
+        told: list[VideoRecord] = []
+        score_list("path,label\n0.mp4,0\n1.mp4,1\n", rank, 2, kept=kept, on_video=told.append)
+        assert [each.index for each in told] == expected
 
 
 def test_labels_are_in_the_models_numbers_in_every_record(score_list: Any, tmp_path: Path) -> None:

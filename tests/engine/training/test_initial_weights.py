@@ -126,6 +126,11 @@ def test_one_tensor_that_is_missing_is_named_alone(make_model: Any, tmp_path: Pa
         start_from_video(model, str(tmp_path / "w.pt"), class_names=NAMES)
 
 
+def test_neighbouring_taps_of_a_kernel_are_added_up() -> None:
+    kernel = torch.tensor([1.0, 2, 3, 4]).view(1, 1, 4, 1, 1)
+    assert initial_weights._fit_frames(kernel, torch.zeros(1, 1, 2, 1, 1)).flatten().tolist() == [3, 7]
+
+
 def test_a_model_of_fewer_frames_sees_a_still_picture_as_the_longer_one(make_model: Any, save: Any) -> None:
     longer, shorter = make_model("data.clip.num_frames=32"), make_model("data.clip.num_frames=16", seed=1)
     with torch.no_grad():

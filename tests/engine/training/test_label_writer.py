@@ -152,6 +152,7 @@ def test_a_teacher_is_tried_on_labelled_videos(
     truth = iter(writer.listed.labels)
 
     def knows(clips: Any) -> Any:
+        assert len(clips) == 1
         return np.eye(4)[[next(truth)[0]]], None
 
     monkeypatch.setattr(writer.teacher.engine.scorer, "score", knows)
@@ -161,6 +162,8 @@ def test_a_teacher_is_tried_on_labelled_videos(
     assert (found.videos, found.right) == (8, 2)
     assert found.chance == pytest.approx(1 - 0.75**8 - 8 * 0.25 * 0.75**7)
     assert found.chance > module.CHANCE
+    writer.listed = replace(writer.listed, labels=[(0, 1)] * 8)  # a guess is right half of the time
+    assert writer.verify(here_pool()) == TeacherTrial(videos=8, right=8, chance=pytest.approx(0.5**8))
 
 
 def test_a_list_of_which_nothing_can_be_read_is_refused(

@@ -29,6 +29,7 @@ from dualformer_cli.engine.training import loop, validation
 from dualformer_cli.engine.training.loop import Trainer
 from dualformer_cli.engine.training.optim import MuonWithAdamW
 from dualformer_cli.engine.training.preflight import preflight
+from dualformer_cli.engine.training.state import _restore_optimizer
 from dualformer_cli.errors import DualFormerError
 
 Make = Callable[..., Any]
@@ -371,6 +372,44 @@ def test_a_resumed_run_goes_on_from_its_own_weights_and_with_its_average(
         assert torch.equal(again.state.average.weights[name], value), name
 
 
+def test_the_best_so_far_counts_only_while_it_is_measured_in_the_same_way(make_trainer: Make) -> None:
+    state = make_trainer(*SMALL).state
+    state.best = 71.0
+    saved = state.contents(None)
+    for changed, best in (("train.lr", 71.0), ("train.best_metric", None), ("data.validation.num_clips", None)):
+        state.restore(saved, changed=frozenset({changed}))
+        assert state.best == best, changed
+
+
+def test_a_resumed_rank_has_the_statistics_of_its_own_clips(
+    make_trainer: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = make_trainer(*SMALL).state
+    buffers = list(state.model.buffers())
+    saved = state.contents(None, [[torch.full_like(buffer, rank + 3) for buffer in buffers] for rank in range(2)])
+    monkeypatch.setattr("dualformer_cli.engine.training.state.world_size", lambda: 2)
+    state.restore(saved, rank=1)
+    assert buffers
+    assert all((buffer == 4).all() for buffer in buffers)
+
+
+def test_moments_are_those_of_the_parameter_of_the_same_name() -> None:
+    def optimizer_of(names: str) -> torch.optim.Optimizer:
+        parameters = [torch.nn.Parameter(torch.zeros(1)) for _ in names]
+        optimizer = torch.optim.AdamW([{"params": parameters, "names": list(names)}])
+        for name, parameter in zip(names, parameters, strict=True):
+            parameter.grad = torch.full((1,), float(ord(name)))
+        return optimizer
+
+    before, now = optimizer_of("bc"), optimizer_of("abc")  # a stage is no longer frozen
+    before.step()
+    _restore_optimizer(now, before.state_dict())
+    first, *others = now.param_groups[0]["params"]
+    assert first not in now.state
+    moments = [now.state[parameter]["exp_avg"].item() for parameter in others]
+    assert moments == pytest.approx([0.1 * ord("b"), 0.1 * ord("c")])
+
+
 def test_videos_that_cannot_be_read_are_counted_by_the_epoch_and_by_their_share(make_trainer: Make, data: Data) -> None:
     data.unreadable, data.is_empty = 2, True
     overrides = [*SMALL, "train.epochs=3", "train.max_unreadable=0.5"]
@@ -531,3 +570,15 @@ def test_each_core_of_a_rank_gets_a_decoder_unless_their_number_is_given(
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     assert make_trainer().num_workers == 2
     assert make_trainer("runtime.num_workers=1").num_workers == 1
+
+
+def test_beside_a_gpu_one_core_of_each_rank_is_left_for_training(
+    toy_preset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decoders, "usable_cores", lambda: 12)
+    monkeypatch.setattr(decoders, "NVIDIA_DRIVER", tmp_path)
+    found = [
+        decoders.num_decoders(load_config(str(toy_preset), overrides=[f"runtime.device={device}"], environ={}))
+        for device in ("auto", "cpu")
+    ]
+    assert found == [11, 8]

@@ -296,6 +296,25 @@ def test_on_a_gpu_muon_takes_matrices_of_one_shape_in_one_batch(monkeypatch: pyt
         assert distance <= 0.02 * changes[0][name].norm(), name  # products are added up in another order
 
 
+def test_muon_takes_the_librarys_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(optim, "multiplies_bf16", lambda: True)
+    torch.manual_seed(0)
+    model = small_model()
+    recipe = {**RECIPE, "lr": 0.1, "backbone_lr_scale": 1.0, "weight_decay": 0.5}
+    optimizer = build_optimizer(parameter_groups(model, **recipe), "muon", device=torch.device("cpu"))
+    matrices = {n: p for n, p in model.named_parameters() if n.startswith("stages.") and p.dim() == 2}
+    theirs = {name: nn.Parameter(matrix.detach().clone()) for name, matrix in matrices.items()}
+    library = torch.optim.Muon(theirs.values(), lr=0.1, weight_decay=0.5, adjust_lr_fn="match_rms_adamw")
+    for seed in range(2):
+        give_gradients(model, seed)
+        for name, matrix in matrices.items():
+            theirs[name].grad = matrix.grad
+        optimizer.step()
+        library.step()
+    for name, matrix in matrices.items():
+        torch.testing.assert_close(matrix.detach(), theirs[name].detach(), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("shape", [(3, 5, 9), (3, 9, 5)])
 def test_singular_values_of_a_batch_are_those_of_each_matrix(shape: tuple[int, ...]) -> None:
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))

@@ -310,6 +310,15 @@ def give_token_labels(trainer: Any, labels: Tensor) -> None:
     trainer.stepper.forward = trainer.state.model.forward_both_heads
 
 
+def test_unreadable_videos_of_all_steps_of_an_epoch_add_up(make_trainer: Make) -> None:
+    trainer = make_trainer("train.max_unreadable=0.25")  # of 8 videos
+    missing = replace(batch_of(), unreadable=(("1.mp4", "it is gone"),))
+    trainer.stepper.step([missing], 0.1)
+    trainer.stepper.step([missing], 0.1)
+    with pytest.raises(DualFormerError, match=r"3 of the 8 training videos could not be read in epoch 1"):
+        trainer.stepper.step([missing], 0.1)
+
+
 def test_the_token_loss_reaches_the_backbone(make_trainer: Make) -> None:
     trainer = make_trainer("model.token_head=true", "train.token_gamma=0")
     give_token_labels(trainer, torch.from_numpy(np.random.default_rng(3).random((2, 4, 2, 2, 4), np.float32)))
