@@ -80,13 +80,16 @@ def relaunch(
             folder = Path(logs, str(attempt))
             folder.mkdir()
             agent = _agent(num_processes, [*command, *_without_own_options(argv)], str(folder))
-            with _Forwarder(agent) as forwarder:
-                try:
-                    failures = agent.run().failures
-                except _StoppedBeforeStart as stop:
-                    return 128 + stop.number
-                finally:
-                    forwarder.kill()  # what a dead rank may have left behind
+            try:
+                with _Forwarder(agent) as forwarder:
+                    try:
+                        failures = agent.run().failures
+                    except _StoppedBeforeStart as stop:
+                        return 128 + stop.number
+                    finally:
+                        forwarder.kill()  # what a dead rank may have left behind
+            finally:  # or its timer, where it is the last to know the agent, would wait for itself and say so
+                agent.get_worker_group().spec.rdzv_handler.shutdown()
             if attempt == retries or forwarder.seen or not _was_killed(failures):
                 break
             rank = _first_to_fail(failures)

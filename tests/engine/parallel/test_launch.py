@@ -8,15 +8,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.distributed.elastic.agent.server.local_elastic_agent import LocalElasticAgent
 
-from dualformer_cli.engine.parallel.launch import relaunch
+from dualformer_cli.engine.parallel.launch import _agent, relaunch
 from dualformer_cli.errors import DualFormerError
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -96,6 +99,18 @@ def test_the_exit_code_of_rank_0_is_carried_through(
     assert launch(f"others_are_ready(); sys.exit({code} if rank == 0 else 0)") == code
     assert capfd.readouterr() == ("", "")
     assert wait_until_gone(processes(tmp_path)) == []
+
+
+def test_where_processes_meet_is_closed_with_them(launch: Launch, monkeypatch: pytest.MonkeyPatch) -> None:
+    agents: list[LocalElasticAgent] = []
+
+    def make(*arguments: Any) -> LocalElasticAgent:
+        agents.append(_agent(*arguments))
+        return agents[-1]
+
+    monkeypatch.setattr("dualformer_cli.engine.parallel.launch._agent", make)
+    assert launch("others_are_ready()") == 0
+    assert not [each.name for each in threading.enumerate() if each.name.startswith("RendezvousKeepAlive")]
 
 
 @pytest.mark.parametrize(
