@@ -28,7 +28,6 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "list_",
         "only",
         "split",
-        "dump",
     ),
     "Your own folder": (
         "labels",
@@ -72,6 +71,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "segments",
         "save",
         "features",
+        "dump",
         "report",
         "npz",
         "format_",
