@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -39,6 +39,7 @@ from dualformer_cli.config.option_defaults import (
     GRADCAM_LAYER,
     GRADCAM_SCORE,
     Colormap,
+    ScoreKind,
 )
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def gradcam(
         str | None, typer.Option("--class", metavar="NAME|ID", help="Class to look for. [default: the best]")
     ] = None,
     score: Annotated[
-        Literal["logit", "probability"],
+        ScoreKind,
         typer.Option(help="What the gradient is of; the published code takes the probability."),
     ] = GRADCAM_SCORE,
     out: Annotated[

@@ -246,11 +246,10 @@ def _print_absent(absent: Sequence[VideoResult], form: _Form) -> None:
 
     if form == "json":
         json_text.print_json(to_json(NoPredictions(results=tuple(absent))))
-    for result in absent if form != "json" else ():
-        if form == "lines":
-            _print_line(result)
-        else:
-            print_predictions(result)
+        return
+    show = _print_line if form == "lines" else print_predictions
+    for result in absent:
+        show(result)
 
 
 def _check_seconds(given: Mapping[str, float | None]) -> None:

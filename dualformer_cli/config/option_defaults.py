@@ -14,7 +14,9 @@ LIVE_SECONDS = 2.0
 """How often it classifies a camera or stream."""
 
 GRADCAM_LAYER = "last"
-GRADCAM_SCORE: Literal["logit", "probability"] = "logit"
+ScoreKind = Literal["logit", "probability"]
+GRADCAM_SCORE: ScoreKind = "logit"
+"""What its gradient is of."""
 GRADCAM_FPS = 10.0
 """Frames per second of its GIF or video."""
 GRADCAM_ALPHA = 0.5
@@ -44,7 +46,7 @@ TRANSCODE_CRF = 23
 JPEG_QUALITY = 95
 
 RENDERED_CLIPS = 10_000
-"""Clips of camera-motion, all splits together; and of an epoch that renders them."""
+"""Clips of camera-motion, all splits together."""
 RENDERED_FRAMES = 32
 """Frames of such a clip."""
 RENDERED_DIFFICULTY = 1.0

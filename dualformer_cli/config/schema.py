@@ -15,7 +15,6 @@ from dualformer_cli.config.metric_table import best_metrics
 from dualformer_cli.config.option_defaults import (
     DECODE_TIMEOUT_SECONDS,
     RENDERED_BUSY,
-    RENDERED_CLIPS,
     RENDERED_DIFFICULTY,
 )
 from dualformer_cli.errors import ConfigError
@@ -191,7 +190,7 @@ class TrainClipsConfig:
 class RenderConfig:
     """Clips that are rendered while training, where the training list is render:camera-motion."""
 
-    num_clips: int = RENDERED_CLIPS
+    num_clips: int = 10_000
     """Clips of an epoch; no two of a run are equal."""
     difficulty: float = RENDERED_DIFFICULTY
     """The most that is in the way of seeing the motion, 0 to 1."""

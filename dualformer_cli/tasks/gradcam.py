@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from dualformer_cli.config.option_defaults import (
     GRADCAM_ALPHA,
@@ -16,6 +16,7 @@ from dualformer_cli.config.option_defaults import (
     GRADCAM_LAYER,
     GRADCAM_SCORE,
     Colormap,
+    ScoreKind,
 )
 from dualformer_cli.documents.gradcam import DeletionCurves, ExplainedClass, ExplainedVideo, Gradcam, LayerList
 from dualformer_cli.errors import DualFormerError
@@ -47,7 +48,7 @@ class GradcamRequest:
     """STAGE/BLOCK or last; negative numbers count from the end."""
     class_: str | None = None
     """Name or number of the class; None for the one with the best score."""
-    score: Literal["logit", "probability"] = GRADCAM_SCORE
+    score: ScoreKind = GRADCAM_SCORE
     """What the gradient is of."""
     deletion: bool = False
     """Whether to test the map by deleting its hottest places."""

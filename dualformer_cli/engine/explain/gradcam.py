@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dualformer_cli.config.option_defaults import GRADCAM_SCORE, ScoreKind
 from dualformer_cli.config.schema import RunConfig, Size3, ViewsConfig
 from dualformer_cli.data.clips.transforms import normalize
 from dualformer_cli.data.clips.views import VideoViews, read_views
@@ -33,7 +34,6 @@ from dualformer_cli.model.dualformer import DualFormer, Stage
 from dualformer_cli.system.words import counted
 from dualformer_cli.system.workers import WorkerPool
 
-ScoreKind = Literal["logit", "probability"]
 Maps = npt.NDArray[np.float32]
 
 _MOST_NAMED = 20
@@ -182,7 +182,7 @@ def explain(
     layer: Layer,
     *,
     class_index: int | None = None,
-    score: ScoreKind = "logit",
+    score: ScoreKind = GRADCAM_SCORE,
     on_pass: Callable[[], object] = lambda: None,
 ) -> Explanation:
     """Compute the maps of a video's views.
@@ -278,7 +278,7 @@ def grad_cam(
     layer: Layer,
     class_index: int,
     *,
-    score: ScoreKind = "logit",
+    score: ScoreKind = GRADCAM_SCORE,
     multi_label: bool = False,
 ) -> Tensor:
     """The map of each clip on the layer's token grid.
