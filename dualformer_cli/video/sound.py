@@ -12,6 +12,7 @@ from av.packet import Packet
 from av.stream import Disposition
 
 from dualformer_cli.errors import DualFormerError
+from dualformer_cli.system.words import os_reason
 from dualformer_cli.system.workers import heartbeat
 from dualformer_cli.video.containers import open_container
 
@@ -62,7 +63,7 @@ class SoundCopy:
                 self._written = target.add_stream("aac", rate=rate, layout=layout)
             self._packets = self._source.demux(self._stream)
         except (av.error.FFmpegError, ValueError) as error:
-            self.problem = f"{self._stream.codec_context.name}: {_in_words(error)}"
+            self.problem = f"{self._stream.codec_context.name}: {os_reason(error)}"
 
     def close(self) -> None:
         """Let go of the source; the target is its owner's to close, after that."""
@@ -75,7 +76,7 @@ class SoundCopy:
             while self._seconds <= seconds and (packet := next(self._packets, None)) is not None:
                 self._write(packet)
         except (av.error.FFmpegError, ValueError) as error:
-            self.problem, self._packets = f"it ends at {self._seconds:.1f} s: {_in_words(error)}", iter(())
+            self.problem, self._packets = f"it ends at {self._seconds:.1f} s: {os_reason(error)}", iter(())
 
     def _write(self, packet: Packet[AudioStream]) -> None:
         heartbeat()
@@ -102,8 +103,3 @@ class SoundCopy:
             raise ValueError("its clock jumps")
         if self._is_copied:
             packet.pts, packet.dts = packet.pts - self._offset, packet.dts - self._offset
-
-
-def _in_words(error: Exception) -> str:
-    """Return what went wrong without the name of the unfinished file."""
-    return str(getattr(error, "strerror", None) or error).lower()
