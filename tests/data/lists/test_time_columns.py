@@ -7,27 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from preparation_plans import plan_of
 from rendered_clips import frame_number
 
 from dualformer_cli.data.lists.folders import read_folder
 from dualformer_cli.data.lists.labelled_lists import read_lists
 from dualformer_cli.data.lists.manifest import Manifest, Sample, read_manifest, write_manifest
 from dualformer_cli.data.lists.time_columns import find_time_columns
-from dualformer_cli.data.prepare.plan import Plan
 from dualformer_cli.data.prepare.preparation import prepare
 from dualformer_cli.data.prepare.work import unwatched
 from dualformer_cli.errors import DualFormerError
 from dualformer_cli.video.open import open_video
 from dualformer_cli.video.parts import Part
-
-WORK = {
-    "shares": (0.8, 0.2),
-    "short_side": 256,
-    "quality": 23,
-    "num_workers": 1,
-    "timeout_seconds": 20.0,
-    "overwrite": True,
-}
 
 
 @pytest.fixture
@@ -167,7 +158,7 @@ def test_prepare_writes_the_frames_of_parts_which_hold_what_was_labelled(
     for content in (read_folder(str(tmp_path)), read_lists([str(tmp_path / "labels.csv")])):
         assert sum(note.endswith("its columns 'start' and 'end' are read as seconds") for note in content.notes) == 1
         root = tmp_path / "prepared"
-        plan = Plan(content=content, root=str(root), **WORK)
+        plan = plan_of(content, root, overwrite=True)
         prepare(plan, watch=unwatched, say=lambda _line: None, start=lambda _found: None)
         rows = [
             (row["path"], row["label"], row["start"] or "0", row["num_frames"], row["duration_seconds"])
@@ -188,7 +179,7 @@ def test_a_part_behind_the_end_of_its_video_is_listed_as_broken(
     monkeypatch.setattr("dualformer_cli.data.prepare.preparation.WorkerPool", lambda *_, **__: here_pool())
     (tmp_path / "one.mp4").symlink_to(clips.path("h264.mp4"))  # of 1.6 seconds
     (tmp_path / "labels.csv").write_text("file,label,split,start,end\none.mp4,run,train,1,2\none.mp4,run,train,2,3\n")
-    plan = Plan(content=read_folder(str(tmp_path)), root=str(tmp_path / "prepared"), **WORK)
+    plan = plan_of(read_folder(str(tmp_path)), tmp_path / "prepared")
     prepare(plan, watch=unwatched, say=lambda _line: None, start=lambda _found: None)
     samples = read_manifest(str(tmp_path / "prepared" / "train.csv")).samples
     assert [(sample.part, sample.status) for sample in samples] == [

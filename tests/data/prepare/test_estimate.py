@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from preparation_plans import plan_of
 
 from dualformer_cli.data.lists.folders import read_folder
 from dualformer_cli.data.prepare import convert
 from dualformer_cli.data.prepare.check import Finding
 from dualformer_cli.data.prepare.estimate import estimate_conversions, sample, total
-from dualformer_cli.data.prepare.plan import Plan
 
 WEIGHTS = st.lists(st.floats(0.1, 1e9), min_size=1, max_size=60)
 
@@ -65,8 +65,7 @@ def test_a_few_frames_of_a_video_stand_for_all_of_them(
     (tmp_path / "videos" / "a").mkdir(parents=True)
     (tmp_path / "videos" / "a" / "1.avi").symlink_to(clips.path("mjpeg.avi"))
     content, root = read_folder(str(tmp_path / "videos")), tmp_path / "out"
-    work = {"short_side": 256, "quality": 30, "num_workers": 2, "timeout_seconds": 20.0}
-    plan = Plan(content=content, root=str(root), shares=(0.8, 0.2), convert=kind, **work)
+    plan = plan_of(content, root, convert=kind, quality=30, num_workers=2)
     job = plan.conversion(0, Finding(status="ok", num_frames=40, width=128, height=96))
     Path(job.target).parent.mkdir(parents=True)
     function = convert.extract_frames if kind == "frames" else convert.transcode

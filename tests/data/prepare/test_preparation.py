@@ -20,12 +20,13 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from preparation_plans import plan_of
 
 from dualformer_cli.data.lists.folders import STATE_FILE, read_folder
 from dualformer_cli.data.lists.manifest import read_manifest
 from dualformer_cli.data.prepare import conversions, findings, preparation
 from dualformer_cli.data.prepare.journal import open_journal, remove_left_overs
-from dualformer_cli.data.prepare.plan import Plan, target_names
+from dualformer_cli.data.prepare.plan import target_names
 from dualformer_cli.data.prepare.preparation import Team, help_prepare, prepare, preview
 from dualformer_cli.data.prepare.work import unwatched
 from dualformer_cli.documents.base import to_json
@@ -53,15 +54,6 @@ def videos(tmp_path_factory: pytest.TempPathFactory, clip_drawer: Callable[..., 
     return folder
 
 
-WORK: dict[str, Any] = {
-    "shares": (0.6, 0.4),
-    "short_side": 256,
-    "quality": 23,
-    "num_workers": 1,
-    "timeout_seconds": 20.0,
-}
-
-
 @pytest.fixture
 def own(videos: Path, tmp_path: Path) -> Path:
     """A copy of the videos."""
@@ -77,7 +69,7 @@ def run(here_pool: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[s
         root = str(options.pop("root", folder / "prepared"))
         team = options.pop("team", None)
         content = options.pop("content", None) or read_folder(str(folder), leave_out=[root])
-        plan = Plan(content=content, root=root, **{**WORK, **options})
+        plan = plan_of(content, root, **{"shares": (0.6, 0.4), **options})
         say = [].append if said is None else said.append
         return to_json(prepare(plan, watch=unwatched, say=say, start=lambda _: None, team=team))
 
@@ -386,7 +378,7 @@ def as_team(own: Path, root: Path, size: int, run: Any, **options: Any) -> dict[
     """Prepare a folder in several threads that each think to be one of several processes."""
     barrier = threading.Barrier(size, timeout=60)
     content = read_folder(str(own), leave_out=[str(root)])
-    plan = Plan(content=content, root=str(root), **{**WORK, **options})
+    plan = plan_of(content, root, shares=(0.6, 0.4), **options)
     with ThreadPoolExecutor(size) as threads:
         helpers = [
             threads.submit(help_prepare, plan, team=Team(rank=rank, size=size, wait=barrier.wait))
@@ -413,7 +405,7 @@ def test_a_team_writes_what_one_process_writes(run: Any, own: Path, tmp_path: Pa
 def test_what_a_stopped_team_has_done_is_taken_over(run: Any, own: Path, tmp_path: Path) -> None:
     root, options = tmp_path / "out", {"convert": "transcode", "short_side": 32}
     content = read_folder(str(own), leave_out=[str(root)])
-    plan = Plan(content=content, root=str(root), **{**WORK, **options})
+    plan = plan_of(content, root, shares=(0.6, 0.4), **options)
     root.mkdir()
     help_prepare(plan, team=Team(rank=1, size=3))  # its share, and nobody else is there
     (journal,) = root.glob(".dualformer-prepare.*.jsonl")
@@ -478,7 +470,7 @@ def test_look_alikes_stay_in_one_split_when_asked(run: Any, tmp_path: Path) -> N
 
 def test_a_preview_writes_nothing_and_tries_a_few(run: Any, own: Path) -> None:
     before = tree(own)
-    plan = Plan(content=read_folder(str(own)), root=str(own / "prepared"), **WORK, convert="transcode")
+    plan = plan_of(read_folder(str(own)), own / "prepared", shares=(0.6, 0.4), convert="transcode")
     document = to_json(preview(plan))
     assert document["estimate"]["videos"] == 17
     assert document["estimate"]["bytes"] > 0
